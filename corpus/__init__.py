@@ -1,0 +1,1 @@
+"""Parallel corpora: schema, readers, checks, and the built-in emoji world."""

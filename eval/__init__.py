@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks as data, metrics, one runner for every model, reports."""

@@ -1,0 +1,1 @@
+"""Releases: export, cards, verification, push."""

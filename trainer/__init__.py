@@ -1,0 +1,1 @@
+"""Teaching: losses, the self-distillation trainer, the contrastive stage, collators."""
