@@ -1,0 +1,73 @@
+"""Configuration of an embedding model wrapped around any vision-language backbone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+POOLINGS = ("lasttoken", "mean")
+
+
+class XVLM2VecConfig(PreTrainedConfig):
+    """What an `XVLM2VecModel` is made of.
+
+    Args:
+        vlm_config: Configuration (or its dictionary) of the backbone, any vision-language model of transformers.
+        pooling: `"lasttoken"` (hidden state of the last attended token) or `"mean"` (mean over attended tokens).
+        normalize: Whether `embeddings` have length 1.
+        prompts: Named instructions, for example `{"query-de": "...", "document": "..."}`; `encode` and
+            sentence-transformers put them before the text.
+        matryoshka_dims: Sizes to which an embedding may be cut, longest first; `None` when the model was not trained
+            for that.
+
+    Raises:
+        ValueError: For an unknown pooling or Matryoshka sizes that do not fit the hidden size.
+    """
+
+    model_type = "xvlm2vec"
+    sub_configs: ClassVar[dict[str, type]] = {"vlm_config": AutoConfig}
+    is_composition = True
+
+    def __init__(
+        self,
+        vlm_config: PreTrainedConfig | dict[str, Any] | None = None,
+        pooling: str = "lasttoken",
+        normalize: bool = True,
+        prompts: dict[str, str] | None = None,
+        matryoshka_dims: list[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(vlm_config, dict):
+            if "model_type" not in vlm_config:
+                raise ValueError("`vlm_config` names no `model_type`, so its backbone is unknown.")
+            values = {key: value for key, value in vlm_config.items() if key != "model_type"}
+            vlm_config = AutoConfig.for_model(vlm_config["model_type"], **values)
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling={pooling!r} is unknown; choose one of {', '.join(POOLINGS)}.")
+        self.vlm_config = vlm_config
+        self.pooling = pooling
+        self.normalize = normalize
+        self.prompts = dict(prompts or {})
+        self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
+        # The base class sets the attention implementation of all sub-configurations: hand on what the backbone has.
+        kwargs.setdefault("attn_implementation", getattr(vlm_config, "_attn_implementation", None))
+        super().__init__(**kwargs)
+        self._check_matryoshka_dims()
+
+    def _check_matryoshka_dims(self) -> None:
+        if self.matryoshka_dims and self.vlm_config is not None:
+            misfits = [size for size in self.matryoshka_dims if not 0 < size <= self.hidden_size]
+            if misfits:
+                raise ValueError(f"matryoshka_dims {misfits} do not fit a hidden size of {self.hidden_size}.")
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The configuration of the backbone's language model (the default would return the wrapper itself)."""
+        if self.vlm_config is None:
+            return self
+        return self.vlm_config.get_text_config()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of `pooler_output` and of an uncut embedding; sentence-transformers reads it."""
+        return self.get_text_config().hidden_size

@@ -1,0 +1,253 @@
+"""The embedding model: any vision-language backbone of transformers, pooled into one vector a row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_xvlm2vec import XVLM2VecConfig
+from .encoding import encode_rows
+from .pooling import pool
+from .processing_xvlm2vec import XVLM2VecProcessor
+from .rows import make_rows
+from .st_files import write_sentence_transformers_files
+
+# A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
+HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
+
+
+@dataclass
+class XVLM2VecOutput(ModelOutput):
+    """Output of `XVLM2VecModel`.
+
+    Args:
+        embeddings: `(B, D)`, the final vectors, of length 1 if `config.normalize`.
+        pooler_output: `(B, H)`, pooled and un-normalised, what self-distillation compares.
+        last_hidden_state: `(B, L, H)`.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not fit the model: keys are missing, unexpected or of another shape."""
+
+
+class XVLM2VecModel(PreTrainedModel):
+    """Embeds rows of text, pictures, or both. Only the backbone's base model runs, never its language-model head.
+
+    Args:
+        config: The configuration.
+        backbone: A loaded base model to wrap; built from `config.vlm_config` if `None`.
+    """
+
+    config_class = XVLM2VecConfig
+    config: XVLM2VecConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: XVLM2VecConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if config.vlm_config is None and backbone is None:
+            raise ValueError("XVLM2VecConfig needs a `vlm_config`; use XVLM2VecModel.from_backbone to wrap a model.")
+        self.backbone = backbone if backbone is not None else AutoModel.from_config(config.vlm_config)
+        self._processor: XVLM2VecProcessor | None = None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The wrapper owns no weights: the backbone's classes initialise their own."""
+
+    @classmethod
+    def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XVLM2VecModel:
+        """Wraps a vision-language checkpoint of transformers, with every weight accounted for.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of the backbone, with or without its language-model head.
+            **kwargs: `pooling`, `normalize`, `prompts` and `matryoshka_dims` go to the configuration, the rest to
+                `AutoModel.from_pretrained`.
+
+        Raises:
+            CheckpointError: A weight is missing or unexpected.
+        """
+        settings = {
+            key: kwargs.pop(key) for key in ("pooling", "normalize", "prompts", "matryoshka_dims") if key in kwargs
+        }
+        kwargs.pop("output_loading_info", None)
+        backbone, info = AutoModel.from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        check_loading(info, pretrained_model_name_or_path, ignorable=HEAD_KEYS)
+        config = XVLM2VecConfig(vlm_config=backbone.config, dtype=backbone.dtype, **settings)
+        model = cls(config, backbone=backbone)
+        model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in transformers, but a missing or unexpected weight is an error, not a warning.
+
+        Raises:
+            CheckpointError: A weight is missing, unexpected or of another shape.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        check_loading(info, pretrained_model_name_or_path)
+        return (model, info) if wants_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Writes weights, configuration, this code, and what sentence-transformers needs to load it all.
+
+        The weights keep this model's own key names whatever older names the backbone's checkpoints use.
+        """
+        kwargs.setdefault("save_original_format", False)
+        push_to_hub = kwargs.get("push_to_hub", False)
+        if not push_to_hub:
+            super().save_pretrained(save_directory, *args, **kwargs)
+            write_sentence_transformers_files(save_directory, self.config)
+            return
+        os.makedirs(save_directory, exist_ok=True)
+        write_sentence_transformers_files(save_directory, self.config)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **backbone_inputs: Any,
+    ) -> XVLM2VecOutput | tuple[torch.Tensor, ...]:
+        """Embeds a batch as the processor made it.
+
+        Args:
+            input_ids: `(B, L)` int64.
+            attention_mask: `(B, L)`, 1 at tokens and 0 at padding on either side; all ones if missing.
+            return_dict: `False` gives a tuple.
+            **backbone_inputs: Pictures and whatever else the processor made for the backbone.
+
+        Returns:
+            `XVLM2VecOutput`.
+        """
+        if attention_mask is None:
+            reference = input_ids if input_ids is not None else backbone_inputs["inputs_embeds"]
+            attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
+        outputs = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **backbone_inputs
+        )
+        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
+        embeddings = (
+            nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype) if self.config.normalize else pooled
+        )
+        result = XVLM2VecOutput(
+            embeddings=embeddings, pooler_output=pooled, last_hidden_state=outputs.last_hidden_state
+        )
+        return result if return_dict is not False else result.to_tuple()
+
+    @property
+    def processor(self) -> XVLM2VecProcessor:
+        """The processor saved beside the weights, loaded on first use from `config.name_or_path`."""
+        if self._processor is None:
+            # A model that runs as remote code was loaded by somebody who trusts this repository's code.
+            trusted = type(self).__module__.startswith("transformers_modules")
+            self._processor = XVLM2VecProcessor.from_pretrained(self.config.name_or_path, trust_remote_code=trusted)
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: XVLM2VecProcessor) -> None:
+        self._processor = processor
+
+    def encode(
+        self,
+        text: str | Sequence[str | None] | None = None,
+        images: Any = None,
+        instruction: str | None = None,
+        processor: XVLM2VecProcessor | None = None,
+        max_tokens_per_batch: int = 16_384,
+        dim: int | None = None,
+        show_progress: bool | None = None,
+        convert_to_tensor: bool = False,
+    ) -> np.ndarray | torch.Tensor:
+        """Embeds rows of text, pictures, or both, in batches of similar length.
+
+        Args:
+            text: One string, or one string (or `None`) per row.
+            images: One picture, or per row a picture, a list of pictures, or `None`; see `load_picture` for what
+                counts as a picture.
+            instruction: Put verbatim before the text of every row; a name from `config.prompts` stands for its text.
+            processor: The processor; by default the one saved beside the weights.
+            max_tokens_per_batch: Rows times padded length of one forward pass.
+            dim: Cut the vectors to this size (and normalise again if `config.normalize`).
+            show_progress: A progress bar; by default only for more than one batch on a terminal.
+            convert_to_tensor: Return a float32 `torch.Tensor` on the CPU instead of a NumPy array.
+
+        Returns:
+            `(N, D)` float32, or `(D,)` when one string or one picture was passed.
+
+        Raises:
+            ValueError: Rows of different number, an empty row, or an unreadable picture, by row.
+        """
+        rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction))
+        vectors = encode_rows(
+            self,
+            processor or self.processor,
+            rows,
+            max_tokens_per_batch=max_tokens_per_batch,
+            show_progress=show_progress,
+        )
+        if dim is not None:
+            vectors = cut(vectors, dim, self.config.normalize)
+        result = vectors[0] if single else vectors
+        return result if convert_to_tensor else result.numpy()
+
+
+def cut(vectors: torch.Tensor, dim: int, normalize: bool) -> torch.Tensor:
+    """Keeps the first `dim` values of each vector `(N, D)`, at length 1 again if `normalize`."""
+    if not 0 < dim <= vectors.shape[-1]:
+        raise ValueError(f"dim={dim} does not fit vectors of {vectors.shape[-1]} values.")
+    shorter = vectors[..., :dim]
+    return nn.functional.normalize(shorter, dim=-1) if normalize else shorter
+
+
+def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable[str] = (), most: int = 8) -> None:
+    """Raises if a checkpoint did not land key by key.
+
+    Args:
+        info: What `from_pretrained(..., output_loading_info=True)` returned beside the model.
+        source: What the error calls the checkpoint.
+        ignorable: Endings of unexpected keys that are left behind on purpose.
+        most: How many keys of each kind the error lists.
+
+    Raises:
+        CheckpointError: Keys are missing, unexpected or of another shape.
+    """
+    unexpected = [key for key in info["unexpected_keys"] if not key.endswith(tuple(ignorable) or ("\0",))]
+    found = {
+        "missing": sorted(info["missing_keys"]),
+        "unexpected": sorted(unexpected),
+        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
+    }
+    faults = [
+        f"{len(keys)} {kind} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
+        for kind, keys in found.items()
+        if keys
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{os.fspath(source)!r} does not fit {info.get('model', 'the model')}: keys {'; '.join(faults)}. Vectors "
+            "from a model loaded like this would be wrong. Is it the right checkpoint, and complete?"
+        )

@@ -1,0 +1,118 @@
+"""Turns what a user calls a picture into a safe RGB `PIL.Image`."""
+
+from __future__ import annotations
+
+import io
+import os
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+MAX_DOWNLOAD_BYTES = 50_000_000
+DOWNLOAD_SECONDS = 20
+
+
+class PictureError(ValueError):
+    """A picture could not be read; the message names it and says why."""
+
+
+def load_picture(
+    source: Any, *, allow_urls: bool = False, max_pixels: int = MAX_PIXELS, name: str = "picture"
+) -> Image.Image:
+    """Loads one picture as RGB, upright (EXIF), on white where it was transparent.
+
+    Args:
+        source: A `PIL.Image`, a path, encoded bytes, a NumPy array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of `uint8`, a
+            dictionary as `datasets.Image` stores it (`{"bytes", "path"}`), or, if allowed, an http(s) URL.
+        allow_urls: URLs are fetched only when this is set.
+        max_pixels: Larger pictures are refused before they are decoded.
+        name: How an error calls this picture.
+
+    Returns:
+        A new RGB image; animated pictures give their first frame.
+
+    Raises:
+        PictureError: The picture is missing, corrupt, too large, of an unknown kind, or a URL that may not be fetched.
+    """
+    try:
+        opened = _open(source, allow_urls)
+        _check_size(opened.size, max_pixels)
+        return _to_rgb(opened)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise PictureError(f"{name}: cannot be read as a picture ({error}).") from error
+
+
+def is_url(source: Any) -> bool:
+    """Whether a string is an http(s) address."""
+    return isinstance(source, str) and urlparse(source).scheme in {"http", "https"}
+
+
+def _open(source: Any, allow_urls: bool) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source)
+    if isinstance(source, dict) and (source.get("bytes") is not None or source.get("path")):
+        source = source["bytes"] if source.get("bytes") is not None else source["path"]
+    if isinstance(source, bytes):
+        return _open_file(io.BytesIO(source))
+    if is_url(source):
+        return _open_file(io.BytesIO(_download(source, allow_urls)))
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.is_file():
+            raise PictureError(f"there is no file {os.fspath(source)!r}.")
+        return _open_file(path)
+    raise PictureError(f"a {type(source).__name__} is not a picture; pass a PIL image, a path, bytes or an array.")
+
+
+def _open_file(file: Path | io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size applies the project's own limit
+        return Image.open(file)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise PictureError(f"{size[0]} x {size[1]} pixels are more than the limit of {max_pixels:,}; make it smaller.")
+    if 0 in size:
+        raise PictureError("it has no pixels.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        image = _scale_to_8_bit(image)
+    if image.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit greys are scaled by 257; PIL's own conversion would clip them to white."""
+    values = np.asarray(image, dtype=np.float64)
+    if image.mode == "F":
+        scale = 255.0 if values.size and values.max() <= 1.0 else 1.0
+    else:
+        scale = 1 / 257 if values.size and values.max() > 255 else 1.0
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+
+
+def _download(url: str, allowed: bool) -> bytes:
+    if not allowed:
+        raise PictureError(f"{url!r} is a URL and URLs are not fetched unless allow_urls=True.")
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_SECONDS) as response:
+        content = response.read(MAX_DOWNLOAD_BYTES + 1)
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        raise PictureError(f"{url!r} holds more than {MAX_DOWNLOAD_BYTES:,} bytes.")
+    return content

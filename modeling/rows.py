@@ -1,0 +1,52 @@
+"""Rows to embed: aligns texts with pictures and refuses what is neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TextImageRow:
+    """One row to embed: text (may be empty), pictures (may be none), and the instruction before the text."""
+
+    text: str
+    images: tuple[Any, ...]
+
+
+def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[list[TextImageRow], bool]:
+    """Aligns texts and pictures into rows.
+
+    Args:
+        text: A string, a sequence of strings or `None`, or `None`.
+        images: A picture, a sequence with a picture, a list of pictures or `None` per row, or `None`.
+        instruction: Put verbatim before every row's text.
+
+    Returns:
+        The rows, and whether a single string or picture was passed.
+
+    Raises:
+        ValueError: Nothing was passed, the numbers differ, or a row has neither text nor picture.
+    """
+    if text is None and images is None:
+        raise ValueError("Pass `text`, `images`, or both.")
+    single = isinstance(text, str) or (text is None and not isinstance(images, list | tuple))
+    texts = [text] if isinstance(text, str) else (list(text) if text is not None else None)
+    pictures = images if isinstance(images, list | tuple) else ([images] if images is not None else None)
+    if isinstance(text, str) and isinstance(images, list | tuple):
+        pictures = [list(images)]
+    count = len(texts if texts is not None else pictures or [])
+    texts = texts if texts is not None else [None] * count
+    pictures = list(pictures) if pictures is not None else [None] * count
+    if len(texts) != len(pictures):
+        raise ValueError(f"{len(texts)} texts and {len(pictures)} pictures: pass one of each per row (None for none).")
+    return [_make_row(i, t, p, instruction) for i, (t, p) in enumerate(zip(texts, pictures, strict=True))], single
+
+
+def _make_row(index: int, text: str | None, images: Any, instruction: str | None) -> TextImageRow:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
+    pictures = () if images is None else tuple(images) if isinstance(images, list | tuple) else (images,)
+    if text is None and not pictures:
+        raise ValueError(f"row {index} has neither text nor picture.")
+    return TextImageRow((instruction or "") + (text or ""), pictures)

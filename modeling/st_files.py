@@ -1,0 +1,47 @@
+"""The files with which sentence-transformers loads an `XVLM2VecModel` through its own stock module."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration_xvlm2vec import XVLM2VecConfig
+
+_FORWARD = {"method": "forward", "method_output_name": "embeddings"}
+
+
+def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XVLM2VecConfig) -> None:
+    """Writes `modules.json`, `sentence_bert_config.json` and `config_sentence_transformers.json`.
+
+    One stock `Transformer` module reads our `embeddings`. The `message` entry routes every row, of any modality,
+    through the processor's `apply_chat_template`: without it, mixed batches are refused and prompts on pictures are
+    dropped in silence. Without `modules.json`, sentence-transformers would mean-pool in silence.
+    """
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": {
+                "text": _FORWARD,
+                "image": _FORWARD,
+                "image+text": _FORWARD,
+                "message": {**_FORWARD, "format": "structured"},
+            },
+            "module_output_name": "sentence_embedding",
+            "unpad_inputs": False,
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "prompts": config.prompts,
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    }
+    for name, content in files.items():
+        path = Path(folder) / name
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
