@@ -1,0 +1,169 @@
+"""Reading the published Phi-3.5-V checkpoints: their files, their key names, and what must match."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers.utils.hub import cached_file
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where weights are looked for, best first."""
+
+IGNORED_KEYS = (r"^lm_head\.", r"(^|\.)vision_embed_tokens\.wte\.")
+"""Keys of the original that a base model leaves behind: the head, and the second name of the token embedding."""
+
+WTE_RENAMING = {r"vision_embed_tokens\.wte\.": "embed_tokens."}
+"""For checkpoints that name the token embedding only as the picture part knows it."""
+
+ORIGINAL_MODULE_PREFIX = {"model.": ""}
+"""Old module path to new one, as prefixes: `model.layers.0.mlp.down_proj` of the original is `layers.0.mlp.down_proj` of
+`Phi3VModel`. Nothing else is renamed, so this is all that weights and adapters in the original layout need."""
+
+_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weight files of a checkpoint.
+
+    Args:
+        files: Where each key is stored.
+    """
+
+    files: dict[str, Path]
+
+    @property
+    def is_pickle(self) -> bool:
+        """Whether the weights are pickled `.bin` files."""
+        return any(file.suffix != ".safetensors" for file in self.files.values())
+
+    def find(self, ending: str) -> str | None:
+        """The key with this ending, if any."""
+        return next((key for key in self.files if key.endswith(ending)), None)
+
+    def read(self, key: str) -> torch.Tensor:
+        """One tensor."""
+        file = self.files[key]
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                return tensors.get_tensor(key)
+        tensor: torch.Tensor = torch.load(file, map_location="cpu", weights_only=True)[key]
+        return tensor
+
+
+def original_module_name(name: str) -> str:
+    """The name in `Phi3VModel` of a module (or parameter) of the original model."""
+    for old, new in ORIGINAL_MODULE_PREFIX.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def inspect_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, Any]) -> dict[str, str]:
+    """Finds the weights of a checkpoint and says how its keys must be renamed.
+
+    Pickled weights are read with `weights_only=True` only, and with a warning; `kwargs` is made to say so.
+
+    Args:
+        folder_or_id: Folder or Hub id.
+        kwargs: The arguments of `from_pretrained`.
+
+    Returns:
+        The `key_mapping` for `from_pretrained`, usually empty. Also empty where this function knows no weight file (an adapter, a
+        variant): transformers then finds it or says that there is none.
+
+    Raises:
+        FileNotFoundError: A shard is missing.
+        ValueError: The two names of the token embedding hold different weights.
+    """
+    checkpoint = find_checkpoint(folder_or_id, kwargs)
+    if checkpoint is None:
+        return {}
+    if checkpoint.is_pickle:
+        logger.warning(
+            "%s holds pickled weights; they are read with weights_only=True. Save the model to get safetensors.", folder_or_id
+        )
+        kwargs.update(use_safetensors=False, weights_only=True)
+    wte = checkpoint.find("vision_embed_tokens.wte.weight")
+    embed_tokens = next((key for key in checkpoint.files if key in ("model.embed_tokens.weight", "embed_tokens.weight")), None)
+    if wte is None:
+        return {}
+    if embed_tokens is None:
+        return dict(WTE_RENAMING)
+    if not torch.equal(checkpoint.read(wte), checkpoint.read(embed_tokens)):
+        raise ValueError(
+            f"{folder_or_id}: {wte} and {embed_tokens} are one embedding under two names, but their weights differ. Remove the "
+            "wrong one from the checkpoint."
+        )
+    return {}
+
+
+def find_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, Any]) -> Checkpoint | None:
+    """The weight files of a folder or Hub id, safetensors before `.bin`; `None` if there are none of the usual names.
+
+    Args:
+        folder_or_id: Folder or Hub id.
+        kwargs: The arguments of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: The index names a shard that is not there.
+    """
+    if kwargs.get("variant") is not None or kwargs.get("gguf_file") is not None:
+        return None
+    hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+    names = [name for name in WEIGHT_FILES if kwargs.get("use_safetensors") is not False or ".bin" in name]
+    for name in names:
+        found = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if found is not None:
+            return _read_keys(folder_or_id, Path(found), hub)
+    return None
+
+
+def _read_keys(folder_or_id: str | os.PathLike[str], found: Path, hub: dict[str, Any]) -> Checkpoint:
+    if found.suffix != ".json":
+        return Checkpoint(dict.fromkeys(_stored_keys(found), found))
+    weight_map: dict[str, str] = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
+    shards: dict[str, Path] = {}
+    for name in sorted(set(weight_map.values())):
+        shard = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+        if shard is None:
+            raise FileNotFoundError(f"{folder_or_id}: {found.name} names the shard {name}, but there is no such file.")
+        shards[name] = Path(shard)
+    return Checkpoint({key: shards[name] for key, name in weight_map.items()})
+
+
+def _stored_keys(file: Path) -> Iterable[str]:
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as tensors:
+            return list(tensors.keys())
+    return list(torch.load(file, map_location="meta", weights_only=True))
+
+
+def check_loading_info(info: dict[str, Any], source: object) -> None:
+    """Raises if a checkpoint and the model did not fit each other exactly.
+
+    Args:
+        info: The loading info of transformers.
+        source: What the error calls the checkpoint.
+
+    Raises:
+        ValueError: Keys are missing, unexpected or of another shape; the message lists them.
+    """
+    names = {"missing_keys": "missing", "unexpected_keys": "unexpected", "mismatched_keys": "of another shape"}
+    wrong = [f"{label}: {', '.join(sorted(map(str, info[key])))}" for key, label in names.items() if info.get(key)]
+    wrong += [str(message) for message in info.get("error_msgs") or []]
+    if wrong:
+        raise ValueError(f"The weights of {source} do not fit Phi-3.5-V; {'; '.join(wrong)}.")
