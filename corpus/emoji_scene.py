@@ -1,0 +1,157 @@
+"""Scenes of the emoji world and how they are drawn: one to four sprites on a patterned, noisy background."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+ROTATIONS = (-16, -8, 0, 8, 16)  # degrees
+SCALE_STEPS = 16  # sprite sizes are multiples of 1/16 of the picture's side, so that few variants need to be kept
+NOISE_LEVELS = (3, 6, 10)  # standard deviation, in grey levels of 255
+NOISE_TILES = 16
+MAX_OBJECTS = 4
+CROP_MARGIN = 1.3  # side of a crop in units of the object's size
+
+# per number of objects: columns of the centres, rows of the centres (alternating), sizes in 1/16, jitter of the centres
+_LAYOUTS: dict[int, tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...], float]] = {
+    1: ((0.5,), (0.5,), (8, 9, 10, 11, 12, 13, 14), 0.08),
+    2: ((0.27, 0.73), (0.45, 0.55), (6, 7, 8), 0.05),
+    3: ((0.18, 0.5, 0.82), (0.36, 0.64), (5, 6), 0.03),
+    4: ((0.16, 0.39, 0.61, 0.84), (0.3, 0.7), (5,), 0.02),
+}
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One thing in a scene.
+
+    Attributes:
+        concept: index of the concept in its world.
+        x: centre from the left, as a fraction of the picture's side.
+        y: centre from the top, as a fraction of the picture's side.
+        scale: size as a fraction of the picture's side.
+        rotation: degrees, counter-clockwise.
+    """
+
+    concept: int
+    x: float
+    y: float
+    scale: float
+    rotation: int
+
+
+@dataclass(frozen=True)
+class Background:
+    """Two colours (RGB, 0 to 255) mixed by one of the fixed patterns."""
+
+    first: tuple[int, int, int]
+    second: tuple[int, int, int]
+    pattern: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that decides a picture; objects are ordered from left to right.
+
+    Attributes:
+        objects: one to four things.
+        background: colours and pattern behind them.
+        noise: standard deviation of the pixel noise, in grey levels of 255.
+        seed: the number the scene was composed from; also picks the noise.
+    """
+
+    objects: tuple[SceneObject, ...]
+    background: Background
+    noise: int
+    seed: int
+
+
+def compose(concepts: Sequence[int], seed: int) -> Scene:
+    """Lays out concepts from left to right; place, size, rotation, background and noise follow from the seed.
+
+    Raises:
+        ValueError: none or more than `MAX_OBJECTS` concepts.
+    """
+    if not 1 <= len(concepts) <= MAX_OBJECTS:
+        raise ValueError(f"A scene holds 1 to {MAX_OBJECTS} objects, not {len(concepts)}")
+    draw = random.Random(seed).random
+    columns, rows, sizes, jitter = _LAYOUTS[len(concepts)]
+    phase = int(draw() * 2)
+    objects = []
+    for place, concept in enumerate(concepts):
+        x = columns[place] + (2 * draw() - 1) * jitter
+        y = rows[(place + phase) % len(rows)] + (2 * draw() - 1) * jitter
+        scale = sizes[int(draw() * len(sizes))] / SCALE_STEPS
+        objects.append(SceneObject(int(concept), x, y, scale, ROTATIONS[int(draw() * len(ROTATIONS))]))
+    first = (int(draw() * 256), int(draw() * 256), int(draw() * 256))
+    second = (int(draw() * 256), int(draw() * 256), int(draw() * 256))
+    background = Background(first, second, int(draw() * PATTERNS))
+    return Scene(tuple(objects), background, NOISE_LEVELS[int(draw() * len(NOISE_LEVELS))], seed)
+
+
+def _pattern_weights(side: int) -> np.ndarray:
+    """Share of the second colour at every pixel, for every pattern: float32, shape (PATTERNS, side, side, 1)."""
+    y, x = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side), indexing="ij")
+    soft = [x, y, (x + y) / 2, (x + 1 - y) / 2, np.hypot(x - 0.5, y - 0.5) * np.sqrt(2), np.abs(2 * x - 1)]
+    stripes = [0.5 + 0.5 * np.sin(2 * np.pi * 3 * wave) for wave in (x, y, (x + y) / 2, (x - y) / 2)]
+    checks = [0.5 + 0.5 * np.sin(2 * np.pi * f * x) * np.sin(2 * np.pi * f * y) for f in (1, 2)]
+    return np.stack(soft + stripes + checks).astype(np.float32)[..., None]
+
+
+PATTERNS = 12
+
+
+class Painter:
+    """Draws scenes of one picture size; keeps scaled and rotated sprites, so that drawing is little more than pasting.
+
+    Args:
+        sprites: one RGBA picture per concept.
+        side: width and height of the pictures in pixels.
+    """
+
+    def __init__(self, sprites: Sequence[Image.Image], side: int) -> None:
+        self.side = side
+        self._sprites = sprites
+        self._variants: dict[tuple[int, int, int], Image.Image] = {}
+        self._weights = _pattern_weights(side)
+        unit = np.random.default_rng(0).standard_normal((NOISE_TILES, side, side, 3), dtype=np.float32)
+        self._noise = {level: np.rint(unit * level).astype(np.int16) for level in NOISE_LEVELS}
+
+    def paint(self, scene: Scene) -> Image.Image:
+        """The scene as an RGB picture, `side` pixels square."""
+        picture = self._background(scene.background)
+        for thing in scene.objects:
+            sprite = self._variant(thing)
+            corner = (round(thing.x * self.side - sprite.width / 2), round(thing.y * self.side - sprite.height / 2))
+            picture.paste(sprite, corner, sprite)
+        noisy = np.asarray(picture) + self._noise[scene.noise][scene.seed % NOISE_TILES]
+        return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+    def crop(self, picture: Image.Image, thing: SceneObject) -> Image.Image:
+        """The part of a painted scene that shows one thing, enlarged to the size of a whole picture."""
+        window = min(self.side, round(CROP_MARGIN * thing.scale * self.side))
+        left = min(max(round(thing.x * self.side - window / 2), 0), self.side - window)
+        top = min(max(round(thing.y * self.side - window / 2), 0), self.side - window)
+        box = (left, top, left + window, top + window)
+        return picture.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
+
+    def _background(self, background: Background) -> Image.Image:
+        first = np.array(background.first, np.float32)
+        second = np.array(background.second, np.float32)
+        mixed = first + self._weights[background.pattern] * (second - first)
+        return Image.fromarray(mixed.astype(np.uint8))
+
+    def _variant(self, thing: SceneObject) -> Image.Image:
+        key = (thing.concept, round(thing.scale * self.side), thing.rotation)
+        sprite = self._variants.get(key)
+        if sprite is None:
+            original = self._sprites[thing.concept]
+            turned = original.rotate(thing.rotation, Image.Resampling.BICUBIC, expand=True)
+            width = max(1, round(key[1] * turned.width / original.width))
+            sprite = turned.resize((width, width), Image.Resampling.LANCZOS)
+            self._variants[key] = sprite
+        return sprite

@@ -1,0 +1,80 @@
+"""Languages, instructions and list formatting of the emoji world."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+DATA_FOLDER = Path(__file__).resolve().parent / "data"
+LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "id", "tr", "ru", "fa", "ar", "zh", "ja", "ko")
+TASKS = ("c", "i2t", "t2i", "vqa", "vg")
+SIDES = ("left", "right")
+
+
+def check_languages(codes: Iterable[str], known: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
+    """Returns the codes as a tuple.
+
+    Raises:
+        ValueError: a code is not among `known`; the message lists those and the closest ones.
+    """
+    codes = tuple(codes)
+    for code in codes:
+        if code not in known:
+            close = difflib.get_close_matches(str(code).lower(), known, n=3, cutoff=0.4)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(known)}")
+    return codes
+
+
+@cache
+def _load_json(name: str) -> dict[str, Any]:
+    return json.loads((DATA_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def instructions() -> dict[str, dict[str, dict[str, str]]]:
+    """All instructions, `{task: {language: {"query": template, "target": template}}}`.
+
+    A template with `{text}` takes the query's or target's own text there; an empty text leaves a template without one unchanged.
+    """
+    return {task: _load_json("emoji_instructions.json")[task] for task in TASKS}
+
+
+def instruct(task: str, language: str, role: str, text: str = "") -> str:
+    """The text a model reads: the instruction of a task with `text` inserted.
+
+    Args:
+        task: one of `TASKS`.
+        language: one of `LANGUAGES`.
+        role: "query" or "target".
+        text: what replaces `{text}`.
+    """
+    return _load_json("emoji_instructions.json")[task][language][role].replace("{text}", text)
+
+
+def question(language: str, side: str, name: str) -> str:
+    """The question of the vqa task: what is directly left or right of the thing of this name?"""
+    return _load_json("emoji_instructions.json")["vqa_question"][language][side].replace("{name}", name)
+
+
+def join_names(names: Sequence[str], language: str) -> str:
+    """Joins names with the language's "and" (Unicode list patterns).
+
+    Raises:
+        ValueError: no names were given.
+    """
+    if not names:
+        raise ValueError("join_names needs at least one name")
+    if len(names) == 1:
+        return names[0]
+    pattern = _load_json("list_patterns.json")[language]
+    if len(names) == 2:
+        return pattern["2"].replace("{0}", names[0]).replace("{1}", names[1])
+    joined = names[0]
+    for position, name in enumerate(names[1:], start=1):
+        form = "start" if position == 1 else "end" if position == len(names) - 1 else "middle"
+        joined = pattern[form].replace("{0}", joined).replace("{1}", name)
+    return joined

@@ -1,0 +1,101 @@
+"""The row form of a parallel corpus: one picture and/or English text, and its translations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+PARALLEL_COLUMNS = ("id", "image", "text_en", "translations", "source")
+
+
+def parallel_features() -> Features:
+    """The `datasets.Features` of a parallel corpus.
+
+    Columns: `id` (string), `image` (picture, may be null), `text_en` (string), `translations` (list of {`lang`, `text`}),
+    `source` (string: where the row comes from, such as a data set's name).
+    """
+    from datasets import Features, Image, List, Value
+
+    translation = {"lang": Value("string"), "text": Value("string")}
+    return Features(
+        {
+            "id": Value("string"),
+            "image": Image(),
+            "text_en": Value("string"),
+            "translations": List(translation),
+            "source": Value("string"),
+        }
+    )
+
+
+def validate_parallel_rows(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Checks rows of a parallel corpus, a `datasets.Dataset` or any iterable of mappings.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ValueError: on the first fault, naming the row (counted from 0) and the column.
+    """
+    seen: dict[str, int] = {}
+    count = 0
+    for number, row in enumerate(rows):
+        _check_columns(number, row)
+        _check_text(number, "id", row["id"])
+        if row["id"] in seen:
+            raise _fault(number, "id", f"{row['id']!r} is already the id of row {seen[row['id']]}; ids must be unique")
+        seen[row["id"]] = number
+        _check_text(number, "text_en", row["text_en"])
+        _check_text(number, "source", row["source"])
+        _check_image(number, row["image"])
+        _check_translations(number, row["translations"])
+        count = number + 1
+    return count
+
+
+def _fault(number: int, column: str, what: str) -> ValueError:
+    return ValueError(f"Parallel corpus, row {number}, column '{column}': {what}")
+
+
+def _check_columns(number: int, row: Mapping[str, Any]) -> None:
+    for column in PARALLEL_COLUMNS:
+        if column not in row:
+            raise _fault(
+                number, column, f"missing; the columns are {', '.join(PARALLEL_COLUMNS)}, found {', '.join(row)}"
+            )
+
+
+def _check_text(number: int, column: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise _fault(number, column, f"expected a string, found {type(text).__name__}")
+    if not text.strip():
+        raise _fault(number, column, "the text is empty")
+
+
+def _check_image(number: int, image: Any) -> None:
+    from PIL import Image
+
+    encoded = isinstance(image, Mapping) and (image.get("bytes") is not None or image.get("path") is not None)
+    if image is not None and not encoded and not isinstance(image, Image.Image):
+        raise _fault(
+            number, "image", f"expected a picture, a mapping with 'bytes' or 'path', or null, found {image!r:.80}"
+        )
+
+
+def _check_translations(number: int, translations: Any) -> None:
+    if not isinstance(translations, list | tuple):
+        raise _fault(number, "translations", f"expected a list of {{lang, text}}, found {type(translations).__name__}")
+    languages: set[str] = set()
+    for place, translation in enumerate(translations):
+        if not isinstance(translation, Mapping) or not {"lang", "text"} <= set(translation):
+            raise _fault(
+                number, "translations", f"entry {place} must have the keys 'lang' and 'text': {translation!r:.80}"
+            )
+        _check_text(number, f"translations[{place}].lang", translation["lang"])
+        _check_text(number, f"translations[{place}].text", translation["text"])
+        if translation["lang"] in languages:
+            raise _fault(number, "translations", f"the language {translation['lang']!r} occurs twice")
+        languages.add(translation["lang"])
