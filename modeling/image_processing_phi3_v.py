@@ -1,0 +1,157 @@
+"""HD preprocessing of Phi-3.5-V: a picture becomes a grid of 336-pixel crops and one global view."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+CROP = 336
+CROP_TOKENS_PER_SIDE = 12
+WHITE = (255, 255, 255)
+
+
+class Phi3VImageProcessor(BaseImageProcessor):
+    """Resizes a picture so that at most `num_crops` crops cover it, pads it with white, and cuts it up.
+
+    Args:
+        num_crops: Most crops a picture may take; the published embedding models use 4.
+        image_mean: Mean of each channel.
+        image_std: Standard deviation of each channel.
+        **kwargs: Further fields of a `preprocessor_config.json`, kept but not used.
+    """
+
+    model_input_names = ("pixel_values", "image_sizes")
+
+    def __init__(
+        self,
+        num_crops: int = 4,
+        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
+        image_std: Sequence[float] = OPENAI_CLIP_STD,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("auto_map", None)  # the original's remote code, which this class replaces
+        super().__init__(**kwargs)
+        self.num_crops = num_crops
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def preprocess(
+        self,
+        images: Any,
+        num_crops: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Prepares pictures.
+
+        Args:
+            images: One picture or a list of them: PIL images of any mode, or uint8 arrays `(H, W)` or `(H, W, C)`.
+            num_crops: Overrides the setting of this processor.
+            return_tensors: `"pt"`, `"np"`, or `None` for tensors in a plain batch.
+
+        Returns:
+            `pixel_values` `(P, num_crops + 1, 3, 336, 336)` float32, the global view first, zeros after the last crop;
+            `image_sizes` `(P, 2)` int64, height and width after padding; `num_img_tokens` `(P,)` int64, placeholders.
+        """
+        limit = self.num_crops if num_crops is None else num_crops
+        if limit < 1:
+            raise ValueError(f"num_crops must be at least 1, got {limit}.")
+        pictures = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
+        large = [self._normalise(fit_to_crops(as_rgb(picture), limit)) for picture in pictures]
+        sizes = [(picture.shape[1], picture.shape[2]) for picture in large]
+        data = {
+            "pixel_values": torch.stack([cut_crops(picture, limit + 1) for picture in large])
+            if large
+            else torch.zeros(0, limit + 1, 3, CROP, CROP),
+            "image_sizes": torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
+            "num_img_tokens": torch.tensor([count_tokens(*size) for size in sizes], dtype=torch.int64),
+        }
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _normalise(self, picture: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+        mean = torch.tensor(self.image_mean).view(3, 1, 1)
+        std = torch.tensor(self.image_std).view(3, 1, 1)
+        return (pixels - mean) / std
+
+
+def as_rgb(picture: Any) -> Image.Image:
+    """An RGB image from a PIL image of any mode or a uint8 array.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
+        picture = Image.fromarray(picture)
+    if not isinstance(picture, Image.Image):
+        kind = f"{picture.dtype} array" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise TypeError(f"A picture must be a PIL image or a uint8 array, not a {kind}.")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def fit_to_crops(picture: Image.Image, num_crops: int) -> Image.Image:
+    """Scales a picture to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
+
+    A picture higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the order of
+    the axes visible in the pixels.
+
+    Args:
+        picture: RGB.
+        num_crops: Most crops.
+
+    Returns:
+        RGB, both sides multiples of 336.
+    """
+    upright = picture.width < picture.height
+    if upright:
+        picture = picture.transpose(Image.Transpose.TRANSPOSE)
+    ratio = picture.width / picture.height
+    columns = 1
+    while (columns + 1) * math.ceil((columns + 1) / ratio) <= num_crops:
+        columns += 1
+    width = columns * CROP
+    height = max(1, int(width / ratio))
+    picture = pad_height(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return picture.transpose(Image.Transpose.TRANSPOSE) if upright else picture
+
+
+def pad_height(picture: Image.Image) -> Image.Image:
+    """Adds white above and below until the height is a multiple of 336."""
+    height = math.ceil(picture.height / CROP) * CROP
+    padded = Image.new("RGB", (picture.width, height), WHITE)
+    padded.paste(picture, (0, (height - picture.height) // 2))
+    return padded
+
+
+def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
+    """Cuts a picture up, its global view first.
+
+    Args:
+        pixels: `(3, H, W)` float32, both sides multiples of 336.
+        slots: Length of the result; the rest is zeros.
+
+    Returns:
+        `(slots, 3, 336, 336)` float32.
+    """
+    rows, columns = pixels.shape[1] // CROP, pixels.shape[2] // CROP
+    view = functional.interpolate(pixels[None], size=(CROP, CROP), mode="bicubic")
+    crops = pixels.reshape(3, rows, CROP, columns, CROP).permute(1, 3, 0, 2, 4).reshape(-1, 3, CROP, CROP)
+    result = pixels.new_zeros(slots, 3, CROP, CROP)
+    result[: 1 + len(crops)] = torch.cat([view, crops])
+    return result
+
+
+def count_tokens(height: int, width: int) -> int:
+    """Placeholders of a picture of this padded size in pixels: both grids, a separator at each line's end, one between."""
+    rows, columns = height // CROP, width // CROP
+    side = CROP_TOKENS_PER_SIDE
+    return (rows * columns + 1) * side * side + (rows + 1) * side + 1
+
+
+__all__ = ["Phi3VImageProcessor"]

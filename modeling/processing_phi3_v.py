@@ -1,0 +1,165 @@
+"""Processor of Phi-3.5-V: prompts with picture tags become ids in which placeholders are negative numbers."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from .image_processing_phi3_v import Phi3VImageProcessor
+
+TAG = re.compile(r"<\|image(?:_(\d+))?\|>")
+
+
+class Phi3VProcessor(ProcessorMixin):
+    """Joins the HD image processor and the tokenizer as the published embedding models were trained with them.
+
+    Every chunk of text between pictures is tokenized alone and begins with its own BOS, no EOS is added, and the i-th picture of a
+    row is a run of `-i`.
+
+    Args:
+        image_processor: The image processor.
+        tokenizer: The tokenizer; it needs BOS and padding tokens.
+    """
+
+    image_token = "<|image|>"
+    """A tag that takes the row's next picture; `<|image_1|>`, `<|image_2|>`, ... name them instead."""
+
+    def __init__(self, image_processor: Phi3VImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(image_processor, tokenizer)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what a call may return."""
+        return ["input_ids", "attention_mask", "pixel_values", "image_sizes"]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> "Phi3VProcessor":
+        """Loads the tokenizer and the image settings of a folder or Hub id, the original's files included.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            **kwargs: `num_crops`, and what the Hub client and the tokenizer take.
+        """
+        settings = {"num_crops": kwargs.pop("num_crops")} if "num_crops" in kwargs else {}
+        kwargs.pop("_from_auto", None)
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        image_processor = Phi3VImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs, **settings)
+        return cls(image_processor, tokenizer)
+
+    def __call__(  # type: ignore[override]
+        self,
+        text: str | Sequence[str] | None = None,
+        images: Any = None,
+        padding: bool | str = True,
+        padding_side: str = "right",
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        num_crops: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Prepares a batch; rows with and without pictures may be mixed.
+
+        Args:
+            text: One prompt or one a row, with a tag for every picture.
+            images: One picture; or a flat list, dealt out to the rows by their tags; or one list (or `None`) a row.
+            padding: As in tokenizers; longer rows than `max_length` are never cut.
+            padding_side: `"right"`, as the published models were trained, or `"left"`.
+            max_length: Length for `padding="max_length"`.
+            pad_to_multiple_of: As in tokenizers.
+            num_crops: Overrides the image processor's setting.
+            return_tensors: `"pt"`, `"np"` or `None`.
+
+        Returns:
+            `input_ids` and `attention_mask` `(B, L)` int64; if there are pictures `pixel_values`
+            `(P, num_crops + 1, 3, 336, 336)` float32 and `image_sizes` `(P, 2)` int64, in the order of their placeholders.
+
+        Raises:
+            ValueError: There is no text, or tags and pictures do not match; the message names the row.
+        """
+        if text is None:
+            raise ValueError("Phi-3.5-V needs a text for every row; a picture alone is the prompt '<|image_1|>\\n'.")
+        prompts = [text] if isinstance(text, str) else list(text)
+        chunks, orders = zip(*(read_tags(prompt, row) for row, prompt in enumerate(prompts)), strict=True)
+        rows = deal_pictures(images, [len(order) for order in orders])
+        pictures = [row[index] for row, order in zip(rows, orders, strict=True) for index in order]
+        features = self.image_processor.preprocess(pictures, num_crops=num_crops) if pictures else None
+        counts = iter(features.pop("num_img_tokens").tolist() if features is not None else [])
+        ids = [self._row_ids(row, [next(counts) for _ in order]) for row, order in zip(chunks, orders, strict=True)]
+        batch = self.tokenizer.pad(
+            {"input_ids": ids},
+            padding=padding,
+            padding_side=padding_side,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+        )
+        data: dict[str, Any] = {key: batch[key] for key in ("input_ids", "attention_mask")}
+        return BatchFeature({**data, **(features or {})}, tensor_type=return_tensors)
+
+    def _row_ids(self, chunks: Sequence[str], counts: Sequence[int]) -> list[int]:
+        texts = self.tokenizer(list(chunks), add_special_tokens=False)["input_ids"]
+        ids = [self.tokenizer.bos_token_id, *texts[0]]
+        for number, (count, chunk) in enumerate(zip(counts, texts[1:], strict=True), start=1):
+            ids += [-number] * count + [self.tokenizer.bos_token_id, *chunk]
+        return ids
+
+
+def read_tags(prompt: str, row: int = 0) -> tuple[list[str], list[int]]:
+    """Splits a prompt at its picture tags.
+
+    Args:
+        prompt: The prompt.
+        row: What an error calls it.
+
+    Returns:
+        The texts between the tags, one more than tags, and the index from 0 of the picture that each tag shows.
+
+    Raises:
+        ValueError: Numbered and plain tags are mixed, or the numbers are not 1 to n, each once.
+    """
+    parts = TAG.split(prompt)
+    numbers = parts[1::2]
+    if all(number is None for number in numbers):
+        return parts[::2], list(range(len(numbers)))
+    order = [int(number) - 1 if number is not None else -1 for number in numbers]
+    if sorted(order) != list(range(len(order))):
+        tags = " ".join(match.group() for match in TAG.finditer(prompt))
+        raise ValueError(f"Row {row}: picture tags must be numbered from 1 to {len(order)}, each once; found {tags}.")
+    return parts[::2], order
+
+
+def deal_pictures(images: Any, counts: Sequence[int]) -> list[list[Any]]:
+    """Gives each row its pictures.
+
+    Args:
+        images: Nothing, one picture, a flat list for all rows, or one list (or `None`) a row.
+        counts: Tags of each row.
+
+    Returns:
+        One list a row.
+
+    Raises:
+        ValueError: Tags and pictures do not match; the message names the row.
+    """
+    flat = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
+    if any(isinstance(entry, list | tuple) or entry is None for entry in flat):
+        rows = [list(entry) if isinstance(entry, list | tuple) else [] if entry is None else [entry] for entry in flat]
+        if len(rows) != len(counts):
+            raise ValueError(f"There are {len(counts)} rows of text, but {len(rows)} of pictures.")
+    elif len(flat) == sum(counts):
+        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+        rows = [flat[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    else:
+        raise ValueError(f"The prompts have {sum(counts)} picture tag(s), but {len(flat)} picture(s) were given.")
+    for row, (pictures, count) in enumerate(zip(rows, counts, strict=True)):
+        if len(pictures) != count:
+            raise ValueError(f"Row {row}: the prompt has {count} picture tag(s), but {len(pictures)} picture(s) were given.")
+    return rows
+
+
+__all__ = ["Phi3VProcessor"]
