@@ -1,6 +1,7 @@
 """Builds the table of the emoji world from a colour font and the `emoji` and `babel` packages.
 
-Run `python -m xvlm2vec.corpus.emoji_build FONT [OUTPUT]` to rebuild `corpus/data/`; users of the package need none of its inputs.
+Run `python -m xvlm2vec.corpus.emoji_build FONT [OUTPUT]` to rebuild `corpus/data/`; users of the package need none of
+its inputs.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _import_sources() -> tuple[Any, Any]:
         from babel import Locale
     except ImportError as error:
         raise ImportError(
-            f"Building the emoji table needs the package {error.name!r}: install it with `pip install 'xvlm2vec[world]'`"
+            f"Building the emoji table needs the package {error.name!r}: run `pip install 'xvlm2vec[world]'`"
         ) from error
     return emoji, Locale
 
@@ -206,10 +207,10 @@ def _table(concepts: list[Candidate], provenance: dict[str, str]) -> bytes:
 def build_emoji_table(font: Path, output: Path) -> None:
     """Writes the table of concepts and, beside it, `list_patterns.json`.
 
-    The same font and package versions give the same bytes. Filters follow the emoji world's rules: single symbols only (no skin
-    tones, joined sequences, flags, keycaps), English names of at most two words, a name in every language that no other
-    concept shares, no near duplicates. The first N rows are a varied set for every N: well-known emoji first, in hash order,
-    look-alikes last.
+    The same font and package versions give the same bytes. Only single symbols are kept (no skin tones, joined
+    sequences, flags, keycaps) whose English name has at most two words, with a name in every language that no other
+    concept shares, and no near duplicates. The first N rows are a varied set for every N: well-known emoji first, in
+    hash order, and look-alikes last.
 
     Args:
         font: Noto Color Emoji with 109-pixel bitmaps (`NotoColorEmoji.ttf`).

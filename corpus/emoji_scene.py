@@ -13,6 +13,7 @@ ROTATIONS = (-16, -8, 0, 8, 16)  # degrees
 SCALE_STEPS = 16  # sprite sizes are multiples of 1/16 of the picture's side, so that few variants need to be kept
 NOISE_LEVELS = (3, 6, 10)  # standard deviation, in grey levels of 255
 NOISE_TILES = 16
+COLOUR_RANGE = (48, 240)  # of backgrounds, in grey levels of 255: neither the darkest outlines nor pure white
 MAX_OBJECTS = 4
 CROP_MARGIN = 1.3  # side of a crop in units of the object's size
 
@@ -20,8 +21,8 @@ CROP_MARGIN = 1.3  # side of a crop in units of the object's size
 _LAYOUTS: dict[int, tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...], float]] = {
     1: ((0.5,), (0.5,), (8, 9, 10, 11, 12, 13, 14), 0.08),
     2: ((0.27, 0.73), (0.45, 0.55), (6, 7, 8), 0.05),
-    3: ((0.18, 0.5, 0.82), (0.36, 0.64), (5, 6), 0.03),
-    4: ((0.16, 0.39, 0.61, 0.84), (0.3, 0.7), (5,), 0.02),
+    3: ((0.17, 0.5, 0.83), (0.4, 0.6), (5, 6), 0.03),
+    4: ((0.14, 0.38, 0.62, 0.86), (0.38, 0.62), (4, 5), 0.02),
 }
 
 
@@ -87,8 +88,8 @@ def compose(concepts: Sequence[int], seed: int) -> Scene:
         y = rows[(place + phase) % len(rows)] + (2 * draw() - 1) * jitter
         scale = sizes[int(draw() * len(sizes))] / SCALE_STEPS
         objects.append(SceneObject(int(concept), x, y, scale, ROTATIONS[int(draw() * len(ROTATIONS))]))
-    first = (int(draw() * 256), int(draw() * 256), int(draw() * 256))
-    second = (int(draw() * 256), int(draw() * 256), int(draw() * 256))
+    colours = [COLOUR_RANGE[0] + int(draw() * (COLOUR_RANGE[1] - COLOUR_RANGE[0])) for _ in range(6)]
+    first, second = (colours[0], colours[1], colours[2]), (colours[3], colours[4], colours[5])
     background = Background(first, second, int(draw() * PATTERNS))
     return Scene(tuple(objects), background, NOISE_LEVELS[int(draw() * len(NOISE_LEVELS))], seed)
 

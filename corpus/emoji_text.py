@@ -38,7 +38,7 @@ def _load_json(name: str) -> dict[str, Any]:
 def instructions() -> dict[str, dict[str, dict[str, str]]]:
     """All instructions, `{task: {language: {"query": template, "target": template}}}`.
 
-    A template with `{text}` takes the query's or target's own text there; an empty text leaves a template without one unchanged.
+    A template with `{text}` takes the query's or target's own text there.
     """
     return {task: _load_json("emoji_instructions.json")[task] for task in TASKS}
 

@@ -1,4 +1,4 @@
-"""The emoji world: real things with names in fourteen languages, in scenes drawn on the fly and split so that nothing leaks."""
+"""The emoji world: things with names in fourteen languages, scenes drawn on the fly, splits that do not leak."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class EmojiWorld:
 
     @cached_property
     def pair_splits(self) -> np.ndarray:
-        """Split of every unordered pair as an index into `SPLITS`: int8, shape (concepts, concepts), -1 on the diagonal."""
+        """Split of every unordered pair, an index into `SPLITS`: int8 (concepts, concepts), -1 on the diagonal."""
         test = round(1000 * self.config.test_share)
         held_out = test + round(1000 * self.config.validation_share)
         splits = np.full((len(self), len(self)), -1, np.int8)

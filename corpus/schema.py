@@ -14,8 +14,8 @@ PARALLEL_COLUMNS = ("id", "image", "text_en", "translations", "source")
 def parallel_features() -> Features:
     """The `datasets.Features` of a parallel corpus.
 
-    Columns: `id` (string), `image` (picture, may be null), `text_en` (string), `translations` (list of {`lang`, `text`}),
-    `source` (string: where the row comes from, such as a data set's name).
+    Columns: `id` (string), `image` (picture, may be null), `text_en` (string), `translations` (list of {`lang`,
+    `text`}), `source` (string: where the row comes from, such as a data set's name).
     """
     from datasets import Features, Image, List, Value
 
