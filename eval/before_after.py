@@ -9,10 +9,12 @@ from .languages import language
 ModelScores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """``{task: {language: {"p_at_1": fraction, ...}}}`` of one model."""
 
-MEAN_TASKS = ("c", "i2t", "t2i", "vg")
-"""Tasks whose mean stands for a language: classification, image to text, text to image, grounding."""
+_TASK_NAMES = {"c": "classification", "i2t": "image to text", "t2i": "text to image", "vg": "grounding"}
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _GROUP = 860, 148, 56, 108, 27, 34
+MEAN_TASKS = tuple(_TASK_NAMES)
+"""Tasks whose mean stands for a language."""
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _GROUP = 860, 176, 56, 108, 27, 28
 _BEFORE, _AFTER, _INK, _MUTED, _GRID = "#b4560f", "#1f5fbf", "#1c1f26", "#5b6270", "#e7e4dd"
 _HALO = 'paint-order="stroke" stroke="#fdfcfa" stroke-width="4" stroke-linejoin="round"'
 
@@ -165,7 +167,12 @@ def _axis(bottom: float, reference: float, tasks: Sequence[str]) -> str:
     parts.append(_text(x, _TOP - 22, "English after", size=12, fill=_AFTER, anchor="middle"))
     parts.append(
         _text(
-            _x(0.5), bottom + 34, f"P@1, mean over the tasks {', '.join(tasks)}", size=12, fill=_MUTED, anchor="middle"
+            _x(0.5),
+            bottom + 34,
+            f"P@1, mean over {', '.join(_TASK_NAMES[task] for task in tasks)}",
+            size=12,
+            fill=_MUTED,
+            anchor="middle",
         )
     )
     return "\n".join(parts)
@@ -184,17 +191,15 @@ def _group_title(title: str, y: float) -> str:
 def _row(name: str, before: float, after: float, y: float) -> str:
     """One dumbbell with its language and both values."""
     x0, x1, cy = _x(before), _x(after), y + 8
-    parts = [_text(_LEFT - 18, cy + 4.5, name, anchor="end", weight=500)]
+    parts = [_text(_LEFT - 48, cy + 4.5, name, anchor="end", weight=500)]
     if abs(x1 - x0) > 60:
-        side, anchor = (1, "start") if x1 > x0 else (-1, "end")
+        side, outer, inner = (1, "start", "end") if x1 > x0 else (-1, "end", "start")
         parts.append(
             f'<line x1="{x0:.1f}" y1="{cy:.1f}" x2="{x1:.1f}" y2="{cy:.1f}" stroke="{_AFTER}" stroke-width="4" '
             'stroke-opacity="0.28" stroke-linecap="round"/>'
         )
-        parts.append(_text(x0 + side * 11, cy - 4, _percent(before), size=12, fill=_BEFORE, anchor=anchor, halo=True))
-        parts.append(
-            _text(x1 + side * 11, cy + 4.5, _percent(after), fill=_AFTER, anchor=anchor, weight=650, halo=True)
-        )
+        parts.append(_text(x0 - side * 11, cy + 4.5, _percent(before), fill=_BEFORE, anchor=inner, halo=True))
+        parts.append(_text(x1 + side * 11, cy + 4.5, _percent(after), fill=_AFTER, anchor=outer, weight=650, halo=True))
     else:
         right = max(x0, x1) < _x(0.9)
         x, anchor = (max(x0, x1) + 12, "start") if right else (min(x0, x1) - 12, "end")

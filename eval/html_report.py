@@ -36,7 +36,7 @@ _SIGNATURES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8": "ima
 # and print keep their order.
 _LIGHT_STOPS = ((0xF3, 0xEF, 0xE6), (0xA9, 0xD3, 0xD3), (0x3E, 0x8F, 0xB0), (0x17, 0x3F, 0x7A))
 _DARK_STOPS = ((0x1E, 0x25, 0x31), (0x24, 0x4C, 0x6E), (0x2F, 0x94, 0xA8), (0xA8, 0xEB, 0xC6))
-_INKS = ("#ffffff", "#10141b")
+_INKS = ("#ffffff", "#000000")
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,8 @@ def _luminance(colour: tuple[float, float, float]) -> float:
 
 
 def _ink(colour: tuple[float, float, float]) -> str:
-    """White or near-black, whichever reads better; 0.183 is where both have the same contrast."""
-    return _INKS[0] if _luminance(colour) < 0.183 else _INKS[1]
+    """White or black, whichever reads better; at 0.179 both have the same contrast."""
+    return _INKS[0] if _luminance(colour) < 0.179 else _INKS[1]
 
 
 def _environment() -> Environment:
@@ -343,28 +343,17 @@ def _headline(data: ReportData) -> str:
 def _cards(data: ReportData) -> list[dict[str, Any]]:
     """The key figures: pairs before and after, then single values."""
     cards: list[dict[str, Any]] = []
-    labels: tuple[tuple[Role, str], ...] = (
-        ("taught", "taught language"),
-        ("english", "English"),
-        ("control", "control language"),
-    )
-    for role, noun in labels:
-        codes = data.codes(role)
+    for role, label in (("taught", "Taught"), ("english", "English"), ("control", "Controls")):
+        codes = data.codes(cast(Role, role))
         if codes:
             before, after = _pair(data, codes)
-            label = noun if role == "english" else _count(len(codes), noun)
-            cards.append({"label": label, "before": before, "after": after, "role": role})
+            counted = label if role == "english" else f"{label} ({len(codes)})"
+            cards.append({"label": counted, "before": before, "after": after})
     gaps = [gap for gap in _parity(data).gaps if gap.lang.role == "taught"]
     if gaps:
         widest = max(gaps, key=lambda gap: gap.after)
-        cards.append(
-            {
-                "label": "widest gap to English",
-                "value": f"{100 * widest.after:.1f}",
-                "unit": "points",
-                "note": widest.lang.name,
-            }
-        )
+        points, note = f"{100 * widest.after:.1f}", f"{widest.lang.name} to English"
+        cards.append({"label": "Widest gap", "value": points, "unit": "points", "note": note})
     if data.seconds:
         total = sum(data.seconds.values())
         training = sum(
@@ -372,10 +361,10 @@ def _cards(data: ReportData) -> list[dict[str, Any]]:
         )
         value, unit = _duration(training).split(" ")
         note = f"of {_duration(total)} in all" if training < total else "all stages"
-        cards.append({"label": "training" if training < total else "time", "value": value, "unit": unit, "note": note})
+        cards.append({"label": "Training" if training < total else "Time", "value": value, "unit": unit, "note": note})
     if data.parameters:
         cards.append(
-            {"label": "model size", "value": f"{data.parameters / 1e6:.1f}", "unit": "M", "note": "parameters"}
+            {"label": "Model size", "value": f"{data.parameters / 1e6:.1f}", "unit": "million", "note": "parameters"}
         )
     return cards
 
