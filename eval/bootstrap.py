@@ -1,0 +1,103 @@
+"""Confidence intervals and paired significance from per-row values, by resampling rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+_BLOCK = 1 << 22  # resampled values held at once: 32 MB
+
+FloatArray = npt.NDArray[np.floating]
+
+
+class PairedTest(NamedTuple):
+    """Comparison of two models on the same rows.
+
+    Attributes:
+        difference: Mean of the second minus mean of the first.
+        low: Lower end of the percentile bootstrap interval of the difference.
+        high: Its upper end.
+        p_value: Two-sided, from random exchanges of the two models' values within rows.
+        n: Number of rows.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+def bootstrap_means(values: FloatArray, samples: int = 1000, seed: int = 0) -> FloatArray:
+    """Means of `samples` resamplings of the rows with replacement, `(samples,)` float64.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    array = _rows(values)
+    generator = np.random.default_rng(seed)
+    means = []
+    for count in _blocks(samples, len(array)):
+        drawn = generator.integers(0, len(array), size=(count, len(array)), dtype=np.int32)
+        means.append(array[drawn].mean(axis=1))
+    return np.concatenate(means)
+
+
+def bootstrap_ci(
+    values: FloatArray, samples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over rows (Efron and Tibshirani, 1993)."""
+    return _interval(bootstrap_means(values, samples, seed), confidence)
+
+
+def paired_test(
+    first: FloatArray, second: FloatArray, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> PairedTest:
+    """Is the second model better than the first on the same rows?
+
+    The interval is a bootstrap over rows. The p value is that of the sign-flip permutation test on the differences; the
+    observed signs count as one of the permutations, so it is never 0.
+
+    Raises:
+        ValueError: The two models were not scored on the same number of rows, or on none.
+    """
+    first, second = _rows(first), _rows(second)
+    if len(first) != len(second):
+        raise ValueError(f"a paired test needs the same rows of both models, got {len(first)} and {len(second)}")
+    differences = second - first
+    low, high = _interval(bootstrap_means(differences, samples, seed), confidence)
+    return PairedTest(
+        float(differences.mean()), low, high, _sign_flip_p_value(differences, samples, seed + 1), len(differences)
+    )
+
+
+def _sign_flip_p_value(differences: FloatArray, samples: int, seed: int) -> float:
+    changed = differences[differences != 0]  # rows without a difference add nothing under either sign
+    observed = abs(changed.sum())
+    generator = np.random.default_rng(seed)
+    as_far = 0
+    for count in _blocks(samples, max(len(changed), 1)):
+        signs = generator.integers(0, 2, size=(count, len(changed)), dtype=np.int8) * 2 - 1
+        as_far += int(np.count_nonzero(np.abs(signs @ changed) >= observed - 1e-9))
+    return (as_far + 1) / (samples + 1)
+
+
+def _rows(values: FloatArray) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"need one value for each of at least one row, got shape {array.shape}")
+    return array
+
+
+def _interval(means: FloatArray, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _blocks(samples: int, width: int) -> list[int]:
+    """Split `samples` into counts whose blocks of `count * width` values stay small."""
+    size = max(1, _BLOCK // width)
+    return [min(size, samples - start) for start in range(0, samples, size)]

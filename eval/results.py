@@ -1,0 +1,254 @@
+"""Scores of one model: rows per benchmark, data set, task, language and style, saved as JSON and read back checked."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .bootstrap import PairedTest, paired_test
+from .metrics import mean_rank_variance, parity_gap
+
+FILE = "results.json"
+PER_ROW_FILE = "per_row.npz"
+KEYS = ("benchmark", "dataset", "task", "language", "style")
+_NUMBERS = ("n", "skipped", "ties", "p_at_1", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")
+
+Key = tuple[str, str, str, str, str]
+
+
+class ResultsError(ValueError):
+    """A results file is missing, damaged or incomplete."""
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """Values of the single rows of a task, for paired tests and for metrics across languages.
+
+    Attributes:
+        row_ids: `(n,)`, which items they are.
+        hits: `(n,)`, expected hit@1.
+        ranks: `(n,)`, expected 0-based rank.
+    """
+
+    row_ids: npt.NDArray[np.int64]
+    hits: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.float64]
+
+
+@dataclass
+class Results:
+    """Everything that an evaluation found out.
+
+    Attributes:
+        model: Name of the model.
+        fingerprint: Names its weights and settings.
+        rows: One dictionary per task, language and style: `KEYS`, the scores as fractions, `ci95` of `p_at_1`, `n`
+            rows in the denominator, `skipped` rows left out of it, `ties` rows whose gold candidate shares its score.
+        examples: Per task, a few queries with their gold candidate and the best five.
+        templates_hash: The set of instructions used; several sets are joined by a comma.
+        versions: Versions of the libraries.
+        settings: Seed, number of bootstrap samples and the like.
+        seconds: Time by stage.
+        per_row: Values of the single rows by the task's key.
+    """
+
+    model: str
+    fingerprint: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    templates_hash: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    per_row: dict[Key, PerRow] = field(default_factory=dict, repr=False)
+
+    def scores(self, metric: str = "p_at_1", **only: str) -> dict[str, dict[str, float]]:
+        """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves.
+
+        Args:
+            metric: Which score.
+            **only: Values that `benchmark`, `dataset`, `task`, `language` or `style` must have.
+        """
+        groups: dict[str, dict[str, list[float]]] = {}
+        for row in self.select(**only):
+            groups.setdefault(row["task"], {}).setdefault(row["language"], []).append(row[metric])
+        return {
+            task: {language: float(np.mean(values)) for language, values in languages.items()}
+            for task, languages in groups.items()
+        }
+
+    def select(self, **only: str) -> list[dict[str, Any]]:
+        """The rows with these values of `benchmark`, `dataset`, `task`, `language` or `style`.
+
+        Raises:
+            ValueError: Another name is passed.
+        """
+        unknown = set(only) - set(KEYS)
+        if unknown:
+            raise ValueError(f"rows are selected by {', '.join(KEYS)}, not by {', '.join(sorted(unknown))}")
+        return [row for row in self.rows if all(row[name] == value for name, value in only.items())]
+
+    def summaries(self, reference: str = "en") -> list[dict[str, Any]]:
+        """What only shows across languages: parity gaps to the reference language, and rank variance.
+
+        Returns:
+            Per benchmark, data set, task and style with two languages or more: `parity_gap` by language if the
+            reference was scored, and, where the values of single rows are there, `mrv_std` and `mrv_var` over `mrv_n`
+            items that every language has.
+        """
+        groups: dict[tuple[str, str, str, str], dict[str, dict[str, Any]]] = {}
+        for row in self.rows:
+            group = (row["benchmark"], row["dataset"], row["task"], row["style"])
+            groups.setdefault(group, {})[row["language"]] = row
+        found = []
+        for group, languages in groups.items():
+            if len(languages) < 2:
+                continue
+            summary: dict[str, Any] = dict(zip(("benchmark", "dataset", "task", "style"), group, strict=True))
+            summary["languages"] = list(languages)
+            if reference in languages:
+                p_at_1 = {language: row["p_at_1"] for language, row in languages.items()}
+                summary["parity_gap"] = parity_gap(p_at_1, reference)
+            found.append(summary | self._rank_variance(languages.values()))
+        return found
+
+    def compare(self, other: Results, *, samples: int = 10_000, seed: int = 0) -> list[dict[str, Any]]:
+        """Paired test of another model against this one on every task that both have.
+
+        Args:
+            other: The later model; a positive `difference` means that it is better.
+            samples: Resamplings.
+            seed: Their seed.
+
+        Raises:
+            ValueError: The values of single rows are missing, or the two did not score the same rows.
+        """
+        shared = [key for key in self.per_row if key in other.per_row]
+        if not shared:
+            raise ValueError(f"no task has values of single rows of both {self.model} and {other.model}")
+        return [self._compare_one(other, key, samples, seed) for key in shared]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `results.json`, and the values of single rows beside it; each file is replaced as a whole.
+
+        Returns:
+            The path of `results.json`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.per_row:
+            arrays = {
+                f"{number}/{name}": getattr(self.per_row[row_key(row)], name)
+                for number, row in enumerate(self.rows)
+                if row_key(row) in self.per_row
+                for name in ("row_ids", "hits", "ranks")
+            }
+            draft = folder / f"{PER_ROW_FILE}.tmp"
+            with open(draft, "wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(draft, folder / PER_ROW_FILE)
+        draft = folder / f"{FILE}.tmp"
+        draft.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        os.replace(draft, folder / FILE)
+        return folder / FILE
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        names = ("model", "fingerprint", "rows", "examples", "templates_hash", "versions", "settings", "seconds")
+        return {name: getattr(self, name) for name in names} | {"summaries": self.summaries()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read a results file, or the one in a folder.
+
+        Raises:
+            ResultsError: It is missing, is no JSON, or lacks something; says what and in which row.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ResultsError(f"there is no results file {path}") from None
+        except ValueError as error:
+            raise ResultsError(f"{path} is no valid JSON: {error}") from error
+        _check(content, path)
+        names = ("model", "fingerprint", "rows", "examples", "templates_hash", "versions", "settings", "seconds")
+        results = cls(**{name: content[name] for name in names if name in content})
+        results.per_row = _read_per_row(path.with_name(PER_ROW_FILE), results.rows)
+        return results
+
+    def _rank_variance(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        values = [self.per_row.get(row_key(row)) for row in rows]
+        if any(value is None for value in values):
+            return {}
+        known = [value for value in values if value is not None]
+        shared = functools.reduce(np.intersect1d, [value.row_ids for value in known])
+        if not len(shared):
+            return {}
+        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in known]
+        return {**mean_rank_variance(np.stack(ranks)), "mrv_n": len(shared)}
+
+    def _compare_one(self, other: Results, key: Key, samples: int, seed: int) -> dict[str, Any]:
+        ours, theirs = self.per_row[key], other.per_row[key]
+        if not np.array_equal(ours.row_ids, theirs.row_ids):
+            raise ValueError(f"{'/'.join(key)}: {self.model} and {other.model} were not scored on the same rows")
+        test: PairedTest = paired_test(ours.hits, theirs.hits, samples=samples, seed=seed)
+        return dict(zip(KEYS, key, strict=True)) | {
+            "difference": test.difference,
+            "ci95": [test.low, test.high],
+            "p_value": test.p_value,
+            "n": test.n,
+        }
+
+
+def row_key(row: Mapping[str, Any]) -> Key:
+    """What a row of results is of."""
+    return (row["benchmark"], row["dataset"], row["task"], row["language"], row["style"])
+
+
+def _check(content: Any, path: Path) -> None:
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list) or "model" not in content:
+        raise ResultsError(f'{path} is no results file: it needs an object with "model" and a list "rows"')
+    for number, row in enumerate(content["rows"]):
+        missing = [name for name in (*KEYS, *_NUMBERS, "ci95") if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise ResultsError(f"{path}: row {number} lacks {', '.join(missing)}")
+        for name in _NUMBERS:
+            if isinstance(row[name], bool) or not isinstance(row[name], int | float):
+                raise ResultsError(f"{path}: row {number}: {name} must be a number, not {row[name]!r}")
+        if not 0 <= row["p_at_1"] <= 1:
+            raise ResultsError(f"{path}: row {number}: p_at_1 is a fraction of 1, not {row['p_at_1']!r}")
+        if not _is_interval(row["ci95"]):
+            raise ResultsError(f"{path}: row {number}: ci95 must be [low, high], not {row['ci95']!r}")
+    keys: Sequence[Key] = [row_key(row) for row in content["rows"]]
+    doubled = sorted({key for key in keys if keys.count(key) > 1})
+    if doubled:
+        raise ResultsError(f"{path}: {'/'.join(doubled[0])} occurs more than once")
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+
+
+def _read_per_row(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Key, PerRow]:
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {int(name.split("/")[0]) for name in arrays.files}
+            return {
+                row_key(rows[i]): PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks")))
+                for i in sorted(found)
+            }
+    except (ValueError, LookupError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ResultsError(f"{path} is damaged ({error}); remove it to do without paired tests") from error

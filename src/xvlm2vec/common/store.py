@@ -1,0 +1,227 @@
+"""An on-disk store of embeddings: what a model has embedded once is never embedded again.
+
+A store is a folder for each model (by fingerprint) with `meta.json` and shards. A shard is one `.npy` file of a
+structured array (key, vector) whose name holds its row count and checksum. It is written under another name, flushed
+and then renamed, so a killed process loses at most the rows of its last call. Shards never change, so several processes
+may add to one store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import time
+import tokenize
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+_SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
+_DTYPES = ("float32", "float16")
+_DRAFT_SECONDS = 3600
+
+
+class StoreError(ValueError):
+    """The store does not fit the model, or a file of it is damaged."""
+
+
+def content_digest(picture: Any) -> bytes:
+    """SHA-256 of a picture: of the file's bytes for a path, of mode, size and pixels for a `PIL.Image`.
+
+    Raises:
+        TypeError: The picture is neither.
+    """
+    if isinstance(picture, str | os.PathLike):
+        with open(picture, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    if hasattr(picture, "tobytes") and hasattr(picture, "mode"):
+        head = f"{picture.mode} {picture.size}\n".encode()
+        palette = bytes(picture.getpalette() or ()) if picture.mode == "P" else b""
+        return hashlib.sha256(head + palette + picture.tobytes()).digest()
+    raise TypeError(f"a picture must be a path or a PIL image, not {type(picture).__name__}")
+
+
+def row_key(text: str | None, picture: bytes | None = None, instruction: str | None = None) -> bytes:
+    """SHA-256 (32 bytes) of what is embedded: text, digest of the picture, instruction; None differs from empty."""
+    parts = (text.encode() if text is not None else None, picture, instruction.encode() if instruction else None)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"-" if part is None else b"%d:" % len(part) + part)
+    return digest.digest()
+
+
+class EmbeddingStore:
+    """Vectors of one model by row key.
+
+    Args:
+        folder: Root of the store; each fingerprint has a folder of its own below it.
+        fingerprint: Names the model with its weights and settings.
+        width: Width of the model's vectors if known; checked against what is stored.
+        dtype: `float32` or `float16` on disk (half the size, for teacher targets).
+
+    Raises:
+        StoreError: The store holds vectors of another width or type, or a damaged file.
+    """
+
+    def __init__(
+        self, folder: str | Path, fingerprint: str, *, width: int | None = None, dtype: str = "float32"
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise StoreError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+        self.folder = Path(folder) / hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint
+        self.dtype = dtype
+        self.width = self._read_meta()
+        self._shards: list[npt.NDArray[np.void]] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        if width is not None:
+            self._check_width(width)
+        self._open_shards()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def get(self, keys: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Read `(len(keys), width)` vectors from the memory-mapped shards.
+
+        Raises:
+            KeyError: A key is not stored.
+        """
+        if not keys:
+            return np.zeros((0, self.width or 0), dtype=np.float32)
+        places = np.array([self._places[key] for key in keys])
+        vectors = np.empty((len(keys), self.width or 0), dtype=np.float32)
+        for shard in np.unique(places[:, 0]):
+            rows = np.flatnonzero(places[:, 0] == shard)
+            vectors[rows] = self._shards[shard]["vector"][places[rows, 1]]
+        return vectors
+
+    def add(self, keys: Iterable[bytes], vectors: npt.ArrayLike) -> None:
+        """Append rows as one shard; keys that are stored already are left as they are.
+
+        Raises:
+            StoreError: Numbers differ, the width is another than the store's, or a vector holds a NaN or infinity.
+            OSError: The disk is full or not writable; the store is as before.
+        """
+        names, array = list(keys), np.asarray(vectors)
+        if array.ndim != 2 or len(array) != len(names):
+            raise StoreError(f"{len(names)} keys need ({len(names)}, D) vectors, got shape {array.shape}")
+        self._check_width(array.shape[1])
+        new = {key: row for row, key in enumerate(names) if key not in self._places}
+        if not new:
+            return
+        self._write_meta(array.shape[1])
+        shard = np.empty(len(new), dtype=self._row_dtype())
+        shard["key"] = np.frombuffer(b"".join(new), dtype="V32")
+        shard["vector"] = array[list(new.values())]
+        if not np.isfinite(shard["vector"]).all():
+            raise StoreError(f"a vector holds a NaN, or a value that does not fit {self.dtype}; nothing was stored")
+        self._attach(self._write_shard(shard))
+
+    def _write_shard(self, shard: npt.NDArray[np.void]) -> Path:
+        content = shard.tobytes()
+        name = f"{len(shard)}-{zlib.crc32(content):08x}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+        with _replacing(self.folder / name) as file:
+            np.save(file, shard)
+        return self.folder / name
+
+    def _open_shards(self) -> None:
+        if not self.folder.is_dir():
+            return
+        for draft in self.folder.glob("*.tmp"):  # of a killed process; a living one needs seconds, not hours
+            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                draft.unlink(missing_ok=True)
+        for path in sorted(self.folder.glob("*.npy")):
+            self._attach(path)
+
+    def _attach(self, path: Path) -> None:
+        shard = self._map(path)
+        if shard is None:
+            return
+        number = len(self._shards)
+        self._shards.append(shard)
+        content = shard["key"].tobytes()
+        for row in range(len(shard)):
+            self._places.setdefault(content[32 * row : 32 * row + 32], (number, row))
+
+    def _map(self, path: Path) -> npt.NDArray[np.void] | None:
+        """Memory-map a shard: None if it is torn, an error if it is whole but not what was written."""
+        named = _SHARD.fullmatch(path.name)
+        damaged = StoreError(f"{path} is damaged; delete it, and its rows are embedded again")
+        if not named:
+            raise StoreError(f"{path} is no file of this store; remove it")
+        count, checksum = int(named[1]), int(named[2], 16)
+        header = io.BytesIO()
+        np.save(header, np.empty(0, dtype=self._row_dtype()))  # NumPy keeps room for any row count: one size for all
+        if path.stat().st_size < header.tell() + count * self._row_dtype().itemsize:
+            logger.warning("%s is torn (written when the machine stopped): its %d rows are embedded again", path, count)
+            path.unlink()
+            return None
+        try:
+            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:  # what a bad header raises
+            raise damaged from error
+        if shard.shape != (count,) or shard.dtype != self._row_dtype() or zlib.crc32(shard) != checksum:
+            raise damaged
+        return shard
+
+    def _row_dtype(self) -> np.dtype[np.void]:
+        if self.width is None:
+            raise StoreError(f"{self.folder} has shards but no meta.json; remove the folder")
+        return np.dtype([("key", "V32"), ("vector", self.dtype, (self.width,))])
+
+    def _check_width(self, width: int) -> None:
+        if self.width is not None and width != self.width:
+            raise StoreError(
+                f"the store {self.folder} holds vectors of width {self.width}, the model gives {width}; "
+                "use another folder, or another fingerprint for another setting"
+            )
+
+    def _read_meta(self) -> int | None:
+        path = self.folder / "meta.json"
+        if not path.exists():
+            return None
+        try:
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            width, dtype, fingerprint = int(meta["width"]), str(meta["dtype"]), meta["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} is damaged; remove the folder {self.folder}") from error
+        if (dtype, fingerprint) != (self.dtype, self.fingerprint):
+            raise StoreError(f"{path} is of {fingerprint!r} in {dtype}, asked for {self.fingerprint!r} in {self.dtype}")
+        return width
+
+    def _write_meta(self, width: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.width is None:
+            meta = {"fingerprint": self.fingerprint, "width": width, "dtype": self.dtype}
+            with _replacing(self.folder / "meta.json") as file:
+                file.write(json.dumps(meta, indent=1).encode())
+            self.width = width
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name only once it is whole and on the disk."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
