@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +39,15 @@ VARIATION_SELECTOR = "\ufe0f"
 FULLY_QUALIFIED = 2
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 UNSUITABLE = ("middle finger",)
+# The `emoji` package has lost the breve of some Russian й; endings follow a rule, the rest does not.
+RUSSIAN_WORDS = {
+    "джоистик": "джойстик",
+    "лаинер": "лайнер",
+    "слаидер": "слайдер",
+    "строика": "стройка",
+    "студиины": "студийны",
+    "таимер": "таймер",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,14 @@ def _import_sources() -> tuple[Any, Any]:
     return emoji, Locale
 
 
-def _clean_name(name: str) -> str:
-    """`:dog_face:` as the `emoji` package writes it -> `dog face`."""
-    return " ".join(name.strip(":").replace("_", " ").split())
+def _clean_name(name: str, language: str) -> str:
+    """`:dog_face:` as the `emoji` package writes it -> `dog face`, with the Russian letter й restored."""
+    words = " ".join(name.strip(":").replace("_", " ").split())
+    if language != "ru":
+        return words
+    for broken, whole in RUSSIAN_WORDS.items():
+        words = words.replace(broken, whole)
+    return re.sub(r"(ы|о|ки)и\b", r"\1й", words)
 
 
 def _is_single_symbol(text: str) -> bool:
@@ -116,7 +131,7 @@ def _candidates(font: Path) -> list[Candidate]:
     for text, entry in sorted(emoji.EMOJI_DATA.items()):
         if entry["status"] != FULLY_QUALIFIED or not _is_single_symbol(text) or not all(k in entry for k in LANGUAGES):
             continue
-        names = {language: _clean_name(entry[language]) for language in LANGUAGES}
+        names = {language: _clean_name(entry[language], language) for language in LANGUAGES}
         if len(names["en"].split()) > MAX_ENGLISH_WORDS or names["en"] in UNSUITABLE:
             continue
         sprite = _draw_sprite(text.replace(VARIATION_SELECTOR, ""), face)
