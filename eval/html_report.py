@@ -154,6 +154,7 @@ class ReportData:
             saw, if measured.
         withheld_languages: Languages in which those names were withheld.
         credits: Sources and licences.
+        models: What to call the models before and after.
     """
 
     title: str
@@ -174,6 +175,7 @@ class ReportData:
     withheld: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
     withheld_languages: Sequence[str] = ()
     credits: Sequence[Credit] = ()
+    models: tuple[str, str] = ("the English-only teacher", "the multilingual student that it taught")
 
     def codes(self, role: Role) -> list[str]:
         """Codes of the languages with a role, in the report's order."""
@@ -198,7 +200,7 @@ def render_report(data: ReportData) -> str:
     return template.render(
         data=data,
         groups=[(title, [lang for lang in data.languages if lang.role == role]) for role, title in _GROUPS],
-        models=[("teacher", "Before", "the English-only teacher"), ("student", "After", "the multilingual student")],
+        models=[("teacher", "Before", data.models[0]), ("student", "After", data.models[1])],
         mean_tasks=_mean_tasks(data),
         headline=_headline(data),
         cards=_cards(data),
@@ -352,8 +354,8 @@ def _cards(data: ReportData) -> list[dict[str, Any]]:
     gaps = [gap for gap in _parity(data).gaps if gap.lang.role == "taught"]
     if gaps:
         widest = max(gaps, key=lambda gap: gap.after)
-        points, note = f"{100 * widest.after:.1f}", f"{widest.lang.name} to English"
-        cards.append({"label": "Widest gap", "value": points, "unit": "points", "note": note})
+        points = f"{100 * widest.after:.1f}"
+        cards.append({"label": "Widest gap", "value": points, "unit": "points", "note": widest.lang.name})
     if data.seconds:
         total = sum(data.seconds.values())
         training = sum(
@@ -438,10 +440,10 @@ def _check_scores(data: ReportData, codes: set[str]) -> None:
 
 
 def _data_uri(key: str, picture: bytes | Image.Image) -> str:
-    """Encodes a picture for an ``img`` element."""
+    """Encodes a picture for an ``img`` element; without loss, because few pixels shown large betray every artefact."""
     if isinstance(picture, Image.Image):
         buffer = io.BytesIO()
-        picture.convert("RGBA" if "A" in picture.getbands() else "RGB").save(buffer, "WEBP", quality=90, method=4)
+        picture.convert("RGBA" if "A" in picture.getbands() else "RGB").save(buffer, "WEBP", lossless=True, method=4)
         picture = buffer.getvalue()
     for signature, mime in _SIGNATURES.items():
         if picture.startswith(signature):

@@ -470,6 +470,15 @@ def test_examples_switch_by_task_language_and_outcome(opened, data):
 
 
 @pytest.mark.browser
+def test_picture_under_all_its_names_leads_to_the_search(opened, data):
+    opened.find_element("id", "another").click()
+    names = opened.find_elements("css selector", "#one .names b")
+    assert [name.text for name in names] == [entry.text for entry in data.search[len(CODES) : 2 * len(CODES)]]
+    names[-1].click()
+    assert opened.find_element("css selector", "#answer .asked span").text == data.search[2 * len(CODES) - 1].text
+
+
+@pytest.mark.browser
 def test_heat_map_by_keyboard(opened):
     cell = opened.find_element("css selector", ".heat td")
     opened.execute_script("arguments[0].focus()", cell)
