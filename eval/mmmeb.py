@@ -340,16 +340,15 @@ def _candidate_index(
     """Dictionary-encode the lists: distinct strings, and `(n, m)` indices into them, -1 where there is none."""
     if not any(check(column.type) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
         raise ValueError(f"{where}: the candidates must be lists of strings, not {column.type}")
+    if not len(column):
+        return [], np.zeros((0, 0), dtype=np.int8)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    if len(lengths) and not lengths.all():
+    if not lengths.all():
         raise ValueError(f"{where}: row {int(row_ids[np.flatnonzero(lengths == 0)[0]])} has an empty candidate list")
     values = pc.list_flatten(column)
     if not _is_string(values.type):
         raise ValueError(f"{where}: the candidates must be lists of strings, not {column.type}")
-    encoded = pc.dictionary_encode(values)
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    if isinstance(encoded, pa.ChunkedArray):  # combine_chunks keeps no chunk of an empty column
-        return [], np.zeros((0, 0), dtype=np.int8)
+    encoded = pc.dictionary_encode(values).combine_chunks()
     distinct = encoded.dictionary.to_pylist()
     flat = pc.fill_null(encoded.indices, -1).to_numpy()
     return distinct, _as_matrix(flat.astype(np.min_scalar_type(-max(len(distinct), 1))), lengths, row_ids, where)
