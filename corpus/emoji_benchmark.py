@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 from collections.abc import Sequence
@@ -201,7 +202,7 @@ def _gold_first(gold: Sequence[int], pool: int) -> np.ndarray:
 def _write(
     world: EmojiWorld, name: str, task: _Task, languages: Sequence[str], paths: Sequence[str] | None
 ) -> DatasetDict:
-    """One task in every language; `paths` is the pool of candidates where these are pictures, shared by all languages."""
+    """One task in every language; `paths` is the pool of candidates where these are pictures."""
     form = "c" if name == WITHHELD else name
     shared = None if paths is None else _candidates(paths, task.order)
     features = Features(
@@ -213,9 +214,18 @@ def _write(
         ids = [f"{name}-{row:06d}" for row in range(len(task.specs))]
         columns = {"id": ids, "img": task.paths, "text": own, "question": own}
         arrays = [pa.array(columns[column], pa.string()) for column in _QUERY[name]]
-        pool = shared if shared is not None else _candidates(_text_pool(world, form, task, language), task.order)
-        written[language] = Dataset(pa.Table.from_arrays([*arrays, pool], schema=features.arrow_schema))
+        pool = paths if paths is not None else _text_pool(world, form, task, language)
+        candidates = shared if shared is not None else _candidates(pool, task.order)
+        table = pa.Table.from_arrays([*arrays, candidates], schema=features.arrow_schema)
+        written[language] = Dataset(table, fingerprint=_fingerprint([*ids, *task.paths, *own, *pool], task.order))
     return DatasetDict(written)
+
+
+def _fingerprint(texts: Sequence[str], order: np.ndarray) -> str:
+    """What `datasets` would compute from the table, from its small parts: hashing a million candidates takes seconds."""
+    digest = hashlib.blake2b("\n".join(texts).encode(), digest_size=8)
+    digest.update(order.tobytes())
+    return digest.hexdigest()
 
 
 def _candidates(pool: Sequence[str], order: np.ndarray) -> pa.ListArray:
