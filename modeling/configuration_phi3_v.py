@@ -67,7 +67,11 @@ class Phi3VConfig(Phi3Config):
 
     def _check_image_embedding(self) -> None:
         layer = self.embd_layer if isinstance(self.embd_layer, dict) else {}
-        wrong = [f"embd_layer.{key}={layer[key]!r}" for key, ok in _SUPPORTED_EMBEDDING.items() if layer.get(key, ok[0]) not in ok]
+        wrong = [
+            f"embd_layer.{key}={layer[key]!r}"
+            for key, ok in _SUPPORTED_EMBEDDING.items()
+            if layer.get(key, ok[0]) not in ok
+        ]
         image = self.img_processor or {}
         if image.get("type_feature", "patch") != "patch":
             wrong.append(f"img_processor.type_feature={image['type_feature']!r}")

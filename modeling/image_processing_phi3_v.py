@@ -98,8 +98,8 @@ def as_rgb(picture: Any) -> Image.Image:
 def fit_to_crops(picture: Image.Image, num_crops: int) -> Image.Image:
     """Scales a picture to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
 
-    A picture higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the order of
-    the axes visible in the pixels.
+    A picture higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the
+    order of the axes visible in the pixels.
 
     Args:
         picture: RGB.
@@ -148,7 +148,12 @@ def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
 
 
 def count_tokens(height: int, width: int) -> int:
-    """Placeholders of a picture of this padded size in pixels: both grids, a separator at each line's end, one between."""
+    """Placeholders of a picture of this padded size: both grids, a separator at each line's end, and one between them.
+
+    Args:
+        height: In pixels, a multiple of 336.
+        width: In pixels, a multiple of 336.
+    """
     rows, columns = height // CROP, width // CROP
     side = CROP_TOKENS_PER_SIDE
     return (rows * columns + 1) * side * side + (rows + 1) * side + 1

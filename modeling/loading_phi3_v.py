@@ -29,8 +29,8 @@ WTE_RENAMING = {r"vision_embed_tokens\.wte\.": "embed_tokens."}
 """For checkpoints that name the token embedding only as the picture part knows it."""
 
 ORIGINAL_MODULE_PREFIX = {"model.": ""}
-"""Old module path to new one, as prefixes: `model.layers.0.mlp.down_proj` of the original is `layers.0.mlp.down_proj` of
-`Phi3VModel`. Nothing else is renamed, so this is all that weights and adapters in the original layout need."""
+"""Old module path to new one, as prefixes: `model.layers.0.mlp.down_proj` of the original is `layers.0.mlp.down_proj`
+of `Phi3VModel`. Nothing else is renamed, so this is all that weights and adapters in the original layout need."""
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
@@ -82,8 +82,8 @@ def inspect_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, A
         kwargs: The arguments of `from_pretrained`.
 
     Returns:
-        The `key_mapping` for `from_pretrained`, usually empty. Also empty where this function knows no weight file (an adapter, a
-        variant): transformers then finds it or says that there is none.
+        The `key_mapping` for `from_pretrained`, usually empty. Also empty where this function knows no weight file (an
+        adapter, a variant): transformers then finds it or says that there is none.
 
     Raises:
         FileNotFoundError: A shard is missing.
@@ -94,19 +94,22 @@ def inspect_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, A
         return {}
     if checkpoint.is_pickle:
         logger.warning(
-            "%s holds pickled weights; they are read with weights_only=True. Save the model to get safetensors.", folder_or_id
+            "%s holds pickled weights; they are read with weights_only=True. Save the model to get safetensors.",
+            folder_or_id,
         )
         kwargs.update(use_safetensors=False, weights_only=True)
     wte = checkpoint.find("vision_embed_tokens.wte.weight")
-    embed_tokens = next((key for key in checkpoint.files if key in ("model.embed_tokens.weight", "embed_tokens.weight")), None)
+    embed_tokens = next(
+        (key for key in checkpoint.files if key in ("model.embed_tokens.weight", "embed_tokens.weight")), None
+    )
     if wte is None:
         return {}
     if embed_tokens is None:
         return dict(WTE_RENAMING)
     if not torch.equal(checkpoint.read(wte), checkpoint.read(embed_tokens)):
         raise ValueError(
-            f"{folder_or_id}: {wte} and {embed_tokens} are one embedding under two names, but their weights differ. Remove the "
-            "wrong one from the checkpoint."
+            f"{folder_or_id}: {wte} and {embed_tokens} are one embedding under two names, but their weights differ. "
+            "Remove the wrong one from the checkpoint."
         )
     return {}
 
@@ -162,8 +165,12 @@ def check_loading_info(info: dict[str, Any], source: object) -> None:
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; the message lists them.
     """
-    names = {"missing_keys": "missing", "unexpected_keys": "unexpected", "mismatched_keys": "of another shape"}
-    wrong = [f"{label}: {', '.join(sorted(map(str, info[key])))}" for key, label in names.items() if info.get(key)]
-    wrong += [str(message) for message in info.get("error_msgs") or []]
+    found = {label: sorted(info.get(f"{label}_keys") or ()) for label in ("missing", "unexpected")}
+    found["of another shape"] = sorted(
+        f"{key} (stored {list(stored)}, needed {list(needed)})"
+        for key, stored, needed in info.get("mismatched_keys") or ()
+    )
+    found["errors"] = [str(message) for message in info.get("error_msgs") or ()]
+    wrong = [f"{label}: {', '.join(entries)}" for label, entries in found.items() if entries]
     if wrong:
         raise ValueError(f"The weights of {source} do not fit Phi-3.5-V; {'; '.join(wrong)}.")

@@ -1,8 +1,8 @@
-"""Phi-3.5-V as an embedding backbone: CLIP and Phi-3 of transformers, joined as the original joins them, without an LM head.
+"""Phi-3.5-V as an embedding backbone: CLIP and Phi-3 of transformers, joined as the original does, without an LM head.
 
-Module names are those of the original checkpoints below their `model.` prefix, so that published weights and adapters land
-unchanged. Two things differ from the original on purpose: the long or short RoPE factors follow the length of each row, not of
-the padded batch, and placeholders without pictures (or the reverse) are an error.
+Module names are those of the original checkpoints below their `model.` prefix, so that published weights and adapters
+land unchanged. Two things differ from the original on purpose: the long or short RoPE factors follow the length of each
+row, not of the padded batch, and placeholders without pictures (or the reverse) are an error.
 """
 
 import os
@@ -39,7 +39,7 @@ class Phi3VRotaryEmbedding(nn.Module):
         self.config = config
 
     def frequencies(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Inverse frequencies of short rows and of long rows, `(head_dim / 2,)` float32 each, and the attention scale."""
+        """Inverse frequencies of short and of long rows, `(head_dim / 2,)` float32 each, and the attention scale."""
         if self.config.rope_parameters["rope_type"] == "default":
             plain, scale = Phi3RotaryEmbedding.compute_default_rope_parameters(self.config, device)
             return plain, plain, scale
@@ -94,8 +94,8 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
         """As in transformers, with the original's key names, and an error where transformers only warns.
 
         Args:
-            pretrained_model_name_or_path: Folder or Hub id with safetensors or `.bin` weights, full or sharded, under the
-                original's key names (with or without `vision_embed_tokens.wte` and `lm_head`) or under ours.
+            pretrained_model_name_or_path: Folder or Hub id with safetensors or `.bin` weights, full or sharded, under
+                the original's key names (with or without `vision_embed_tokens.wte` and `lm_head`) or under ours.
             *args: Passed on.
             **kwargs: Passed on; `output_loading_info=True` returns `(model, info)`.
 
@@ -108,9 +108,8 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
         if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
             rename = inspect_checkpoint(pretrained_model_name_or_path, kwargs)
         kwargs["key_mapping"] = {**rename, **(kwargs.get("key_mapping") or {})} or None
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        kwargs["ignore_mismatched_sizes"] = True  # so that the check below names them; transformers' own error does not
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         check_loading_info(info, pretrained_model_name_or_path)
         if rename:  # saving must write our names, not undo the renaming
             model._weight_conversions = None
@@ -172,8 +171,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
         Args:
             input_ids: `(B, L)` int64; placeholders of the row's i-th picture are `-i`, one a feature.
             attention_mask: `(B, L)`, 0 at padding on either side; or a prepared 4-D mask, with explicit `position_ids`.
-            position_ids: `(B, L)` int64; by default counted along the tokens that are not padding. Where they restart at 0, a new
-                row begins.
+            position_ids: `(B, L)` int64; by default counted along the tokens that are not padding. Where they restart
+                at 0, a new row begins.
             past_key_values: Keys and values of earlier tokens; pass `row_lengths` with a prefix whose rows are longer.
             inputs_embeds: `(B, L, H)` instead of `input_ids`, pictures already in place.
             pixel_values: `(P, crops, 3, S, S)`, the pictures of all rows in order.
@@ -181,8 +180,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
             use_cache: Return `past_key_values`.
             mm_encoder_outputs: `{"image": get_image_features(...)}` instead of `pixel_values`.
             row_lengths: `(B,)` or `(B, L)` int64, tokens of the full row that each token belongs to; chooses the RoPE
-                factors. By default the largest position of the row (of tokens that are not padding) plus one. Needed where
-                several texts continue one prefix.
+                factors. By default the largest position of the row (of tokens that are not padding) plus one. Needed
+                where several texts continue one prefix.
             **kwargs: Passed to the attention function.
 
         Returns:
@@ -330,7 +329,7 @@ def check_placeholders(input_ids: torch.Tensor, counts: list[int]) -> None:
     rows = starts.nonzero()[:, 0].tolist()
     numbers = (-input_ids[starts]).tolist()
     if len(numbers) != len(counts):
-        raise ValueError(f"The input ids have placeholders for {len(numbers)} picture(s), but {len(counts)} were given.")
+        raise ValueError(f"The ids have placeholders for {len(numbers)} picture(s), but {len(counts)} were given.")
     runs = starts.flatten().cumsum(0)[is_placeholder.flatten()] - 1
     lengths = torch.bincount(runs, minlength=len(counts)).tolist()
     last_row, last_number = -1, 0

@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .image_processing_phi3_v import Phi3VImageProcessor
@@ -16,8 +16,8 @@ TAG = re.compile(r"<\|image(?:_(\d+))?\|>")
 class Phi3VProcessor(ProcessorMixin):
     """Joins the HD image processor and the tokenizer as the published embedding models were trained with them.
 
-    Every chunk of text between pictures is tokenized alone and begins with its own BOS, no EOS is added, and the i-th picture of a
-    row is a run of `-i`.
+    Every chunk of text between pictures is tokenized alone and begins with its own BOS, no EOS is added, and the i-th
+    picture of a row is a run of `-i`.
 
     Args:
         image_processor: The image processor.
@@ -76,7 +76,7 @@ class Phi3VProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` `(B, L)` int64; if there are pictures `pixel_values`
-            `(P, num_crops + 1, 3, 336, 336)` float32 and `image_sizes` `(P, 2)` int64, in the order of their placeholders.
+            `(P, num_crops + 1, 3, 336, 336)` float32 and `image_sizes` `(P, 2)` int64, in the order of placeholders.
 
         Raises:
             ValueError: There is no text, or tags and pictures do not match; the message names the row.
@@ -152,13 +152,15 @@ def deal_pictures(images: Any, counts: Sequence[int]) -> list[list[Any]]:
         if len(rows) != len(counts):
             raise ValueError(f"There are {len(counts)} rows of text, but {len(rows)} of pictures.")
     elif len(flat) == sum(counts):
-        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
-        rows = [flat[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        remaining = iter(flat)
+        rows = [list(islice(remaining, count)) for count in counts]
     else:
         raise ValueError(f"The prompts have {sum(counts)} picture tag(s), but {len(flat)} picture(s) were given.")
     for row, (pictures, count) in enumerate(zip(rows, counts, strict=True)):
         if len(pictures) != count:
-            raise ValueError(f"Row {row}: the prompt has {count} picture tag(s), but {len(pictures)} picture(s) were given.")
+            raise ValueError(
+                f"Row {row}: the prompt has {count} picture tag(s), but {len(pictures)} picture(s) were given."
+            )
     return rows
 
 

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
+
 from xvlm2vec.modeling.image_processing_phi3_v import Phi3VImageProcessor
 from xvlm2vec.modeling.loading_phi3_v import original_module_name
 from xvlm2vec.modeling.modeling_phi3_v import Phi3VModel

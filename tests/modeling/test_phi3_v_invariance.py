@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
 from xvlm2vec.modeling.modeling_phi3_v import Phi3VModel, count_row_lengths
 
@@ -15,8 +16,9 @@ SAME = 2e-5
 
 def tiny_config(**overrides):
     return Phi3VConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0,
-        max_position_embeddings=1024, original_max_position_embeddings=SWITCH, sliding_window=512, initializer_range=0.3,
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=1024, original_max_position_embeddings=SWITCH, sliding_window=512, pad_token_id=0,
+        initializer_range=0.3,
         rope_scaling={"type": "su", "short_factor": [1.0, 1.1, 1.3, 1.5], "long_factor": [1.5, 4.0, 9.0, 20.0]},
         vision_config={"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
                        "image_size": SIDE, "patch_size": 14, "initializer_range": 0.3},
@@ -130,7 +132,7 @@ def test_texts_that_share_a_prefix(model):
 
 def test_texts_that_continue_a_cached_prefix(model):
     prefix, pictures = make_rows()[1]
-    alone = embed(model, [(prefix + [5, 6, 7], pictures)])
+    alone = embed(model, [([*prefix, 5, 6, 7], pictures)])
     with torch.no_grad():
         start = model(**collate([(prefix, pictures)]), use_cache=True)
         ids = torch.tensor([[5, 6, 7]])
