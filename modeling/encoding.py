@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ def encode_rows(
     rows: Sequence[TextImageRow],
     *,
     max_tokens_per_batch: int,
+    max_length: int | None = None,
     show_progress: bool | None = None,
 ) -> torch.Tensor:
     """Embeds rows in the model's own mode and returns them in their order.
@@ -36,18 +38,20 @@ def encode_rows(
         order = sorted(range(len(rows)), key=lambda i: (bool(rows[i].images), lengths[i]))
         batches = list(token_batches(order, lengths.__getitem__, max_tokens_per_batch))
         vectors: torch.Tensor | None = None
+        cut_rows = 0
         with tqdm(
             total=len(rows), desc="Encoding", unit="row", disable=not _wants_bar(show_progress, len(batches))
         ) as bar:
             for batch in batches:
-                inputs = processor(text=[rows[i].text for i in batch], images=[list(rows[i].images) for i in batch]).to(
-                    model.device
-                )
-                embeddings = model(**inputs).embeddings.float().cpu()
+                inputs, cut = processor.prepare([rows[i] for i in batch], numbers=batch, max_length=max_length)
+                cut_rows += cut
+                embeddings = model(**inputs.to(model.device)).embeddings.float().cpu()
                 if vectors is None:
                     vectors = torch.empty(len(rows), embeddings.shape[1])
                 vectors[batch] = embeddings
                 bar.update(len(batch))
+        if cut_rows:
+            warnings.warn(f"The texts of {cut_rows} of {len(rows)} rows were cut to fit the model.", stacklevel=3)
         return vectors if vectors is not None else torch.empty(0, model.config.hidden_size)
     finally:
         model.train(was_training)

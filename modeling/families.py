@@ -9,26 +9,62 @@ from transformers import PreTrainedConfig
 
 @dataclass(frozen=True)
 class Family:
-    """How prompts of one family are written.
+    """How prompts of one family are written and what its backbone needs beside the tokens.
+
+    The padding side is always the tokenizer's own: vectors do not depend on it.
 
     Args:
         image: What stands for one picture in a prompt, before the family's own processor expands it. `None` takes the
             processor's `image_token`.
         after_images: What separates the pictures from the text.
+        before_text: What the family's processor puts before the text of a row with pictures by itself, and a row
+            without pictures needs too.
+        after_text: As `before_text`, after the text.
         reserved: Further tokens that a user's text must not contain.
+        first_position: Position of a row's first token where the backbone counts tokens; the wrapper then passes
+            positions that do not depend on padding. `None` leaves positions to the backbone (M-RoPE).
+        required: Inputs without which vectors would silently be other ones.
+        required_with_pictures: The same for batches that hold pictures.
+        row_inputs: Picture inputs with one entry per row of the batch, also for rows without pictures.
+        blank_is_padding: Whether the backbone takes an all-zero picture for padding and drops it.
+        max_pixels: Budget of pixels per picture; larger pictures are made smaller by the family's image processor.
+        max_aspect_ratio: The longest side may be this many times the shortest; longer pictures are an error.
+        processor: Name of the transformers class that writes the same inputs as the registered one without
+            its further dependencies.
     """
 
     image: str | None = None
     after_images: str = ""
+    before_text: str = ""
+    after_text: str = ""
     reserved: tuple[str, ...] = ()
+    first_position: int | None = None
+    required: tuple[str, ...] = ()
+    required_with_pictures: tuple[str, ...] = ()
+    row_inputs: tuple[str, ...] = ()
+    blank_is_padding: bool = False
+    max_pixels: int | None = None
+    max_aspect_ratio: float | None = None
+    processor: str | None = None
 
 
 _QWEN = Family(
     image="<|vision_start|><|image_pad|><|vision_end|>",
     reserved=("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"),
+    # M-RoPE is computed from the token types; Qwen2.5-VL falls back to one-dimensional positions without a word.
+    required_with_pictures=("mm_token_type_ids",),
+    max_pixels=1280 * 28 * 28,
+    max_aspect_ratio=200.0,
 )
-_LLAVA = Family(image="<image>", after_images="\n")
-_IDEFICS = Family(image="<image>", reserved=("<fake_token_around_image>", "<global-img>"))
+_LLAVA = Family(image="<image>", after_images="\n", first_position=0)
+_IDEFICS = Family(
+    image="<image>",
+    reserved=("<fake_token_around_image>", "<global-img>"),
+    first_position=0,
+    row_inputs=("pixel_values", "pixel_attention_mask"),
+    blank_is_padding=True,
+    processor="Idefics3Processor",  # SmolVLM's own wants num2words, for videos only; the prompts are the same
+)
 
 FAMILIES: dict[str, Family] = {
     "idefics3": _IDEFICS,
@@ -37,7 +73,30 @@ FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "llava_next": _LLAVA,
-    "llava_onevision": _LLAVA,
+    "llava_onevision": Family(
+        image="<image>", after_images="\n", reserved=("<video>",), first_position=0, row_inputs=("batch_num_images",)
+    ),
+    "internvl": Family(
+        image="<IMG_CONTEXT>",
+        after_images="\n",
+        reserved=("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
+        first_position=0,
+    ),
+    "gemma3": Family(
+        image="<start_of_image>",
+        reserved=("<image_soft_token>", "<end_of_image>"),
+        first_position=0,
+        # Pictures attend in both directions where the token types say so.
+        required_with_pictures=("token_type_ids",),
+    ),
+    "paligemma": Family(
+        image="<image>",
+        before_text="<bos>",
+        after_text="\n",
+        first_position=1,
+        # The whole prompt attends in both directions where the token types are 0.
+        required=("token_type_ids",),
+    ),
 }
 
 

@@ -15,6 +15,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
+from .families import family_of
+from .inputs import backbone_inputs
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .rows import make_rows
@@ -130,7 +132,7 @@ class XVLM2VecModel(PreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **backbone_inputs: Any,
+        **more_inputs: Any,
     ) -> XVLM2VecOutput | tuple[torch.Tensor, ...]:
         """Embeds a batch as the processor made it.
 
@@ -138,16 +140,21 @@ class XVLM2VecModel(PreTrainedModel):
             input_ids: `(B, L)` int64.
             attention_mask: `(B, L)`, 1 at tokens and 0 at padding on either side; all ones if missing.
             return_dict: `False` gives a tuple.
-            **backbone_inputs: Pictures and whatever else the processor made for the backbone.
+            **more_inputs: Pictures and whatever else the processor made for the backbone.
 
         Returns:
             `XVLM2VecOutput`.
+
+        Raises:
+            ValueError: An input is missing without which the backbone would silently compute other vectors.
         """
         if attention_mask is None:
-            reference = input_ids if input_ids is not None else backbone_inputs["inputs_embeds"]
+            reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
+        config = self.backbone.config
+        inputs = backbone_inputs(family_of(config.model_type), config, input_ids, attention_mask, more_inputs)
         outputs = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **backbone_inputs
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **inputs
         )
         pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
         embeddings = (

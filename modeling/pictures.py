@@ -23,7 +23,12 @@ class PictureError(ValueError):
 
 
 def load_picture(
-    source: Any, *, allow_urls: bool = False, max_pixels: int = MAX_PIXELS, name: str = "picture"
+    source: Any,
+    *,
+    allow_urls: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_aspect_ratio: float | None = None,
+    name: str = "picture",
 ) -> Image.Image:
     """Loads one picture as RGB, upright (EXIF), on white where it was transparent.
 
@@ -32,6 +37,7 @@ def load_picture(
             dictionary as `datasets.Image` stores it (`{"bytes", "path"}`), or, if allowed, an http(s) URL.
         allow_urls: URLs are fetched only when this is set.
         max_pixels: Larger pictures are refused before they are decoded.
+        max_aspect_ratio: Pictures whose longest side is more than this many times the shortest are refused.
         name: How an error calls this picture.
 
     Returns:
@@ -42,7 +48,7 @@ def load_picture(
     """
     try:
         opened = _open(source, allow_urls)
-        _check_size(opened.size, max_pixels)
+        _check_size(opened.size, max_pixels, max_aspect_ratio)
         return _to_rgb(opened)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from error
@@ -80,11 +86,15 @@ def _open_file(file: Path | io.BytesIO) -> Image.Image:
         return Image.open(file)
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, max_aspect_ratio: float | None) -> None:
     if size[0] * size[1] > max_pixels:
         raise PictureError(f"{size[0]} x {size[1]} pixels are more than the limit of {max_pixels:,}; make it smaller.")
     if 0 in size:
         raise PictureError("it has no pixels.")
+    if max_aspect_ratio is not None and max(size) > max_aspect_ratio * min(size):
+        raise PictureError(
+            f"{size[0]} x {size[1]} pixels are longer than {max_aspect_ratio:g} to 1, too much here; crop it."
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import cached_file
 
+from .batching import TokenRow, pad_rows, split_rows, spread_rows
 from .families import Family, backbone_type, family_of
-from .pictures import load_picture
-from .rows import TextImageRow, make_rows
+from .pictures import PictureError, load_picture
+from .rows import TextImageRow, make_row, make_rows
+from .truncation import Prompt, cut_text
 
 PROCESSOR_FILE = "processor_config.json"
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+_NOT_PICTURES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
+BLANK_VALUE = 1e-4  # far below one step of an 8-bit picture, and above the smallest numbers of float16
 
 
 class XVLM2VecProcessor(ProcessorMixin):
@@ -29,13 +35,18 @@ class XVLM2VecProcessor(ProcessorMixin):
         inner: The backbone's own processor.
         model_type: `model_type` of the backbone; names its entry in `families`.
         allow_urls: Whether http(s) addresses are fetched as pictures.
+        max_length: Longer rows lose the end of their text; by default the backbone's context. Saved with the processor.
     """
 
-    def __init__(self, inner: ProcessorMixin, model_type: str, allow_urls: bool = False) -> None:
+    def __init__(
+        self, inner: ProcessorMixin, model_type: str, allow_urls: bool = False, max_length: int | None = None
+    ) -> None:
         self.inner = inner
         self.model_type = model_type
         self.allow_urls = allow_urls
+        self.max_length = max_length
         self.chat_template = None
+        self._warned_lengths: set[int | None] = set()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -66,24 +77,30 @@ class XVLM2VecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `allow_urls`, and what the backbone's processor and tokenizer take.
+            **kwargs: `allow_urls`, `max_length`, and what the backbone's processor and tokenizer take.
+
+        Raises:
+            ValueError: transformers knows no processor for the backbone.
         """
         kwargs.pop("_from_auto", None)
-        settings = {"allow_urls": kwargs.pop("allow_urls")} if "allow_urls" in kwargs else {}
+        settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length") if key in kwargs}
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
         saved = _read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
-        name = saved.get("inner_class")
-        if name is None:
-            config = AutoConfig.from_pretrained(
-                pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
-            )
-            model_type = backbone_type(config)
-            name = saved.get("processor_class") or _processor_class_name(config)
-        else:
-            model_type = saved["xvlm2vec"]["model_type"]
-            settings = {"allow_urls": saved["xvlm2vec"]["allow_urls"], **settings}
-        inner_class = _pictures_only(getattr(transformers, name))
-        return cls(inner_class.from_pretrained(pretrained_model_name_or_path, **kwargs), model_type, **settings)
+        if "inner_class" in saved:
+            own = saved["xvlm2vec"]
+            inner_class = _pictures_only(getattr(transformers, saved["inner_class"]))
+            inner = inner_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            return cls(inner, own["model_type"], **{"max_length": own.get("max_length"), **settings})
+        config = AutoConfig.from_pretrained(
+            pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
+        )
+        model_type = backbone_type(config)
+        name = family_of(model_type).processor or saved.get("processor_class") or _processor_class_name(config)
+        inner = _pictures_only(getattr(transformers, name)).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if not kwargs.keys() & {"size", "max_pixels"}:
+            _limit_pixels(inner, family_of(model_type).max_pixels)
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return cls(inner, model_type, **{"max_length": context, **settings})
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
@@ -98,7 +115,8 @@ class XVLM2VecProcessor(ProcessorMixin):
             "processor_class": type(self).__name__,
             "auto_map": {"AutoProcessor": f"processing_xvlm2vec.{type(self).__name__}"},
             "inner_class": type(self.inner).__name__,
-            "xvlm2vec": {"model_type": self.model_type, "allow_urls": self.allow_urls},
+            # Whether addresses are fetched is for the loading user to say, not for the files.
+            "xvlm2vec": {"model_type": self.model_type, "max_length": self.max_length},
         }
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
         custom_object_save(self, folder)
@@ -110,35 +128,81 @@ class XVLM2VecProcessor(ProcessorMixin):
         self,
         text: str | Sequence[str | None] | None = None,
         images: Any = None,
-        padding_side: str | None = None,
+        instruction: str | None = None,
+        max_length: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepares a batch; rows may mix text, pictures, and both.
 
         Args:
-            text: One string, or one string or `None` per row.
-            images: One picture, or per row a picture, a list of pictures, or `None`.
-            padding_side: `"left"` or `"right"`; by default the tokenizer's. Vectors do not depend on it.
-            **kwargs: Further arguments of the backbone's processor.
+            text: One string, or one string or `None` per row. A string is text, also where it looks like a path.
+            images: One picture, or per row a picture, a list of pictures, or `None`; see `load_picture`.
+            instruction: Put verbatim before every row's text; never cut.
+            max_length: Longer rows lose the end of their text, with one warning per value; by default the
+                processor's `max_length` or its tokenizer's, whichever is smaller.
+            **kwargs: As for `prepare`.
 
         Returns:
             `input_ids` and `attention_mask` `(B, L)` int64, and the pictures as the backbone takes them.
 
         Raises:
-            ValueError: A row is empty, or its text holds one of the backbone's picture tokens.
+            ValueError: A row is empty, its text holds one of the backbone's picture tokens, or what may not be cut
+                is longer than `max_length`. The message names the row.
             PictureError: A picture cannot be read; the message names the row.
         """
-        texts, pictures = self._rows(text, images)
-        kwargs = {"padding": True, "return_tensors": "pt", **kwargs}
-        if padding_side is not None:
-            kwargs["padding_side"] = padding_side
-        prompts = [self.prompt(t, len(p), row) for row, (t, p) in enumerate(zip(texts, pictures, strict=True))]
-        if any(pictures):
-            batch = self.inner(text=prompts, images=pictures, **kwargs)
-        else:
-            batch = BatchFeature(dict(self.inner.tokenizer(prompts, **kwargs)))
-        batch.pop("token_type_ids", None)
-        return batch
+        rows, _ = make_rows(text, images, instruction)
+        return self._prepare_and_warn(rows, max_length=max_length, **kwargs)
+
+    def prepare(
+        self,
+        rows: Sequence[TextImageRow],
+        *,
+        numbers: Sequence[int] | None = None,
+        max_length: int | None = None,
+        padding: bool | str = True,
+        padding_side: str | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str = "pt",
+        **image_options: Any,
+    ) -> tuple[BatchFeature, int]:
+        """Prepares a batch and counts the rows whose text was cut.
+
+        Args:
+            rows: The rows.
+            numbers: How errors number the rows; by default from 0.
+            max_length: As in a call.
+            padding: `True`, `"longest"` or `"max_length"`.
+            padding_side: `"left"` or `"right"`; by default the tokenizer's. Vectors do not depend on it.
+            pad_to_multiple_of: The batch gets a width that this divides.
+            return_tensors: Only `"pt"`.
+            **image_options: Further arguments of the backbone's processor for pictures.
+
+        Returns:
+            The batch, and the number of rows whose text was cut.
+        """
+        if return_tensors != "pt" or padding not in (True, "longest", "max_length"):
+            raise ValueError(
+                "A batch is made of padded torch tensors: return_tensors='pt', padding=True or 'max_length'."
+            )
+        numbers = range(len(rows)) if numbers is None else numbers
+        limit = self._limit(max_length)
+        pictures = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
+        prompts = [self._prompt(row, number) for row, number in zip(rows, numbers, strict=True)]
+        tokens, extras = self._tokenize(prompts, pictures, numbers, image_options)
+        cut = 0
+        for index, number in enumerate(numbers if limit else ()):
+            kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit or 0, f"row {number}")
+            cut += kept is not tokens[index]
+            tokens[index] = kept
+        tokenizer = self.inner.tokenizer
+        batch = pad_rows(
+            tokens,
+            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+            side=padding_side or tokenizer.padding_side,
+            width=(limit or 0) if padding == "max_length" else 0,
+            multiple=pad_to_multiple_of or 1,
+        )
+        return BatchFeature({**batch, **extras}), cut
 
     def prompt(self, text: str, pictures: int, row: int = 0) -> str:
         """The string that stands for a row: its pictures' placeholders, then its text.
@@ -146,16 +210,21 @@ class XVLM2VecProcessor(ProcessorMixin):
         Raises:
             ValueError: The text holds a token that would be taken for a picture.
         """
-        placeholder = self.family.image or self.inner.image_token
-        reserved = {placeholder, *self.family.reserved}
-        found = [token for token in reserved if token in text]
+        placeholder = self.family.image or getattr(self.inner, "image_token", None)
+        if pictures and placeholder is None:
+            raise ValueError(
+                f"{self.model_type!r} has no entry in `families` and its {type(self.inner).__name__} names no "
+                "`image_token`, so how its prompts show a picture is unknown. Add an entry."
+            )
+        found = [token for token in (placeholder, *self.family.reserved) if token and token in text]
         if found:
             raise ValueError(f"row {row}: the text holds {found[0]!r}, which stands for a picture; take it out.")
-        return placeholder * pictures + (self.family.after_images if pictures else "") + text
+        return (placeholder or "") * pictures + (self.family.after_images if pictures else "") + text
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
         """Tokens of each row, pictures estimated from one call of the backbone's processor per picture size."""
-        texts = self.inner.tokenizer([row.text for row in rows], add_special_tokens=True)["input_ids"] if rows else []
+        strings = [row.instruction + row.text for row in rows]
+        texts = self.inner.tokenizer(strings, add_special_tokens=True)["input_ids"] if rows else []
         per_picture = self._tokens_per_picture()
         return [len(ids) + per_picture * len(row.images) for ids, row in zip(texts, rows, strict=True)]
 
@@ -169,44 +238,163 @@ class XVLM2VecProcessor(ProcessorMixin):
             **kwargs: `processor_kwargs` as transformers passes them; the rest is ignored.
         """
         conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
-        rows = [_read_messages(messages) for messages in conversations]
-        options = {}
+        rows = [read_messages(index, messages) for index, messages in enumerate(conversations)]
+        options: dict[str, Any] = {}
         for bucket in ("common_kwargs", "text_kwargs", "images_kwargs"):
             options |= (kwargs.get("processor_kwargs") or {}).get(bucket) or {}
-        known = {key: value for key, value in options.items() if key in {"padding", "return_tensors", "padding_side"}}
-        return self(text=[text for text, _ in rows], images=[pictures for _, pictures in rows], **known)
+        options.pop("truncation", None)  # texts are always cut at max_length, and nothing else ever is
+        return self._prepare_and_warn(rows, **options)
 
-    def _rows(self, text: Any, images: Any) -> tuple[list[str], list[list[Any]]]:
-        rows, _ = make_rows(text, images)
-        pictures = []
-        for index, row in enumerate(rows):
-            names = [f"row {index}, picture {number}" for number in range(len(row.images))]
-            pictures.append(
-                [
-                    load_picture(picture, allow_urls=self.allow_urls, name=name)
-                    for picture, name in zip(row.images, names, strict=True)
-                ]
+    def _prepare_and_warn(
+        self, rows: Sequence[TextImageRow], max_length: int | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        batch, cut = self.prepare(rows, max_length=max_length, **kwargs)
+        limit = self._limit(max_length)
+        if cut and limit not in self._warned_lengths:
+            self._warned_lengths.add(limit)
+            warn_cut(cut, len(rows), limit)
+        return batch
+
+    def _limit(self, max_length: int | None) -> int | None:
+        """The number of tokens a row may have. Tokenizers without a limit of their own name a huge number."""
+        if max_length is not None:
+            return max_length
+        own = getattr(self.inner.tokenizer, "model_max_length", None)
+        limits = [limit for limit in (self.max_length, own) if limit is not None and limit < 10**9]
+        return min(limits) if limits else None
+
+    def _prompt(self, row: TextImageRow, number: int) -> Prompt:
+        string = self.prompt(row.instruction + row.text, len(row.images), number)
+        string = self.family.before_text + string if not row.images else string
+        return Prompt(string + self.family.after_text, len(string) - len(row.text), len(string))
+
+    def _load(self, row: TextImageRow, number: int) -> list[Any]:
+        return [
+            load_picture(
+                picture,
+                allow_urls=self.allow_urls,
+                name=f"row {number}, picture {index}",
+                max_aspect_ratio=self.family.max_aspect_ratio,
             )
-        return [row.text for row in rows], pictures
+            for index, picture in enumerate(row.images)
+        ]
+
+    def _tokenize(
+        self, prompts: list[Prompt], pictures: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
+    ) -> tuple[list[TokenRow], dict[str, Any]]:
+        """Tokens of each row and the picture inputs of the batch.
+
+        Rows without pictures never pass through the backbone's processor: some mistreat them among rows with pictures.
+        """
+        tokens: list[TokenRow] = [{} for _ in prompts]
+        plain = [index for index, found in enumerate(pictures) if not found]
+        illustrated = [index for index, found in enumerate(pictures) if found]
+        extras: dict[str, Any] = {}
+        if illustrated:
+            batch = self._expand(illustrated, prompts, pictures, numbers, options)
+            names = self._token_inputs(batch)
+            for index, row in zip(illustrated, split_rows(batch, names), strict=True):
+                tokens[index] = row
+            extras = {name: value for name, value in batch.items() if name not in _NOT_PICTURES}
+            for name in extras.keys() & set(self.family.row_inputs):
+                extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
+        if plain:
+            ids = self.inner.tokenizer([prompts[index].string for index in plain])["input_ids"]
+            for index, row_ids in zip(plain, ids, strict=True):
+                tokens[index] = {"input_ids": torch.tensor(row_ids, dtype=torch.long)}
+                tokens[index] |= {name: torch.zeros(len(row_ids), dtype=torch.long) for name in self.family.required}
+        return tokens, extras
+
+    def _expand(
+        self,
+        chosen: list[int],
+        prompts: list[Prompt],
+        pictures: list[list[Any]],
+        numbers: Sequence[int],
+        options: dict[str, Any],
+    ) -> BatchFeature:
+        """Runs the backbone's processor on rows with pictures; an error names the first row that it refuses."""
+        own = len(self.family.after_text)  # the backbone's processor writes this part itself
+        strings = [prompts[index].string[: len(prompts[index].string) - own] for index in chosen]
+        options = {"padding": True, "return_tensors": "pt", **options}
+        try:
+            batch = self.inner(text=strings, images=[pictures[index] for index in chosen], **options)
+        except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+            if len(chosen) > 1:
+                for index in chosen:
+                    self._expand([index], prompts, pictures, numbers, options)
+                raise
+            sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures[chosen[0]])
+            message = f"row {numbers[chosen[0]]}: {type(self.inner).__name__} refuses its pictures ({sizes}): {error}"
+            raise PictureError(message) from error
+        if self.family.blank_is_padding:
+            mark_blank_pictures(batch)
+        return batch
+
+    def _token_inputs(self, batch: BatchFeature) -> list[str]:
+        """Per-token inputs worth keeping: tokenizers emit token types of zeros that no backbone asked for."""
+        needed = {"input_ids", "mm_token_type_ids", *self.family.required, *self.family.required_with_pictures}
+        types = batch.get("token_type_ids")
+        if types is not None and bool(types.any()):
+            needed.add("token_type_ids")
+        return [name for name in batch if name in needed]
 
     def _tokens_per_picture(self) -> int:
-        return int(getattr(self.inner, "image_seq_len", None) or 256)
+        length = getattr(self.inner, "image_seq_len", None) or getattr(self.inner, "image_seq_length", None)
+        return int(length or 256)
 
 
-def _read_messages(messages: Sequence[dict[str, Any]]) -> tuple[str | None, list[Any]]:
-    """The text (instruction first) and the pictures of one conversation."""
+def read_messages(index: int, messages: Sequence[dict[str, Any]]) -> TextImageRow:
+    """The row that one conversation stands for.
+
+    Args:
+        index: Number of the row, for errors.
+        messages: Messages with `role` and `content`; the text of `system` messages is the instruction.
+    """
+    instruction: list[str] = []
     texts: list[str] = []
     pictures: list[Any] = []
-    for message in sorted(messages, key=lambda message: message.get("role") != "system"):
+    for message in messages:
         content = message["content"]
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            if part["type"] == "text":
-                texts.append(part["text"])
-            elif part["type"] == "image":
-                pictures.append(part["image"])
-            else:
-                raise ValueError(f"A message part of type {part['type']!r} cannot be embedded; text and image can.")
-    return ("".join(texts) if texts else None), pictures
+            kind = part["type"]
+            if kind not in {"text", "image"}:
+                raise ValueError(
+                    f"row {index}: a message part of type {kind!r} cannot be embedded; text and image can."
+                )
+            if kind == "image":
+                pictures.append(next((part[key] for key in ("image", "url", "path") if key in part), None))
+            elif part["text"] is not None:
+                (instruction if message.get("role") == "system" else texts).append(part["text"])
+    text = "".join(texts) if texts or instruction else None
+    return make_row(index, text, pictures, "".join(instruction))
+
+
+def mark_blank_pictures(batch: BatchFeature) -> None:
+    """Keeps all-zero pictures: sets one value to a number too small to see, so that the backbone sees a picture.
+
+    Args:
+        batch: `pixel_values` `(B, N, 3, height, width)`, and `pixel_attention_mask` `(B, N, height, width)` where
+            pictures were padded.
+    """
+    values = batch["pixel_values"]
+    blank = ~values.flatten(2).any(dim=2)
+    if "pixel_attention_mask" in batch:
+        blank &= batch["pixel_attention_mask"].flatten(2).any(dim=2)
+    values[..., 0, 0, 0] = torch.where(blank, torch.full_like(values[..., 0, 0, 0], BLANK_VALUE), values[..., 0, 0, 0])
+
+
+def warn_cut(cut: int, rows: int, max_length: int | None) -> None:
+    """Warns that texts were cut."""
+    warnings.warn(f"The texts of {cut} of {rows} rows were cut to fit max_length={max_length} tokens.", stacklevel=3)
+
+
+def _limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
+    """Lowers the image processor's budget of pixels; checkpoints allow pictures of 16,000 tokens."""
+    size = getattr(inner.image_processor, "size", None)
+    longest = dict(size).get("longest_edge") if size else None
+    if budget is not None and longest is not None and longest > budget:
+        inner.image_processor.size = {**dict(size), "longest_edge": budget}
 
 
 def _read_json(source: str | os.PathLike[str], name: str, hub: dict[str, Any]) -> dict[str, Any]:

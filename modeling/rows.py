@@ -8,17 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TextImageRow:
-    """One row to embed: text (may be empty), pictures (may be none), and the instruction before the text."""
+    """One row to embed: text (may be empty), pictures (may be none), and the instruction right before the text."""
 
     text: str
-    images: tuple[Any, ...]
+    images: tuple[Any, ...] = ()
+    instruction: str = ""
 
 
 def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[list[TextImageRow], bool]:
     """Aligns texts and pictures into rows.
 
     Args:
-        text: A string, a sequence of strings or `None`, or `None`.
+        text: A string, a sequence of strings or `None`, or `None`. A string is always text, whatever it looks like.
         images: A picture, a sequence with a picture, a list of pictures or `None` per row, or `None`.
         instruction: Put verbatim before every row's text.
 
@@ -40,13 +41,26 @@ def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[l
     pictures = list(pictures) if pictures is not None else [None] * count
     if len(texts) != len(pictures):
         raise ValueError(f"{len(texts)} texts and {len(pictures)} pictures: pass one of each per row (None for none).")
-    return [_make_row(i, t, p, instruction) for i, (t, p) in enumerate(zip(texts, pictures, strict=True))], single
+    rows = [make_row(i, t, p, instruction or "") for i, (t, p) in enumerate(zip(texts, pictures, strict=True))]
+    return rows, single
 
 
-def _make_row(index: int, text: str | None, images: Any, instruction: str | None) -> TextImageRow:
+def make_row(index: int, text: str | None, images: Any, instruction: str = "") -> TextImageRow:
+    """One row.
+
+    Args:
+        index: Number of the row, for errors.
+        text: The text or `None`.
+        images: A picture, pictures (`None` among them are left out), or `None`.
+        instruction: Put verbatim before the text.
+
+    Raises:
+        ValueError: The text is no string, or there is neither text nor picture.
+    """
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
-    pictures = () if images is None else tuple(images) if isinstance(images, list | tuple) else (images,)
+    found = images if isinstance(images, list | tuple) else (images,)
+    pictures = tuple(picture for picture in found if picture is not None)
     if text is None and not pictures:
         raise ValueError(f"row {index} has neither text nor picture.")
-    return TextImageRow((instruction or "") + (text or ""), pictures)
+    return TextImageRow(text or "", pictures, instruction)

@@ -1,0 +1,73 @@
+"""Truncation that cuts the user's text only: pictures, instruction and the token that is pooled stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .batching import TokenRow
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The string that stands for a row, and where the user's text lies in it (characters)."""
+
+    string: str
+    start: int
+    stop: int
+
+
+def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, name: str) -> TokenRow:
+    """Takes tokens of the user's text out of a row, from its end, until the row has `max_length` tokens.
+
+    The row is cut as tokens, not as a string: what stays is what the whole row had there. The text's last token
+    stays if it is the row's last, because that is where the row is pooled.
+
+    Args:
+        row: The row's tokens, its pictures expanded.
+        prompt: The row's prompt, its pictures not expanded.
+        tokenizer: A fast tokenizer, the one that made the row.
+        max_length: Tokens that may stay.
+        name: How an error calls the row.
+
+    Raises:
+        ValueError: What must stay is longer than `max_length`, or the tokenizer cannot tell where its tokens lie.
+    """
+    excess = len(row["input_ids"]) - max_length
+    if excess <= 0:
+        return row
+    start, stop = _text_tokens(row["input_ids"], prompt, tokenizer)
+    if stop == len(row["input_ids"]):
+        stop -= 1
+    if excess > stop - start:
+        raise ValueError(
+            f"{name}: pictures, instruction and the last token take {len(row['input_ids']) - max(stop - start, 0)} "
+            f"tokens and are never cut, but max_length is {max_length}; raise it or make the pictures smaller."
+        )
+    return {key: torch.cat([values[: stop - excess], values[stop:]]) for key, values in row.items()}
+
+
+def _text_tokens(ids: torch.Tensor, prompt: Prompt, tokenizer: Any) -> tuple[int, int]:
+    """First and last (exclusive) token of a row that lie wholly in the user's text."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"{type(tokenizer).__name__} does not tell where its tokens lie, so texts cannot be cut.")
+    plain = tokenizer(prompt.string, return_offsets_mapping=True)
+    inside = [
+        index
+        for index, (first, last) in enumerate(plain["offset_mapping"])
+        if prompt.start <= first < last <= prompt.stop
+    ]
+    if not inside:
+        return 0, 0
+    # Expanded pictures change the front of a row only, so both are counted from their ends as far as they agree.
+    same = _common_suffix(ids.tolist(), plain["input_ids"])
+    after = len(plain["input_ids"]) - 1 - inside[-1]
+    before = min(len(plain["input_ids"]) - inside[0], same)
+    return len(ids) - before, len(ids) - min(after, before)
+
+
+def _common_suffix(one: list[int], other: list[int]) -> int:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
