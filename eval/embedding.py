@@ -78,7 +78,7 @@ class ModelEncoder:
         """Embed through `model.encode`, which sorts and batches by length."""
         vectors = self.model.encode(
             text=[row.text for row in rows],
-            images=[images[row.image] if row.image is not None else None for row in rows],
+            images=_pictures(rows, images),
             processor=self.processor,
             max_tokens_per_batch=self.max_tokens_per_batch,
             dim=self.dim,
@@ -114,12 +114,13 @@ class SentenceTransformerEncoder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed texts, pictures and pairs in separate calls: most models refuse batches that mix them."""
+        pictures = _pictures(rows, images)
         kinds = np.array([2 * (row.text is not None) + (row.image is not None) for row in rows])
         vectors: Vectors | None = None
         for kind in np.unique(kinds):
             chosen = np.flatnonzero(kinds == kind)
             part = self.model.encode(
-                [_st_input(rows[i], images) for i in chosen],
+                [_st_input(rows[i].text, pictures[i]) for i in chosen],
                 batch_size=self.batch_size,
                 truncate_dim=self.dim,
                 convert_to_numpy=True,
@@ -147,8 +148,24 @@ class CallableEncoder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows by one call of the function."""
-        pictures = [open_picture(images[row.image]) if row.image is not None else None for row in rows]
-        return np.asarray(self.function([row.text for row in rows], pictures), dtype=np.float32)
+        return np.asarray(self.function([row.text for row in rows], _pictures(rows, images)), dtype=np.float32)
+
+
+class _SourcedImages(Mapping[str, Any]):
+    """Pictures by digest, fetched from the mapping that has them: none is held in memory here."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, tuple[Mapping[str, Any], str]] = {}
+
+    def __getitem__(self, digest: str) -> Any:
+        source, name = self.places[digest]
+        return source[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 class DistinctRows:
@@ -157,16 +174,16 @@ class DistinctRows:
     Attributes:
         keys: SHA-256 of each distinct row, in order of first use.
         rows: The rows; their `image` is the hex digest of the picture.
-        images: Pictures, or paths to them, by that digest.
+        images: Pictures, or paths to them, by that digest; read from their source each time.
     """
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.rows: list[Row] = []
-        self.images: dict[str, Any] = {}
+        self.images = _SourcedImages()
         self._positions: dict[tuple[str | None, str | None], int] = {}
         self._digests: dict[tuple[int, str], str] = {}
-        self._sources: list[Mapping[str, Any]] = []  # kept, so that an id is not given to another mapping
+        self._sources: dict[int, Mapping[str, Any]] = {}
 
     def add(self, rows: Sequence[Row], images: Mapping[str, Any]) -> npt.NDArray[np.int64]:
         """Add rows and return the position of each among the distinct ones.
@@ -175,7 +192,7 @@ class DistinctRows:
             KeyError: `images` lacks a picture; names the row.
             ValueError: A row has neither text nor picture.
         """
-        self._sources.append(images)
+        self._sources[id(images)] = images  # kept, so that the id is not given to another mapping
         return np.array([self._position(row, images) for row in rows], dtype=np.int64)
 
     def _position(self, row: Row, images: Mapping[str, Any]) -> int:
@@ -196,7 +213,7 @@ class DistinctRows:
             except KeyError:
                 raise KeyError(f"there is no picture {row.image!r} for {row}") from None
             digest = content_digest(picture).hex()
-            self.images.setdefault(digest, picture)
+            self.images.places.setdefault(digest, (images, str(row.image)))
             self._digests[name] = digest
         return self._digests[name]
 
@@ -297,11 +314,17 @@ def _checked(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
     return array
 
 
-def _st_input(row: Row, images: Mapping[str, Any]) -> Any:
-    if row.image is None:
-        return row.text
-    picture = open_picture(images[row.image])
-    return picture if row.text is None else {"text": row.text, "image": picture}
+def _pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Image.Image | None]:
+    """The picture of each row, opened once: rows of one picture get the same object, so that its work can be shared."""
+    keys = {row.image for row in rows if row.image is not None}
+    opened = {key: open_picture(images[key]) for key in keys}
+    return [opened[row.image] if row.image is not None else None for row in rows]
+
+
+def _st_input(text: str | None, picture: Image.Image | None) -> Any:
+    if text is None or picture is None:
+        return text if picture is None else picture
+    return {"text": text, "image": picture}
 
 
 def _plain_config(config: Any) -> dict[str, Any]:

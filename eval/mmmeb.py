@@ -109,6 +109,33 @@ class FolderImages(Mapping[str, Path]):
         return path
 
 
+class DatasetImages(Mapping[str, Any]):
+    """Pictures of a `datasets.Dataset` with the columns `path` and `image`, by path, decoded when asked for.
+
+    Raises:
+        ValueError: A column is missing or a path occurs twice.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        missing = {"path", "image"} - set(dataset.column_names)
+        if missing:
+            raise ValueError(f"the pictures need the columns path and image; missing: {', '.join(sorted(missing))}")
+        paths = dataset["path"][:]
+        self._pictures = dataset.select_columns("image")
+        self._places = {path: place for place, path in enumerate(paths)}
+        if len(self._places) != len(paths):
+            raise ValueError("a path occurs twice among the pictures")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._pictures[self._places[name]]["image"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def default_templates() -> Templates:
     """The instructions shipped with this package, for all five tasks in en, it, es, fr and de."""
     text = resources.files("xvlm2vec.eval").joinpath("templates_mmmeb.json").read_text(encoding="utf-8")
@@ -147,6 +174,7 @@ def ranking_task(
     dataset: str,
     style: str = "plain",
     benchmark: str = BENCHMARK,
+    form: str | None = None,
 ) -> RankingTask:
     """Turn rows in MMMEB's form into a ranking task.
 
@@ -156,11 +184,12 @@ def ranking_task(
         images: Pictures, or paths to them.
         templates: `{task: {language: {"query": ..., "target": ...}}}`; `{text}` stands for the row's text. `target` may
             be left out for text candidates, which then stay as they are.
-        task: One of `TASKS`.
+        task: One of `TASKS`, or a name of your own with `form`.
         language: Code of the language, for the templates.
         dataset: Name of the data set.
         style: One of `STYLES`, applied to the finished query and to the target text that goes with pictures.
         benchmark: Name of the benchmark.
+        form: Which of `TASKS` the rows look like, if `task` is another name; its templates serve where `task` has none.
 
     Returns:
         The task; rows without a query text are left out and counted in `skipped`.
@@ -169,7 +198,7 @@ def ranking_task(
         ValueError: A column, template or picture name is missing, or a candidate list is empty or has no or two gold
             entries.
     """
-    return _Converted(rows, task, f"{benchmark}/{dataset}/{task}/{language}").ranking_task(
+    return _Converted(rows, task, f"{benchmark}/{dataset}/{task}/{language}", form).ranking_task(
         images, templates, language=language, dataset=dataset, style=style, benchmark=benchmark
     )
 
@@ -231,12 +260,13 @@ def read_jsonl(path: str | Path) -> pa.Table:
 class _Converted:
     """What no style or template changes: distinct candidates, the lists as indices, the queries' columns."""
 
-    def __init__(self, rows: Any, task: str, where: str) -> None:
-        _known("task", (task,), TASKS)
-        self.task, self.form, self.where = task, TASKS[task], where
+    def __init__(self, rows: Any, task: str, where: str, form: str | None = None) -> None:
+        _known("task", (form or task,), TASKS)
+        self.task, self.form_name, self.where = task, form or task, where
+        self.form = TASKS[self.form_name]
         table = rows if isinstance(rows, pa.Table) else rows.with_format("arrow")[:]
-        needed = [name for name in (self.form.picture, self.form.text, self.form.candidates) if name]
-        missing = [name for name in needed if name not in table.column_names]
+        needed = [column for column in (self.form.picture, self.form.text, self.form.candidates) if column]
+        missing = [column for column in needed if column not in table.column_names]
         if missing:
             raise ValueError(
                 f"{where}: no column {', '.join(missing)}; task {task!r} needs {', '.join(needed)}, "
@@ -276,7 +306,7 @@ class _Converted:
 
     def _queries(self, template: str, style: str) -> list[Row]:
         mark = self.form.mark
-        pictures = self.pictures or [None] * len(self.row_ids)
+        pictures: Sequence[str | None] = self.pictures or [None] * len(self.row_ids)
         if self.texts is None:
             text = apply_style(template, style, mark)
             return [Row(text, picture) for picture in pictures]
@@ -289,19 +319,22 @@ class _Converted:
         if self.form.picture_candidates:
             text = apply_style(self._template(templates, language, "target", needs_text=False), style)
             return [Row(text, picture) for picture in self.candidates]
-        target = templates[self.task][language].get("target") or "{text}"
+        target = self._sides(templates, language).get("target") or "{text}"
         if "{text}" not in target:
             raise ValueError(f"{self.where}: the target template {target!r} has no {{text}}")
         return [Row(target.replace("{text}", text)) for text in self.candidates]
 
+    def _sides(self, templates: Templates, language: str) -> Mapping[str, str]:
+        by_language = templates.get(self.task) or templates.get(self.form_name) or {}
+        return by_language.get(language) or {}
+
     def _template(self, templates: Templates, language: str, side: str, needs_text: bool) -> str:
-        try:
-            template = templates[self.task][language][side]
-        except KeyError:
+        template = self._sides(templates, language).get(side)
+        if template is None:
             raise ValueError(
                 f"{self.where}: the templates have no {side!r} for task {self.task!r} in language {language!r}; add "
                 f'{{"{self.task}": {{"{language}": {{"{side}": ...}}}}}}'
-            ) from None
+            )
         if needs_text != ("{text}" in template):
             raise ValueError(
                 f"{self.where}: the {side} template of task {self.task!r} in {language!r} "

@@ -164,7 +164,7 @@ def _notes(results: Results, before: Results | None, metric: str) -> list[str]:
     skipped, ties = (sum(row[name] for row in rows) for name in ("skipped", "ties"))
     return [
         f"{models}: {first}; ties shared evenly.",
-        f"{skipped} rows without a query text left out; {ties} of {sum(row['n'] for row in rows)} rows tied.",
+        f"Rows left out for want of a query text: {skipped}; rows tied: {ties} of {sum(row['n'] for row in rows)}.",
     ]
 
 

@@ -29,7 +29,7 @@ class ResultsError(ValueError):
     """A results file is missing, damaged or incomplete."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PerRow:
     """Values of the single rows of a task, for paired tests and for metrics across languages.
 
@@ -69,7 +69,7 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    per_row: dict[Key, PerRow] = field(default_factory=dict, repr=False)
+    per_row: dict[Key, PerRow] = field(default_factory=dict, repr=False, compare=False)
 
     def scores(self, metric: str = "p_at_1", **only: str) -> dict[str, dict[str, float]]:
         """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves.
@@ -246,9 +246,11 @@ def _read_per_row(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Key, Pe
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {int(name.split("/")[0]) for name in arrays.files}
-            return {
-                row_key(rows[i]): PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks")))
-                for i in sorted(found)
+            values = {
+                i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(found)
             }
+        if any(len(value.hits) != rows[i]["n"] for i, value in values.items()):
+            raise ValueError(f"it is not of the {FILE} beside it")
+        return {row_key(rows[i]): value for i, value in values.items()}
     except (ValueError, LookupError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ResultsError(f"{path} is damaged ({error}); remove it to do without paired tests") from error

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import BoW
+
+from xvlm2vec.common.store import StoreError
+from xvlm2vec.eval.embedding import (
+    CallableEncoder,
+    DistinctRows,
+    Encoder,
+    SentenceTransformerEncoder,
+    as_encoder,
+    distinct_rows,
+    embed_distinct,
+)
+from xvlm2vec.eval.ranking import RankingTask, Row
+
+RED, BLUE = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+
+
+def hashed(texts: list[str | None], images: list[Image.Image | None]) -> np.ndarray:
+    """Vectors that depend on text and pixels and on nothing else."""
+    contents = [(t or "").encode() + (i.tobytes() if i else b"") for t, i in zip(texts, images, strict=True)]
+    return np.array([np.frombuffer(hashlib.sha256(content).digest(), np.uint8) for content in contents], np.float32)
+
+
+class Counting(CallableEncoder):
+    def __init__(self, fail_after: int = 10**9) -> None:
+        super().__init__(hashed, name="hashed")
+        self.seen: list[Row] = []
+        self.fail_after = fail_after
+
+    def encode_rows(self, rows, images):
+        if len(self.seen) + len(rows) > self.fail_after:
+            raise KeyboardInterrupt
+        self.seen += rows
+        return super().encode_rows(rows, images)
+
+
+def make_tasks() -> list[RankingTask]:
+    first = RankingTask(
+        "B", "d", "t2i", "en", "plain", [Row("a"), Row("b")], [Row("x", "1"), Row("x", "2")], [[0, 1], [1, 0]],
+        {"1": RED, "2": BLUE},
+    )  # fmt: skip
+    second = RankingTask(
+        "B", "d", "i2t", "en", "plain", [Row("x", "2"), Row(None, "2")], [Row("b"), Row("c")], [[0, 1], [1, 0]],
+        {"2": RED.copy()},
+    )  # fmt: skip
+    return [first, second]
+
+
+def test_rows_are_equal_by_content_not_by_name() -> None:
+    distinct, places = distinct_rows(make_tasks())
+    assert len(distinct.rows) == 6
+    assert places[1][0][0] == places[0][1][0], "picture '2' of the second task is picture '1' of the first"
+    assert places[1][1][0] == places[0][0][1]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_each_row_once_and_in_its_place(chunk: int, tmp_path: Path) -> None:
+    distinct, _ = distinct_rows(make_tasks())
+    pictures = [distinct.images[row.image] if row.image else None for row in distinct.rows]
+    expected = hashed([row.text for row in distinct.rows], pictures)
+    for store in (None, tmp_path):
+        encoder = Counting()
+        vectors = embed_distinct(encoder, distinct, store, chunk, progress=False)
+        np.testing.assert_array_equal(vectors, expected)
+        assert len(encoder.seen) == len(set(encoder.seen)) == 6
+
+
+def test_a_killed_run_resumes(tmp_path: Path) -> None:
+    distinct, _ = distinct_rows(make_tasks())
+    with pytest.raises(KeyboardInterrupt):
+        embed_distinct(Counting(fail_after=4), distinct, tmp_path, 2, progress=False)
+    rest = Counting()
+    resumed = embed_distinct(rest, distinct, tmp_path, 2, progress=False)
+    assert len(rest.seen) == 2
+    np.testing.assert_array_equal(resumed, embed_distinct(Counting(), distinct, None, progress=False))
+
+
+def test_a_store_of_another_width_is_refused(tmp_path: Path) -> None:
+    distinct, _ = distinct_rows(make_tasks())
+    embed_distinct(CallableEncoder(hashed, name="m"), distinct, tmp_path, progress=False)
+    more = DistinctRows()
+    more.add([Row("new")], {})
+    narrow = CallableEncoder(lambda texts, images: hashed(texts, images)[:, :8], name="m")
+    with pytest.raises(StoreError, match="width 32, the model gives 8"):
+        embed_distinct(narrow, more, tmp_path, progress=False)
+
+
+def test_bad_vectors_name_the_row() -> None:
+    distinct, _ = distinct_rows(make_tasks())
+
+    def broken(texts: list, images: list) -> np.ndarray:
+        return np.array([[np.nan if text == "b" else 1.0] for text in texts])
+
+    with pytest.raises(ValueError, match="broken returned a vector with a NaN or an infinity for 'b'"):
+        embed_distinct(as_encoder(broken), distinct, progress=False)
+    with pytest.raises(ValueError, match=r"returned shape \(1, 3\) for 6 rows"):
+        embed_distinct(CallableEncoder(lambda *_: np.ones((1, 3)), name="short"), distinct, progress=False)
+
+
+def test_missing_pictures_and_empty_rows() -> None:
+    with pytest.raises(KeyError, match="no picture '9' for 'a' \\+ picture '9'"):
+        DistinctRows().add([Row("a", "9")], {})
+    with pytest.raises(ValueError, match="neither text nor picture"):
+        DistinctRows().add([Row()], {})
+
+
+def test_paths_are_opened(tmp_path: Path) -> None:
+    RED.save(tmp_path / "red.png")
+    images = {"p": tmp_path / "red.png", "q": RED}
+    found = CallableEncoder(hashed, name="h").encode_rows([Row(None, "p"), Row(None, "q")], images)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_rows_of_one_picture_share_the_object(tmp_path: Path) -> None:
+    RED.save(tmp_path / "red.png")
+    seen = []
+    encoder = CallableEncoder(lambda texts, images: seen.extend(images) or np.ones((len(texts), 2)), name="h")
+    encoder.encode_rows([Row("a", "p"), Row("b", "p")], {"p": tmp_path / "red.png"})
+    assert seen[0] is seen[1]
+
+
+def bag_of_words() -> SentenceTransformer:
+    return SentenceTransformer(modules=[BoW(vocab=["dog", "cat", "house"])], device="cpu")
+
+
+def test_sentence_transformer() -> None:
+    encoder = as_encoder(bag_of_words(), name="bow")
+    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert isinstance(encoder, Encoder)
+    assert encoder.encode_rows([Row("a dog"), Row("cat cat")], {}).tolist() == [[1, 0, 0], [0, 2, 0]]
+    assert encoder.fingerprint == as_encoder(bag_of_words()).fingerprint
+    assert encoder.fingerprint != as_encoder(bag_of_words(), dim=2).fingerprint
+
+
+def test_what_is_no_model() -> None:
+    encoder = CallableEncoder(hashed, name="h")
+    assert as_encoder(encoder) is encoder
+    with pytest.raises(TypeError, match="cannot embed with a int"):
+        as_encoder(3)
