@@ -1,9 +1,12 @@
 """Configuration of Phi-3.5-V: the fields of the original ``config.json``, with the CLIP part made explicit."""
 
+import logging
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, Phi3Config
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.configuration_utils import SubConfigSpec
+
+logger = logging.getLogger(__name__)
 
 VIT_L_14_336: dict[str, Any] = {
     "hidden_size": 1024,
@@ -47,7 +50,7 @@ class Phi3VConfig(Phi3Config):
         "vision_config": SubConfigSpec(CLIPVisionConfig, init_kwargs=VIT_L_14_336)
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None  # a dictionary, a CLIPVisionConfig or None going in; always a CLIPVisionConfig afterwards
     embd_layer: dict | str | None = None
     img_processor: dict | None = None
     embd_pdrop: float | int = 0.0
@@ -57,6 +60,7 @@ class Phi3VConfig(Phi3Config):
     def __post_init__(self, **kwargs: Any) -> None:
         # The original's entry points to remote code that no longer runs; the classes of this file replace it.
         kwargs.pop("auto_map", None)
+        self._mend_hidden_size(kwargs.get("rope_scaling") or self.rope_parameters or {})
         super().__post_init__(**kwargs)
         self._check_image_embedding()
 
@@ -64,6 +68,21 @@ class Phi3VConfig(Phi3Config):
     def vision_feature_layer(self) -> int:
         """Index of the CLIP hidden state that is read; 0 is the embedding output, -1 the last layer's."""
         return int((self.img_processor or {}).get("layer_idx", -2))
+
+    def _mend_hidden_size(self, rope: Any) -> None:
+        # The training code behind some published checkpoints writes hidden_size=4096 for a 3072-wide model. The RoPE
+        # factors, one for two dimensions of a head, tell the true width.
+        factors = {len(rope.get(name) or ()) for name in ("short_factor", "long_factor")}
+        width = 2 * max(factors) * self.num_attention_heads
+        if len(factors) == 1 and width not in (0, self.hidden_size):
+            logger.warning(
+                "hidden_size=%d does not fit the %d RoPE factors and %d heads of this configuration; %d is used.",
+                self.hidden_size,
+                max(factors),
+                self.num_attention_heads,
+                width,
+            )
+            self.hidden_size = width
 
     def _check_image_embedding(self) -> None:
         layer = self.embd_layer if isinstance(self.embd_layer, dict) else {}

@@ -27,7 +27,7 @@ class Phi3VImageProcessor(BaseImageProcessor):
         **kwargs: Further fields of a `preprocessor_config.json`, kept but not used.
     """
 
-    model_input_names = ("pixel_values", "image_sizes")
+    model_input_names = ["pixel_values", "image_sizes"]  # noqa: RUF012 - the type that transformers declares
 
     def __init__(
         self,

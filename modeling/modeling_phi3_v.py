@@ -40,7 +40,8 @@ class Phi3VRotaryEmbedding(nn.Module):
 
     def frequencies(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Inverse frequencies of short and of long rows, `(head_dim / 2,)` float32 each, and the attention scale."""
-        if self.config.rope_parameters["rope_type"] == "default":
+        parameters: Any = self.config.rope_parameters
+        if parameters["rope_type"] == "default":
             plain, scale = Phi3RotaryEmbedding.compute_default_rope_parameters(self.config, device)
             return plain, plain, scale
         longrope = ROPE_INIT_FUNCTIONS["longrope"]
@@ -77,9 +78,10 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
     config: Phi3VConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
-    _no_split_modules = ("Phi3DecoderLayer", "CLIPEncoderLayer", "CLIPVisionEmbeddings")
-    _keys_to_ignore_on_load_unexpected = IGNORED_KEYS
+    # lists, as transformers declares them
+    input_modalities = ["image", "text"]  # noqa: RUF012
+    _no_split_modules = ["Phi3DecoderLayer", "CLIPEncoderLayer", "CLIPVisionEmbeddings"]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = list(IGNORED_KEYS)  # noqa: RUF012
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -88,7 +90,7 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
             init.zeros_(module.sub_GN)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
         """As in transformers, with the original's key names, and an error where transformers only warns.
@@ -109,7 +111,8 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
             rename = inspect_checkpoint(pretrained_model_name_or_path, kwargs)
         kwargs["key_mapping"] = {**rename, **(kwargs.get("key_mapping") or {})} or None
         kwargs["ignore_mismatched_sizes"] = True  # so that the check below names them; transformers' own error does not
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
         check_loading_info(info, pretrained_model_name_or_path)
         if rename:  # saving must write our names, not undo the renaming
             model._weight_conversions = None
@@ -162,7 +165,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         row_lengths: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -192,7 +195,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds.")
-        if inputs_embeds is None:
+        if input_ids is not None:
             features = self._picture_features(pixel_values, image_sizes, mm_encoder_outputs)
             inputs_embeds = place_features(input_ids, self.embed_tokens, features)
         elif pixel_values is not None or mm_encoder_outputs is not None:
@@ -230,7 +233,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None,
         image_sizes: torch.Tensor | None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None,
+        mm_encoder_outputs: dict[str, Any] | None,
     ) -> tuple[torch.Tensor, ...]:
         computed = (mm_encoder_outputs or {}).get("image")
         if computed is not None and pixel_values is not None:

@@ -51,7 +51,7 @@ class Phi3VProcessor(ProcessorMixin):
         image_processor = Phi3VImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs, **settings)
         return cls(image_processor, tokenizer)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: str | Sequence[str] | None = None,
         images: Any = None,

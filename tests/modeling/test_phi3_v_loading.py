@@ -194,3 +194,11 @@ def test_config_without_a_vision_part_is_the_original_vit_l():
 def test_an_unsupported_layout_is_an_error(change, message):
     with pytest.raises(ValueError, match=message):
         Phi3VConfig(**(CONFIG | change))
+
+
+def test_a_hidden_size_that_contradicts_the_rope_factors_is_mended(folder, weights, source, caplog):
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"hidden_size": 32}), encoding="utf-8")
+    write(folder, weights)
+    with caplog.at_level(logging.WARNING, "xvlm2vec"):
+        assert_same(Phi3VModel.from_pretrained(folder), source)
+    assert "hidden_size=32 does not fit" in caplog.text
