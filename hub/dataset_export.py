@@ -1,0 +1,166 @@
+"""Writes a benchmark as a dataset repository: parquet per task and language, pictures once, a card."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from datasets import Dataset, DatasetDict
+from datasets.table import embed_table_storage
+
+from .staging import ExportError, staged_folder
+
+IMAGES_CONFIG = "images"
+IMAGES_SPLIT = "test"
+ROWS_PER_GROUP = 200
+_NAME = re.compile(r"\w+(\.\w+)*\Z")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where data came from: a name, its licence, and optionally an address and a remark."""
+
+    name: str
+    licence: str
+    url: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class BenchmarkCard:
+    """What the card of a benchmark says.
+
+    Args:
+        name: Name of the benchmark.
+        repo_id: Hub id or folder that the snippet loads; the name if `None`.
+        description: A paragraph in Markdown.
+        licence: Identifier of the benchmark's licence as the Hub spells it.
+        sources: Where pictures and texts came from.
+        task_titles: What each task asks, by task.
+        tags: Further tags.
+        citation: BibTeX entry.
+    """
+
+    name: str
+    repo_id: str | None = None
+    description: str = ""
+    licence: str | None = None
+    sources: Sequence[DataSource] = ()
+    task_titles: Mapping[str, str] | None = None
+    tags: Sequence[str] = ()
+    citation: str = ""
+
+
+def export_benchmark(
+    tasks: Mapping[str, DatasetDict], images: Dataset | None, folder: str | os.PathLike[str], card: BenchmarkCard
+) -> Path:
+    """Writes a dataset repository; the same data give the same bytes.
+
+    `load_dataset(folder, "t2i", split="de")` loads a task's rows in a language, `load_dataset(folder, "images",
+    split="test")` the pictures that rows name by path.
+
+    Args:
+        tasks: Per task the rows of each language, as splits.
+        images: The pictures, if rows name them rather than hold them.
+        folder: Where to write: missing, empty, or an earlier benchmark export, which is replaced.
+        card: What to say in `README.md`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: No rows, a name that `datasets` cannot load, or a foreign folder.
+    """
+    _check_tasks(tasks)
+    with staged_folder(folder, "benchmark") as staging:
+        configs = []
+        for task, languages in tasks.items():
+            for language, rows in languages.items():
+                write_parquet(rows, staging / task / f"{language}.parquet")
+            configs.append(_config(task, list(languages), task))
+        if images is not None:
+            write_parquet(images, staging / IMAGES_CONFIG / f"{IMAGES_SPLIT}.parquet")
+            configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
+        configs[0]["default"] = True
+        text = _readme(tasks, images, configs, card)
+        (staging / "README.md").write_text(text, encoding="utf-8")
+    return Path(folder)
+
+
+def write_parquet(dataset: Dataset, path: Path) -> None:
+    """Writes one parquet file that holds its pictures itself and keeps the features of the data set."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = dataset.features.arrow_schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for table in dataset.with_format("arrow").iter(batch_size=ROWS_PER_GROUP):
+            embedded = embed_table_storage(table.replace_schema_metadata(schema.metadata))
+            writer.write_table(embedded.cast(schema))
+
+
+def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
+    if not tasks:
+        raise ExportError("there are no tasks to export.")
+    if IMAGES_CONFIG in tasks:
+        raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the pictures.")
+    for task, languages in tasks.items():
+        for name in (task, *languages):
+            if not _NAME.match(name):
+                raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits and _ only.")
+        empty = [language for language, rows in languages.items() if not len(rows)]
+        if empty or not languages:
+            raise ExportError(f"task {task!r} has no rows{' in ' + ', '.join(empty) if empty else ''}.")
+
+
+def _config(name: str, splits: Sequence[str], folder: str) -> dict[str, Any]:
+    files = [{"split": split, "path": f"{folder}/{split}.parquet"} for split in splits]
+    return {"config_name": name, "data_files": files}
+
+
+def _readme(
+    tasks: Mapping[str, DatasetDict], images: Dataset | None, configs: list[dict[str, Any]], card: BenchmarkCard
+) -> str:
+    languages = list(dict.fromkeys(language for splits in tasks.values() for language in splits))
+    head: dict[str, Any] = {"pretty_name": card.name, "language": languages}
+    if card.licence:
+        head["license"] = card.licence
+    head["tags"] = ["xvlm2vec", "multimodal", "multilingual", "embeddings", *card.tags]
+    head["configs"] = configs
+    first = next(iter(tasks))
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
+        f"# {card.name}\n",
+        card.description + "\n" if card.description else "",
+        f'```python\nfrom datasets import load_dataset\n\nrows = load_dataset("{card.repo_id or card.name}", '
+        f'"{first}", split="{next(iter(tasks[first]))}")\n```\n',
+        _counts(tasks, languages, card),
+        "" if images is None else f"{len(images)} pictures: configuration `{IMAGES_CONFIG}`, split `{IMAGES_SPLIT}`.\n",
+        _sources(card.sources),
+        f"## Citation\n\n```bibtex\n{card.citation}\n```\n" if card.citation else "",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _counts(tasks: Mapping[str, DatasetDict], languages: Sequence[str], card: BenchmarkCard) -> str:
+    titles = card.task_titles or {}
+    lines = ["## Rows\n", "| task | " + " | ".join(languages) + " |", "|---" * (len(languages) + 1) + "|"]
+    for task, splits in tasks.items():
+        title = f"`{task}`" + (f" {titles[task]}" if task in titles else "")
+        counts = [str(len(splits[language])) if language in splits else "" for language in languages]
+        lines.append("| " + " | ".join([title, *counts]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _sources(sources: Sequence[DataSource]) -> str:
+    if not sources:
+        return ""
+    lines = ["## Sources and licences\n"]
+    for source in sources:
+        name = f"[{source.name}]({source.url})" if source.url else source.name
+        lines.append(f"- {name}: {source.licence}{'. ' + source.remark if source.remark else ''}")
+    return "\n".join(lines) + "\n"

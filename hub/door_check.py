@@ -1,0 +1,138 @@
+"""Runs in a process of its own: loads a release through one door, without this package, and embeds the golden rows.
+
+`verify` starts this file by its path with `python -I` and the folder of a job as its only argument. It reads
+`job.json` and the pictures there, and writes `<dtype>.safetensors` (one `(N, D)` float32 tensor per arrangement) and
+`result.json`. It imports nothing of xVLM2Vec, and keeps the code of the release from doing so.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.abc
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+KEPT_OUT = "xvlm2vec"
+
+
+class _KeepOut(importlib.abc.MetaPathFinder):
+    """Makes the package look as if it were not installed."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        """Refuses the package and leaves all else to the other finders."""
+        if fullname.partition(".")[0] == KEPT_OUT:
+            raise ModuleNotFoundError(f"No module named {fullname!r}: a release must load without it", name=fullname)
+
+
+def arrangements(count: int) -> dict[str, tuple[list[list[int]], str | None]]:
+    """Ways to batch the rows: the batches (row numbers) and the padding side, if it is to be set."""
+    order = list(range(count))
+    return {
+        "alone": ([[index] for index in order], None),
+        "one batch": ([order], None),
+        "reversed": ([order[::-1]], None),
+        "padded left": ([order], "left"),
+        "padded right": ([order], "right"),
+    }
+
+
+def through_automodel(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
+    """Embeds through `AutoModel` and `AutoProcessor`."""
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    where = {"revision": job["revision"], "trust_remote_code": True}
+    model = AutoModel.from_pretrained(job["source"], dtype=dtype, **where).to(job["device"]).eval()
+    processor = AutoProcessor.from_pretrained(job["source"], **where)
+
+    def embed(indices: list[int], side: str | None) -> torch.Tensor:
+        texts, pictures = [rows[i]["text"] for i in indices], [rows[i]["pictures"] for i in indices]
+        inputs = processor(text=texts, images=pictures, **({"padding_side": side} if side else {})).to(job["device"])
+        return model(**inputs).embeddings
+
+    facts = {
+        "prompts": dict(model.config.prompts),
+        "image_processor": type(processor.image_processor).__name__,
+        "attn_implementation": model.config.get_text_config()._attn_implementation,
+    }
+    return _arrange(embed, arrangements(len(rows))), facts
+
+
+def through_sentence_transformers(
+    job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any
+) -> tuple[dict[str, Any], dict]:
+    """Embeds through `SentenceTransformer`, which chooses the padding itself."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        job["source"],
+        revision=job["revision"],
+        trust_remote_code=True,
+        device=job["device"],
+        model_kwargs={"dtype": dtype},
+    )
+
+    def embed(indices: list[int], side: str | None) -> torch.Tensor:
+        inputs = [_as_sentence_transformers_row(rows[i]) for i in indices]
+        return model.encode(inputs, batch_size=len(inputs), convert_to_tensor=True, show_progress_bar=False)
+
+    ways = {name: way for name, way in arrangements(len(rows)).items() if way[1] is None}
+    return _arrange(embed, ways), {"prompts": dict(model.prompts)}
+
+
+DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
+    "automodel": through_automodel,
+    "sentence-transformers": through_sentence_transformers,
+}
+
+
+def _as_sentence_transformers_row(row: dict[str, Any]) -> Any:
+    pictures = row["pictures"]
+    if not pictures:
+        return row["text"]
+    image = pictures[0] if len(pictures) == 1 else pictures
+    return {"image": image} if row["text"] is None else {"text": row["text"], "image": image}
+
+
+def _arrange(embed: Callable[..., Any], ways: dict[str, tuple[list[list[int]], str | None]]) -> dict[str, Any]:
+    """Embeds the rows in each arrangement; vectors come back in the order of the rows."""
+    import torch
+
+    found = {}
+    with torch.inference_mode():
+        for name, (batches, side) in ways.items():
+            vectors: dict[int, torch.Tensor] = {}
+            for batch in batches:
+                vectors.update(zip(batch, embed(batch, side).float().cpu(), strict=True))
+            found[name] = torch.stack([vectors[index] for index in sorted(vectors)])
+    return found
+
+
+def main(folder: Path) -> None:
+    """Does the job in `folder`."""
+    sys.meta_path.insert(0, _KeepOut())
+    import torch
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    pictures = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in job["pictures"]}
+    rows = [{**row, "pictures": [pictures[name] for name in row["pictures"]]} for row in job["rows"]]
+    facts: dict[str, Any] = {}
+    for dtype in job["dtypes"]:
+        found, facts = DOORS[job["door"]](job, rows, getattr(torch, dtype))
+        save_file(found, folder / f"{dtype}.safetensors")
+        gc.collect()
+    stray = sorted(name for name in sys.modules if name.partition(".")[0] == KEPT_OUT)
+    if stray:
+        raise RuntimeError(f"the release brought in {', '.join(stray)}")
+    (folder / "result.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

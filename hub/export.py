@@ -1,0 +1,276 @@
+"""Writes a model or an adapter as a folder that a stranger can load."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.requirements import Requirement
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+from .card import ReleaseCard, write_card, write_licence_note
+from .golden import ROWS, golden_vectors, picture_size, tensor_places, write_golden
+from .staging import ExportError, staged_folder
+from .verify import COSINE_BOUNDS
+
+TESTED_LIBRARIES = ("torch", "transformers", "sentence-transformers", "peft", "huggingface-hub", "pillow", "numpy")
+AUTO_MAP = {
+    "AutoConfig": "configuration_xvlm2vec.XVLM2VecConfig",
+    "AutoModel": "modeling_xvlm2vec.XVLM2VecModel",
+}
+PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_xvlm2vec.XVLM2VecProcessor"}
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+ADAPTER_TRACES = ("lora_", ".base_layer.", "base_model.model.", "modules_to_save", "original_module")
+PACKAGE = "xvlm2vec"
+
+
+def export_model(
+    model: Any,
+    processor: XVLM2VecProcessor,
+    folder: str | os.PathLike[str],
+    *,
+    card: ReleaseCard | None = None,
+    max_shard_size: int | str = "5GB",
+) -> Path:
+    """Writes a model with all that its users need: weights, code, processor, sentence-transformers and golden files.
+
+    The folder appears whole or not at all. An adapter is merged into a copy; `model` stays as it is.
+
+    Args:
+        model: An `XVLM2VecModel`, or a `PeftModel` around one.
+        processor: Its processor.
+        folder: Where to write: missing, empty, or an earlier export, which is replaced.
+        card: What to say in `README.md`; without it the card holds what the model itself tells.
+        max_shard_size: Largest weights file, as transformers takes it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: Not such a model, a foreign folder, an adapter that does not merge, or an export that would not
+            load without this package.
+        GoldenError: The model gives values that are not finite.
+    """
+    merged = merge_adapter(model, processor) if isinstance(model, PeftModel) else model
+    _check_model(merged)
+    card = card or ReleaseCard(name=Path(folder).name)
+    with staged_folder(folder, "model") as staging:
+        merged.save_pretrained(staging, max_shard_size=max_shard_size)
+        processor.save_pretrained(staging)
+        _complete_config(staging / "config.json")
+        check_weights(staging)
+        golden = write_golden(staging, merged, processor)
+        dims = golden.vectors.shape[1]
+        write_card(staging, card, prompts=golden.prompts, picture_size=golden.picture_size, dims=dims)
+        write_licence_note(staging, card)
+        check_self_contained(staging)
+    return Path(folder)
+
+
+def merge_adapter(model: PeftModel, processor: XVLM2VecProcessor) -> PreTrainedModel:
+    """Merges the active adapter into a copy of the model, and checks that its vectors stay the same.
+
+    Raises:
+        ExportError: The merged copy gives other vectors.
+    """
+    merged = copy.deepcopy(model).merge_and_unload(safe_merge=True)
+    size = picture_size(processor)
+    before = golden_vectors(model.get_base_model(), processor, size).double()
+    after = golden_vectors(merged, processor, size).double()
+    distance = 1 - torch.nn.functional.cosine_similarity(before, after, dim=-1)
+    bound = COSINE_BOUNDS.get(str(merged.dtype).removeprefix("torch."), COSINE_BOUNDS["bfloat16"])
+    if not bool((distance < bound).all()):
+        worst = int(distance.nan_to_num(nan=float("inf")).argmax())
+        raise ExportError(
+            f"merging the adapter changes vectors: row {ROWS[worst].name!r} by 1-cos {float(distance[worst]):.1e}, "
+            f"where {bound:.0e} is allowed. Merge in float32, or use an adapter type that merges."
+        )
+    return merged
+
+
+def export_adapter(
+    model: PeftModel,
+    folder: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str],
+    base_revision: str | None = None,
+    card: ReleaseCard | None = None,
+) -> Path:
+    """Writes the adapter alone, and proves by loading it again that it is complete.
+
+    Args:
+        model: A `PeftModel` around an `XVLM2VecModel`.
+        folder: Where to write, as for `export_model`.
+        base: Folder or Hub id of the model below the adapter; recorded as given.
+        base_revision: Its revision on the Hub.
+        card: What to say in `README.md`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: Trained weights would be left behind, or do not come back when loaded.
+    """
+    if not isinstance(model, PeftModel):
+        raise ExportError(f"a {type(model).__name__} holds no adapter; pass the PeftModel, or use export_model.")
+    expected = _adapter_state(model)
+    _check_nothing_left_behind(model)
+    card = card or ReleaseCard(name=Path(folder).name)
+    with staged_folder(folder, "adapter") as staging:
+        model.save_pretrained(
+            str(staging), selected_adapters=["default"], save_embedding_layers=False, safe_serialization=True
+        )
+        path = staging / "adapter_config.json"
+        changes = {
+            "base_model_name_or_path": os.fspath(base),
+            "revision": base_revision,
+            "task_type": "FEATURE_EXTRACTION",
+            "auto_mapping": None,
+        }
+        _update_json(path, changes)
+        _compare_states("the written file", load_file(staging / "adapter_model.safetensors"), expected)
+        reloaded = PeftModel.from_pretrained(copy.deepcopy(model).unload(), staging)
+        _compare_states("the adapter, loaded again,", _adapter_state(reloaded), expected)
+        write_card(staging, card, adapter_base=os.fspath(base), base_revision=base_revision)
+        write_licence_note(staging, card)
+        check_no_pickles(staging)
+    return Path(folder)
+
+
+def tested_versions() -> dict[str, str]:
+    """The range of each library that this package is tested with, such as `{"transformers": ">=5.23,<6"}`."""
+    requirements = [Requirement(line) for line in importlib.metadata.requires(PACKAGE) or []]
+    return {
+        requirement.name: ",".join(sorted(str(requirement.specifier).split(","), reverse=True))
+        for requirement in requirements
+        if requirement.name in TESTED_LIBRARIES and requirement.marker is None
+    }
+
+
+def check_weights(folder: Path) -> None:
+    """Raises if a saved tensor belongs to an adapter rather than to the model.
+
+    Raises:
+        ExportError: Naming such keys.
+    """
+    strays = [key for key in tensor_places(folder) if any(trace in key for trace in ADAPTER_TRACES)]
+    if strays:
+        raise ExportError(
+            f"{len(strays)} weights belong to an adapter ({strays[0]}, ...): pass the PeftModel itself, so that it is "
+            "merged, or call merge_and_unload first."
+        )
+
+
+def check_self_contained(folder: Path) -> None:
+    """Raises if an exported model would not load where this package is not installed.
+
+    Raises:
+        ExportError: An import of the package or of a file that is not there, a wrong `auto_map`, or a pickle.
+    """
+    check_no_pickles(folder)
+    faults = [fault for path in sorted(folder.glob("*.py")) for fault in _import_faults(path)]
+    for name, expected in (("config.json", AUTO_MAP), ("processor_config.json", PROCESSOR_AUTO_MAP)):
+        found = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map") or {}
+        faults += [f"{name} maps {key} to {found.get(key)!r}" for key in expected if found.get(key) != expected[key]]
+        homes = sorted({str(target).partition(".")[0] for target in found.values() if isinstance(target, str)})
+        absent = [home for home in homes if not (folder / f"{home}.py").is_file()]
+        faults += [f"{name} names {home}.py, which is not there" for home in absent]
+    if faults:
+        raise ExportError("the export would not load without this package: " + "; ".join(faults) + ".")
+
+
+def check_no_pickles(folder: Path) -> None:
+    """Raises if a file could run code when it is loaded.
+
+    Raises:
+        ExportError: Naming the files.
+    """
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
+    if pickles:
+        raise ExportError(f"{', '.join(pickles)} may run code when loaded and must not be released.")
+
+
+def _check_model(model: Any) -> None:
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type != "xvlm2vec":
+        raise ExportError(
+            f"a {type(model).__name__} (model_type {model_type!r}) is no XVLM2VecModel; wrap it with "
+            "XVLM2VecModel.from_backbone first."
+        )
+
+
+def _complete_config(path: Path) -> None:
+    """Adds the tested versions, and takes out where the backbone lay on the machine that made the export."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _drop_key(config, "_name_or_path")
+    config["tested_versions"] = tested_versions()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _drop_key(content: Any, key: str) -> None:
+    if isinstance(content, dict):
+        content.pop(key, None)
+        for value in content.values():
+            _drop_key(value, key)
+
+
+def _update_json(path: Path, changes: dict[str, Any]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _import_faults(path: Path) -> list[str]:
+    faults = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [(alias.name, 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [(node.module or "", node.level)]
+        else:
+            continue
+        for module, level in found:
+            if level == 0 and module.partition(".")[0] == PACKAGE:
+                faults.append(f"{path.name} imports {module}")
+            elif level > 1 or (level == 1 and not (path.parent / f"{module}.py").is_file()):
+                faults.append(f"{path.name} imports {'.' * level}{module}, which is not there")
+    return faults
+
+
+def _adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
+
+
+def _check_nothing_left_behind(model: PeftModel) -> None:
+    """A weight that was trained without being part of the adapter would silently be lost."""
+    if list(model.peft_config) != ["default"]:
+        raise ExportError(
+            f"the model holds the adapters {', '.join(model.peft_config)}; a release takes one, called 'default'."
+        )
+    saved = {tensor.data_ptr() for tensor in _adapter_state(model).values()}
+    lost = [name for name, value in model.named_parameters() if value.requires_grad and value.data_ptr() not in saved]
+    if lost:
+        raise ExportError(
+            f"{len(lost)} trained weights are no part of the adapter ({lost[0]}, ...) and would be lost: name them in "
+            "`modules_to_save`, or release the merged model only."
+        )
+
+
+def _compare_states(what: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shared = sorted(expected.keys() & found.keys())
+    changed = [key for key in shared if not torch.equal(found[key].cpu(), expected[key].cpu())]
+    groups = {"missing": missing, "unexpected": extra, "changed": changed}
+    faults = [f"{len(keys)} {kind} ({keys[0]}, ...)" for kind, keys in groups.items() if keys]
+    if faults:
+        raise ExportError(f"{what} does not hold what was trained: keys {'; '.join(faults)}.")

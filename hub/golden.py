@@ -1,0 +1,338 @@
+"""The golden fingerprint: a dozen fixed rows and the vectors that a model must give for them, on every machine."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from xvlm2vec import __version__
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+GOLDEN_JSON = "golden.json"
+GOLDEN_VECTORS = "golden.safetensors"
+VECTORS_KEY = "embeddings"
+LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "pillow")
+PICTURE_SIZE = (96, 64)
+
+
+class GoldenError(ValueError):
+    """The golden files are missing, damaged, or do not belong to their model."""
+
+
+@dataclass(frozen=True)
+class GoldenRow:
+    """One fixed input.
+
+    Args:
+        name: What reports call the row.
+        text: Its text, or `None`.
+        pictures: Names of its pictures, see `draw_picture`.
+    """
+
+    name: str
+    text: str | None
+    pictures: tuple[str, ...] = ()
+
+
+ROWS = (
+    GoldenRow("text en", "A red kite in the sky"),
+    GoldenRow("text de", "Drei Äpfel liegen auf dem Küchentisch."),
+    GoldenRow("text ja", "雨の日に傘をさす猫"),
+    GoldenRow("text ar", "قارب صغير في البحر"),
+    GoldenRow("text hi", "पेड़ के नीचे एक घोड़ा"),
+    GoldenRow("text ru, one word", "снег"),
+    GoldenRow(
+        "text long",
+        "Find the picture that shows what this sentence says: two dogs run, 12.5 m apart, to a ball.",
+    ),
+    GoldenRow("picture disc", None, ("disc",)),
+    GoldenRow("picture stripes", None, ("stripes",)),
+    GoldenRow("picture and text en", "Which colour is the disc?", ("disc",)),
+    GoldenRow("picture and text zh", "这张图片里有什么？", ("checks",)),
+    GoldenRow("two pictures and text ko", "두 그림의 차이", ("checks", "stripes")),
+)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What `golden.json` and `golden.safetensors` hold.
+
+    Args:
+        rows: The inputs.
+        vectors: `(N, D)` float32, one row each.
+        picture_size: Width and height of the pictures, in pixels.
+        picture_sha256: Checksum of each picture's RGB bytes.
+        prompts: The model's named instructions.
+        weights: Fingerprint of the weights, see `weights_fingerprint`.
+        made_with: Library versions, dtype, attention implementation, image backend and device.
+    """
+
+    rows: tuple[GoldenRow, ...]
+    vectors: torch.Tensor
+    picture_size: tuple[int, int]
+    picture_sha256: dict[str, str]
+    prompts: dict[str, str]
+    weights: str
+    made_with: dict[str, Any]
+
+
+def draw_picture(name: str, size: tuple[int, int]) -> Image.Image:
+    """Draws one of the fixed pictures with integer arithmetic, so that each machine gets the same bytes.
+
+    Args:
+        name: `"disc"` (on a gradient), `"stripes"` (diagonal) or `"checks"` (with one odd corner).
+        size: Width and height in pixels.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        ValueError: No picture has this name.
+    """
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width].astype(np.int64)
+    if name == "disc":
+        pixels = np.stack([x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), np.full_like(x, 96)], axis=-1)
+        inside = (2 * x - width) ** 2 + (2 * y - height) ** 2 < (min(size) * 6 // 10) ** 2
+        pixels[inside] = (214, 39, 40)
+    elif name == "stripes":
+        band = ((x + 2 * y) // 6 % 3)[..., None]
+        pixels = np.where(band == 0, (31, 119, 180), np.where(band == 1, (255, 221, 87), (250, 250, 250)))
+    elif name == "checks":
+        pixels = np.where(((x // 8 + y // 8) % 2)[..., None] == 0, (20, 20, 20), (120, 200, 90))
+        pixels[: height // 3, : width // 3] = (148, 54, 180)
+    else:
+        raise ValueError(f"no golden picture is called {name!r}.")
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def picture_size(processor: XVLM2VecProcessor) -> tuple[int, int]:
+    """Size of the pictures: oblong, unless the backbone takes only pictures of its own size."""
+    image_processor = processor.image_processor
+    if getattr(image_processor, "do_resize", True):
+        return PICTURE_SIZE
+    sizes = dict(image_processor.size)
+    side = int(sizes.get("longest_edge") or sizes.get("shortest_edge") or sizes["height"])
+    return side, int(sizes.get("width") or side)
+
+
+def golden_inputs(size: tuple[int, int]) -> tuple[list[str | None], list[list[Image.Image]]]:
+    """Texts and pictures of all rows, as `XVLM2VecProcessor` takes them."""
+    return [row.text for row in ROWS], [[draw_picture(name, size) for name in row.pictures] for row in ROWS]
+
+
+def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, int]) -> torch.Tensor:
+    """Embeds the rows one by one in float32.
+
+    Args:
+        model: An `XVLM2VecModel`, with or without adapter layers inside. Its mode and dtype are left as they are.
+        processor: Its processor.
+        size: Width and height of the pictures.
+
+    Returns:
+        `(N, D)` float32 on the CPU.
+    """
+    exact = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+    was_training = exact.training
+    exact.eval()
+    texts, pictures = golden_inputs(size)
+    rows = []
+    with torch.inference_mode(), _no_tf32():
+        for text, images in zip(texts, pictures, strict=True):
+            inputs = processor(text=[text], images=[images]).to(exact.device)
+            rows.append(exact(**inputs).embeddings[0].float().cpu())
+    exact.train(was_training)
+    return torch.stack(rows)
+
+
+def write_golden(
+    folder: str | os.PathLike[str], model: Any = None, processor: XVLM2VecProcessor | None = None
+) -> Golden:
+    """Writes `golden.json` and `golden.safetensors` beside a saved model.
+
+    Args:
+        folder: A folder with the saved weights.
+        model: The model in memory whose vectors the saved one must give; loaded from `folder` if `None`.
+        processor: Its processor; loaded from `folder` if `None`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        GoldenError: The folder holds no weights, or the model gives values that are not finite.
+    """
+    folder = Path(folder)
+    weights = weights_fingerprint(folder)
+    model = XVLM2VecModel.from_pretrained(folder, dtype=torch.float32) if model is None else model
+    processor = XVLM2VecProcessor.from_pretrained(folder) if processor is None else processor
+    size = picture_size(processor)
+    vectors = golden_vectors(model, processor, size)
+    broken = [row.name for row, vector in zip(ROWS, vectors, strict=True) if not torch.isfinite(vector).all()]
+    if broken:
+        raise GoldenError(f"the model gives infinite or undefined values for the rows {', '.join(broken)}.")
+    golden = Golden(
+        rows=ROWS,
+        vectors=vectors,
+        picture_size=size,
+        picture_sha256={name: _sha256(draw_picture(name, size)) for name in _picture_names(ROWS)},
+        prompts=dict(model.config.prompts),
+        weights=weights,
+        made_with=_circumstances(model, processor),
+    )
+    _write(folder, golden)
+    return golden
+
+
+def read_golden(folder: str | os.PathLike[str]) -> Golden:
+    """Reads the golden files of a folder.
+
+    Raises:
+        GoldenError: A file is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in (GOLDEN_JSON, GOLDEN_VECTORS):
+        if not (folder / name).is_file():
+            raise GoldenError(f"{folder} has no {name}; `xvlm2vec verify --write {folder}` makes it.")
+    try:
+        content = json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8"))
+        with safe_open(folder / GOLDEN_VECTORS, framework="pt") as file:
+            vectors = file.get_tensor(VECTORS_KEY)
+        rows = tuple(GoldenRow(row["name"], row["text"], tuple(row["pictures"])) for row in content["rows"])
+        width, height = content["picture_size"]
+        golden = Golden(
+            rows=rows,
+            vectors=vectors,
+            picture_size=(int(width), int(height)),
+            picture_sha256=content["picture_sha256"],
+            prompts=content["prompts"],
+            weights=content["weights_sha256"],
+            made_with=content["made_with"],
+        )
+    except Exception as error:  # any damage ends here: JSON, keys, safetensors
+        raise GoldenError(f"the golden files of {folder} are damaged ({type(error).__name__}: {error}).") from error
+    if len(rows) != len(vectors):
+        raise GoldenError(f"{folder}: {GOLDEN_JSON} names {len(rows)} rows, {GOLDEN_VECTORS} holds {len(vectors)}.")
+    return golden
+
+
+def draw_checked(golden: Golden) -> dict[str, Image.Image]:
+    """Draws the pictures of a fingerprint again.
+
+    Raises:
+        GoldenError: This version draws other bytes than the one that wrote the fingerprint.
+    """
+    pictures = {name: draw_picture(name, golden.picture_size) for name in _picture_names(golden.rows)}
+    for name, picture in pictures.items():
+        if _sha256(picture) != golden.picture_sha256.get(name):
+            raise GoldenError(
+                f"picture {name!r} is not drawn as when the golden files were made (by xvlm2vec "
+                f"{golden.made_with.get('xvlm2vec')}): use that version, or write the golden files again."
+            )
+    return pictures
+
+
+def weights_fingerprint(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all saved tensors, whatever their distribution over shards.
+
+    Raises:
+        GoldenError: There are no weights, or a shard is missing.
+    """
+    places = tensor_places(Path(folder))
+    digest = hashlib.sha256()
+    for name in sorted(places):
+        with safe_open(places[name], framework="pt") as file:
+            tensor = file.get_tensor(name).contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tensor_places(folder: Path) -> dict[str, Path]:
+    """The file of each saved tensor, by the tensor's name.
+
+    Raises:
+        GoldenError: There are no weights, or a shard is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        places = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+    elif (folder / "model.safetensors").is_file():
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            places = dict.fromkeys(file.keys(), folder / "model.safetensors")
+    else:
+        raise GoldenError(f"{folder} holds no model.safetensors; save the model there first.")
+    missing = sorted({path.name for path in places.values() if not path.is_file()})
+    if missing:
+        raise GoldenError(f"{folder} lacks {', '.join(missing)}, which its index names; the copy is incomplete.")
+    return places
+
+
+def _circumstances(model: Any, processor: XVLM2VecProcessor) -> dict[str, Any]:
+    return {
+        "xvlm2vec": __version__,
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "weights_dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": "float32",
+        "attn_implementation": model.config.get_text_config()._attn_implementation,
+        "image_processor": type(processor.image_processor).__name__,
+        "image_backend": image_backend(processor.image_processor),
+        "device": model.device.type,
+    }
+
+
+def image_backend(image_processor: Any) -> str:
+    """`"pil"` or `"torchvision"`: the two scale pictures a little differently."""
+    name = getattr(image_processor, "backend", None)
+    if isinstance(name, str):
+        return name
+    return "pil" if type(image_processor).__name__.endswith("Pil") else "torchvision"
+
+
+def _write(folder: Path, golden: Golden) -> None:
+    content = {
+        "rows": [{"name": row.name, "text": row.text, "pictures": list(row.pictures)} for row in golden.rows],
+        "picture_size": list(golden.picture_size),
+        "picture_sha256": golden.picture_sha256,
+        "prompts": golden.prompts,
+        "weights_sha256": golden.weights,
+        "made_with": golden.made_with,
+    }
+    vectors, text = folder / f".{GOLDEN_VECTORS}.new", folder / f".{GOLDEN_JSON}.new"
+    save_file({VECTORS_KEY: golden.vectors.contiguous()}, vectors, metadata={"format": "pt"})
+    text.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(vectors, folder / GOLDEN_VECTORS)
+    os.replace(text, folder / GOLDEN_JSON)
+
+
+def _picture_names(rows: tuple[GoldenRow, ...]) -> list[str]:
+    return sorted({name for row in rows for name in row.pictures})
+
+
+def _sha256(picture: Image.Image) -> str:
+    return hashlib.sha256(picture.tobytes()).hexdigest()
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """TF32 rounds to ten bits, far above the bounds of a fingerprint."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,250 @@
+"""Proves that a release gives its golden vectors, through each door, in fresh processes without this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from PIL import Image
+from safetensors.torch import load_file
+
+from .golden import Golden, draw_checked, read_golden, weights_fingerprint
+
+DOORS = ("automodel", "sentence-transformers")
+COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
+LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
+"""Largest 1 - cos, and largest relative difference of length, from the golden vector of the same row."""
+SMALL_BYTES = 1_000_000_000
+"""Releases below this size are opened through all doors at once: there the imports take most of the time."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison with the golden vectors.
+
+    Args:
+        door: Door through which the model was loaded.
+        dtype: Dtype it was loaded in.
+        arrangement: How the rows were batched.
+        max_deviation: Largest absolute difference of a single value.
+        max_distance: Largest `1 - cosine`.
+        first_difference: Name of the first row out of bounds, `None` if there is none.
+    """
+
+    door: str
+    dtype: str
+    arrangement: str
+    max_deviation: float
+    max_distance: float
+    first_difference: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all rows are within bounds."""
+        return self.first_difference is None
+
+
+@dataclass
+class VerifyReport:
+    """Outcome of `verify`.
+
+    Args:
+        source: What was verified.
+        checks: All comparisons.
+        problems: What failed beside comparisons: weights, prompts, a door that does not open (its output in full).
+        notes: What may explain a small deviation.
+    """
+
+    source: str
+    checks: list[Check] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every door opened and every row of every arrangement is within bounds."""
+        return bool(self.checks) and not self.problems and all(check.ok for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON takes it."""
+        return {**asdict(self), "ok": self.ok}
+
+    def table(self) -> str:
+        """The report as text: a line per comparison, then problems, notes and the verdict."""
+        heads = ("door", "dtype", "arrangement", "max deviation", "max 1-cos", "")
+        lines = [heads, *(_cells(check) for check in self.checks)] if self.checks else []
+        widths = [max(len(line[column]) for line in lines) for column in range(len(heads))] if lines else []
+        padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+        text = ["  ".join(cells).rstrip() for cells in padded]
+        text += [f"PROBLEM: {problem}" for problem in self.problems] + [f"note: {note}" for note in self.notes]
+        verdict = "gives its golden vectors" if self.ok else "DOES NOT give its golden vectors"
+        return "\n".join([*text, f"{self.source} {verdict}."])
+
+
+class VerifyError(RuntimeError):
+    """A release does not give its golden vectors; `report` says where."""
+
+    def __init__(self, report: VerifyReport) -> None:
+        super().__init__(report.table())
+        self.report = report
+
+
+def verify(
+    path_or_id: str | os.PathLike[str],
+    revision: str | None = None,
+    doors: Sequence[str] = DOORS,
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    device: str | None = None,
+) -> VerifyReport:
+    """Loads a release in fresh processes where this package cannot be imported, and compares vectors.
+
+    The remote code of the release is run.
+
+    Args:
+        path_or_id: A folder, a Hub id, or `id@revision`.
+        revision: Revision of a Hub id.
+        doors: Of `"automodel"` and `"sentence-transformers"`; one process each.
+        dtypes: Of `"float32"`, `"bfloat16"` and `"float16"`.
+        device: Where to run; a GPU if there is one.
+
+    Returns:
+        The report; a failure is in there, not raised.
+
+    Raises:
+        GoldenError: The release has no golden files, or they are damaged.
+        ValueError: An unknown door or dtype.
+    """
+    _check_names("door", doors, DOORS)
+    _check_names("dtype", dtypes, COSINE_BOUNDS)
+    source, revision, folder = _locate(path_or_id, revision)
+    golden = read_golden(folder)
+    report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
+    if weights_fingerprint(folder) != golden.weights:
+        report.problems.append("the weights are not those that the golden files were made from.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    pictures = draw_checked(golden)
+    jobs = [
+        {
+            "source": source,
+            "revision": revision,
+            "door": door,
+            "dtypes": list(dtypes),
+            "device": device,
+            "pictures": sorted(pictures),
+            "rows": [asdict(row) for row in golden.rows],
+        }
+        for door in doors
+    ]
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    with ThreadPoolExecutor(max_workers=len(jobs) if size < SMALL_BYTES else 1) as pool:
+        for part in pool.map(lambda job: _open_door(job, pictures, golden), jobs):
+            report.checks += part.checks
+            report.problems += part.problems
+            report.notes += part.notes
+    return report
+
+
+def compare(
+    found: torch.Tensor, golden: Golden, door: str = "", dtype: str = "float32", arrangement: str = ""
+) -> Check:
+    """Compares vectors `(N, D)` with the golden ones, row by row in float64."""
+    expected = golden.vectors.double()
+    if found.shape != expected.shape:
+        shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
+        return Check(door, dtype, arrangement, float("inf"), float("inf"), f"{golden.rows[0].name} (shape {shapes})")
+    actual = found.double()
+    distance = 1 - torch.nn.functional.cosine_similarity(actual, expected, dim=-1)
+    length = (actual.norm(dim=-1) / expected.norm(dim=-1) - 1).abs()
+    within = (distance < COSINE_BOUNDS[dtype]) & (length < LENGTH_BOUNDS[dtype])  # not-a-number is out of bounds
+    first = next((row.name for row, fits in zip(golden.rows, within.tolist(), strict=True) if not fits), None)
+    deviation = float((actual - expected).abs().max())
+    return Check(door, dtype, arrangement, deviation, max(0.0, float(distance.max())), first)
+
+
+def _open_door(job: dict[str, Any], pictures: dict[str, Image.Image], golden: Golden) -> VerifyReport:
+    """Runs one door in its process and reports what it found."""
+    report = VerifyReport(job["source"])
+    with tempfile.TemporaryDirectory(prefix="xvlm2vec-verify-") as name:
+        workplace = Path(name)
+        for title, picture in pictures.items():
+            picture.save(workplace / f"{title}.png")
+        (workplace / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        child = _run_door(workplace, offline=job["revision"] is None)
+        if child.returncode != 0:
+            output = f"{child.stdout}{child.stderr}".strip()
+            report.problems.append(f"door {job['door']} failed with exit code {child.returncode}:\n{output}")
+            return report
+        for dtype in job["dtypes"]:
+            for arrangement, vectors in sorted(load_file(workplace / f"{dtype}.safetensors").items()):
+                report.checks.append(compare(vectors, golden, job["door"], dtype, arrangement))
+        facts = json.loads((workplace / "result.json").read_text(encoding="utf-8"))
+    _compare_facts(facts, job["door"], golden, report)
+    return report
+
+
+def _run_door(workplace: Path, offline: bool) -> subprocess.CompletedProcess[str]:
+    """Starts `door_check.py` by its path in an isolated interpreter: no `PYTHONPATH`, no script folder."""
+    environment = {
+        **os.environ,
+        "HF_MODULES_CACHE": str(workplace / "modules"),  # code cached by an earlier load must not stand in
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if offline:
+        environment["HF_HUB_OFFLINE"] = "1"  # a folder must be complete in itself
+    command = [sys.executable, "-I", str(Path(__file__).with_name("door_check.py")), str(workplace)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
+
+
+def _compare_facts(facts: dict[str, Any], door: str, golden: Golden, report: VerifyReport) -> None:
+    for name, prompt in golden.prompts.items():
+        if facts["prompts"].get(name) != prompt:
+            report.problems.append(
+                f"door {door}: prompt {name!r} is {facts['prompts'].get(name)!r}, was {prompt!r} in the golden files."
+            )
+    for name in ("image_processor", "attn_implementation"):
+        if name in facts and facts[name] != golden.made_with[name]:
+            report.notes.append(f"door {door}: {name} is {facts[name]}, the golden files had {golden.made_with[name]}.")
+
+
+def _locate(path_or_id: str | os.PathLike[str], revision: str | None) -> tuple[str, str | None, Path]:
+    """Source, revision and local folder of a release; files of a Hub id are downloaded at one commit."""
+    name = os.fspath(path_or_id)
+    if Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(f"{name} is a folder, which has no revision {revision!r}.")
+        return str(Path(name).resolve()), None, Path(name)
+    if name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"there is no folder {name}.")
+    name, _, after = name.partition("@")
+    folder = Path(snapshot_download(name, revision=revision or after or None))
+    return name, folder.name, folder
+
+
+def _check_names(what: str, names: Sequence[str], known: Any) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown or not names:
+        raise ValueError(f"{what} {', '.join(unknown) or '(none)'} is unknown; choose of {', '.join(known)}.")
+
+
+def _cells(check: Check) -> tuple[str, ...]:
+    outcome = "ok" if check.ok else f"DIFFERS, first in row {check.first_difference!r}"
+    return (
+        check.door,
+        check.dtype,
+        check.arrangement,
+        f"{check.max_deviation:.1e}",
+        f"{check.max_distance:.1e}",
+        outcome,
+    )
