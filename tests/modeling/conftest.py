@@ -1,0 +1,282 @@
+"""Tiny random checkpoints of every family: real architectures, processors and tokenizers, a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+LINES = [
+    "a red bicycle leans against the wall of the old bakery",
+    "una bicicletta rossa è appoggiata al muro del vecchio forno",
+    "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei",
+    "古いパン屋の壁に赤い自転車が立てかけてある",
+    "represent the query for finding the picture that it describes",
+]
+SIDE = 28  # pixels of one tile
+LLM = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2} | {
+    "intermediate_size": 64,
+    "max_position_embeddings": 2048,
+}
+TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+GRID = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+
+
+def train_bpe(specials: list[str], metaspace: bool) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges, byte-level or with the word mark of SentencePiece."""
+    tokenizer = Tokenizer(models.BPE())
+    if metaspace:
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        alphabet, specials = [], [*specials, *(f"<0x{byte:02X}>" for byte in range(256))]
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=specials, initial_alphabet=alphabet, show_progress=False, max_token_length=8
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    state = json.loads(tokenizer.to_str())["model"]
+    return state["vocab"], [tuple(merge) for merge in state["merges"]]
+
+
+def qwen_tokenizer(extra: dict[str, str] | None = None, *more: str) -> Any:
+    extra = extra or {}
+    specials = ["<|endoftext|>", *extra.values(), *more]
+    vocab, merges = train_bpe(specials, metaspace=False)
+    tokenizer = transformers.Qwen2Tokenizer(vocab=vocab, merges=merges, extra_special_tokens=extra)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(more)})
+    return tokenizer
+
+
+def llama_tokenizer(*more: str) -> Any:
+    vocab, merges = train_bpe(["<unk>", "<s>", "</s>", *more], metaspace=True)
+    tokenizer = transformers.LlamaTokenizer(vocab=vocab, merges=merges, pad_token="<unk>")
+    tokenizer.add_special_tokens({"additional_special_tokens": list(more)})
+    return tokenizer
+
+
+def gemma_tokenizer(extra: dict[str, str]) -> Any:
+    vocab, merges = train_bpe(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *extra.values()], metaspace=True)
+    return transformers.GemmaTokenizer(vocab=vocab, merges=merges, extra_special_tokens=extra)
+
+
+def build_qwen(name: str) -> tuple[Any, Any]:
+    tokenizer = qwen_tokenizer(None, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
+    patch = 16 if name == "Qwen3VL" else 14
+    pictures = transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
+        patch_size=patch, size={"shortest_edge": 36 * patch**2, "longest_edge": 64 * patch**2}
+    )
+    processor_class = {"Qwen2VL": "Qwen2VLProcessor", "Qwen2_5_VL": "Qwen2_5_VLProcessor"}.get(name, "Qwen3VLProcessor")
+    tower = {
+        "Qwen2VL": {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2},
+        "Qwen2_5_VL": {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 64}
+        | {"fullatt_block_indexes": [1]},
+        "Qwen3VL": {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 64}
+        | {"deepstack_visual_indexes": [0], "num_position_embeddings": 64},
+    }[name]
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    text = LLM | {"vocab_size": len(tokenizer), "rope_parameters": rope}
+    if name == "Qwen3VL":
+        text |= {"head_dim": 8}
+        text["rope_parameters"] = rope | {"mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    ids = tokenizer.convert_tokens_to_ids
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text,
+        vision_config=tower,
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    # Its own processor wants the video part, which needs torchvision: save the parts, as checkpoints have them.
+    return config, Parts(processor_class, pictures, tokenizer)
+
+
+class Parts:
+    """An image processor and a tokenizer, saved as a checkpoint with the named processor class has them."""
+
+    def __init__(self, processor_class: str, pictures: Any, tokenizer: Any, **settings: Any) -> None:
+        self.processor_class, self.pictures, self.tokenizer, self.settings = (
+            processor_class,
+            pictures,
+            tokenizer,
+            settings,
+        )
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+        self.pictures.save_pretrained(folder)
+        content = {"processor_class": self.processor_class, **self.settings}
+        (folder / "processor_config.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def build_llava_next(text_type: str) -> tuple[Any, Any]:
+    tokenizer = llama_tokenizer("<image>")
+    pictures = transformers.models.llava_next.image_processing_pil_llava_next.LlavaNextImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=GRID
+    )
+    settings = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    processor = transformers.LlavaNextProcessor(pictures, tokenizer, **settings)
+    config = transformers.LlavaNextConfig(
+        vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": 7},
+        text_config=LLM | {"model_type": text_type, "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=GRID,
+        vision_feature_layer=-1,
+    )
+    return config, processor
+
+
+def build_llava_onevision() -> tuple[Any, Any]:
+    tokenizer = qwen_tokenizer(None, "<image>", "<video>")
+    module = transformers.models.llava_onevision.image_processing_pil_llava_onevision
+    pictures = module.LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=GRID)
+    settings = {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=TOWER
+        | {"model_type": "siglip_vision_model", "image_size": SIDE, "patch_size": 7, "vision_use_head": False},
+        text_config=LLM | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=GRID,
+    )
+    return config, Parts("LlavaOnevisionProcessor", pictures, tokenizer, **settings)
+
+
+def build_idefics(name: str) -> tuple[Any, Any]:
+    rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
+    specials = ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
+    tokenizer = qwen_tokenizer(None, *specials, *rows)
+    pictures = getattr(transformers, f"{name}ImageProcessorPil")(
+        size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
+    )
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=TOWER | {"image_size": SIDE, "patch_size": 7},
+        text_config=LLM | {"model_type": "llama", "vocab_size": len(tokenizer)},
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=0,
+    )
+    return config, Parts(f"{name}Processor", pictures, tokenizer, image_seq_len=4)
+
+
+def build_internvl() -> tuple[Any, Any]:
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = qwen_tokenizer(names)
+    pictures = transformers.models.got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil(
+        size={"height": SIDE, "width": SIDE}, crop_to_patches=True, max_patches=3
+    )
+    config = transformers.InternVLConfig(
+        vision_config=TOWER | {"image_size": [SIDE, SIDE], "patch_size": [7, 7]},
+        text_config=LLM | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    return config, Parts("InternVLProcessor", pictures, tokenizer, image_seq_length=4)
+
+
+def build_gemma3() -> tuple[Any, Any]:
+    names = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = gemma_tokenizer(names)
+    pictures = transformers.Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    processor = transformers.Gemma3Processor(pictures, tokenizer, image_seq_length=4)
+    ids = tokenizer.convert_tokens_to_ids
+    config = transformers.Gemma3Config(
+        # The window is shorter than the rows, so that padding could shift it.
+        text_config=LLM
+        | {"vocab_size": len(tokenizer), "head_dim": 8, "sliding_window": 8}
+        | {"layer_types": ["sliding_attention", "full_attention"]},
+        vision_config=TOWER | {"image_size": SIDE, "patch_size": 7, "vision_use_head": False},
+        mm_tokens_per_image=4,
+        boi_token_index=ids("<start_of_image>"),
+        eoi_token_index=ids("<end_of_image>"),
+        image_token_index=ids("<image_soft_token>"),
+    )
+    return config, processor
+
+
+def build_paligemma() -> tuple[Any, Any]:
+    tokenizer = gemma_tokenizer({"image_token": "<image>"})
+    pictures = transformers.SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    pictures.image_seq_length = 16
+    processor = transformers.PaliGemmaProcessor(pictures, tokenizer)
+    config = transformers.PaliGemmaConfig(
+        text_config=LLM | {"model_type": "gemma", "vocab_size": len(tokenizer), "head_dim": 8},
+        vision_config=TOWER
+        | {"model_type": "siglip_vision_model", "image_size": SIDE, "patch_size": 7, "vision_use_head": False},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=32,
+        hidden_size=32,
+        vocab_size=len(tokenizer),
+    )
+    return config, processor
+
+
+BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "qwen2_vl": lambda: build_qwen("Qwen2VL"),
+    "qwen2_5_vl": lambda: build_qwen("Qwen2_5_VL"),
+    "qwen3_vl": lambda: build_qwen("Qwen3VL"),
+    "llava_next-llama": lambda: build_llava_next("llama"),
+    "llava_next-mistral": lambda: build_llava_next("mistral"),
+    "llava_onevision": build_llava_onevision,
+    "smolvlm": lambda: build_idefics("SmolVLM"),
+    "idefics3": lambda: build_idefics("Idefics3"),
+    "internvl": build_internvl,
+    "gemma3": build_gemma3,
+    "paligemma": build_paligemma,
+}
+
+
+def build(name: str, folder: Path) -> Path:
+    """Writes a checkpoint with its language-model head, as families publish them."""
+    config, processor = BUILDERS[name]()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForImageTextToText.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                # Far larger than training starts with: rows must differ much for a fault to show.
+                weight.normal_(0, weight.flatten(1).shape[1] ** -0.5)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny checkpoint, built at first use."""
+    built: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in built:
+            built[name] = build(name, tmp_path_factory.mktemp(name.replace("-", "_")))
+        return built[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def families() -> list[str]:
+    return list(BUILDERS)
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Four noisy pictures of different shapes."""
+    random = np.random.default_rng(0)
+    shapes = [(40, 40, 3), (30, 60, 3), (64, 32, 3), (20, 25, 3)]
+    return [Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]

@@ -1,0 +1,174 @@
+"""The vector of a row depends on nothing but the row: not on its batch, its place, padding, kernel or door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.modeling import modeling_xvlm2vec
+
+FAMILIES = [
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_next-llama",
+    "llava_next-mistral",
+    "llava_onevision",
+    "smolvlm",
+    "idefics3",
+    "internvl",
+    "gemma3",
+    "paligemma",
+]
+TEXTS = ["a red bicycle", None, "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query", ""]
+SHORTFALL = 1e-5  # 1 - cosine
+
+
+@dataclass
+class Wrapped:
+    """One family's model and processor, its rows, and each row's vector when embedded alone."""
+
+    model: XVLM2VecModel
+    processor: XVLM2VecProcessor
+    images: list[Any]
+    alone: np.ndarray
+    checkpoint: Path
+
+    def vectors(self, rows: list[int], **options: Any) -> np.ndarray:
+        inputs = self.processor(text=[TEXTS[i] for i in rows], images=[self.images[i] for i in rows], **options)
+        with torch.no_grad():
+            return self.model(**inputs).embeddings.numpy()
+
+    def shortfall(self, rows: list[int], vectors: np.ndarray) -> float:
+        """The largest 1 - cosine between the vectors and those of the rows alone."""
+        return float((1 - (vectors * self.alone[rows]).sum(axis=1)).max())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def wrapped(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], pictures: list[Any]) -> Wrapped:
+    folder = checkpoint(request.param)
+    model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
+    images = [pictures[0], pictures[1], None, None, pictures[2:4], pictures[1:4]]
+    alone = [model.encode(text=[t], images=[i], processor=processor)[0] for t, i in zip(TEXTS, images, strict=True)]
+    return Wrapped(model, processor, images, np.stack(alone), folder)
+
+
+ARRANGEMENTS = {
+    "all": [0, 1, 2, 3, 4, 5],
+    "reversed": [5, 4, 3, 2, 1, 0],
+    "texts only": [2, 3],
+    "pictures only": [4, 1, 0],
+    "text among pictures": [5, 3, 4],
+    "picture among texts": [3, 0, 2],
+    "repeated": [1, 1, 3, 3, 1],
+}
+
+
+def test_rows_differ(wrapped: Wrapped) -> None:
+    similarities = wrapped.alone @ wrapped.alone.T
+    assert np.isfinite(similarities).all()
+    assert similarities[~np.eye(len(TEXTS), dtype=bool)].max() < 0.995
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("rows", ARRANGEMENTS.values(), ids=ARRANGEMENTS.keys())
+def test_batch_and_padding(wrapped: Wrapped, rows: list[int], side: str) -> None:
+    assert wrapped.shortfall(rows, wrapped.vectors(rows, padding_side=side)) < SHORTFALL
+
+
+def test_extra_padding(wrapped: Wrapped) -> None:
+    vectors = wrapped.vectors([0, 3], padding_side="left", pad_to_multiple_of=64)
+    assert wrapped.shortfall([0, 3], vectors) < SHORTFALL
+
+
+def test_eager(wrapped: Wrapped) -> None:
+    eager = XVLM2VecModel.from_backbone(wrapped.checkpoint, attn_implementation="eager")
+    assert eager.backbone.config.get_text_config()._attn_implementation == "eager"
+    assert wrapped.model.backbone.config.get_text_config()._attn_implementation == "sdpa"
+    other = Wrapped(eager, wrapped.processor, wrapped.images, wrapped.alone, wrapped.checkpoint)
+    for side in ("left", "right"):
+        rows = [0, 1, 2, 3, 4, 5]
+        assert wrapped.shortfall(rows, other.vectors(rows, padding_side=side)) < SHORTFALL
+
+
+def test_saved_and_loaded_through_every_door(wrapped: Wrapped, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    wrapped.model.save_pretrained(tmp_path)
+    wrapped.processor.save_pretrained(tmp_path)
+    rows = [0, 1, 2, 3, 4, 5]
+    own = Wrapped(
+        XVLM2VecModel.from_pretrained(tmp_path),
+        XVLM2VecProcessor.from_pretrained(tmp_path),
+        wrapped.images,
+        wrapped.alone,
+        tmp_path,
+    )
+    assert wrapped.shortfall(rows, own.vectors(rows)) < SHORTFALL
+    remote = Wrapped(
+        AutoModel.from_pretrained(tmp_path, trust_remote_code=True),
+        AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True),
+        wrapped.images,
+        wrapped.alone,
+        tmp_path,
+    )
+    assert wrapped.shortfall(rows, remote.vectors(rows)) < SHORTFALL
+    sentence_model = SentenceTransformer(str(tmp_path), trust_remote_code=True, device="cpu")
+    given = [
+        {"text": text, "image": image} if image is not None and text else image if image is not None else text
+        for text, image in zip(TEXTS[:5], wrapped.images[:5], strict=True)
+    ]
+    assert wrapped.shortfall(rows[:5], sentence_model.encode(given)) < SHORTFALL
+
+
+@pytest.fixture
+def last_column_pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(modeling_xvlm2vec, "pool", lambda hidden, mask, pooling: hidden[:, -1])
+    yield
+
+
+@pytest.mark.usefixtures("last_column_pooled")
+def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped) -> None:
+    assert wrapped.shortfall([5, 3, 4], wrapped.vectors([5, 3, 4], padding_side="right")) > 100 * SHORTFALL
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_matrix_sees_one_dimensional_positions(
+    checkpoint: Callable[[str], Path], pictures: list[Any], name: str
+) -> None:
+    folder = checkpoint(name)
+    model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
+    inputs = processor(text=["a red bicycle"], images=[pictures[0]])
+    linear = torch.arange(inputs["input_ids"].shape[1])[None]
+    with torch.no_grad():
+        right, wrong = model(**inputs).embeddings, model(**inputs, position_ids=linear).embeddings
+    assert 1 - (right * wrong).sum() > 100 * SHORTFALL
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("qwen2_vl", "mm_token_type_ids"),
+        ("qwen2_5_vl", "mm_token_type_ids"),
+        ("qwen3_vl", "mm_token_type_ids"),
+        ("gemma3", "token_type_ids"),
+        ("paligemma", "token_type_ids"),
+    ],
+)
+def test_missing_input_is_an_error(
+    checkpoint: Callable[[str], Path], pictures: list[Any], name: str, lacking: str
+) -> None:
+    folder = checkpoint(name)
+    model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
+    inputs = processor(text=["a red bicycle"], images=[pictures[0]])
+    del inputs[lacking]
+    with pytest.raises(ValueError, match=f"`{lacking}`"):
+        model(**inputs)
