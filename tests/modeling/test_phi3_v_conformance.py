@@ -81,6 +81,28 @@ def test_hidden_states_and_vectors_are_those_of_the_original(teacher, expected, 
         assert torch.equal(value, before[key]), f"{key} was changed in place"
 
 
+def test_the_fault_of_the_original_in_long_batches_is_out_and_can_be_called_back(teacher, expected):
+    text = expected["batch_mixed.input_ids"][0, :5]
+    vector = expected["batch_mixed.pooled"][0]
+    length = teacher.config.original_max_position_embeddings + 1
+    ids = torch.full((2, length), 70)
+    ids[0] = torch.cat([text, torch.full((length - 5,), 32000)])
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+
+    @torch.no_grad()
+    def cosine():
+        pooled = teacher(input_ids=ids, attention_mask=mask).last_hidden_state[0, 4]
+        return torch.cosine_similarity(pooled, vector, dim=0).item()
+
+    assert cosine() == pytest.approx(1, abs=1e-6)
+    teacher.config.legacy_rope_by_batch = True
+    try:
+        assert cosine() == pytest.approx(0.974, abs=1e-3)  # measured on the original
+    finally:
+        teacher.config.legacy_rope_by_batch = False
+
+
 def test_distillation_loss_and_gradients_are_those_of_the_paper(checkpoints, teacher):
     recorded = json.loads((DATA / "loss_expected.json").read_text(encoding="utf-8"))["self_distillation"]
     inputs = load_file(DATA / "loss_inputs.safetensors")
