@@ -222,7 +222,7 @@ def _write(
 
 
 def _fingerprint(texts: Sequence[str], order: np.ndarray) -> str:
-    """What `datasets` would compute from the table, from its small parts: hashing a million candidates takes seconds."""
+    """Identifies a table by its small parts; `datasets` would spend seconds on hashing a million candidates."""
     digest = hashlib.blake2b("\n".join(texts).encode(), digest_size=8)
     digest.update(order.tobytes())
     return digest.hexdigest()

@@ -164,7 +164,8 @@ def _hash_order(candidates: list[Candidate]) -> list[Candidate]:
 def _spread_out(candidates: list[Candidate]) -> list[Candidate]:
     """Drops near duplicates and moves look-alikes of earlier concepts to the end, so that any prefix is distinct."""
     thumbnails: list[np.ndarray] = []
-    clear, alike = [], []
+    clear: list[Candidate] = []
+    alike: list[Candidate] = []
     for one in candidates:
         thumbnail = one.thumbnail()
         nearest = min((float(np.sqrt(np.mean((thumbnail - t) ** 2))) for t in thumbnails), default=1.0)

@@ -129,7 +129,7 @@ class Painter:
             sprite = self._variant(thing)
             corner = (round(thing.x * self.side - sprite.width / 2), round(thing.y * self.side - sprite.height / 2))
             picture.paste(sprite, corner, sprite)
-        noisy = np.asarray(picture) + self._noise[scene.noise][scene.seed % NOISE_TILES]
+        noisy = np.asarray(picture) + self._noise[scene.noise][(scene.seed >> 2) % NOISE_TILES]
         return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
     def crop(self, picture: Image.Image, thing: SceneObject) -> Image.Image:

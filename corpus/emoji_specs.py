@@ -98,6 +98,7 @@ class SpecSampler:
         self.concepts = list(range(len(world)) if concepts is None else concepts)
         self._rng = random.Random(f"{world.config.seed}/{split}/{stream}")
         self._drawn = 0
+        self._turns: list[int] = []
         self._level = check_split(split)
         self._splits = world.pair_splits
         inside = set(self.concepts)
@@ -114,8 +115,9 @@ class SpecSampler:
         return self.world.scene_seed(self.split, self.stream, self._drawn)
 
     def single(self) -> Spec:
-        """One thing alone."""
-        return Spec((self.pick(self.concepts),), self.seed())
+        """One thing alone; every concept has its turn before one comes again."""
+        self._turns = self._turns or self._shuffled(self.concepts)
+        return Spec((self._turns.pop(),), self.seed())
 
     def pair(self) -> Spec:
         """Two things whose pair belongs to the split."""
@@ -199,21 +201,35 @@ class SpecSampler:
         return self.pick(free) if free else None
 
     def _group(self, first: int, preferred: Sequence[int]) -> list[int]:
-        """Three or four concepts, `preferred` ones if possible: the first two a pair of the split, all pairs allowed.
+        """Three or four concepts (fewer only if none fits): the first two a pair of the split, all pairs allowed in it.
 
         Args:
             first: a concept with partners in the split.
-            preferred: a sequence to draw from.
+            preferred: concepts to draw from where they fit.
         """
         wanted = self.pick(GROUP_SIZES)
         close = [self.pick(preferred) for _ in range(6)] if preferred else []
         partners = [concept for concept in close if concept != first and self._splits[first, concept] == self._level]
         group = [first, partners[0] if partners else self.pick(self._partners[first])]
         while len(group) < wanted:
-            mate = close.pop() if close else self.pick(self.concepts)
-            if mate not in group and all(self._splits[mate, other] <= self._level for other in group):
-                group.append(mate)
+            mate = self._mate(group, close)
+            if mate is None:
+                break
+            group.append(mate)
         return group
+
+    def _mate(self, group: Sequence[int], preferred: list[int]) -> int | None:
+        """A concept that may stand beside all of a group; takes from `preferred` what it tries."""
+
+        def fits(concept: int) -> bool:
+            return concept not in group and all(self._splits[concept, other] <= self._level for other in group)
+
+        for _ in range(24):
+            mate = preferred.pop() if preferred else self.pick(self.concepts)
+            if fits(mate):
+                return mate
+        fitting = [concept for concept in self.concepts if fits(concept)]
+        return self.pick(fitting) if fitting else None
 
     def _askable(self, group: Sequence[int]) -> Sequence[int]:
         """The concepts of a group that a question may be about: those of the split's pair."""

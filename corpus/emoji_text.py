@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -72,9 +73,14 @@ def join_names(names: Sequence[str], language: str) -> str:
         return names[0]
     pattern = _load_json("list_patterns.json")[language]
     if len(names) == 2:
-        return pattern["2"].replace("{0}", names[0]).replace("{1}", names[1])
+        return _fill(pattern["2"], names[0], names[1])
     joined = names[0]
     for position, name in enumerate(names[1:], start=1):
         form = "start" if position == 1 else "end" if position == len(names) - 1 else "middle"
-        joined = pattern[form].replace("{0}", joined).replace("{1}", name)
+        joined = _fill(pattern[form], joined, name)
     return joined
+
+
+def _fill(pattern: str, first: str, second: str) -> str:
+    """Puts two texts into a pattern at once, so that braces in a name are left alone."""
+    return re.sub(r"\{[01]\}", lambda place: first if place[0] == "{0}" else second, pattern)
