@@ -118,7 +118,7 @@ class SentenceTransformerEncoder:
         kinds = np.array([2 * (row.text is not None) + (row.image is not None) for row in rows])
         vectors: Vectors | None = None
         for kind in np.unique(kinds):
-            chosen = np.flatnonzero(kinds == kind)
+            chosen = np.flatnonzero(kinds == kind).tolist()
             part = self.model.encode(
                 [_st_input(rows[i].text, pictures[i]) for i in chosen],
                 batch_size=self.batch_size,
@@ -209,10 +209,9 @@ class DistinctRows:
         name = (id(images), str(row.image))
         if name not in self._digests:
             try:
-                picture = images[str(row.image)]
+                digest = _digest(images, str(row.image)).hex()
             except KeyError:
                 raise KeyError(f"there is no picture {row.image!r} for {row}") from None
-            digest = content_digest(picture).hex()
             self.images.places.setdefault(digest, (images, str(row.image)))
             self._digests[name] = digest
         return self._digests[name]
@@ -314,6 +313,11 @@ def _checked(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
     return array
 
 
+def _digest(images: Mapping[str, Any], name: str) -> bytes:
+    """Digest of a picture, by the mapping's own `digest` if it knows a way that need not decode."""
+    return images.digest(name) if hasattr(images, "digest") else content_digest(images[name])
+
+
 def _pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Image.Image | None]:
     """The picture of each row, opened once: rows of one picture get the same object, so that its work can be shared."""
     keys = {row.image for row in rows if row.image is not None}
@@ -354,5 +358,5 @@ def _fingerprint(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor])
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
+from xvlm2vec.common.store import content_digest
+
 from .ranking import RankingTask, Row
 
 logger = logging.getLogger(__name__)
@@ -120,14 +122,22 @@ class DatasetImages(Mapping[str, Any]):
         missing = {"path", "image"} - set(dataset.column_names)
         if missing:
             raise ValueError(f"the pictures need the columns path and image; missing: {', '.join(sorted(missing))}")
+        from datasets import Image
+
         paths = dataset["path"][:]
         self._pictures = dataset.select_columns("image")
+        self._encoded = self._pictures.cast_column("image", Image(decode=False))
         self._places = {path: place for place, path in enumerate(paths)}
         if len(self._places) != len(paths):
             raise ValueError("a path occurs twice among the pictures")
 
     def __getitem__(self, name: str) -> Any:
         return self._pictures[self._places[name]]["image"]
+
+    def digest(self, name: str) -> bytes:
+        """SHA-256 of a picture as it is stored, without decoding it."""
+        stored = self._encoded[self._places[name]]["image"]
+        return hashlib.sha256(stored["bytes"]).digest() if stored["bytes"] else content_digest(stored["path"])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

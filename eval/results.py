@@ -39,9 +39,9 @@ class PerRow:
         ranks: `(n,)`, expected 0-based rank.
     """
 
-    row_ids: npt.NDArray[np.int64]
-    hits: npt.NDArray[np.float64]
-    ranks: npt.NDArray[np.float64]
+    row_ids: npt.NDArray[np.integer]
+    hits: npt.NDArray[np.floating]
+    ranks: npt.NDArray[np.floating]
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Results:
             found.append(summary | self._rank_variance(languages.values()))
         return found
 
-    def compare(self, other: Results, *, samples: int = 10_000, seed: int = 0) -> list[dict[str, Any]]:
+    def compare(self, other: Results, *, samples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
         """Paired test of another model against this one on every task that both have.
 
         Args:

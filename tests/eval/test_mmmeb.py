@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from xvlm2vec.common.store import content_digest
 from xvlm2vec.eval.mmmeb import (
     DATASETS,
     TASKS,
+    DatasetImages,
     FolderImages,
     apply_style,
     default_templates,
@@ -229,6 +231,28 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.jpg").touch()
     with pytest.raises(ValueError, match="leads out of the data folder"):
         FolderImages(write_folder(tmp_path / "data"), "xm")[name]
+
+
+def test_pictures_of_a_data_set(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), "red").save(tmp_path / "1.png")
+    features = datasets.Features({"path": datasets.Value("string"), "image": datasets.Image()})
+    content = {"path": ["a", "b"], "image": [str(tmp_path / "1.png"), Image.new("RGB", (3, 2), "blue")]}
+    images = DatasetImages(datasets.Dataset.from_dict(content, features=features))
+    assert (list(images), len(images)) == (["a", "b"], 2)
+    assert images["a"].getpixel((0, 0)) == (255, 0, 0)
+    assert images["b"].size == (3, 2)
+    assert images.digest("a") == content_digest(tmp_path / "1.png") != images.digest("b")
+    with pytest.raises(KeyError):
+        images["c"]
+    with pytest.raises(ValueError, match="occurs twice"):
+        DatasetImages(datasets.Dataset.from_dict({**content, "path": ["a", "a"]}, features=features))
+    with pytest.raises(ValueError, match="missing: image"):
+        DatasetImages(datasets.Dataset.from_dict({"path": ["a"]}))
+
+
+def test_a_task_of_another_name_in_a_known_form() -> None:
+    task = ranking_task(pa.table(ROWS["c"]), {}, TEMPLATES, task="withheld", form="c", language="de", dataset="emoji")
+    assert (task.task, task.queries[0]) == ("withheld", Row("Was ist das", "a"))
 
 
 def test_published_combinations() -> None:
