@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from xvlm2vec.trainer.checkpoints import newest_complete_checkpoint
 from xvlm2vec.trainer.optimizers import MuonAdamW
@@ -81,7 +81,7 @@ def train_contrastive(
         config: Settings.
         rows: With the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or `None`
             stands for what a side lacks.
-        callbacks: Further callbacks of the trainer.
+        callbacks: Of the trainer; given any, they replace its own progress bar.
 
     Returns:
         The trained model, also saved in `config.output_dir`.
@@ -101,6 +101,9 @@ def train_contrastive(
         callbacks=list(callbacks),
         optimizers=(_optimizer(model, config), None),
     )
+    if callbacks:
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(Path(config.output_dir) / "checkpoints"))
     model.save_pretrained(config.output_dir, create_model_card=False)
     return model

@@ -22,6 +22,8 @@ class SelfDistillationConfig(TrainingArguments):
         freeze_vision: Whether vision tower and connector stay as they are. A picture's features are then computed once
             for the student's and the teacher's rows.
         translations_per_row: How many of a row's translations are drawn for one step; all by default.
+        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
+            `learning_rate`.
         max_tokens_per_forward: Rows are sorted by length and cut into forward passes of at most so many padded tokens.
         language_weight: Of the paper's loss: 0.5 weighs keeping English and learning the language alike.
     """
@@ -31,6 +33,9 @@ class SelfDistillationConfig(TrainingArguments):
     freeze_vision: bool = field(default=True, metadata={"help": "Keep vision tower and connector as they are."})
     translations_per_row: int | None = field(
         default=None, metadata={"help": "Translations drawn from each row for one step; all by default."}
+    )
+    muon_learning_rate: float | None = field(
+        default=None, metadata={"help": "Train hidden matrices by Muon at this peak rate; learning_rate is the rest's."}
     )
     max_tokens_per_forward: int = field(
         default=16_384, metadata={"help": "Padded tokens of one forward pass; a step may take several."}

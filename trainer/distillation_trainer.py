@@ -19,6 +19,7 @@ from xvlm2vec.modeling.sharing import PictureFeatures, picture_features
 from xvlm2vec.trainer.collators import ParallelBatch, ParallelCollator, pad_ids
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.losses import SelfDistillationLoss
+from xvlm2vec.trainer.optimizers import MuonAdamW
 
 # Names of the parts that turn pixels into features, over all families of transformers.
 VISION_PARTS = ("vision_model", "vision_tower", "visual", "connector", "multi_modal_projector", "image_newline")
@@ -93,6 +94,14 @@ class SelfDistillationTrainer(Trainer):
         )
         self._remember(student[:rows], translated, targets, batch)
         return (loss, {"embeddings": translated}) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon and AdamW if `muon_learning_rate` is set, else what `transformers.Trainer` makes."""
+        if self.optimizer is None and self.args.muon_learning_rate is not None:
+            self.optimizer = MuonAdamW(
+                self.model, self.args.muon_learning_rate, self.args.learning_rate, self.args.weight_decay
+            )
+        return super().create_optimizer() if model is None else super().create_optimizer(model)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None

@@ -1,0 +1,94 @@
+"""What a run in stages has done so far, kept on disk so that the same command goes on after any interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.json"
+
+
+class RunStateError(ValueError):
+    """A run folder cannot be used: it holds something else, is damaged, or its disk is full."""
+
+
+class RunState:
+    """The stages of a run and how long each took, in `state.json`.
+
+    Args:
+        folder: The run's folder, made if it is missing.
+        settings: What decides the outcome; another run's folder is refused.
+        needs_mb: Free disk space, in megabytes, that the run needs.
+
+    Raises:
+        RunStateError: The folder holds other files, another run, or a damaged state, or its disk is too full.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict[str, Any], needs_mb: int = 0) -> None:
+        self.folder = Path(folder)
+        self.settings = json.loads(json.dumps(settings))
+        self._stages: dict[str, dict[str, Any]] = {}
+        self._open()
+        self._check_disk(needs_mb)
+
+    def run(self, name: str, stage: Callable[[], None]) -> None:
+        """Runs a stage, unless an earlier call finished it; its outcome must be on disk when it returns."""
+        if name in self._stages:
+            logger.info("%s: done before, in %.0f s", name, self._stages[name]["seconds"])
+            return
+        started = time.perf_counter()
+        stage()
+        self._stages[name] = {"seconds": round(time.perf_counter() - started, 2)}
+        self._write()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each finished stage; of a resumed one, since it was resumed."""
+        return {name: stage["seconds"] for name, stage in self._stages.items()}
+
+    def _open(self) -> None:
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise RunStateError(
+                    f"{self.folder} holds files but no run of this command; pass another --output, or empty it."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write()
+            return
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            settings, self._stages = content["settings"], content["stages"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunStateError(f"{path} is damaged ({error}); remove {self.folder} to start anew.") from error
+        self._check_settings(settings)
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        names = sorted(settings.keys() | self.settings.keys())
+        other = [name for name in names if settings.get(name) != self.settings.get(name)]
+        if other:
+            told = "; ".join(f"{name}: there {settings.get(name)!r}, now {self.settings.get(name)!r}" for name in other)
+            raise RunStateError(f"{self.folder} holds another run ({told}). Pass another --output, or the same flags.")
+
+    def _check_disk(self, needs_mb: int) -> None:
+        free_mb = shutil.disk_usage(self.folder).free // 1_000_000
+        if free_mb < needs_mb:
+            raise RunStateError(f"{self.folder}: {free_mb} MB are free and the run needs {needs_mb} MB; make room.")
+
+    def _write(self) -> None:
+        write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file as a whole: a reader sees the old or the new content, never a part."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
