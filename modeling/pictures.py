@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import urllib.request
 import warnings
 from pathlib import Path
@@ -11,11 +12,21 @@ from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 MAX_PIXELS = 100_000_000
 MAX_DOWNLOAD_BYTES = 50_000_000
-DOWNLOAD_SECONDS = 20
+DOWNLOAD_SECONDS = 20.0
+MAX_PATH = 4096
+# The usual openers also follow a redirection to ftp.
+_WEB_HANDLERS = (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPErrorProcessor,
+)
 
 
 class PictureError(ValueError):
@@ -52,8 +63,17 @@ def load_picture(
         return _to_rgb(opened)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{name}: cannot be read as a picture ({error}).") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name}: it has far more than {max_pixels:,} pixels; make it smaller.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # the decoders of broken files raise whatever they come across
+        raise PictureError(f"{name}: cannot be read as a picture ({shorten(str(error))}).") from error
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """The text, or its beginning if it is too long for an error."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def is_url(source: Any) -> bool:
@@ -74,8 +94,8 @@ def _open(source: Any, allow_urls: bool) -> Image.Image:
         return _open_file(io.BytesIO(_download(source, allow_urls)))
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if not path.is_file():
-            raise PictureError(f"there is no file {os.fspath(source)!r}.")
+        if len(os.fspath(source)) > MAX_PATH or not path.is_file():
+            raise PictureError(f"there is no file {shorten(os.fspath(source))!r}.")
         return _open_file(path)
     raise PictureError(f"a {type(source).__name__} is not a picture; pass a PIL image, a path, bytes or an array.")
 
@@ -109,20 +129,36 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit greys are scaled by 257; PIL's own conversion would clip them to white."""
+    """Deep greys to 8 bits: 16 bits are divided by 257, where PIL's own conversion would clip them to white.
+
+    Mode `I;16` is 16 bits deep however dark it is. `I` and `F` do not tell their depth, their values do.
+    """
     values = np.asarray(image, dtype=np.float64)
-    if image.mode == "F":
-        scale = 255.0 if values.size and values.max() <= 1.0 else 1.0
-    else:
-        scale = 1 / 257 if values.size and values.max() > 255 else 1.0
-    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    top = 1.0 if image.mode == "F" and values.max() <= 1.0 else 255.0
+    if image.mode.startswith("I") and (image.mode != "I" or values.max() > top):
+        top = 65535.0
+    if values.min() < 0 or values.max() > top or not np.isfinite(values).all():
+        raise PictureError(
+            f"greys from {values.min():g} to {values.max():g} in mode {image.mode}; scale them to 0..255."
+        )
+    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
 
 
 def _download(url: str, allowed: bool) -> bytes:
     if not allowed:
-        raise PictureError(f"{url!r} is a URL and URLs are not fetched unless allow_urls=True.")
-    with urllib.request.urlopen(url, timeout=DOWNLOAD_SECONDS) as response:
-        content = response.read(MAX_DOWNLOAD_BYTES + 1)
-    if len(content) > MAX_DOWNLOAD_BYTES:
-        raise PictureError(f"{url!r} holds more than {MAX_DOWNLOAD_BYTES:,} bytes.")
-    return content
+        raise PictureError(
+            f"{shorten(url)!r} is a URL and URLs are not fetched unless allow_urls=True (an argument of the processor)."
+        )
+    opener = urllib.request.OpenerDirector()
+    for handler in _WEB_HANDLERS:
+        opener.add_handler(handler())
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    content = bytearray()
+    with opener.open(url, timeout=DOWNLOAD_SECONDS) as response:
+        while chunk := response.read1(1 << 16):
+            content += chunk
+            if len(content) > MAX_DOWNLOAD_BYTES:
+                raise PictureError(f"{shorten(url)!r} holds more than {MAX_DOWNLOAD_BYTES:,} bytes.")
+            if time.monotonic() > deadline:
+                raise PictureError(f"{shorten(url)!r} took more than {DOWNLOAD_SECONDS:g} seconds.")
+    return bytes(content)

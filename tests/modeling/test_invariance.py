@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,8 @@ def test_saved_and_loaded_through_every_door(wrapped: Wrapped, tmp_path: Path) -
     assert wrapped.shortfall(rows[:5], sentence_model.encode(given)) < SHORTFALL
 
 
-@pytest.fixture
-def last_column_pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling_xvlm2vec, "pool", lambda hidden, mask, pooling: hidden[:, -1])
-    yield
-
-
-@pytest.mark.usefixtures("last_column_pooled")
-def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped) -> None:
     assert wrapped.shortfall([5, 3, 4], wrapped.vectors([5, 3, 4], padding_side="right")) > 100 * SHORTFALL
 
 
