@@ -47,8 +47,10 @@ def test_zero_vectors_score_one_over_the_list() -> None:
 
 def test_the_gold_place_is_not_favoured() -> None:
     """A model that says the same of everything, up to rounding, is at chance: neither first nor last."""
-    pool = np.ones((6, 64)) + np.random.default_rng(0).normal(size=(6, 64)) * 1e-8
-    counts = score_task(make([[0, 1, 2, 3, 4, 5]] * 3), np.ones((3, 64)), pool * np.arange(1, 7)[:, None])
+    constant = np.random.default_rng(0).normal(size=64)
+    pool = constant * np.array([1, 1.1, 0.7, 3, 1 / 3, 9])[:, None]
+    assert len(set(metrics.unit_rows(pool) @ metrics.unit_rows(constant[None])[0])) > 1, "rounding does differ"
+    counts = score_task(make([[0, 1, 2, 3, 4, 5]] * 3), np.tile(constant, (3, 1)), pool)
     np.testing.assert_allclose(metrics.hit_at_1(counts), 1 / 6)
 
 

@@ -14,7 +14,7 @@ from xvlm2vec.eval.embedding import CallableEncoder
 from xvlm2vec.eval.mmmeb import ranking_task
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.report import eval_results, markdown_table, score_table, terminal_table
-from xvlm2vec.eval.results import FILE, PER_ROW_FILE, Results, ResultsError
+from xvlm2vec.eval.results import FILE, PER_ROW_FILE, PerRow, Results, ResultsError, row_key
 from xvlm2vec.eval.runner import evaluate
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
@@ -77,6 +77,16 @@ def test_summaries(teacher: Results) -> None:
     assert t2i["parity_gap"] == {"de": pytest.approx(5 / 6)}
     assert t2i["mrv_n"] == 5
     assert t2i["mrv_std"] == pytest.approx(1.25)  # ranks 0 and 2.5
+
+
+def test_rank_variance_pairs_items_by_their_ids(teacher: Results) -> None:
+    rows = [{**row, "dataset": "other"} for row in teacher.rows if row["task"] == "i2t"]
+    values = [([0, 1, 2], [0.0, 1.0, 2.0]), ([2, 0], [4.0, 0.0])]
+    results = Results("m", rows=rows)
+    for row, (ids, ranks) in zip(rows, values, strict=True):
+        results.per_row[row_key(row)] = PerRow(np.array(ids), np.zeros(len(ids)), np.array(ranks))
+    summary = results.summaries()[0]
+    assert (summary["mrv_n"], summary["mrv_std"], summary["mrv_var"]) == (2, 0.5, 0.5)
 
 
 def test_examples_show_the_same_items_in_every_language(teacher: Results) -> None:
