@@ -215,7 +215,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _score_table(title: str, tasks: Mapping[str, LanguageScores]) -> dict[str, Any]:
     languages = list(dict.fromkeys(language for scores in tasks.values() for language in scores))
     heads = [f"{TASK_NAMES.get(task, task)}{_size(scores)}" for task, scores in tasks.items()]
-    rows = [{"language": code, "values": [_score(tasks[task].get(code)) for task in tasks]} for code in languages]
+    rows = [{"language": code, "cells": [_score(tasks[task].get(code)) for task in tasks]} for code in languages]
     return {"title": title, "tasks": heads, "rows": rows}
 
 

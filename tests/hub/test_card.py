@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from peft import PeftModel
+
+from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.hub.card import CardError, ReleaseCard, eval_results, read_metadata, write_card, write_licence_note
+from xvlm2vec.hub.export import export_adapter, export_model
+
+PLACEHOLDERS = ("more information", "todo", "none", "{{", "{%", "[]", "nan")
+
+RUN_SNIPPETS = """
+import importlib.abc, json, sys
+class KeepOut(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.split(".")[0] == "xvlm2vec":
+            raise ModuleNotFoundError(fullname, name=fullname)
+sys.meta_path.insert(0, KeepOut())
+for snippet in json.load(open(sys.argv[1], encoding="utf-8")):
+    scope = {}
+    exec(compile(snippet, "snippet", "exec"), scope)
+    print("shape", tuple(scope["embeddings"].shape))
+"""
+
+
+def snippets(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_template_is_part_of_the_package() -> None:
+    template = resources.files("xvlm2vec.hub").joinpath("model_card.md").read_text(encoding="utf-8")
+    assert template.startswith("---\n{{ card_data }}")
+
+
+def test_a_full_card_says_everything(make_card, tmp_path: Path) -> None:
+    card = make_card(adapter_id="someone/tiny-adapter", adapter_base="someone/tiny-teacher")
+    path = write_card(tmp_path, card, prompts={"query": "Find | it: "}, picture_size=(32, 32), dims=64)
+    text = path.read_text(encoding="utf-8")
+    for part in (
+        "in 2 languages (en, de)",
+        "`someone/tiny-teacher` by self-distillation",
+        "| en | 91.0 (87.0 to 94.5) | 100.0 (100.0 to 100.0) |",
+        "| de | 88.5 (84.0 to 92.5) |  |",
+        "text to picture (n = 200)",
+        "| de | 31.0 |",
+        "t2i -1.0.",
+        "@article{x, title={Distilling}}",
+        "| learning_rate | 0.0005 |",
+        r"| batch \| size | 64 |",
+        r"Find \| it:",
+        "- It reads no text in pictures.",
+        "torch 2.13.0",
+    ):
+        assert part in text
+    assert len(snippets(path)) == 4
+    for snippet in snippets(path):
+        compile(snippet, "snippet", "exec")
+    assert "\n\n\n" not in text
+
+
+def test_the_metadata_is_what_the_hub_reads(make_card, tmp_path: Path) -> None:
+    card = make_card()
+    path = write_card(tmp_path, card)
+    data = ModelCard.load(path).data
+    assert data.language == ["en", "de"]
+    assert data.base_model == "someone/tiny-teacher"
+    assert data.base_model_relation == "finetune"
+    assert data.license == "apache-2.0"
+    assert data.datasets == ["someone/parallel"]
+    assert data.library_name == "sentence-transformers"
+    assert data.pipeline_tag == "feature-extraction"
+    assert "xvlm2vec" in data.tags
+    found = {(r.dataset_config, r.dataset_split): r.metric_value for r in data.eval_results}
+    assert found == {("t2i", "en"): 0.91, ("t2i", "de"): 0.885, ("c", "en"): 1.0}
+    assert len(eval_results(card)) == 3
+    assert read_metadata(path)["model-index"][0]["name"] == "tiny-xvlm2vec"
+
+
+def test_a_card_without_data_leaves_the_fields_out(tmp_path: Path) -> None:
+    path = write_card(tmp_path, ReleaseCard(name="bare"))
+    text = path.read_text(encoding="utf-8")
+    assert not [word for word in PLACEHOLDERS if word in text.lower()]
+    for heading in ("## Scores", "## Training", "## Limits", "## Citation"):
+        assert heading not in text
+    assert set(read_metadata(path)) == {"library_name", "pipeline_tag", "tags"}
+    assert len(snippets(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": "en"}, "'languages' is a str"),
+        ({"licence": 3}, "'licence' is a int"),
+        ({"hyperparameters": ["lr"]}, "'hyperparameters' is a list"),
+        ({"name": ""}, "'name' is empty"),
+        ({"scores": {"student": {"c": {"de": {"p_at_1": 91.0}}}}}, r"task c, language de: p_at_1 is 91\.0"),
+        ({"scores": {"student": {"c": {"de": {}}}}}, "p_at_1 is None"),
+    ],
+)
+def test_fields_of_the_wrong_type_are_named(make_card, changes: dict, message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        make_card(**changes)
+
+
+def test_the_licence_note_tells_code_from_weights(make_card, tmp_path: Path) -> None:
+    text = write_licence_note(tmp_path, make_card()).read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Weights and all other files: apache-2.0." in text
+    assert "someone/tiny-teacher" in text
+    assert "Weights" not in write_licence_note(tmp_path, ReleaseCard(name="x")).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_snippets_of_both_cards_run_without_the_package(
+    adapted: PeftModel, model: XVLM2VecModel, processor: XVLM2VecProcessor, make_card, tmp_path: Path
+) -> None:
+    base = export_model(model, processor, tmp_path / "base")
+    card = make_card(
+        repo_id=str(tmp_path / "model"),
+        adapter_id=str(tmp_path / "adapter"),
+        adapter_base=str(base),
+        base_revision=None,
+    )
+    folder = export_model(adapted, processor, tmp_path / "model", card=card)
+    adapter = export_adapter(adapted, tmp_path / "adapter", base=base, card=card)
+    found = snippets(folder / "README.md") + snippets(adapter / "README.md")
+    assert len(found) == 5
+    (tmp_path / "snippets.json").write_text(json.dumps(found), encoding="utf-8")
+    (tmp_path / "run.py").write_text(RUN_SNIPPETS, encoding="utf-8")
+    command = [sys.executable, "-I", str(tmp_path / "run.py"), str(tmp_path / "snippets.json")]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    shapes = [line for line in child.stdout.splitlines() if line.startswith("shape")]
+    assert shapes == ["shape (3, 64)", "shape (2, 64)", "shape (3, 64)", "shape (1, 64)", "shape (2, 64)"]

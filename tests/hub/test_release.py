@@ -1,0 +1,83 @@
+"""A release as a whole, and what happens when a part of it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict, load_dataset
+from peft import PeftModel
+
+from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.hub import release
+from xvlm2vec.hub.dataset_export import BenchmarkCard
+from xvlm2vec.hub.golden import read_golden, write_golden
+from xvlm2vec.hub.release import BenchmarkInputs, ReleaseInputs, release_to_folder
+from xvlm2vec.hub.staging import ExportError
+from xvlm2vec.hub.verify import VerifyError
+
+
+@pytest.fixture
+def benchmark() -> BenchmarkInputs:
+    rows = Dataset.from_dict({"text": ["ein Hund"], "images": [["a.png", "b.png"]]})
+    return BenchmarkInputs({"t2i": DatasetDict({"de": rows})}, None, BenchmarkCard("Tiny"))
+
+
+@pytest.mark.slow
+def test_a_release_has_all_parts_and_is_verified(
+    adapted: PeftModel, processor: XVLM2VecProcessor, benchmark: BenchmarkInputs, make_card, tmp_path: Path
+) -> None:
+    card = make_card(adapter_base="../base")
+    run = ReleaseInputs(adapted, processor, card, adapter=adapted, benchmark=benchmark)
+    done = release_to_folder(run, tmp_path / "release", dtypes=("float32",))
+    assert done.report.ok
+    assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["adapter", "benchmark", "model"]
+    assert (done.model, done.adapter) == (tmp_path / "release" / "model", tmp_path / "release" / "adapter")
+    assert json.loads((done.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
+    rows = load_dataset(str(done.benchmark), "t2i", split="de", cache_dir=str(tmp_path / "cache"))
+    assert rows["text"][:] == ["ein Hund"]
+
+
+def test_a_release_that_fails_verification_keeps_the_earlier_one(
+    model: XVLM2VecModel, processor: XVLM2VecProcessor, make_card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The golden vectors of the export are turned round, as if the saved weights gave others."""
+    folder = tmp_path / "release"
+    earlier = release.export_model(model, processor, folder / "model", card=make_card())
+    before = {path.name: path.read_bytes() for path in earlier.iterdir()}
+
+    export_well = release.export_model
+
+    def export_badly(*args, **kwargs) -> Path:
+        written = export_well(*args, **kwargs)
+        flipped = XVLM2VecModel.from_pretrained(written)
+        with torch.no_grad():
+            flipped.backbone.text_model.norm.weight.mul_(-1)
+        write_golden(written, flipped, processor)
+        return written
+
+    monkeypatch.setattr(release, "export_model", export_badly)
+    with pytest.raises(VerifyError, match="DOES NOT") as caught:
+        release_to_folder(ReleaseInputs(model, processor, make_card()), folder, dtypes=("float32",))
+    assert caught.value.report.checks[0].first_difference == "text en"
+    assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
+    assert read_golden(folder / release.UNVERIFIED), "the failed export stays to be looked at"
+
+
+def test_an_adapter_needs_its_base(adapted: PeftModel, processor, make_card, tmp_path: Path) -> None:
+    run = ReleaseInputs(adapted, processor, make_card(), adapter=adapted)
+    with pytest.raises(ExportError, match="adapter_base"):
+        release_to_folder(run, tmp_path / "release")
+    assert not (tmp_path / "release").exists()
+
+
+def test_a_foreign_part_stops_the_release_before_anything_is_written(
+    model: XVLM2VecModel, processor: XVLM2VecProcessor, make_card, tmp_path: Path
+) -> None:
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "mine.txt").write_text("x")
+    with pytest.raises(ExportError, match="benchmark is not empty"):
+        release_to_folder(ReleaseInputs(model, processor, make_card()), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark"]
