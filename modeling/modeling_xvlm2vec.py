@@ -185,6 +185,7 @@ class XVLM2VecModel(PreTrainedModel):
         instruction: str | None = None,
         processor: XVLM2VecProcessor | None = None,
         max_tokens_per_batch: int = 16_384,
+        max_length: int | None = None,
         dim: int | None = None,
         show_progress: bool | None = None,
         convert_to_tensor: bool = False,
@@ -198,6 +199,7 @@ class XVLM2VecModel(PreTrainedModel):
             instruction: Put verbatim before the text of every row; a name from `config.prompts` stands for its text.
             processor: The processor; by default the one saved beside the weights.
             max_tokens_per_batch: Rows times padded length of one forward pass.
+            max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
             dim: Cut the vectors to this size (and normalise again if `config.normalize`).
             show_progress: A progress bar; by default only for more than one batch on a terminal.
             convert_to_tensor: Return a float32 `torch.Tensor` on the CPU instead of a NumPy array.
@@ -214,6 +216,7 @@ class XVLM2VecModel(PreTrainedModel):
             processor or self.processor,
             rows,
             max_tokens_per_batch=max_tokens_per_batch,
+            max_length=max_length,
             show_progress=show_progress,
         )
         if dim is not None:

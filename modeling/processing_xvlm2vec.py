@@ -190,10 +190,15 @@ class XVLM2VecProcessor(ProcessorMixin):
         prompts = [self._prompt(row, number) for row, number in zip(rows, numbers, strict=True)]
         tokens, extras = self._tokenize(prompts, pictures, numbers, image_options)
         cut = 0
-        for index, number in enumerate(numbers if limit else ()):
-            kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit or 0, f"row {number}")
-            cut += kept is not tokens[index]
-            tokens[index] = kept
+        for index, number in enumerate(numbers):
+            if not len(tokens[index]["input_ids"]):
+                raise ValueError(
+                    f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
+                )
+            if limit is not None:
+                kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit, f"row {number}")
+                cut += kept is not tokens[index]
+                tokens[index] = kept
         tokenizer = self.inner.tokenizer
         batch = pad_rows(
             tokens,
