@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,39 @@ def contrastive_rows(
     Raises:
         ValueError: an unknown task or split, an empty mix, or a batch too large for the number of concepts.
     """
+    specs = _contrastive_specs(world, mix, rows, batch_size, seed, split)
+    return _store(specs).with_transform(_ContrastiveView(world))
+
+
+def contrastive_curriculum(
+    world: EmojiWorld, lessons: Sequence[tuple[int, Mapping[str, float]]], batch_size: int, seed: int
+) -> Dataset:
+    """Lessons one after the other, each as from `contrastive_rows`.
+
+    Args:
+        world: the emoji world.
+        lessons: how many batches, and the share of the tasks in them.
+        batch_size: of the contrastive loss.
+        seed: another seed gives other rows.
+
+    Raises:
+        ValueError: as in `contrastive_rows`.
+    """
+    specs = chain.from_iterable(
+        _contrastive_specs(world, mix, batches * batch_size, batch_size, f"{seed}/{lesson}", "train")
+        for lesson, (batches, mix) in enumerate(lessons)
+    )
+    return _store(specs).with_transform(_ContrastiveView(world))
+
+
+def _contrastive_specs(
+    world: EmojiWorld, mix: Mapping[str, float], rows: int, batch_size: int, seed: int | str, split: str
+) -> Iterator[tuple[str, Spec]]:
     _check_kinds(mix, TASKS)
     sampler = SpecSampler(world, split, f"contrast/{seed}")
     order = allot(dict(mix), -(-rows // batch_size), random.Random(f"contrast/{seed}"))
     blocks = ((task, sampler.block(task, batch_size)) for task in order)
-    labelled = ((task, spec) for task, block in blocks for spec in block)
-    return _store(islice(labelled, rows)).with_transform(_ContrastiveView(world))
+    return islice(((task, spec) for task, block in blocks for spec in block), rows)
 
 
 def parallel_rows(

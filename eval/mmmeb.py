@@ -32,6 +32,7 @@ Templates = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 BENCHMARK = "MMMEB"
 STYLES = ("plain", "punct", "newline")
+VERBATIM = "verbatim"  # no style at all: for benchmarks whose texts are to be embedded as they are
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 _ENDS = ".?!。？！؟।"
 
@@ -197,7 +198,7 @@ def ranking_task(
         task: One of `TASKS`, or a name of your own with `form`.
         language: Code of the language, for the templates.
         dataset: Name of the data set.
-        style: One of `STYLES`, applied to the finished query and to the target text that goes with pictures.
+        style: One of `STYLES`, or `VERBATIM`, applied to the finished query and to the target text that goes with pictures.
         benchmark: Name of the benchmark.
         form: Which of `TASKS` the rows look like, if `task` is another name; its templates serve where `task` has none.
 
@@ -297,7 +298,7 @@ class _Converted:
         style: str,
         benchmark: str = BENCHMARK,
     ) -> RankingTask:
-        _known("style", (style,), STYLES)
+        _known("style", (style,), (*STYLES, VERBATIM))
         query = self._template(templates, language, "query", needs_text=self.form.text is not None)
         return RankingTask(
             benchmark=benchmark,

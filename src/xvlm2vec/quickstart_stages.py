@@ -124,12 +124,13 @@ def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
     return [
         ranking_task(
             rows,
-            "c" if name == WITHHELD else name,
-            language,
             images,
             bench.templates,
-            benchmark=BENCHMARK,
+            task="c" if name == WITHHELD else name,
+            language=language,
             dataset=WITHHELD if name == WITHHELD else BENCHMARK,
+            style="verbatim",
+            benchmark=BENCHMARK,
         )
         for name, languages in bench.tasks.items()
         for language, rows in languages.items()

@@ -1,0 +1,70 @@
+"""The command line. Each command's modules are imported only when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from xvlm2vec import __version__
+
+# Command -> (module with `main(arguments) -> int`, one line of help).
+COMMANDS = {
+    "quickstart": (
+        "xvlm2vec.quickstart_command",
+        "the whole story on a laptop, with real data, in about twelve minutes",
+    ),
+    "corpus": (
+        "xvlm2vec.corpus_command",
+        "make or check a corpus: the emoji world, or a CSV with a folder of pictures",
+    ),
+    "contrast": ("xvlm2vec.contrast_command", "train an English embedder on pairs (the teacher)"),
+    "distill": ("xvlm2vec.distill_command", "make an embedder multilingual by self-distillation"),
+    "encode": ("xvlm2vec.encode_command", "embed texts and pictures into a file"),
+    "evaluate": ("xvlm2vec.evaluate_command", "score a model on a benchmark, per task and language"),
+    "report": ("xvlm2vec.report_command", "turn results into tables and pages"),
+    "verify": ("xvlm2vec.verify_command", "check that a model loads through every door and gives its golden vectors"),
+    "release": ("xvlm2vec.release_command", "export a model with its card and proof into a folder"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if not arguments or arguments[0] in {"-h", "--help", "--version"}:
+        parser.parse_args(arguments or ["--help"])
+        return 0
+    if arguments[0] not in COMMANDS:
+        parser.error(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+    # A busy second process would make spinning threads many times slower on two cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command = importlib.import_module(COMMANDS[arguments[0]][0])
+    try:
+        return int(command.main(arguments[1:]))
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("XVLM2VEC_TRACEBACK"):
+            raise
+        print(f"xvlm2vec {arguments[0]}: {error}", file=sys.stderr)
+        print("(set XVLM2VEC_TRACEBACK=1 to see where it happened)", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="xvlm2vec",
+        description="Image and text search in every language.",
+        epilog=f"commands:\n{listing}\n\nexample:\n  xvlm2vec quickstart --small --output runs/small\n"
+        "\nEach command has --help with an example of its own.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="xvlm2vec COMMAND [flags]",
+    )
+    parser.add_argument("--version", action="version", version=f"xvlm2vec {__version__}")
+    return parser

@@ -1,0 +1,120 @@
+"""The release of the quickstart's student: model, adapter, card, benchmark, proven in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from xvlm2vec.eval.results import Results
+from xvlm2vec.hub.card import LossNote, ReleaseCard
+from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
+from xvlm2vec.hub.release import BenchmarkInputs, ReleaseInputs, release_to_folder
+from xvlm2vec.quickstart import TASKS, Quickstart
+from xvlm2vec.run_state import write_json
+
+if TYPE_CHECKING:
+    from xvlm2vec.corpus.emoji_benchmark import EmojiBenchmark
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+logger = logging.getLogger(__name__)
+
+NAME = "xVLM2Vec emoji quickstart"
+SOURCES = (
+    DataSource(
+        "Noto Color Emoji", "Apache-2.0 (pictures), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"
+    ),
+    DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
+    DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
+)
+
+
+def release_student(
+    run: Quickstart,
+    student: tuple[XVLM2VecModel, XVLM2VecProcessor],
+    adapter: Any,
+    benchmark: EmojiBenchmark,
+    scores: dict[str, Results],
+) -> None:
+    """Writes `release/`, and `verification.json`: what each door gave in a process without this package.
+
+    Raises:
+        VerifyError: A door gives other vectors than the student.
+    """
+    model, processor = student
+    inputs = ReleaseInputs(
+        model=model,
+        processor=processor,
+        card=model_card(run, scores),
+        adapter=adapter,
+        benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card()),
+    )
+    released = release_to_folder(inputs, run.path("release"))
+    write_json(
+        run.path("verification.json"),
+        {
+            "ok": released.report.ok,
+            "checks": [vars(check) for check in released.report.checks],
+            "notes": released.report.notes,
+        },
+    )
+
+
+def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
+    """What the student's card says; every number comes from the run's own files."""
+    trained = json.loads(
+        (run.path("adapter" if run.config.lora else "student") / "distillation.json").read_text(encoding="utf-8")
+    )
+    table = {name: score_table(results) for name, results in scores.items()}
+    drift = {
+        task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
+        for task in TASKS
+    }
+    return ReleaseCard(
+        name=NAME,
+        repo_id="release/model",
+        description=(
+            "A two-million-parameter picture and text embedder, taught on emoji scenes in English and made multilingual "
+            "by self-knowledge distillation. It shows the method end to end; it knows emoji and nothing else."
+        ),
+        languages=("en", *run.trained_languages),
+        base_model_relation="adapter" if run.config.lora else "finetune",
+        method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
+        licence="apache-2.0",
+        losses=(LossNote(trained["loss"]["name"], trained["loss"]["citation"]),),
+        hyperparameters=trained["settings"],
+        versions=scores["student"].versions,
+        scores=table,
+        english_drift=drift,
+        limits=(
+            f"It was taught {len(run.world)} emoji concepts on synthetic scenes of {run.config.sizes.image_size} pixels.",
+            f"Not taught, and near chance: {', '.join(run.control_languages)}.",
+        ),
+        adapter_id="release/adapter" if run.config.lora else None,
+        adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,
+        benchmark_id="release/benchmark",
+    )
+
+
+def benchmark_card() -> BenchmarkCard:
+    """What the benchmark's card says."""
+    return BenchmarkCard(
+        name="Emoji world benchmark",
+        description=(
+            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs and "
+            "unseen renderings. The configuration `withheld` has the concepts whose names were kept from distillation."
+        ),
+        licence="apache-2.0",
+        sources=SOURCES,
+        task_titles={**TASKS, "withheld": "Classification of withheld concepts"},
+    )
+
+
+def score_table(results: Results, dataset: str = "emoji") -> dict[str, dict[str, dict[str, Any]]]:
+    """`{task: {language: {"p_at_1", "n", "ci95"}}}` of one data set."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in results.select(dataset=dataset):
+        cell = {name: row[name] for name in ("p_at_1", "n", "ci95")}
+        table.setdefault(row["task"], {})[row["language"]] = cell
+    return table
