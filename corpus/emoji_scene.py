@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 ROTATIONS = (-16, -8, 0, 8, 16)  # degrees
 SCALE_STEPS = 16  # sprite sizes are multiples of 1/16 of the picture's side, so that few variants need to be kept
 NOISE_LEVELS = (3, 6, 10)  # standard deviation, in grey levels of 255
 NOISE_TILES = 16
+NOISE_ZERO = 128  # the value in a noise picture that changes nothing
 COLOUR_RANGE = (48, 240)  # of backgrounds, in grey levels of 255: neither the darkest outlines nor pure white
 MAX_OBJECTS = 4
+PATTERNS = 12
 CROP_MARGIN = 1.3  # side of a crop in units of the object's size
 
 # per number of objects: columns of the centres, rows of the centres (alternating), sizes in 1/16, jitter of the centres
@@ -94,16 +96,19 @@ def compose(concepts: Sequence[int], seed: int) -> Scene:
     return Scene(tuple(objects), background, NOISE_LEVELS[int(draw() * len(NOISE_LEVELS))], seed)
 
 
-def _pattern_weights(side: int) -> np.ndarray:
-    """Share of the second colour at every pixel, for every pattern: float32, shape (PATTERNS, side, side, 1)."""
+def _patterns(side: int) -> list[Image.Image]:
+    """Share of the second colour at every pixel, 0 to 255, for each of the `PATTERNS` patterns."""
     y, x = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side), indexing="ij")
     soft = [x, y, (x + y) / 2, (x + 1 - y) / 2, np.hypot(x - 0.5, y - 0.5) * np.sqrt(2), np.abs(2 * x - 1)]
     stripes = [0.5 + 0.5 * np.sin(2 * np.pi * 3 * wave) for wave in (x, y, (x + y) / 2, (x - y) / 2)]
     checks = [0.5 + 0.5 * np.sin(2 * np.pi * f * x) * np.sin(2 * np.pi * f * y) for f in (1, 2)]
-    return np.stack(soft + stripes + checks).astype(np.float32)[..., None]
+    return [Image.fromarray(np.rint(255 * share).astype(np.uint8)) for share in soft + stripes + checks]
 
 
-PATTERNS = 12
+def _noise_tiles(side: int, level: int) -> list[Image.Image]:
+    """RGB noise around `NOISE_ZERO` with a standard deviation of `level`."""
+    unit = np.random.default_rng(0).standard_normal((NOISE_TILES, side, side, 3), dtype=np.float32)
+    return [Image.fromarray(tile) for tile in (NOISE_ZERO + np.rint(unit * level)).clip(0, 255).astype(np.uint8)]
 
 
 class Painter:
@@ -118,19 +123,19 @@ class Painter:
         self.side = side
         self._sprites = sprites
         self._variants: dict[tuple[int, int, int], Image.Image] = {}
-        self._weights = _pattern_weights(side)
-        unit = np.random.default_rng(0).standard_normal((NOISE_TILES, side, side, 3), dtype=np.float32)
-        self._noise = {level: np.rint(unit * level).astype(np.int16) for level in NOISE_LEVELS}
+        self._patterns = _patterns(side)
+        self._noise = {level: _noise_tiles(side, level) for level in NOISE_LEVELS}
 
     def paint(self, scene: Scene) -> Image.Image:
         """The scene as an RGB picture, `side` pixels square."""
-        picture = self._background(scene.background)
+        picture = Image.new("RGB", (self.side, self.side), scene.background.first)
+        picture.paste(scene.background.second, mask=self._patterns[scene.background.pattern])
         for thing in scene.objects:
             sprite = self._variant(thing)
             corner = (round(thing.x * self.side - sprite.width / 2), round(thing.y * self.side - sprite.height / 2))
             picture.paste(sprite, corner, sprite)
-        noisy = np.asarray(picture) + self._noise[scene.noise][(scene.seed >> 2) % NOISE_TILES]
-        return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        noise = self._noise[scene.noise][(scene.seed >> 2) % NOISE_TILES]
+        return ImageChops.add(picture, noise, offset=-NOISE_ZERO)
 
     def crop(self, picture: Image.Image, thing: SceneObject) -> Image.Image:
         """The part of a painted scene that shows one thing, enlarged to the size of a whole picture."""
@@ -139,12 +144,6 @@ class Painter:
         top = min(max(round(thing.y * self.side - window / 2), 0), self.side - window)
         box = (left, top, left + window, top + window)
         return picture.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
-
-    def _background(self, background: Background) -> Image.Image:
-        first = np.array(background.first, np.float32)
-        second = np.array(background.second, np.float32)
-        mixed = first + self._weights[background.pattern] * (second - first)
-        return Image.fromarray(mixed.astype(np.uint8))
 
     def _variant(self, thing: SceneObject) -> Image.Image:
         key = (thing.concept, round(thing.scale * self.side), thing.rotation)
