@@ -97,7 +97,7 @@ def emoji_benchmark(
         world: the emoji world.
         split: "test" for figures, "validation" for choices.
         languages: which languages to write; None stands for all of the world.
-        rows: of each task, at most; worlds with few concepts give fewer.
+        rows: of each task, at most (half of it for vg); worlds with few concepts give fewer.
 
     Raises:
         ValueError: an unknown split or language.
@@ -112,7 +112,8 @@ def emoji_benchmark(
         "t2i": _pairs(world, split, "t2i", shown, rows, gallery),
         "vqa": _questions(world, split, shown, rows, gallery),
     }
-    tasks["vg"], crops = _grounding(world, split, shown, rows, gallery)
+    # Half as many: each brings three or four crops, which are embedded in every language.
+    tasks["vg"], crops = _grounding(world, split, shown, -(-rows // 2), gallery)
     if world.withheld:
         tasks[WITHHELD] = _classification(world, split, WITHHELD, sorted(world.withheld), rows, gallery)
     pools = {"t2i": [_path("t2i", row) for row in range(len(tasks["t2i"].specs))], "vg": crops}

@@ -162,11 +162,13 @@ def apply_style(text: str, style: str, mark: str = ".") -> str:
     """Format a text in one of MMMEB's three styles.
 
     `plain` drops one final `.` or `?`; `punct` ends the text with `mark` unless it ends like a sentence already;
-    `newline` is `punct` and a line break.
+    `newline` is `punct` and a line break. `VERBATIM` changes nothing.
 
     Raises:
         ValueError: The style is unknown.
     """
+    if style == VERBATIM:
+        return text
     if style == "plain":
         return text[:-1] if text.endswith((".", "?")) else text
     if style not in STYLES:
@@ -198,7 +200,8 @@ def ranking_task(
         task: One of `TASKS`, or a name of your own with `form`.
         language: Code of the language, for the templates.
         dataset: Name of the data set.
-        style: One of `STYLES`, or `VERBATIM`, applied to the finished query and to the target text that goes with pictures.
+        style: One of `STYLES`, or `VERBATIM`; applied to the finished query and to the target text that goes with
+            pictures.
         benchmark: Name of the benchmark.
         form: Which of `TASKS` the rows look like, if `task` is another name; its templates serve where `task` has none.
 

@@ -92,7 +92,7 @@ def train_contrastive(
     model = SentenceTransformer(config.model)
     precision = training_precision()
     training_attention(model.transformers_model)
-    trainer = SentenceTransformerTrainer(
+    trainer = ContrastiveTrainer(
         model=model,
         args=_training_arguments(config, precision),
         train_dataset=rows,
@@ -107,6 +107,13 @@ def train_contrastive(
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(Path(config.output_dir) / "checkpoints"))
     model.save_pretrained(config.output_dir, create_model_card=False)
     return model
+
+
+class ContrastiveTrainer(SentenceTransformerTrainer):
+    """The stock trainer without its card, which would read stored columns as texts; releases write their own."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds nothing."""
 
 
 class PairCollator(SentenceTransformerDataCollator):

@@ -14,11 +14,11 @@ from xvlm2vec import __version__
 COMMANDS = {
     "quickstart": (
         "xvlm2vec.quickstart_command",
-        "the whole story on a laptop, with real data, in about twelve minutes",
+        "the whole story on a laptop, in about twelve minutes",
     ),
     "corpus": (
         "xvlm2vec.corpus_command",
-        "make or check a corpus: the emoji world, or a CSV with a folder of pictures",
+        "make a corpus: the emoji world, or a CSV and a folder of pictures",
     ),
     "contrast": ("xvlm2vec.contrast_command", "train an English embedder on pairs (the teacher)"),
     "distill": ("xvlm2vec.distill_command", "make an embedder multilingual by self-distillation"),

@@ -75,8 +75,9 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         name=NAME,
         repo_id="release/model",
         description=(
-            "A two-million-parameter picture and text embedder, taught on emoji scenes in English and made multilingual "
-            "by self-knowledge distillation. It shows the method end to end; it knows emoji and nothing else."
+            "A two-million-parameter picture and text embedder, taught on emoji scenes in English and made "
+            "multilingual by self-knowledge distillation. It shows the method end to end; it knows emoji and "
+            "nothing else."
         ),
         languages=("en", *run.trained_languages),
         base_model_relation="adapter" if run.config.lora else "finetune",
@@ -88,7 +89,7 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         scores=table,
         english_drift=drift,
         limits=(
-            f"It was taught {len(run.world)} emoji concepts on synthetic scenes of {run.config.sizes.image_size} pixels.",
+            f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, and near chance: {', '.join(run.control_languages)}.",
         ),
         adapter_id="release/adapter" if run.config.lora else None,
@@ -102,8 +103,9 @@ def benchmark_card() -> BenchmarkCard:
     return BenchmarkCard(
         name="Emoji world benchmark",
         description=(
-            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs and "
-            "unseen renderings. The configuration `withheld` has the concepts whose names were kept from distillation."
+            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs "
+            "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
+            "distillation in some languages."
         ),
         licence="apache-2.0",
         sources=SOURCES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.corpus.emoji_benchmark import WITHHELD, EmojiBenchmark, emoji_benchmark
@@ -26,6 +27,8 @@ from xvlm2vec.trainer.tiny import build_tiny_model
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+    from xvlm2vec.corpus.emoji_world import EmojiWorld
 
 BENCHMARK = "emoji"
 
@@ -115,7 +118,12 @@ def _adapter(run: Quickstart) -> Any:
 
 def benchmark(run: Quickstart) -> EmojiBenchmark:
     """The test split in all languages of the run."""
-    return emoji_benchmark(run.world, "test", rows=run.config.sizes.test_rows)
+    return _benchmark(run.world, run.config.sizes.test_rows)
+
+
+@lru_cache(maxsize=1)
+def _benchmark(world: EmojiWorld, rows: int) -> EmojiBenchmark:
+    return emoji_benchmark(world, "test", rows=rows)
 
 
 def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
