@@ -35,8 +35,14 @@ def backbone_inputs(
         ValueError: An input is missing without which the backbone would silently compute other vectors.
     """
     inputs = {name: value for name, value in given.items() if value is not None}
-    if not _holds_pictures(config, input_ids):
+    holds_pictures = _holds_pictures(config, input_ids)
+    if holds_pictures is False:
         inputs = {name: value for name, value in inputs.items() if not name.startswith(PICTURE_PREFIXES)}
+    if holds_pictures and not _has_pictures(inputs):
+        raise ValueError(
+            "The tokens hold pictures, but there are no `pixel_values`. Was the batch cut into parts? Rows of "
+            "sentence-transformers without a picture must have no `image` key rather than None there."
+        )
     needed = family.required
     if any(name.startswith(PICTURE_PREFIXES) for name in inputs):
         needed = (*needed, *family.required_with_pictures)
@@ -52,7 +58,13 @@ def backbone_inputs(
     return inputs
 
 
-def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool:
-    """Whether the tokens hold a picture's placeholder; assumed where nobody can tell."""
+def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool | None:
+    """Whether the tokens hold a picture's placeholder; `None` where nobody can tell."""
     token = getattr(config, "image_token_id", None)
-    return input_ids is None or token is None or bool((input_ids == token).any())
+    return None if input_ids is None or token is None else bool((input_ids == token).any())
+
+
+def _has_pictures(inputs: dict[str, Any]) -> bool:
+    if "pixel_values" in inputs:
+        return len(inputs["pixel_values"]) > 0
+    return any(name.startswith((*PICTURE_PREFIXES, "mm_encoder_outputs")) for name in inputs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -85,14 +87,19 @@ class XVLM2VecModel(PreTrainedModel):
                 `AutoModel.from_pretrained`.
 
         Raises:
-            CheckpointError: A weight is missing or unexpected.
+            CheckpointError: A weight is missing or unexpected, or the checkpoint is no bare backbone.
         """
         settings = {
             key: kwargs.pop(key) for key in ("pooling", "normalize", "prompts", "matryoshka_dims") if key in kwargs
         }
-        kwargs.pop("output_loading_info", None)
-        backbone, info = AutoModel.from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
+        with readable_files(pretrained_model_name_or_path):
+            backbone, info = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
         check_loading(info, pretrained_model_name_or_path, ignorable=HEAD_KEYS)
+        if isinstance(backbone.config, XVLM2VecConfig):
+            raise CheckpointError(
+                f"{os.fspath(pretrained_model_name_or_path)!r} is an embedding model already: use from_pretrained."
+            )
         config = XVLM2VecConfig(vlm_config=backbone.config, dtype=backbone.dtype, **settings)
         model = cls(config, backbone=backbone)
         model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
@@ -108,7 +115,9 @@ class XVLM2VecModel(PreTrainedModel):
             CheckpointError: A weight is missing, unexpected or of another shape.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
+        with readable_files(pretrained_model_name_or_path):
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         check_loading(info, pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 
@@ -156,6 +165,10 @@ class XVLM2VecModel(PreTrainedModel):
         outputs = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **inputs
         )
+        if getattr(outputs, "last_hidden_state", None) is None:
+            raise ValueError(
+                f"{type(self.backbone).__name__} gives no `last_hidden_state`, so there is nothing to pool."
+            )
         pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
         embeddings = (
             nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype) if self.config.normalize else pooled
@@ -231,6 +244,19 @@ def cut(vectors: torch.Tensor, dim: int, normalize: bool) -> torch.Tensor:
         raise ValueError(f"dim={dim} does not fit vectors of {vectors.shape[-1]} values.")
     shorter = vectors[..., :dim]
     return nn.functional.normalize(shorter, dim=-1) if normalize else shorter
+
+
+@contextmanager
+def readable_files(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns the errors of missing and broken weight files into a `CheckpointError` that names the checkpoint."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{os.fspath(source)!r} is incomplete: {error}. Copy or download it again.") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{os.fspath(source)!r} has a broken file: {error}. Copy or download it again."
+        ) from error
 
 
 def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable[str] = (), most: int = 8) -> None:

@@ -391,7 +391,7 @@ def mark_blank_pictures(batch: BatchFeature) -> None:
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:
     """Warns that texts were cut."""
-    warnings.warn(f"The texts of {cut} of {rows} rows were cut to fit max_length={max_length} tokens.", stacklevel=3)
+    warnings.warn(f"The texts of {cut} of {rows} rows were cut to fit max_length={max_length} tokens.", stacklevel=4)
 
 
 def _limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from .configuration_xvlm2vec import XVLM2VecConfig
 
 _FORWARD = {"method": "forward", "method_output_name": "embeddings"}
+SETTINGS_FILE = "config_sentence_transformers.json"
 
 
 def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XVLM2VecConfig) -> None:
@@ -34,14 +36,34 @@ def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XV
             },
             "module_output_name": "sentence_embedding",
             "unpad_inputs": False,
+            # There is no chat template whose end truncation could cut off.
+            "processing_kwargs": {"chat_template": {"restore_suffix": False}},
         },
-        "config_sentence_transformers.json": {
-            "model_type": "SentenceTransformer",
-            "prompts": config.prompts,
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
+        SETTINGS_FILE: _settings(Path(folder) / SETTINGS_FILE, config),
     }
     for name, content in files.items():
         path = Path(folder) / name
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _settings(path: Path, config: XVLM2VecConfig) -> dict[str, Any]:
+    """The settings of sentence-transformers; those that it has just written itself are kept.
+
+    `SentenceTransformer.save_pretrained` writes them, with its version, right before it saves this model.
+    """
+    own = {
+        "model_type": "SentenceTransformer",
+        "prompts": config.prompts,
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "__version__" not in found:
+        return own
+    prompts = found.get("prompts") or {}
+    other = [name for name, prompt in config.prompts.items() if name in prompts and prompts[name] != prompt]
+    if other:
+        warnings.warn(
+            f"Prompts {other} differ between config.json and {SETTINGS_FILE}; both files keep their own.", stacklevel=4
+        )
+    return {**found, "prompts": {**config.prompts, **prompts}}

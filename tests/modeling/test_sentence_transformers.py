@@ -1,0 +1,197 @@
+"""The sentence-transformers door, through its stock module: rows of every kind, prompts, truncation, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
+
+from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+
+PROMPTS = {"query": "find the picture: ", "document": "describe: ", "query-de": "finde das Bild: "}
+FAMILIES = ["qwen2_vl", "idefics3", "llava_next-llama"]
+
+
+@pytest.fixture(scope="module")
+def saved(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folders: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("saved")
+            source = checkpoint(name)
+            model = XVLM2VecModel.from_backbone(source, prompts=PROMPTS, matryoshka_dims=[32, 16])
+            model.save_pretrained(folders[name])
+            XVLM2VecProcessor.from_pretrained(source).save_pretrained(folders[name])
+        return folders[name]
+
+    return get
+
+
+def load(folder: Path, **options: Any) -> SentenceTransformer:
+    return SentenceTransformer(str(folder), trust_remote_code=True, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def doors(saved: Callable[[str], Path]) -> tuple[SentenceTransformer, XVLM2VecModel]:
+    return load(saved("qwen2_vl")), XVLM2VecModel.from_pretrained(saved("qwen2_vl"))
+
+
+def same(one: Any, other: Any) -> bool:
+    return bool(np.abs(np.asarray(one) - np.asarray(other)).max() < 1e-6)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_of_every_kind_in_one_call(
+    saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str
+) -> None:
+    pictures[3].save(tmp_path / "picture.png")
+    rows = [
+        "a red bicycle",
+        pictures[0],
+        str(tmp_path / "picture.png"),
+        {"text": "query", "image": pictures[1]},
+        {"text": "two pictures", "image": [pictures[1], pictures[2]]},
+        {"text": "no picture", "image": None},
+        {"text": None, "image": pictures[2]},
+        {"text": "a path", "image": str(tmp_path / "picture.png")},
+        {"text": str(tmp_path / "picture.png")},
+    ]
+    own = XVLM2VecModel.from_pretrained(saved(name)).encode(
+        text=["a red bicycle", None, None, "query", "two pictures", "no picture", None, "a path", rows[-1]["text"]],
+        images=[None, pictures[0], pictures[3], pictures[1], pictures[1:3], None, pictures[2], pictures[3], None],
+    )
+    assert same(load(saved(name)).encode(rows, batch_size=4), own)
+
+
+def test_named_prompts(doors: tuple[SentenceTransformer, XVLM2VecModel], pictures: list[Any]) -> None:
+    door, model = doors
+    assert door.prompts == PROMPTS
+    assert same(door.encode_query("a red bicycle"), model.encode(text="find the picture: a red bicycle"))
+    assert same(door.encode_query("a red bicycle"), model.encode(text="a red bicycle", instruction="query"))
+    assert same(door.encode_document(pictures[0]), model.encode(text="describe: ", images=pictures[0]))
+    assert same(door.encode(["rot"], prompt_name="query-de"), model.encode(text=["finde das Bild: rot"]))
+    mixed = door.encode(["rot", {"text": "rot", "image": pictures[0]}], prompt="see: ")
+    assert same(mixed, model.encode(text=["rot", "rot"], images=[None, pictures[0]], instruction="see: "))
+
+
+def test_truncated_vectors_and_similarity(doors: tuple[SentenceTransformer, XVLM2VecModel]) -> None:
+    door, model = doors
+    short = door.encode(["a", "b"], truncate_dim=16, normalize_embeddings=True)
+    assert same(short, model.encode(text=["a", "b"], dim=16))
+    similarity = door.similarity(door.encode(["a", "b"]), door.encode(["a"]))
+    assert similarity.shape == (2, 1)
+    assert similarity[0].item() == pytest.approx(1, abs=1e-6)
+
+
+def test_longest_row(saved: Callable[[str], Path], pictures: list[Any]) -> None:
+    door, model = load(saved("qwen2_vl")), XVLM2VecModel.from_pretrained(saved("qwen2_vl"))
+    door.max_seq_length = 30
+    long = "a red bicycle leans against the wall " * 10
+    with pytest.warns(UserWarning, match="max_length=30"):
+        vectors = door.encode([{"text": long, "image": pictures[0]}, long])
+    with pytest.warns(UserWarning, match="2 of 2 rows"):
+        assert same(vectors, model.encode(text=[long, long], images=[pictures[0], None], max_length=30))
+
+
+def test_bad_rows(doors: tuple[SentenceTransformer, XVLM2VecModel]) -> None:
+    door, _ = doors
+    with pytest.raises(ValueError, match="URLs are not fetched unless"):
+        door.encode(["http://127.0.0.1:1/picture.png"])
+    with pytest.raises(ValueError, match=r"there is no file 'no\.png'"):
+        door.encode([{"text": "a", "image": "no.png"}])
+    assert same(
+        door.encode([{"text": "http://127.0.0.1:1/x.png"}]), door.encode([{"text": "http://127.0.0.1:1/x.png"}])
+    )
+
+
+def test_saving_keeps_everything(saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path) -> None:
+    door = load(saved("qwen2_vl"), truncate_dim=16)
+    door.prompts["new"] = "neu: "
+    door.save_pretrained(str(tmp_path))
+    again = load(tmp_path)
+    assert again.prompts == {**PROMPTS, "new": "neu: "}
+    assert again.truncate_dim == 16
+    assert again.similarity_fn_name == "cosine"
+    assert again[0].auto_model.config.matryoshka_dims == [32, 16]
+    rows = ["rot", pictures[0], {"text": "rot", "image": pictures[1]}]
+    assert same(again.encode(rows, prompt_name="new"), door.encode(rows, prompt_name="new"))
+    own = XVLM2VecModel.from_pretrained(tmp_path)
+    assert same(
+        own.encode(text="rot", instruction="query", dim=16), again.encode_query("rot", normalize_embeddings=True)
+    )
+
+
+def training_rows(pictures: list[Any]) -> Dataset:
+    texts = ["a red bicycle", "ein rotes Fahrrad", "the wall", "der alte Bäcker"]
+    return Dataset.from_dict({"anchor": texts, "positive": pictures})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training(saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str) -> None:
+    door = load(saved(name))
+    before = {key: value.clone() for key, value in door.state_dict().items()}
+    trainer = SentenceTransformerTrainer(
+        model=door,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            max_steps=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-3,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=training_rows(pictures),
+        loss=CachedMultipleNegativesRankingLoss(door, mini_batch_size=2),
+    )
+    losses = trainer.train()
+    assert np.isfinite(losses.training_loss)
+    after = door.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert any("visual" in key or "vision" in key for key in changed)
+    assert any("language_model" in key or "text_model" in key for key in changed)
+    door.save_pretrained(str(tmp_path / "trained"))
+    rows = ["a red bicycle", pictures[0], {"text": "the wall", "image": pictures[1]}]
+    assert same(load(tmp_path / "trained").encode(rows), door.encode(rows))
+    assert same(XVLM2VecModel.from_pretrained(tmp_path / "trained").encode(text=rows[0]), door.encode(rows[0]))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_cached_gradients_are_the_plain_ones(saved: Callable[[str], Path], pictures: list[Any], name: str) -> None:
+    """Mini-batches are slices of one mixed batch, some of them without pictures."""
+    queries = ["a red bicycle", "ein rotes Fahrrad", "the wall", "der alte Bäcker"]
+    answers = ["rot", {"text": "blau"}, pictures[0], {"text": "see", "image": pictures[1]}]
+    gradients = []
+    for loss_class, options in (
+        (MultipleNegativesRankingLoss, {}),
+        (CachedMultipleNegativesRankingLoss, {"mini_batch_size": 2}),
+    ):
+        door = load(saved(name))
+        features = [door.preprocess(rows) for rows in (queries, answers)]
+        loss_class(door, **options)(features, None).backward()
+        gradients.append({key: weight.grad for key, weight in door.named_parameters() if weight.grad is not None})
+    plain, cached = gradients
+    assert plain.keys() == cached.keys()
+    for key, gradient in plain.items():
+        assert (gradient - cached[key]).abs().max() <= 1e-4 * gradient.abs().max() + 1e-6, key
+
+
+def test_pictures_lost_between_mini_batches_are_an_error(saved: Callable[[str], Path], pictures: list[Any]) -> None:
+    """sentence-transformers counts `None` as a picture when it slices a batch."""
+    door = load(saved("llava_next-llama"))
+    features = door.preprocess(["rot", {"text": "blau", "image": None}, pictures[0], pictures[1]])
+    loss = CachedMultipleNegativesRankingLoss(door, mini_batch_size=2)
+    with pytest.raises(ValueError, match="must have no `image` key rather than None"):
+        loss([features, features], None)
