@@ -41,12 +41,36 @@ def arrangements(count: int) -> dict[str, tuple[list[list[int]], str | None]]:
 
 def through_automodel(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
     """Embeds through `AutoModel` and `AutoProcessor`."""
-    import torch
     from transformers import AutoModel, AutoProcessor
 
     where = {"revision": job["revision"], "trust_remote_code": True}
-    model = AutoModel.from_pretrained(job["source"], dtype=dtype, **where).to(job["device"]).eval()
+    model = AutoModel.from_pretrained(job["source"], dtype=dtype, **where)
     processor = AutoProcessor.from_pretrained(job["source"], **where)
+    return _through_forward(job, rows, model, processor)
+
+
+def through_peft(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
+    """Embeds through `PeftModel`, over the base that the adapter names; a relative path counts from the adapter."""
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModel, AutoProcessor
+
+    config = PeftConfig.from_pretrained(job["source"], revision=job["revision"])
+    base = config.base_model_name_or_path
+    beside = Path(job["source"]) / base
+    base = str(beside) if beside.is_dir() else base
+    where = {"revision": config.revision, "trust_remote_code": True}
+    bare = AutoModel.from_pretrained(base, dtype=dtype, **where)
+    model = PeftModel.from_pretrained(bare, job["source"], revision=job["revision"]).get_base_model().to(dtype)
+    return _through_forward(job, rows, model, AutoProcessor.from_pretrained(base, **where))
+
+
+def _through_forward(
+    job: dict[str, Any], rows: list[dict[str, Any]], model: Any, processor: Any
+) -> tuple[dict[str, Any], dict]:
+    """Embeds by calling processor and model, in all arrangements."""
+    import torch
+
+    model = model.to(job["device"]).eval()
 
     def embed(indices: list[int], side: str | None) -> torch.Tensor:
         texts, pictures = [rows[i]["text"] for i in indices], [rows[i]["pictures"] for i in indices]
@@ -87,6 +111,7 @@ def through_sentence_transformers(
 DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
+    "peft": through_peft,
 }
 
 

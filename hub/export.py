@@ -106,6 +106,7 @@ def export_adapter(
     base: str | os.PathLike[str],
     base_revision: str | None = None,
     card: ReleaseCard | None = None,
+    processor: XVLM2VecProcessor | None = None,
 ) -> Path:
     """Writes the adapter alone, and proves by loading it again that it is complete.
 
@@ -115,6 +116,7 @@ def export_adapter(
         base: Folder or Hub id of the model below the adapter; recorded as given.
         base_revision: Its revision on the Hub.
         card: What to say in `README.md`.
+        processor: The model's processor; with it golden files are written, too, by which `verify` checks the adapter.
 
     Returns:
         The folder.
@@ -142,7 +144,14 @@ def export_adapter(
         _compare_states("the written file", load_file(staging / "adapter_model.safetensors"), expected)
         reloaded = PeftModel.from_pretrained(copy.deepcopy(model).unload(), staging)
         _compare_states("the adapter, loaded again,", _adapter_state(reloaded), expected)
-        write_card(staging, card, adapter_base=os.fspath(base), base_revision=base_revision)
+        golden = write_golden(staging, model.get_base_model(), processor) if processor is not None else None
+        write_card(
+            staging,
+            card,
+            picture_size=golden.picture_size if golden else None,
+            adapter_base=os.fspath(base),
+            base_revision=base_revision,
+        )
         write_licence_note(staging, card)
         check_no_pickles(staging)
     return Path(folder)

@@ -26,6 +26,7 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 GOLDEN_JSON = "golden.json"
 GOLDEN_VECTORS = "golden.safetensors"
 VECTORS_KEY = "embeddings"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "pillow")
 PICTURE_SIZE = (96, 64)
 
@@ -190,7 +191,7 @@ def write_golden(
         vectors=vectors,
         picture_size=size,
         picture_sha256={name: _sha256(draw_picture(name, size)) for name in _picture_names(ROWS)},
-        prompts=dict(model.config.prompts),
+        prompts=dict(sorted(model.config.prompts.items())),
         weights=weights,
         made_with=_circumstances(model, processor),
     )
@@ -274,8 +275,13 @@ def tensor_places(folder: Path) -> dict[str, Path]:
     elif (folder / "model.safetensors").is_file():
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             places = dict.fromkeys(file.keys(), folder / "model.safetensors")
+    elif (folder / ADAPTER_WEIGHTS).is_file():
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+            places = dict.fromkeys(file.keys(), folder / ADAPTER_WEIGHTS)
     else:
-        raise GoldenError(f"{folder} holds no model.safetensors; save the model there first.")
+        raise GoldenError(
+            f"{folder} holds neither model.safetensors nor {ADAPTER_WEIGHTS}; save the model there first."
+        )
     missing = sorted({path.name for path in places.values() if not path.is_file()})
     if missing:
         raise GoldenError(f"{folder} lacks {', '.join(missing)}, which its index names; the copy is incomplete.")

@@ -85,7 +85,7 @@ def release_to_folder(
         The release.
 
     Raises:
-        VerifyError: The exported model does not give its golden vectors.
+        VerifyError: The exported model, or its adapter over its base, does not give its golden vectors.
         ExportError: A part cannot be written; see `export_model`, `export_adapter` and `export_benchmark`.
     """
     folder = Path(folder)
@@ -96,9 +96,7 @@ def release_to_folder(
     unverified = export_model(
         run.model, run.processor, folder / UNVERIFIED, card=run.card, max_shard_size=run.max_shard_size
     )
-    report = verify(unverified, dtypes=dtypes, device=device)
-    if not report.ok:
-        raise VerifyError(report)
+    report = _check(verify(unverified, dtypes=dtypes, device=device))
     move_into_place(unverified, folder / MODEL)
     adapter = benchmark = None
     if run.adapter is not None:
@@ -108,8 +106,16 @@ def release_to_folder(
             base=str(run.card.adapter_base),
             base_revision=run.card.base_revision,
             card=run.card,
+            processor=run.processor,
         )
+        _check(verify(adapter, dtypes=dtypes, device=device))
     if run.benchmark is not None:
         given = run.benchmark
         benchmark = export_benchmark(given.tasks, given.images, folder / BENCHMARK, given.card)
     return Release(folder / MODEL, adapter, benchmark, report)
+
+
+def _check(report: VerifyReport) -> VerifyReport:
+    if not report.ok:
+        raise VerifyError(report)
+    return report

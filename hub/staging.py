@@ -51,14 +51,16 @@ def move_into_place(source: Path, target: Path) -> None:
     if not target.exists():
         os.replace(source, target)
         return
-    earlier = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    earlier = holder / target.name
     os.replace(target, earlier)
     try:
         os.replace(source, target)
     except OSError:
         os.replace(earlier, target)
+        holder.rmdir()
         raise
-    shutil.rmtree(earlier)
+    shutil.rmtree(holder)
 
 
 def check_replaceable(folder: Path, kind: str) -> None:

@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
 
 DOORS = ("automodel", "sentence-transformers")
+ADAPTER_DOORS = ("peft",)
+ADAPTER_CONFIG = "adapter_config.json"
 COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
 LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
 """Largest 1 - cos, and largest relative difference of length, from the golden vector of the same row."""
@@ -102,7 +104,7 @@ class VerifyError(RuntimeError):
 def verify(
     path_or_id: str | os.PathLike[str],
     revision: str | None = None,
-    doors: Sequence[str] = DOORS,
+    doors: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str | None = None,
 ) -> VerifyReport:
@@ -113,7 +115,8 @@ def verify(
     Args:
         path_or_id: A folder, a Hub id, or `id@revision`.
         revision: Revision of a Hub id.
-        doors: Of `"automodel"` and `"sentence-transformers"`; one process each.
+        doors: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter;
+            one process each.
         dtypes: Of `"float32"`, `"bfloat16"` and `"float16"`.
         device: Where to run; a GPU if there is one.
 
@@ -124,9 +127,11 @@ def verify(
         GoldenError: The release has no golden files, or they are damaged.
         ValueError: An unknown door or dtype.
     """
-    _check_names("door", doors, DOORS)
+    _check_names("door", DOORS if doors is None else doors, DOORS + ADAPTER_DOORS)
     _check_names("dtype", dtypes, COSINE_BOUNDS)
     source, revision, folder = _locate(path_or_id, revision)
+    if doors is None:
+        doors = ADAPTER_DOORS if (folder / ADAPTER_CONFIG).is_file() else DOORS
     golden = read_golden(folder)
     report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
     if weights_fingerprint(folder) != golden.weights:

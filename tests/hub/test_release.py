@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,21 @@ def benchmark() -> BenchmarkInputs:
 
 @pytest.mark.slow
 def test_a_release_has_all_parts_and_is_verified(
-    adapted: PeftModel, processor: XVLM2VecProcessor, benchmark: BenchmarkInputs, make_card, tmp_path: Path
+    adapted: PeftModel, exported: Path, processor: XVLM2VecProcessor, benchmark, make_card, tmp_path: Path
 ) -> None:
+    shutil.copytree(exported, tmp_path / "release" / "base")
     card = make_card(adapter_base="../base")
     run = ReleaseInputs(adapted, processor, card, adapter=adapted, benchmark=benchmark)
     done = release_to_folder(run, tmp_path / "release", dtypes=("float32",))
     assert done.report.ok
-    assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["adapter", "benchmark", "model"]
+    assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["adapter", "base", "benchmark", "model"]
     assert (done.model, done.adapter) == (tmp_path / "release" / "model", tmp_path / "release" / "adapter")
     assert json.loads((done.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
     rows = load_dataset(str(done.benchmark), "t2i", split="de", cache_dir=str(tmp_path / "cache"))
     assert rows["text"][:] == ["ein Hund"]
 
 
+@pytest.mark.slow
 def test_a_release_that_fails_verification_keeps_the_earlier_one(
     model: XVLM2VecModel, processor: XVLM2VecProcessor, make_card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from xvlm2vec import XVLM2VecModel
+from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.hub.export import export_adapter
 from xvlm2vec.hub.golden import GoldenError, read_golden, write_golden
 from xvlm2vec.hub.verify import VerifyReport, compare, verify
 
@@ -72,7 +73,7 @@ def test_bounds_follow_the_dtype(exported: Path) -> None:
 
 
 def test_unknown_doors_and_missing_folders_are_errors(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"door window .*automodel, sentence-transformers"):
+    with pytest.raises(ValueError, match=r"door window .*automodel, sentence-transformers, peft"):
         verify(exported, doors=("window",))
     with pytest.raises(ValueError, match="dtype int8"):
         verify(exported, dtypes=("int8",))
@@ -156,6 +157,23 @@ def test_a_dropped_adapter_is_caught(export_copy: Path, adapted: PeftModel, proc
     report = verify(export_copy, doors=("sentence-transformers",), dtypes=("float32",))
     assert not report.problems, "the weights are whole; only the vectors tell"
     assert all(check.first_difference == "text en" for check in report.checks)
+
+
+@pytest.mark.slow
+def test_an_adapter_over_its_base_is_checked_and_a_lost_half_is_caught(
+    exported: Path, adapted: PeftModel, processor: XVLM2VecProcessor, tmp_path: Path
+) -> None:
+    adapter = export_adapter(adapted, tmp_path / "adapter", base=exported, processor=processor)
+    good = verify(adapter)
+    assert good.ok, good.table()
+    assert {check.door for check in good.checks} == {"peft"}
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {key: value for key, value in weights.items() if "lora_B" not in key}, adapter / "adapter_model.safetensors"
+    )
+    bad = verify(adapter, dtypes=("float32",))
+    assert bad.checks[0].first_difference == "text en"
+    assert bad.problems == ["the weights are not those that the golden files were made from."]
 
 
 @pytest.mark.slow
