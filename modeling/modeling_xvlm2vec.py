@@ -38,9 +38,9 @@ class XVLM2VecOutput(ModelOutput):
         last_hidden_state: `(B, L, H)`.
     """
 
-    embeddings: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    last_hidden_state: torch.FloatTensor | None = None
+    embeddings: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
 class CheckpointError(ValueError):
@@ -59,7 +59,7 @@ class XVLM2VecModel(PreTrainedModel):
     config: XVLM2VecConfig
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 - as the base class declares it
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -117,7 +117,8 @@ class XVLM2VecModel(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
         with readable_files(pretrained_model_name_or_path):
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, info = loaded
         check_loading(info, pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 
@@ -180,11 +181,16 @@ class XVLM2VecModel(PreTrainedModel):
 
     @property
     def processor(self) -> XVLM2VecProcessor:
-        """The processor saved beside the weights, loaded on first use from `config.name_or_path`."""
+        """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
         if self._processor is None:
+            source = self.config.name_or_path
+            if not source:
+                raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
+            commit = getattr(self.config, "_commit_hash", None)
+            options = {"revision": commit} if commit else {}
             # A model that runs as remote code was loaded by somebody who trusts this repository's code.
             trusted = type(self).__module__.startswith("transformers_modules")
-            self._processor = XVLM2VecProcessor.from_pretrained(self.config.name_or_path, trust_remote_code=trusted)
+            self._processor = XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
         return self._processor
 
     @processor.setter

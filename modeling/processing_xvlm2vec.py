@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.utils import cached_file
 
 from .batching import TokenRow, pad_rows, split_rows, spread_rows
+from .expansion import expand_pictures, token_inputs
 from .families import Family, backbone_type, family_of
-from .pictures import PictureError, load_picture
-from .rows import TextImageRow, make_row, make_rows
+from .inner_processors import PROCESSOR_FILE, limit_pixels, load_inner, processor_class_name, read_json
+from .messages import read_messages
+from .pictures import load_picture
+from .rows import TextImageRow, make_rows
 from .truncation import Prompt, cut_text
 
-PROCESSOR_FILE = "processor_config.json"
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _NOT_PICTURES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
-BLANK_VALUE = 1e-4  # far below one step of an 8-bit picture, and above the smallest numbers of float16
 
 
 class XVLM2VecProcessor(ProcessorMixin):
@@ -72,7 +70,9 @@ class XVLM2VecProcessor(ProcessorMixin):
         return self.inner.model_input_names
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XVLM2VecProcessor:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> XVLM2VecProcessor:
         """Loads a saved `XVLM2VecProcessor`, or wraps the processor of a plain vision-language checkpoint.
 
         Args:
@@ -85,24 +85,23 @@ class XVLM2VecProcessor(ProcessorMixin):
         kwargs.pop("_from_auto", None)
         settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length") if key in kwargs}
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
-        saved = _read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
+        saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
             own = saved["xvlm2vec"]
-            inner_class = _pictures_only(getattr(transformers, saved["inner_class"]))
-            inner = inner_class.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
             return cls(inner, own["model_type"], **{"max_length": own.get("max_length"), **settings})
         config = AutoConfig.from_pretrained(
             pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
         )
         model_type = backbone_type(config)
-        name = family_of(model_type).processor or saved.get("processor_class") or _processor_class_name(config)
-        inner = _pictures_only(getattr(transformers, name)).from_pretrained(pretrained_model_name_or_path, **kwargs)
+        name = family_of(model_type).processor or saved.get("processor_class") or processor_class_name(config)
+        inner = load_inner(name, pretrained_model_name_or_path, kwargs)
         if not kwargs.keys() & {"size", "max_pixels"}:
-            _limit_pixels(inner, family_of(model_type).max_pixels)
+            limit_pixels(inner, family_of(model_type).max_pixels)
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         return cls(inner, model_type, **{"max_length": context, **settings})
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
         """Writes the backbone's processor files, and into `processor_config.json` what rebuilds this wrapper."""
@@ -124,7 +123,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
         return [str(path)]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: str | Sequence[str | None] | None = None,
         images: Any = None,
@@ -233,7 +232,9 @@ class XVLM2VecProcessor(ProcessorMixin):
         per_picture = self._tokens_per_picture()
         return [len(ids) + per_picture * len(row.images) for ids, row in zip(texts, rows, strict=True)]
 
-    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+    def apply_chat_template(  # type: ignore[override]
+        self, conversation: Any, *args: Any, **kwargs: Any
+    ) -> BatchFeature:
         """What sentence-transformers calls: messages in, a batch out, without any chat mark-up.
 
         Args:
@@ -296,9 +297,15 @@ class XVLM2VecProcessor(ProcessorMixin):
         illustrated = [index for index, found in enumerate(pictures) if found]
         extras: dict[str, Any] = {}
         if illustrated:
-            batch = self._expand(illustrated, prompts, pictures, numbers, options)
-            names = self._token_inputs(batch)
-            for index, row in zip(illustrated, split_rows(batch, names), strict=True):
+            batch = expand_pictures(
+                self.inner,
+                self.family,
+                [prompts[index] for index in illustrated],
+                [pictures[index] for index in illustrated],
+                [numbers[index] for index in illustrated],
+                options,
+            )
+            for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
             extras = {name: value for name, value in batch.items() if name not in _NOT_PICTURES}
             for name in extras.keys() & set(self.family.row_inputs):
@@ -310,114 +317,11 @@ class XVLM2VecProcessor(ProcessorMixin):
                 tokens[index] |= {name: torch.zeros(len(row_ids), dtype=torch.long) for name in self.family.required}
         return tokens, extras
 
-    def _expand(
-        self,
-        chosen: list[int],
-        prompts: list[Prompt],
-        pictures: list[list[Any]],
-        numbers: Sequence[int],
-        options: dict[str, Any],
-    ) -> BatchFeature:
-        """Runs the backbone's processor on rows with pictures; an error names the first row that it refuses."""
-        own = len(self.family.after_text)  # the backbone's processor writes this part itself
-        strings = [prompts[index].string[: len(prompts[index].string) - own] for index in chosen]
-        options = {"padding": True, "return_tensors": "pt", **options}
-        try:
-            batch = self.inner(text=strings, images=[pictures[index] for index in chosen], **options)
-        except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
-            if len(chosen) > 1:
-                for index in chosen:
-                    self._expand([index], prompts, pictures, numbers, options)
-                raise
-            sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures[chosen[0]])
-            message = f"row {numbers[chosen[0]]}: {type(self.inner).__name__} refuses its pictures ({sizes}): {error}"
-            raise PictureError(message) from error
-        if self.family.blank_is_padding:
-            mark_blank_pictures(batch)
-        return batch
-
-    def _token_inputs(self, batch: BatchFeature) -> list[str]:
-        """Per-token inputs worth keeping: tokenizers emit token types of zeros that no backbone asked for."""
-        needed = {"input_ids", "mm_token_type_ids", *self.family.required, *self.family.required_with_pictures}
-        types = batch.get("token_type_ids")
-        if types is not None and bool(types.any()):
-            needed.add("token_type_ids")
-        return [name for name in batch if name in needed]
-
     def _tokens_per_picture(self) -> int:
         length = getattr(self.inner, "image_seq_len", None) or getattr(self.inner, "image_seq_length", None)
         return int(length or 256)
 
 
-def read_messages(index: int, messages: Sequence[dict[str, Any]]) -> TextImageRow:
-    """The row that one conversation stands for.
-
-    Args:
-        index: Number of the row, for errors.
-        messages: Messages with `role` and `content`; the text of `system` messages is the instruction.
-    """
-    instruction: list[str] = []
-    texts: list[str] = []
-    pictures: list[Any] = []
-    for message in messages:
-        content = message["content"]
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            kind = part["type"]
-            if kind not in {"text", "image"}:
-                raise ValueError(
-                    f"row {index}: a message part of type {kind!r} cannot be embedded; text and image can."
-                )
-            if kind == "image":
-                pictures.append(next((part[key] for key in ("image", "url", "path") if key in part), None))
-            elif part["text"] is not None:
-                (instruction if message.get("role") == "system" else texts).append(part["text"])
-    text = "".join(texts) if texts or instruction else None
-    return make_row(index, text, pictures, "".join(instruction))
-
-
-def mark_blank_pictures(batch: BatchFeature) -> None:
-    """Keeps all-zero pictures: sets one value to a number too small to see, so that the backbone sees a picture.
-
-    Args:
-        batch: `pixel_values` `(B, N, 3, height, width)`, and `pixel_attention_mask` `(B, N, height, width)` where
-            pictures were padded.
-    """
-    values = batch["pixel_values"]
-    blank = ~values.flatten(2).any(dim=2)
-    if "pixel_attention_mask" in batch:
-        blank &= batch["pixel_attention_mask"].flatten(2).any(dim=2)
-    values[..., 0, 0, 0] = torch.where(blank, torch.full_like(values[..., 0, 0, 0], BLANK_VALUE), values[..., 0, 0, 0])
-
-
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:
     """Warns that texts were cut."""
     warnings.warn(f"The texts of {cut} of {rows} rows were cut to fit max_length={max_length} tokens.", stacklevel=4)
-
-
-def _limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
-    """Lowers the image processor's budget of pixels; checkpoints allow pictures of 16,000 tokens."""
-    size = getattr(inner.image_processor, "size", None)
-    longest = dict(size).get("longest_edge") if size else None
-    if budget is not None and longest is not None and longest > budget:
-        inner.image_processor.size = {**dict(size), "longest_edge": budget}
-
-
-def _read_json(source: str | os.PathLike[str], name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-
-
-def _processor_class_name(config: Any) -> str:
-    name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
-    if name is None:
-        raise ValueError(f"transformers knows no processor for a {config.model_type!r} model.")
-    return name
-
-
-def _pictures_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The same processor without its video part, which would need torchvision although no video is ever embedded."""
-    names = [name for name in processor_class.get_attributes() if "video" not in name]
-    if names == processor_class.get_attributes():
-        return processor_class
-    body = {"get_attributes": classmethod(lambda cls: names), "__module__": processor_class.__module__}
-    return type(processor_class.__name__, (processor_class,), body)

@@ -136,6 +136,12 @@ class TestWrongKinds:
 
 
 class TestRoundTrip:
+    def test_processor_comes_from_beside_the_weights(self, saved: Path) -> None:
+        assert XVLM2VecModel.from_pretrained(saved).processor.model_type == "qwen2_vl"
+        unsaved = XVLM2VecModel(XVLM2VecConfig(vlm_config=XVLM2VecConfig.from_pretrained(saved).vlm_config))
+        with pytest.raises(ValueError, match="pass the processor it belongs to"):
+            unsaved.encode(text="a")
+
     def test_config(self, saved: Path) -> None:
         config = XVLM2VecConfig.from_pretrained(saved)
         assert config.prompts == PROMPTS

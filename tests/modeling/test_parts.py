@@ -127,7 +127,7 @@ def test_cut_text(row: str, prompt: Prompt, limit: int, kept: str) -> None:
 
 
 def test_cut_text_says_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="row 7: pictures, instruction and the last token take 5 tokens .* is 4;"):
+    with pytest.raises(ValueError, match=r"row 7: pictures, instruction and the last token take 5 tokens .* is 4;"):
         cut_text(letters("IIIIabcdef."), Prompt("Iabcdef.", 1, 7), Letters(), 4, "row 7")
     with pytest.raises(ValueError, match="take 4 tokens"):
         cut_text(letters("IIII"), Prompt("I", 1, 1), Letters(), 2, "row 0")

@@ -1,0 +1,55 @@
+"""Finds and loads the processor that belongs to a backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import cached_file
+
+PROCESSOR_FILE = "processor_config.json"
+
+
+def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
+    """Loads a processor of transformers by its class name, without its video part."""
+    return pictures_only(getattr(transformers, name)).from_pretrained(source, **options)
+
+
+def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
+    """Lowers the image processor's budget of pixels; checkpoints allow pictures of 16,000 tokens."""
+    size = getattr(inner.image_processor, "size", None)
+    limits = dict(size) if size else {}
+    if budget is not None and (limits.get("longest_edge") or 0) > budget:
+        inner.image_processor.size = limits | {"longest_edge": budget}
+
+
+def read_json(source: str | os.PathLike[str], name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """A JSON file of a folder or Hub id; empty if there is none."""
+    path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def processor_class_name(config: Any) -> str:
+    """Name of the processor class that transformers has for a backbone.
+
+    Raises:
+        ValueError: It has none.
+    """
+    name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
+    if name is None:
+        raise ValueError(f"transformers knows no processor for a {config.model_type!r} model.")
+    return name
+
+
+def pictures_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """The same processor without its video part, which would need torchvision although no video is ever embedded."""
+    names = [name for name in processor_class.get_attributes() if "video" not in name]
+    if names == processor_class.get_attributes():
+        return processor_class
+    body = {"get_attributes": classmethod(lambda cls: names), "__module__": processor_class.__module__}
+    return type(processor_class.__name__, (processor_class,), body)
