@@ -100,9 +100,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+_GENERIC = Family()
+
+
 def family_of(model_type: str) -> Family:
     """The entry of a backbone's `model_type`, or the generic one."""
-    return FAMILIES.get(model_type, Family())
+    return FAMILIES.get(model_type, _GENERIC)
 
 
 def backbone_type(config: PreTrainedConfig) -> str:

@@ -226,7 +226,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         return (placeholder or "") * pictures + (self.family.after_images if pictures else "") + text
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
-        """Tokens of each row, pictures estimated from one call of the backbone's processor per picture size."""
+        """Tokens of each row, exact for texts and a rough guess for pictures."""
         strings = [row.instruction + row.text for row in rows]
         texts = self.inner.tokenizer(strings, add_special_tokens=True)["input_ids"] if rows else []
         per_picture = self._tokens_per_picture()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +32,24 @@ def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[l
     """
     if text is None and images is None:
         raise ValueError("Pass `text`, `images`, or both.")
-    single = isinstance(text, str) or (text is None and not isinstance(images, list | tuple))
+    several = is_several(images)
+    single = isinstance(text, str) or (text is None and not several)
     texts = [text] if isinstance(text, str) else (list(text) if text is not None else None)
-    pictures = images if isinstance(images, list | tuple) else ([images] if images is not None else None)
-    if isinstance(text, str) and isinstance(images, list | tuple):
-        pictures = [list(images)]
+    pictures = list(images) if several else ([images] if images is not None else None)
+    if isinstance(text, str) and several:
+        pictures = [pictures]
     count = len(texts if texts is not None else pictures or [])
     texts = texts if texts is not None else [None] * count
-    pictures = list(pictures) if pictures is not None else [None] * count
+    pictures = pictures if pictures is not None else [None] * count
     if len(texts) != len(pictures):
         raise ValueError(f"{len(texts)} texts and {len(pictures)} pictures: pass one of each per row (None for none).")
     rows = [make_row(i, t, p, instruction or "") for i, (t, p) in enumerate(zip(texts, pictures, strict=True))]
     return rows, single
+
+
+def is_several(images: Any) -> bool:
+    """Whether these are pictures in a list, a tuple or a column of a data set, rather than one path, array or file."""
+    return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray)
 
 
 def make_row(index: int, text: str | None, images: Any, instruction: str = "") -> TextImageRow:
@@ -59,7 +66,7 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
     """
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
-    found = images if isinstance(images, list | tuple) else (images,)
+    found = images if is_several(images) else (images,)
     pictures = tuple(picture for picture in found if picture is not None)
     if text is None and not pictures:
         raise ValueError(f"row {index} has neither text nor picture.")

@@ -136,6 +136,22 @@ def build_llava_next(text_type: str) -> tuple[Any, Any]:
     return config, processor
 
 
+def build_llava() -> tuple[Any, Any]:
+    """No family entry knows this one: it takes the generic path."""
+    tokenizer = llama_tokenizer("<image>")
+    pictures = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    settings = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    config = transformers.LlavaConfig(
+        vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": 7},
+        text_config=LLM | {"model_type": "llama", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+    )
+    return config, transformers.LlavaProcessor(pictures, tokenizer, **settings)
+
+
 def build_llava_onevision() -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer(None, "<image>", "<video>")
     module = transformers.models.llava_onevision.image_processing_pil_llava_onevision
@@ -238,6 +254,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "internvl": build_internvl,
     "gemma3": build_gemma3,
     "paligemma": build_paligemma,
+    "llava": build_llava,
 }
 
 

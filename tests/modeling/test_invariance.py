@@ -27,6 +27,7 @@ FAMILIES = [
     "internvl",
     "gemma3",
     "paligemma",
+    "llava",
 ]
 TEXTS = ["a red bicycle", None, "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query", ""]
 SHORTFALL = 1e-5  # 1 - cosine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from xvlm2vec.modeling.batching import pad_rows, split_rows, spread_rows
 from xvlm2vec.modeling.encoding import token_batches
@@ -90,6 +91,13 @@ def test_rows() -> None:
     assert single
     assert len(rows[0].images) == 2
     assert make_rows([], None) == ([], False)
+
+
+def test_rows_from_the_columns_of_a_data_set() -> None:
+    data = Dataset.from_dict({"text": ["a", "b"], "image": ["x.png", None]})
+    rows, single = make_rows(data["text"], data["image"])
+    assert not single
+    assert rows == [TextImageRow("a", ("x.png",)), TextImageRow("b")]
 
 
 class Letters:
