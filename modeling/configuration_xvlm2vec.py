@@ -6,7 +6,12 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .configuration_phi3_v import Phi3VConfig
+
 POOLINGS = ("lasttoken", "mean")
+
+# transformers no longer runs this backbone: ours has to be known wherever a nested configuration is read.
+AutoConfig.register(Phi3VConfig.model_type, Phi3VConfig, exist_ok=True)
 
 
 class XVLM2VecConfig(PreTrainedConfig):

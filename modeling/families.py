@@ -29,8 +29,9 @@ class Family:
         blank_is_padding: Whether the backbone takes an all-zero picture for padding and drops it.
         max_pixels: Budget of pixels per picture; larger pictures are made smaller by the family's image processor.
         max_aspect_ratio: The longest side may be this many times the shortest; longer pictures are an error.
-        processor: Name of the transformers class that writes the same inputs as the registered one without
-            its further dependencies.
+        texts_by_processor: Whether rows without pictures need the family's processor, too, because it writes tokens
+            that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with pictures.
+        processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
     """
 
     image: str | None = None
@@ -45,6 +46,7 @@ class Family:
     blank_is_padding: bool = False
     max_pixels: int | None = None
     max_aspect_ratio: float | None = None
+    texts_by_processor: bool = False
     processor: str | None = None
 
 
@@ -96,6 +98,14 @@ FAMILIES: dict[str, Family] = {
         first_position=1,
         # The whole prompt attends in both directions where the token types are 0.
         required=("token_type_ids",),
+    ),
+    # Positions are the backbone's own: it counts attended tokens by itself, and its RoPE wants to know row lengths.
+    "phi3_v": Family(
+        image="<|image|>",
+        after_images="\n",
+        reserved=("<|image_",),
+        texts_by_processor=True,
+        processor="Phi3VProcessor",
     ),
 }
 

@@ -12,12 +12,16 @@ from transformers import ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import cached_file
 
+from .processing_phi3_v import Phi3VProcessor
+
 PROCESSOR_FILE = "processor_config.json"
+OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProcessor}
 
 
 def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
-    """Loads a processor of transformers by its class name, without its video part."""
-    return pictures_only(getattr(transformers, name)).from_pretrained(source, **options)
+    """Loads a processor of ours or of transformers by its class name, without its video part."""
+    found = OWN_PROCESSORS.get(name) or pictures_only(getattr(transformers, name))
+    return found.from_pretrained(source, **options)
 
 
 def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:

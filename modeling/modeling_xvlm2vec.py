@@ -15,14 +15,18 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
 from .families import family_of
 from .inputs import backbone_inputs
+from .modeling_phi3_v import Phi3VModel
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .rows import make_rows
 from .st_files import write_sentence_transformers_files
+
+AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
 
 # A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
 HEAD_KEYS = ("lm_head.weight", "lm_head.bias")

@@ -288,10 +288,7 @@ class XVLM2VecProcessor(ProcessorMixin):
     def _tokenize(
         self, prompts: list[Prompt], pictures: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
     ) -> tuple[list[TokenRow], dict[str, Any]]:
-        """Tokens of each row and the picture inputs of the batch.
-
-        Rows without pictures never pass through the backbone's processor: some mistreat them among rows with pictures.
-        """
+        """Tokens of each row and the picture inputs of the batch."""
         tokens: list[TokenRow] = [{} for _ in prompts]
         plain = [index for index, found in enumerate(pictures) if not found]
         illustrated = [index for index, found in enumerate(pictures) if found]
@@ -310,12 +307,19 @@ class XVLM2VecProcessor(ProcessorMixin):
             extras = {name: value for name, value in batch.items() if name not in _NOT_PICTURES}
             for name in extras.keys() & set(self.family.row_inputs):
                 extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
-        if plain:
-            ids = self.inner.tokenizer([prompts[index].string for index in plain])["input_ids"]
-            for index, row_ids in zip(plain, ids, strict=True):
-                tokens[index] = {"input_ids": torch.tensor(row_ids, dtype=torch.long)}
-                tokens[index] |= {name: torch.zeros(len(row_ids), dtype=torch.long) for name in self.family.required}
+        for index, row_ids in zip(plain, self._text_ids([prompts[index].string for index in plain]), strict=True):
+            ids = torch.as_tensor(row_ids, dtype=torch.long)
+            tokens[index] = {"input_ids": ids} | {name: torch.zeros_like(ids) for name in self.family.required}
         return tokens, extras
+
+    def _text_ids(self, strings: list[str]) -> list[Any]:
+        """Token ids of rows without pictures, without padding."""
+        if not strings:
+            return []
+        if self.family.texts_by_processor:
+            batch = self.inner(text=strings, padding=True, return_tensors="pt")
+            return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
+        return self.inner.tokenizer(strings)["input_ids"]
 
     def _tokens_per_picture(self) -> int:
         length = getattr(self.inner, "image_seq_len", None) or getattr(self.inner, "image_seq_length", None)

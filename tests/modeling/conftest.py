@@ -14,6 +14,10 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
+from xvlm2vec.modeling.image_processing_phi3_v import Phi3VImageProcessor
+from xvlm2vec.modeling.processing_phi3_v import Phi3VProcessor
+
 LINES = [
     "a red bicycle leans against the wall of the old bakery",
     "una bicicletta rossa è appoggiata al muro del vecchio forno",
@@ -242,6 +246,22 @@ def build_paligemma() -> tuple[Any, Any]:
     return config, processor
 
 
+def build_phi3_v() -> tuple[Any, Any]:
+    tokenizer = llama_tokenizer("<|endoftext|>")
+    half = LLM["hidden_size"] // LLM["num_attention_heads"] // 2
+    config = Phi3VConfig(
+        **LLM,
+        vocab_size=len(tokenizer),
+        original_max_position_embeddings=64,
+        rope_theta=10000.0,
+        rope_scaling={"type": "longrope", "short_factor": [1.0] * half, "long_factor": [2.0, 3.0, 4.0, 5.0][:half]},
+        pad_token_id=tokenizer.pad_token_id,
+        img_processor={"image_dim_out": 32},
+        vision_config=TOWER | {"image_size": 336, "patch_size": 14},
+    )
+    return config, Phi3VProcessor(Phi3VImageProcessor(num_crops=1), tokenizer)
+
+
 BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_vl": lambda: build_qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: build_qwen("Qwen2_5_VL"),
@@ -255,6 +275,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "gemma3": build_gemma3,
     "paligemma": build_paligemma,
     "llava": build_llava,
+    "phi3_v": build_phi3_v,
 }
 
 
@@ -262,7 +283,9 @@ def build(name: str, folder: Path) -> Path:
     """Writes a checkpoint with its language-model head, as families publish them."""
     config, processor = BUILDERS[name]()
     torch.manual_seed(0)
-    model = transformers.AutoModelForImageTextToText.from_config(config)
+    # Phi-3.5-V is ours, and has no head.
+    auto = transformers.AutoModel if name == "phi3_v" else transformers.AutoModelForImageTextToText
+    model = auto.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

@@ -28,6 +28,7 @@ FAMILIES = [
     "gemma3",
     "paligemma",
     "llava",
+    "phi3_v",
 ]
 TEXTS = ["a red bicycle", None, "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query", ""]
 SHORTFALL = 1e-5  # 1 - cosine

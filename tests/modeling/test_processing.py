@@ -17,7 +17,7 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import expansion
 from xvlm2vec.modeling.pictures import PictureError
 
-CUT_FAMILIES = ["qwen2_vl", "llava_next-llama", "idefics3", "internvl", "gemma3", "paligemma"]
+CUT_FAMILIES = ["qwen2_vl", "llava_next-llama", "idefics3", "internvl", "gemma3", "paligemma", "phi3_v"]
 INSTRUCTION = "represent the query: "
 LONG = "a red bicycle leans against the wall of the old bakery " * 8
 
@@ -30,6 +30,14 @@ def processors(checkpoint: Callable[[str], Path]) -> Callable[..., XVLM2VecProce
 def ids(processor: XVLM2VecProcessor, **call: Any) -> list[int]:
     batch = processor(**call)
     return batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
+
+
+def picture_ids(processor: XVLM2VecProcessor, name: str, count: int) -> torch.Tensor:
+    """Ids that stand for pictures in rows of so many pictures."""
+    if name == "phi3_v":
+        return -torch.arange(1, count + 1)
+    owner = processor.inner.tokenizer if name == "gemma3" else processor.inner
+    return torch.tensor([owner.image_token_id])
 
 
 class TestTruncation:
@@ -51,8 +59,9 @@ class TestTruncation:
             assert cut[:kept] == whole[:kept]  # pictures, instruction, and the text's beginning
             assert cut[-1] == whole[-1]  # the pooled token
             tokens = torch.tensor(whole)
-            token = processor.inner.image_token_id if name != "gemma3" else processor.inner.tokenizer.image_token_id
-            assert (torch.tensor(cut) == token).sum() == (tokens == token).sum()
+            placeholders = picture_ids(processor, name, count)
+            assert torch.isin(torch.tensor(cut), placeholders).sum() == torch.isin(tokens, placeholders).sum()
+            assert torch.isin(tokens, placeholders).any() == bool(count)
 
     def test_short_rows_stay(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
         processor = processors("qwen2_vl")
@@ -277,6 +286,18 @@ class TestLoading:
         assert processor(text=["a"])["input_ids"].shape == (1, 1)
         with pytest.raises(ValueError, match="'some_new_vl' has no entry in `families`"):
             processor(images=[Image.new("L", (40, 40))])
+
+    def test_phi_texts_begin_with_bos_whatever_the_tokenizer_says(
+        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any]
+    ) -> None:
+        processor = processors("phi3_v")
+        with_bos = ids(processor, text=["a red bicycle"])
+        processor.tokenizer.add_bos_token = False
+        assert processor.tokenizer("a")["input_ids"][0] != processor.tokenizer.bos_token_id
+        assert ids(processor, text=["a red bicycle"]) == with_bos
+        mixed = processor(text=["a red bicycle", "query"], images=[None, pictures[0]], padding_side="right")
+        assert mixed["input_ids"][0, : len(with_bos)].tolist() == with_bos
+        assert mixed["input_ids"][1, :2].tolist() == [processor.tokenizer.bos_token_id, -1]
 
     def test_no_processor(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
