@@ -1,0 +1,59 @@
+"""What all losses share: settings and source for the model card, checks of shapes, and full precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class EmbeddingLoss(nn.Module):
+    """A loss over vectors, called by keyword.
+
+    Every loss takes the keywords that it needs and ignores the rest, so that one call can serve several of them.
+    A missing keyword is Python's own `TypeError`, which names the loss and the keyword.
+    """
+
+    citation: str = ""
+    """BibTeX of the source; empty where there is none."""
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What a model card says of the settings."""
+        return {}
+
+    def extra_repr(self) -> str:
+        """The settings, as `print(loss)` shows them."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.get_config_dict().items())
+
+
+def check_vectors(loss: nn.Module, **vectors: torch.Tensor) -> None:
+    """Checks that all vectors of a call have the same shape `(B, D)`.
+
+    Args:
+        loss: Whose name the error gives.
+        **vectors: The tensors by keyword.
+
+    Raises:
+        ValueError: They differ, have no rows or are not two-dimensional.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in vectors.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != 2 or 0 in first or any(shape != first for shape in shapes.values()):
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{type(loss).__name__} compares vectors (B, D) row by row; found {found}.")
+
+
+def check_row_labels(loss: nn.Module, name: str, count: int, rows: int) -> None:
+    """Checks that there is one label for each of `rows` vectors.
+
+    Raises:
+        ValueError: There are more or fewer.
+    """
+    if count != rows:
+        raise ValueError(f"{type(loss).__name__} needs one entry of {name} for each vector: {count} for {rows}.")
+
+
+def full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or in float64 if that is what it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
