@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_phi3_v import Phi3VConfig
@@ -27,6 +27,7 @@ from .rows import make_rows
 from .st_files import write_sentence_transformers_files
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
+OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}
 
 # A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
 HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
@@ -74,7 +75,7 @@ class XVLM2VecModel(PreTrainedModel):
         super().__init__(config)
         if config.vlm_config is None and backbone is None:
             raise ValueError("XVLM2VecConfig needs a `vlm_config`; use XVLM2VecModel.from_backbone to wrap a model.")
-        self.backbone = backbone if backbone is not None else AutoModel.from_config(config.vlm_config)
+        self.backbone = backbone if backbone is not None else new_backbone(config.vlm_config)
         self._processor: XVLM2VecProcessor | None = None
         self.post_init()
 
@@ -246,6 +247,16 @@ class XVLM2VecModel(PreTrainedModel):
             vectors = cut(vectors, dim, self.config.normalize)
         result = vectors[0] if single else vectors
         return result if convert_to_tensor else result.numpy()
+
+
+def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """A backbone without its weights.
+
+    Ours are found by name: as remote code, configuration and model may come from two copies of these files, and the
+    registers of transformers compare classes.
+    """
+    own = OWN_BACKBONES.get(config.model_type)
+    return own._from_config(config) if own is not None else AutoModel.from_config(config)
 
 
 def cut(vectors: torch.Tensor, dim: int, normalize: bool) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +132,43 @@ def test_saved_and_loaded_through_every_door(wrapped: Wrapped, tmp_path: Path) -
         for text, image in zip(TEXTS[:5], wrapped.images[:5], strict=True)
     ]
     assert wrapped.shortfall(rows[:5], sentence_model.encode(given)) < SHORTFALL
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import numpy as np
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoProcessor
+
+folder, picture, vectors = sys.argv[1:]
+rows = {"text": ["a red bicycle", None, "query"], "images": [None, Image.open(picture), Image.open(picture)]}
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+door = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
+mixed = ["a red bicycle", Image.open(picture), {"text": "query", "image": Image.open(picture)}]
+np.save(vectors, np.stack([model.encode(**rows), model.encode(**rows, processor=processor), door.encode(mixed)]))
+assert "xvlm2vec" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen2_vl", "phi3_v"])
+def test_remote_code_in_a_process_without_the_package(
+    checkpoint: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str
+) -> None:
+    model = XVLM2VecModel.from_backbone(checkpoint(name))
+    model.save_pretrained(tmp_path / "saved")
+    XVLM2VecProcessor.from_pretrained(checkpoint(name)).save_pretrained(tmp_path / "saved")
+    pictures[0].save(tmp_path / "picture.png")
+    arguments = [str(tmp_path / part) for part in ("saved", "picture.png", "vectors.npy")]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *arguments]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=120)
+    own = model.encode(text=["a red bicycle", None, "query"], images=[None, pictures[0], pictures[0]])
+    for vectors in np.load(tmp_path / "vectors.npy"):
+        assert (1 - (vectors * own).sum(axis=1)).max() < SHORTFALL
 
 
 def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
