@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import modeling_xvlm2vec
@@ -87,6 +87,30 @@ def test_rows_differ(wrapped: Wrapped) -> None:
 @pytest.mark.parametrize("rows", ARRANGEMENTS.values(), ids=ARRANGEMENTS.keys())
 def test_batch_and_padding(wrapped: Wrapped, rows: list[int], side: str) -> None:
     assert wrapped.shortfall(rows, wrapped.vectors(rows, padding_side=side)) < SHORTFALL
+
+
+def test_vector_is_the_last_hidden_state_of_plain_transformers(wrapped: Wrapped, pictures: list[Any]) -> None:
+    """The family's own processor and its whole model, head included, on one row with a picture and one without."""
+    if wrapped.processor.model_type == "phi3_v":
+        pytest.skip("transformers has no such model; test_phi3_v_conformance holds it against the original")
+    whole = AutoModelForImageTextToText.from_pretrained(wrapped.checkpoint).eval()
+    inner = wrapped.processor.inner
+    inputs = inner(text=[wrapped.processor.prompt("a red bicycle", 1)], images=[[pictures[0]]], return_tensors="pt")
+    inputs.pop("labels", None)
+    with torch.no_grad():
+        expected = whole(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
+    assert torch.allclose(pooled(wrapped, "a red bicycle", [pictures[0]]), expected, rtol=1e-4, atol=1e-5)
+    if wrapped.processor.model_type == "paligemma":
+        return  # its processor refuses rows without pictures
+    plain = inner.tokenizer(["a red bicycle"], return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        expected = whole(**plain, output_hidden_states=True).hidden_states[-1][0, -1]
+    assert torch.allclose(pooled(wrapped, "a red bicycle", None), expected, rtol=1e-4, atol=1e-5)
+
+
+def pooled(wrapped: Wrapped, text: str, images: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return wrapped.model(**wrapped.processor(text=[text], images=[images])).pooler_output[0]
 
 
 def test_extra_padding(wrapped: Wrapped) -> None:
