@@ -73,9 +73,13 @@ class XVLM2VecModel(PreTrainedModel):
 
     def __init__(self, config: XVLM2VecConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        if config.vlm_config is None and backbone is None:
-            raise ValueError("XVLM2VecConfig needs a `vlm_config`; use XVLM2VecModel.from_backbone to wrap a model.")
-        self.backbone = backbone if backbone is not None else new_backbone(config.vlm_config)
+        if backbone is None:
+            if config.vlm_config is None:
+                raise ValueError(
+                    "XVLM2VecConfig needs a `vlm_config`; use XVLM2VecModel.from_backbone to wrap a model."
+                )
+            backbone = new_backbone(config.vlm_config)
+        self.backbone = backbone
         self._processor: XVLM2VecProcessor | None = None
         self.post_init()
 
