@@ -1,9 +1,15 @@
-"""What every command does before it works: quiet libraries, one-line logs."""
+"""What every command does before and around its work: parsers in one form, quiet libraries, one-line logs."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+WIDTH = 100
 
 
 def set_up(quiet_libraries: bool = True) -> None:
@@ -23,9 +29,39 @@ def set_up(quiet_libraries: bool = True) -> None:
 
 def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
     """An argument parser in the form of all commands."""
-    return argparse.ArgumentParser(
-        prog=f"xvlm2vec {command}",
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return argparse.ArgumentParser(prog=f"xvlm2vec {command}", allow_abbrev=False, **texts(description, example))
+
+
+def texts(description: str, example: str) -> dict[str, Any]:
+    """Description, example and formatter of a parser; empty lines in the description part its paragraphs."""
+    paragraphs = [textwrap.fill(" ".join(part.split()), WIDTH) for part in description.split("\n\n")]
+    return {
+        "description": "\n\n".join(paragraphs),
+        "epilog": "example:\n" + textwrap.indent(example, "  "),
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def show(text: str) -> None:
+    """Writes what a command was asked for to standard output; logs and bars go to standard error."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`"de,fr"` as a tuple: the type of flags that take a list."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError("expected names with commas between them, such as de,fr")
+    return found
+
+
+def positive(text: str) -> int:
+    """A whole number above zero: the type of flags that count something."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above zero, not {text!r}")
+    return int(text)
+
+
+def with_help(arguments: Sequence[str]) -> list[str]:
+    """The arguments, or `--help` where there are none."""
+    return list(arguments) or ["--help"]

@@ -1,0 +1,269 @@
+"""`xvlm2vec corpus`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xvlm2vec import console
+from xvlm2vec.run_state import RunState, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from xvlm2vec.corpus.readers import CsvCorpus
+    from xvlm2vec.hub.dataset_export import BenchmarkCard
+
+logger = logging.getLogger(__name__)
+
+REPORT = "bad-rows.json"
+BENCHMARK = "benchmark"
+TEMPLATES = "templates.json"
+EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
+SHOWN = 5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags and makes or checks a corpus."""
+    flags = _parser().parse_args(console.with_help(arguments))
+    console.set_up()
+    run: Callable[[argparse.Namespace], int] = flags.run
+    return run(flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = console.parser(
+        "corpus",
+        "Makes what training and evaluation read: a parallel corpus (for distill), English pairs (for contrast) and a "
+        "benchmark (for evaluate).",
+        "xvlm2vec corpus csv texts.csv --images pictures --output data",
+    )
+    kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
+    _add_csv(kinds)
+    _add_emoji(kinds)
+    _add_check(kinds)
+    _add_build(kinds)
+    return parser
+
+
+def _add(kinds: Any, name: str, line: str, text: str, example: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(name, help=line, allow_abbrev=False, **console.texts(text, example))
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_csv(kinds: Any) -> None:
+    parser = _add(
+        kinds, "csv", "from a CSV with a column per language, and a folder of pictures",
+        "Reads a CSV whose first line is `image,en,de,fr`, with your languages: `image` is a path below the folder of "
+        "pictures and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
+        "with its picture), pairs/ (English text and picture) and benchmark/ (held-out rows: pictures by text and "
+        f"texts by picture, in every language).\n\nRows that cannot be used are left out and listed in {REPORT} with "
+        "their lines.",
+        "xvlm2vec corpus csv texts.csv --images pictures --output data --test-rows 200", _csv,
+    )  # fmt: skip
+    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if there is a column image")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--test-rows", type=int, metavar="N",
+        help="rows held out for the benchmark, of those with a picture and all languages; 0 for none (default: a "
+        "tenth, at most 500)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+
+
+def _add_emoji(kinds: Any) -> None:
+    parser = _add(
+        kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 14 languages",
+        "Writes the emoji world into files: parallel/ (instructions, captions and questions with their translations), "
+        "pairs/ (English queries and answers, with pictures) and benchmark/ (five tasks in every language, on unseen "
+        "combinations).",
+        "xvlm2vec corpus emoji --languages de,ja --rows 5000 --output data/emoji", _emoji,
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--concepts", type=console.positive, default=300, metavar="N", help="emoji (default 300)")
+    parser.add_argument("--image-size", type=console.positive, default=48, metavar="N", help="pixels (default 48)")
+    parser.add_argument(
+        "--rows", type=console.positive, default=10_000, metavar="N", help="of parallel/ and of pairs/ (default 10000)"
+    )
+    parser.add_argument(
+        "--test-rows", type=console.positive, default=1000, metavar="N", help="per task, at most (default 1000)"
+    )
+    parser.add_argument(
+        "--languages", type=console.names, metavar="CODES",
+        help="to teach, of de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are evaluated "
+        "only)",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=console.positive, default=64, metavar="N", help="pairs/ holds blocks of "
+                        "so many rows of one task, full of hard negatives: train with --no-shuffle and this batch "
+                        "size (default 64)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything (default 0)")
+
+
+def _add_check(kinds: Any) -> None:
+    parser = _add(
+        kinds, "check", "count and check a parallel corpus",
+        "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, pictures that cannot be read; "
+        "counts rows by language and source. Exit code 1 if it cannot be used as it is.",
+        "xvlm2vec corpus check data/parallel", _check,
+    )  # fmt: skip
+    parser.add_argument("path", metavar="PATH_OR_ID", help="folder of save_to_disk or of parquet files, or a Hub id")
+    parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
+
+
+def _add_build(kinds: Any) -> None:
+    parser = _add(
+        kinds, "build-emoji", "rebuild the table of the emoji world from the font",
+        "Builds the table that ships with this package: needs Noto Color Emoji and `pip install 'xvlm2vec[world]'`.",
+        "xvlm2vec corpus build-emoji /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf --output emoji.parquet", _build,
+    )  # fmt: skip
+    parser.add_argument("font", metavar="FONT", help="path of NotoColorEmoji.ttf")
+    parser.add_argument("--output", default="emoji.parquet", metavar="FILE", help="(default emoji.parquet)")
+
+
+def _csv(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus import captions
+    from xvlm2vec.corpus.readers import read_csv, write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.hub.dataset_export import BenchmarkCard
+
+    corpus = read_csv(flags.csv, flags.images, progress=True)
+    source = Path(flags.csv)
+    settings = {
+        "corpus": "csv",
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "images": flags.images,
+        "test_rows": flags.test_rows,
+        "seed": flags.seed,
+    }
+    run = RunState(flags.output, settings)
+    write_json(run.folder / REPORT, corpus.report())
+    _tell_bad_rows(corpus, flags.csv, run.folder / REPORT)
+    wanted = min(500, len(corpus.rows) // 10) if flags.test_rows is None else flags.test_rows
+    train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
+    if len(test) < wanted:
+        logger.warning(
+            "Only %d rows can be held out: the others lack a picture or a language, or share a text or a picture.",
+            len(test),
+        )
+    pairs = sum(row.picture is not None for row in train)
+
+    def write_parallel() -> None:
+        write_dataset(
+            lambda: captions.parallel_examples(train, source.stem), parallel_features(), run.folder / "parallel"
+        )
+
+    def write_pairs() -> None:
+        write_dataset(lambda: captions.pair_examples(train), captions.pair_features(), run.folder / "pairs")
+
+    def make_benchmark() -> None:
+        made = captions.caption_benchmark(test, corpus.languages)
+        card = BenchmarkCard(
+            name=source.stem, description="Pictures by text and texts by picture, in several languages."
+        )
+        write_benchmark(made.tasks, made.images, made.templates, run.folder / BENCHMARK, card)
+
+    run.run("parallel", write_parallel)
+    if pairs:
+        run.run("pairs", write_pairs)
+    if len(test) > 1:
+        run.run(BENCHMARK, make_benchmark)
+    console.show(
+        f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)}; {len(train)} for training "
+        f"({pairs} with a picture), {len(test)} held out; {len(corpus.bad)} left out"
+    )
+    return 0
+
+
+def _tell_bad_rows(corpus: CsvCorpus, name: str, report: Path) -> None:
+    for row in corpus.bad[:SHOWN]:
+        logger.warning("%s, line %d (%s): %s", name, row.line, row.id, row.problem)
+    if corpus.bad:
+        logger.warning("%d of %d rows are left out; all are listed in %s", len(corpus.bad),
+                       len(corpus.bad) + len(corpus.rows), report)  # fmt: skip
+    if not corpus.rows:
+        raise ValueError(f"{name} has no row that can be used; {report} says why.")
+
+
+def _emoji(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.captions import pair_features
+    from xvlm2vec.corpus.emoji_benchmark import emoji_benchmark
+    from xvlm2vec.corpus.emoji_training import contrastive_rows, parallel_rows
+    from xvlm2vec.corpus.readers import write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.emoji_sources import emoji_world
+    from xvlm2vec.quickstart_release import benchmark_card
+
+    world = emoji_world(flags.languages, flags.concepts, flags.image_size, flags.seed)
+    settings = {name: value for name, value in vars(flags).items() if name not in {"run", "output"}}
+    run = RunState(flags.output, {"corpus": "emoji", **settings})
+
+    def write_parallel() -> None:
+        rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
+        write_dataset(lambda: _each(rows), parallel_features(), run.folder / "parallel")
+
+    def write_pairs() -> None:
+        rows = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
+        write_dataset(lambda: _each(rows), pair_features(), run.folder / "pairs")
+
+    def make_benchmark() -> None:
+        made = emoji_benchmark(world, "test", rows=flags.test_rows)
+        write_benchmark(made.tasks, made.images, made.templates, run.folder / BENCHMARK, benchmark_card())
+
+    for name, stage in (("parallel", write_parallel), ("pairs", write_pairs), (BENCHMARK, make_benchmark)):
+        logger.info("Writing %s", run.folder / name)
+        run.run(name, stage)
+    console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
+                 f"{', '.join(world.config.languages)}")  # fmt: skip
+    return 0
+
+
+def _each(rows: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
+    """The rows of a data set that renders batches."""
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def write_benchmark(
+    tasks: Mapping[str, Any],
+    images: Dataset,
+    templates: Mapping[str, Any],
+    folder: Path,
+    card: BenchmarkCard,
+) -> None:
+    """Writes a benchmark folder with the instructions that it is evaluated with."""
+    from xvlm2vec.hub.dataset_export import export_benchmark
+
+    (folder / TEMPLATES).unlink(missing_ok=True)  # of an interrupted attempt; the export refuses files it did not write
+    export_benchmark(tasks, images, folder, card)
+    write_json(folder / TEMPLATES, templates)
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.readers import check_parallel, load_parallel
+
+    found = check_parallel(load_parallel(flags.path, flags.split), progress=True)
+    lines = [f"{found.rows} rows, {found.pictures} with a picture"]
+    for title, counts in (("translations", found.languages), ("sources", found.sources), ("notes", found.warnings)):
+        lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
+    lines += [f"FAULT: {fault}" for fault in found.faults]
+    lines.append(f"{flags.path} {'CANNOT be used as it is' if found.faults else 'can be used'}.")
+    console.show("\n".join(lines))
+    return int(bool(found.faults))
+
+
+def _build(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.emoji_build import build_emoji_table
+
+    try:
+        build_emoji_table(Path(flags.font), Path(flags.output))
+    except ImportError as error:
+        raise RuntimeError(str(error)) from error
+    console.show(f"Wrote {flags.output} ({Path(flags.output).stat().st_size} bytes)")
+    return 0

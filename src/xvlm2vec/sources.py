@@ -1,0 +1,153 @@
+"""What the commands take for a model: a folder or Hub id of an embedder, an adapter, or a plain backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether a name can only be meant as a path: Hub ids have at most one slash and begin with a letter or digit."""
+    return os.path.exists(source) or source.startswith((".", "/", "~")) or source.count("/") > 1
+
+
+def model_kind(source: str) -> Kind:
+    """What lies in a folder or under a Hub id, from its small files.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds no model.
+    """
+    config = read_json(source, "config.json")
+    if config is not None and config.get("model_type") == "xvlm2vec":
+        return "xvlm2vec"
+    if read_json(source, ADAPTER_CONFIG) is not None:
+        return "adapter"
+    if read_json(source, "modules.json") is not None:
+        return "sentence-transformers"
+    if config is not None:
+        return "backbone"
+    raise FileNotFoundError(f"{source} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor modules.json.")
+
+
+def read_json(source: str, name: str) -> Any:
+    """A JSON file of a folder or Hub id, or None if it has no such file.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: The file is no JSON.
+    """
+    if looks_like_path(source):
+        if not Path(source).is_dir():
+            raise FileNotFoundError(f"there is no folder {source}.")
+        path: str | None = str(Path(source, name)) if Path(source, name).is_file() else None
+    else:
+        from transformers.utils import cached_file
+
+        path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+
+
+def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
+    """An `XVLM2VecModel` and its processor; an adapter is put on its base and merged.
+
+    Raises:
+        ValueError: It is another kind of model.
+    """
+    import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+    kind = model_kind(source)
+    if kind == "adapter":
+        base = adapter_base(source)
+        model, processor = load_embedder(base)
+        return put_adapter(model, source).merge_and_unload(), processor
+    if kind != "xvlm2vec":
+        raise ValueError(
+            f"{source} is a {kind} model, and this needs an XVLM2VecModel; `xvlm2vec contrast --model {source}` wraps "
+            "and trains one."
+        )
+    return XVLM2VecModel.from_pretrained(source), XVLM2VecProcessor.from_pretrained(source)
+
+
+def adapter_base(source: str) -> str:
+    """The folder or id of the model below an adapter, as its configuration has it.
+
+    Raises:
+        ValueError: It names none.
+    """
+    base = (read_json(source, ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{source}/{ADAPTER_CONFIG} names no base_model_name_or_path; pass the model below it.")
+    return str(base)
+
+
+def put_adapter(model: XVLM2VecModel, source: str) -> Any:
+    """A `PeftModel` with a saved adapter on its base."""
+    from xvlm2vec.trainer.adapters import load_adapter
+
+    if not Path(source).is_dir():
+        from huggingface_hub import snapshot_download
+
+        source = snapshot_download(source)
+    return load_adapter(model, source)
+
+
+def load_encoder(
+    source: str, *, dim: int | None = None, max_tokens: int = 16_384, batch_size: int = 32, trust: bool = False
+) -> Encoder:
+    """Any model that embeds, as the runner of evaluations takes it.
+
+    Args:
+        source: Folder or Hub id of an `XVLM2VecModel`, an adapter on one, or a model of sentence-transformers.
+        dim: Vectors are cut to this size.
+        max_tokens: Of one forward pass of an `XVLM2VecModel`.
+        batch_size: Rows of one forward pass of another model.
+        trust: Whether the code in another model's repository may be run.
+
+    Raises:
+        ValueError: It is a plain backbone, which does not embed.
+    """
+    import torch
+
+    from xvlm2vec.eval.embedding import ModelEncoder, SentenceTransformerEncoder
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if model_kind(source) == "sentence-transformers":
+        from sentence_transformers import SentenceTransformer
+
+        other = SentenceTransformer(source, trust_remote_code=trust, device=device)
+        return SentenceTransformerEncoder(other, name=source, batch_size=batch_size, dim=dim)
+    model, processor = load_embedder(source)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to`
+    return ModelEncoder(model.eval(), processor, name=source, dim=dim, max_tokens_per_batch=max_tokens)
+
+
+def dataset_folder(source: str) -> Path:
+    """A local folder, or the files of a data set on the Hub.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if looks_like_path(source) or "/" not in source:
+        raise FileNotFoundError(f"there is no folder {source}.")
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source, repo_type="dataset"))
