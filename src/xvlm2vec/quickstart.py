@@ -99,6 +99,7 @@ class QuickstartConfig:
         languages: Codes of the languages to teach; by default eleven, or two with `small`.
         lora: Train an adapter (and the token embeddings) instead of all weights.
         seed: Of the world, the weights and the order of the rows.
+        sizes: How much is done; by default `DEFAULT`, or `SMALL` with `small`.
     """
 
     output: str
@@ -106,10 +107,11 @@ class QuickstartConfig:
     languages: tuple[str, ...] = ()
     lora: bool = False
     seed: int = 0
-    sizes: Sizes = field(init=False)
+    sizes: Sizes = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", SMALL if self.small else DEFAULT)
+        if self.sizes is None:
+            object.__setattr__(self, "sizes", SMALL if self.small else DEFAULT)
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome of a run: all but where it goes."""

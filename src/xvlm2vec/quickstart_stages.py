@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xvlm2vec.corpus.emoji_world import EmojiWorld
 
 BENCHMARK = "emoji"
+SAVE_STEPS = 250  # half a minute of work at most is done twice after an interruption
 
 
 def make_model(run: Quickstart) -> None:
@@ -52,9 +53,11 @@ def teach_english(run: Quickstart) -> None:
         learning_rate=4e-3,
         muon_learning_rate=2e-3,
         shuffle=False,
+        save_steps=SAVE_STEPS,
         seed=run.config.seed,
     )
     train_contrastive(config, rows, progress("Teacher"))
+    _drop_checkpoints(run, "teacher")
 
 
 def distil(run: Quickstart) -> None:
@@ -73,13 +76,15 @@ def distil(run: Quickstart) -> None:
         translations_per_row=sizes.translations_per_row,
         max_tokens_per_forward=1_500,
         teacher="adapter-off" if run.config.lora else "copy",
-        save_steps=500,
+        save_steps=SAVE_STEPS,
+        save_total_limit=2,
         seed=seed,
         report_to="none",
         **training_precision(),
     )
     rows = parallel_rows(run.world, rows=sizes.distill_steps * sizes.distill_batch, seed=seed)
     distill(model, processor, args, rows, callbacks=progress("Student"))
+    _drop_checkpoints(run, "adapter" if run.config.lora else "student")
 
 
 def measure_teacher(run: Quickstart) -> None:
@@ -169,6 +174,11 @@ def _prompts_of(language: str) -> dict[str, str]:
     }
 
 
+def _drop_checkpoints(run: Quickstart, name: str) -> None:
+    """A finished stage needs no checkpoint to resume from."""
+    shutil.rmtree(run.path(name) / "checkpoints", ignore_errors=True)
+
+
 def progress(title: str) -> list[TrainerCallback]:
     """A bar with the time that is left."""
     return [StageBar(title)]
@@ -178,9 +188,3 @@ def _measure(run: Quickstart, name: str, model: XVLM2VecModel, processor: XVLM2V
     encoder = ModelEncoder(model, processor, name=name)
     results = evaluate(encoder, benchmark_tasks(benchmark(run)), seed=run.config.seed, examples=12)
     results.save(run.path("scores") / name)
-
-
-def training_settings(run: Quickstart) -> dict[str, Any]:
-    """What the trainer of the student was told, as it saved it."""
-    path = run.path("adapter" if run.config.lora else "student") / "distillation.json"
-    return json.loads(path.read_text(encoding="utf-8"))

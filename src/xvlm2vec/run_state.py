@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
@@ -45,7 +47,13 @@ class RunState:
             logger.info("%s: done before, in %.0f s", name, self._stages[name]["seconds"])
             return
         started = time.perf_counter()
-        stage()
+        try:
+            stage()
+        except (OSError, SafetensorError) as error:
+            raise RunStateError(
+                f"{name}: {error}. The stages before are kept in {self.folder} ({self._free_mb()} MB are free there); "
+                "the same command goes on from here."
+            ) from error
         self._stages[name] = {"seconds": round(time.perf_counter() - started, 2)}
         self._write()
 
@@ -79,9 +87,13 @@ class RunState:
             raise RunStateError(f"{self.folder} holds another run ({told}). Pass another --output, or the same flags.")
 
     def _check_disk(self, needs_mb: int) -> None:
-        free_mb = shutil.disk_usage(self.folder).free // 1_000_000
-        if free_mb < needs_mb:
-            raise RunStateError(f"{self.folder}: {free_mb} MB are free and the run needs {needs_mb} MB; make room.")
+        if self._free_mb() < needs_mb:
+            raise RunStateError(
+                f"{self.folder}: {self._free_mb()} MB are free and the run needs {needs_mb} MB; make room."
+            )
+
+    def _free_mb(self) -> int:
+        return shutil.disk_usage(self.folder).free // 1_000_000
 
     def _write(self) -> None:
         write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
