@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 logger = logging.getLogger(__name__)
 
-# transformers.Trainer writes this file last: where it is whole, so is the checkpoint.
+# transformers.Trainer writes this file last: where it is missing or cut off, so is the checkpoint.
 LAST_FILE = "trainer_state.json"
+TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 
 def newest_complete_checkpoint(folder: str | Path) -> str | None:
     """Path of the newest `checkpoint-<step>` below a folder that was written to its end, or `None`.
 
-    Torn checkpoints, left by a process that was killed while writing, are passed over with a warning.
+    Torn checkpoints, left by a process that was killed or a disk that was full, are passed over with a warning.
     """
-    found = sorted(Path(folder).glob("checkpoint-*"), key=_step, reverse=True)
-    for checkpoint in found:
-        if _is_complete(checkpoint):
+    found = [path for path in Path(folder).glob("checkpoint-*") if _step(path) is not None]
+    for checkpoint in sorted(found, key=lambda path: _step(path) or 0, reverse=True):
+        fault = find_fault(checkpoint)
+        if fault is None:
             return str(checkpoint)
-        logger.warning("Passing over %s: it was not written to its end.", checkpoint.name)
+        logger.warning("Passing over %s, which was not written to its end: %s.", checkpoint.name, fault)
     return None
 
 
-def _step(checkpoint: Path) -> int:
-    suffix = checkpoint.name.rpartition("-")[2]
-    return int(suffix) if suffix.isdigit() else -1
+def find_fault(checkpoint: Path) -> str | None:
+    """What shows that a checkpoint was not written to its end, or `None` if nothing does.
 
-
-def _is_complete(checkpoint: Path) -> bool:
+    Weights are not read, only the parts of their files that tell how long these should be.
+    """
     try:
-        return json.loads((checkpoint / LAST_FILE).read_text(encoding="utf-8"))["global_step"] == _step(checkpoint)
-    except (OSError, ValueError, KeyError):
-        return False
+        state = json.loads((checkpoint / LAST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{LAST_FILE} is missing or cut off"
+    if not isinstance(state, dict) or state.get("global_step") != _step(checkpoint):
+        return f"{LAST_FILE} belongs to another step"
+    torn = [path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path)]
+    return f"{torn[0]} is cut off" if torn else None
+
+
+def _step(checkpoint: Path) -> int | None:
+    suffix = checkpoint.name.rpartition("-")[2]
+    return int(suffix) if suffix.isdecimal() else None
+
+
+def _is_whole(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
+    return path.suffix not in TORCH_SUFFIXES or zipfile.is_zipfile(path)
