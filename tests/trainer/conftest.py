@@ -55,6 +55,11 @@ def model(built):
     return copy.deepcopy(built[0])
 
 
+@pytest.fixture(name="picture")
+def picture_fixture():
+    return picture
+
+
 def picture(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8))
 

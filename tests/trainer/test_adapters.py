@@ -1,0 +1,113 @@
+"""Adapters: on all linear layers of the language model and nowhere else; loaded key by key; merged without loss."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from xvlm2vec.trainer.adapters import AdapterConfig, AdapterError, add_adapter, load_adapter
+
+KINDS = {
+    "lora": AdapterConfig(rank=3),
+    "dora": AdapterConfig(rank=2, dora=True),
+    "embeddings": AdapterConfig(rank=2, train_embeddings=True),
+}
+every_kind = pytest.mark.parametrize("config", list(KINDS.values()), ids=list(KINDS))
+
+
+@pytest.fixture
+def inputs(processor, picture):
+    return processor(text=["a red bicycle", "due cani nel parco"], images=[picture(0), None])
+
+
+@torch.no_grad()
+def embed(model, inputs):
+    return model(**inputs).pooler_output
+
+
+def trained(model, config):
+    """An adapter that does something."""
+    adapted = add_adapter(model, config).eval()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    return adapted
+
+
+@every_kind
+def test_a_fresh_adapter_changes_nothing_and_trains_only_the_language_model(model, inputs, config):
+    before = embed(model, inputs)
+    linears = {
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".text_model." in name
+    }
+    adapted = add_adapter(model, config).eval()
+    torch.testing.assert_close(embed(adapted, inputs), before)
+    assert adapted.peft_config["default"].task_type == "FEATURE_EXTRACTION"
+    trainable = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    prefix = "base_model.model."
+    with_lora = {name.removeprefix(prefix).split(".lora_")[0] for name in trainable if ".lora_" in name}
+    assert with_lora == linears
+    others = {name for name in trainable if ".lora_" not in name}
+    assert len(others) == config.train_embeddings
+    assert all("embed_tokens" in name for name in others)
+
+
+@pytest.mark.parametrize(("config", "scale"), [(AdapterConfig(rank=4), 2), (AdapterConfig(rank=4, alpha=4), 1)])
+def test_the_scale_is_alpha_by_rank(model, config, scale):
+    adapted = add_adapter(model, config)
+    scalings = {module.scaling["default"] for module in adapted.modules() if isinstance(module, LoraLayer)}
+    assert scalings == {scale}
+
+
+@every_kind
+def test_saved_loaded_and_merged_adapters_give_the_same_vectors(tmp_path, model, inputs, config):
+    base = copy.deepcopy(model)
+    adapted = trained(model, config)
+    vectors = embed(adapted, inputs)
+    assert (vectors - embed(base, inputs)).abs().max() > 1e-3
+    adapted.save_pretrained(tmp_path)
+    loaded = load_adapter(base, tmp_path)
+    assert isinstance(loaded, PeftModel)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert not loaded.training
+    assert torch.equal(embed(loaded, inputs), vectors)
+    merged = loaded.merge_and_unload()
+    assert not any("lora" in name for name, _ in merged.named_modules())
+    torch.testing.assert_close(embed(merged, inputs), vectors, rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_switched_off_the_base_is_as_it_was(model, inputs, config):
+    before = embed(model, inputs)
+    adapted = trained(model, config)
+    with adapted.disable_adapter():
+        assert torch.equal(embed(adapted, inputs), before)
+    assert not torch.equal(embed(adapted, inputs), before)
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_B", "lora_magnitude_vector", "embed_tokens"])
+def test_a_missing_key_is_an_error_that_names_it(tmp_path, model, part):
+    base = copy.deepcopy(model)
+    trained(model, AdapterConfig(rank=2, dora=True, train_embeddings=True)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    dropped = next(key for key in weights if part in key)
+    del weights[dropped]
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=part):
+        load_adapter(base, tmp_path)
+
+
+def test_a_key_that_lands_nowhere_is_an_error_that_names_it(tmp_path, model):
+    base = copy.deepcopy(model)
+    trained(model, AdapterConfig(rank=2)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    key = next(key for key in weights if "layers.1" in key)
+    weights[key.replace("layers.1", "layers.9")] = weights[key].clone()
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=r"unexpected .*layers\.9"):
+        load_adapter(base, tmp_path)

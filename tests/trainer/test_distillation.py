@@ -1,0 +1,100 @@
+"""A whole run: what is saved, and that an interrupted run ends with the bits of an uninterrupted one."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter, load_adapter
+from xvlm2vec.trainer.distillation import distill
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def arguments(folder, **settings):
+    quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1}
+    steps = {"per_device_train_batch_size": 3, "max_steps": 7, "save_steps": 2, "learning_rate": 2e-3}
+    return SelfDistillationConfig(output_dir=str(folder), **{**quiet, **steps, "translations_per_row": 2, **settings})
+
+
+def losses(trainer):
+    return [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+def students(model, kind):
+    """A fresh student, as every start of the command makes it."""
+    student = copy.deepcopy(model)
+    if kind == "full":
+        return student, {}
+    torch.manual_seed(3)
+    return add_adapter(student, AdapterConfig(rank=2, dora=kind == "dora")), {"teacher": "adapter-off"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("full", {}),
+        ("full", {"muon_learning_rate": 1e-3, "freeze_vision": False}),
+        ("lora", {}),
+        ("dora", {"gradient_accumulation_steps": 2}),
+    ],
+    ids=["full", "muon and vision", "lora", "dora and accumulation"],
+)
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, model, processor, corpus, kind, settings):
+    def start(folder, *callbacks):
+        student, extra = students(model, kind)
+        return distill(student, processor, arguments(folder, **settings, **extra), corpus, callbacks=callbacks)
+
+    whole = start(tmp_path / "whole")
+    with pytest.raises(Killed):
+        start(tmp_path / "broken", KillAt(5))
+    torn = tmp_path / "broken" / "checkpoints" / "checkpoint-6"
+    shutil.copytree(torn.with_name("checkpoint-4"), torn)  # cut off while it was written
+    (torn / "trainer_state.json").unlink()
+    resumed = start(tmp_path / "broken")
+    assert losses(resumed) == losses(whole)
+    assert len(losses(whole)) == 7
+    before = dict(whole.model.named_parameters())
+    for name, parameter in resumed.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_the_result_is_a_model_with_its_processor_and_a_summary(tmp_path, model, processor, corpus):
+    trainer = distill(model, processor, arguments(tmp_path, max_steps=2), corpus)
+    loaded = XVLM2VecModel.from_pretrained(tmp_path)
+    inputs = XVLM2VecProcessor.from_pretrained(tmp_path)(text=["due cani", "rain"], images=[None, corpus[0]["image"]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).embeddings, trainer.model.eval()(**inputs).embeddings)
+    summary = json.loads((tmp_path / "distillation.json").read_text(encoding="utf-8"))
+    assert summary["loss"]["name"] == "SelfDistillationLoss"
+    assert summary["loss"]["settings"]["language_weight"] == 0.5
+    assert "2503.09313" in summary["loss"]["citation"]
+    assert summary["settings"]["teacher"] == "copy"
+    assert summary["settings"]["max_steps"] == 2
+
+
+def test_the_result_of_an_adapter_is_an_adapter(tmp_path, model, processor, corpus):
+    base = copy.deepcopy(model)
+    adapted, settings = students(model, "lora")
+    trainer = distill(adapted, processor, arguments(tmp_path, max_steps=2, **settings), corpus)
+    loaded = load_adapter(base, tmp_path)
+    inputs = processor(text=["due cani", "rain"], images=[None, corpus[0]["image"]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).embeddings, trainer.model.eval()(**inputs).embeddings)
