@@ -48,6 +48,7 @@ class Family:
     max_aspect_ratio: float | None = None
     texts_by_processor: bool = False
     processor: str | None = None
+    shares_prefix: bool = False
 
 
 _QWEN = Family(
@@ -58,7 +59,7 @@ _QWEN = Family(
     max_pixels=1280 * 28 * 28,
     max_aspect_ratio=200.0,
 )
-_LLAVA = Family(image="<image>", after_images="\n", first_position=0)
+_LLAVA = Family(image="<image>", after_images="\n", first_position=0, shares_prefix=True)
 _IDEFICS = Family(
     image="<image>",
     reserved=("<fake_token_around_image>", "<global-img>"),
@@ -66,6 +67,7 @@ _IDEFICS = Family(
     row_inputs=("pixel_values", "pixel_attention_mask"),
     blank_is_padding=True,
     processor="Idefics3Processor",  # SmolVLM's own wants num2words, for videos only; the prompts are the same
+    shares_prefix=True,
 )
 
 FAMILIES: dict[str, Family] = {

@@ -180,13 +180,16 @@ class XVLM2VecModel(PreTrainedModel):
                 f"{type(self.backbone).__name__} gives no `last_hidden_state`, so there is nothing to pool."
             )
         pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
-        embeddings = (
-            nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype) if self.config.normalize else pooled
-        )
         result = XVLM2VecOutput(
-            embeddings=embeddings, pooler_output=pooled, last_hidden_state=outputs.last_hidden_state
+            embeddings=self.finish(pooled), pooler_output=pooled, last_hidden_state=outputs.last_hidden_state
         )
         return result if return_dict is not False else result.to_tuple()
+
+    def finish(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Embeddings from pooled hidden states `(B, H)`: of length 1 if `config.normalize`."""
+        if not self.config.normalize:
+            return pooled
+        return nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype)
 
     @property
     def processor(self) -> XVLM2VecProcessor:

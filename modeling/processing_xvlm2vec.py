@@ -184,7 +184,7 @@ class XVLM2VecProcessor(ProcessorMixin):
                 "A batch is made of padded torch tensors: return_tensors='pt', padding=True or 'max_length'."
             )
         numbers = range(len(rows)) if numbers is None else numbers
-        limit = self._limit(max_length)
+        limit = self.limit(max_length)
         pictures = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
         prompts = [self._prompt(row, number) for row, number in zip(rows, numbers, strict=True)]
         tokens, extras = self._tokenize(prompts, pictures, numbers, image_options)
@@ -255,13 +255,13 @@ class XVLM2VecProcessor(ProcessorMixin):
         self, rows: Sequence[TextImageRow], max_length: int | None = None, **kwargs: Any
     ) -> BatchFeature:
         batch, cut = self.prepare(rows, max_length=max_length, **kwargs)
-        limit = self._limit(max_length)
+        limit = self.limit(max_length)
         if cut and limit not in self._warned_lengths:
             self._warned_lengths.add(limit)
             warn_cut(cut, len(rows), limit)
         return batch
 
-    def _limit(self, max_length: int | None) -> int | None:
+    def limit(self, max_length: int | None = None) -> int | None:
         """The number of tokens a row may have. Tokenizers without a limit of their own name a huge number."""
         if max_length is not None:
             return max_length

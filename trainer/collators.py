@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.rows import TextImageRow, make_rows
+from xvlm2vec.modeling.sharing import real_ids, split_prefix, tail_ids
 
 PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 
@@ -57,9 +59,10 @@ class ParallelCollator:
             ValueError: A row lacks a column or has no translation; the message names it.
         """
         chosen = [self._translations(row, index) for index, row in enumerate(rows)]
-        english = self.processor(text=[row["text_en"] for row in rows], images=[row["image"] for row in rows])
+        english_rows, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
+        english, _ = self.processor.prepare(english_rows)
         pairs = [(index, item) for index, items in enumerate(chosen) for item in items]
-        translated = self._translated_ids(rows, english, [(index, item["text"]) for index, item in pairs])
+        translated = self._translated_ids(english_rows, english, [(index, item["text"]) for index, item in pairs])
         batch = ParallelBatch(
             english=dict(english),
             token_ids=real_ids(english) + translated,
@@ -81,46 +84,22 @@ class ParallelCollator:
         return draw.sample(items, self.translations_per_row)
 
     def _translated_ids(
-        self, rows: Sequence[dict[str, Any]], english: Any, pairs: Sequence[tuple[int, str]]
+        self, rows: Sequence[TextImageRow], english: Any, pairs: Sequence[tuple[int, str]]
     ) -> list[list[int]]:
         """Token ids of each translated row: what comes before the English text, then the translation's own tokens.
 
         The pictures are prepared once, with the English row. Where a tokenizer merges across the border, or adds
         something behind the text, the row is prepared whole instead.
         """
-        pictures = [_as_list(row["image"]) for row in rows]
-        english_tails = self._tails([(row["text_en"], bool(p)) for row, p in zip(rows, pictures, strict=True)])
-        tails = self._tails([(text, bool(pictures[index])) for index, text in pairs])
-        prefixes = [_prefix(ids, tail) for ids, tail in zip(real_ids(english), english_tails, strict=True)]
+        translated = [TextImageRow(text, rows[index].images) for index, text in pairs]
+        tails = tail_ids(self.processor, translated)
+        found = zip(real_ids(english), tail_ids(self.processor, rows), strict=True)
+        prefixes = [split_prefix(ids, tail) for ids, tail in found]
         result = []
-        for (index, text), tail in zip(pairs, tails, strict=True):
+        for (index, _), row, tail in zip(pairs, translated, tails, strict=True):
             prefix = prefixes[index]
-            if prefix is None:
-                result += real_ids(self.processor(text=[text], images=[pictures[index]]))
-            else:
-                result.append(prefix + tail)
+            result += real_ids(self.processor.prepare([row])[0]) if prefix is None else [prefix + tail]
         return result
-
-    def _tails(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """Token ids of texts as they stand behind a row's pictures, if it has one."""
-        after = self.processor.family.after_images
-        written = [(after if has_picture else "") + text for text, has_picture in texts]
-        return self.processor.inner.tokenizer(written, add_special_tokens=False)["input_ids"] if written else []
-
-
-def _as_list(image: Any) -> list[Any]:
-    return [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
-
-
-def _prefix(ids: list[int], tail: list[int]) -> list[int] | None:
-    """What stands before the tail, or `None` if the ids do not end with it."""
-    cut = len(ids) - len(tail)
-    return ids[:cut] if tail and ids[cut:] == tail else None
-
-
-def real_ids(batch: Any) -> list[list[int]]:
-    """Token ids of each row without its padding."""
-    return [ids[mask.bool()].tolist() for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
 
 
 def pad_ids(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ SPECIAL_TOKENS = (
     "<pad>", "<s>", "</s>", "<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>",
 )  # fmt: skip
 # Arabic writes "and" as one letter glued to the next word. Splitting it off gives a word the same tokens after "and" as
-# elsewhere, as a space does in the other languages.
+# elsewhere.
 ARABIC_AND = Regex(r"(?<=\s)و(?=\p{Arabic})")
 
 
@@ -80,10 +80,18 @@ def build_tiny_model(config: TinyModelConfig, texts: Iterable[str]) -> tuple[XVL
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer; a word has the same tokens at the start of a text as after a space."""
+    """A byte-level BPE tokenizer of words, in which a word has the same tokens wherever it stands.
+
+    Spaces are dropped: a name would otherwise have one spelling after a space, another one after a quotation mark, and
+    would have to be learned twice. Nothing is ever decoded.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(ARABIC_AND, behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+        [
+            pre_tokenizers.Split(ARABIC_AND, behavior="isolated"),
+            pre_tokenizers.Whitespace(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
