@@ -142,19 +142,24 @@ def write_dataset(examples: Callable[[], Iterator[dict[str, Any]]], features: Fe
         folder: Where to write; an earlier content is replaced.
 
     Raises:
-        ValueError: There are no examples.
+        ValueError: There are no examples, or one cannot be stored; an earlier content stays.
     """
     from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    if next(examples(), None) is None:
+        raise ValueError(f"there is nothing to write into {folder}: no row is usable.")
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         draft, cache = Path(name) / "whole", Path(name) / "cache"
-        dataset = Dataset.from_generator(
-            examples, features=features, cache_dir=str(cache), keep_in_memory=False, fingerprint=os.urandom(8).hex()
-        )
-        if not len(dataset):
-            raise ValueError(f"there is nothing to write into {folder}: no row is usable.")
+        try:
+            dataset = Dataset.from_generator(
+                examples, features=features, cache_dir=str(cache), fingerprint=os.urandom(8).hex()
+            )
+        except DatasetGenerationError as error:
+            raise ValueError(f"{folder} could not be written: {error.__cause__ or error}") from error
         dataset.save_to_disk(str(draft))
         del dataset
         shutil.rmtree(folder, ignore_errors=True)
@@ -188,7 +193,7 @@ def load_rows(path_or_id: str | Path, columns: Sequence[str], split: str = "trai
 
     try:
         found = _open(path_or_id, split)
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         raise
     except Exception as error:  # datasets and Arrow raise whatever damaged files lead to
         raise ValueError(f"{path_or_id} cannot be read ({type(error).__name__}: {error}).") from error

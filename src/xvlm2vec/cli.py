@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("XVLM2VEC_TRACEBACK"):
             raise
         print(f"xvlm2vec {arguments[0]}: {error}", file=sys.stderr)

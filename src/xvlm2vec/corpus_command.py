@@ -261,9 +261,6 @@ def _check(flags: argparse.Namespace) -> int:
 def _build(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.emoji_build import build_emoji_table
 
-    try:
-        build_emoji_table(Path(flags.font), Path(flags.output))
-    except ImportError as error:
-        raise RuntimeError(str(error)) from error
+    build_emoji_table(Path(flags.font), Path(flags.output))
     console.show(f"Wrote {flags.output} ({Path(flags.output).stat().st_size} bytes)")
     return 0

@@ -82,7 +82,9 @@ def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
             f"{source} is a {kind} model, and this needs an XVLM2VecModel; `xvlm2vec contrast --model {source}` wraps "
             "and trains one."
         )
-    return XVLM2VecModel.from_pretrained(source), XVLM2VecProcessor.from_pretrained(source)
+    # An adapter remembers the path of its base, which must hold from any folder.
+    place = str(Path(source).resolve()) if Path(source).is_dir() else source
+    return XVLM2VecModel.from_pretrained(place), XVLM2VecProcessor.from_pretrained(place)
 
 
 def adapter_base(source: str) -> str:

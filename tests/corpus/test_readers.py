@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+from PIL import Image
+
+from xvlm2vec.corpus.captions import caption_benchmark, hold_out, pair_examples, pair_features, parallel_examples
+from xvlm2vec.corpus.readers import check_parallel, load_pairs, load_parallel, read_csv, write_dataset
+from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    for number in range(6):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / "below" / f"{number}.png")
+    return folder
+
+
+def write(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "texts.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def six_rows(tmp_path: Path) -> Path:
+    rows = [f"below/{number}.png,text {number},Text {number},テキスト{number}" for number in range(6)]
+    return write(tmp_path, "\n".join(["image,en,de,ja", *rows]) + "\n")
+
+
+def test_csv_rows(tmp_path: Path, pictures: Path) -> None:
+    path = write(
+        tmp_path,
+        'id,image,en,de,fr\nfirst,below/0.png,"a cat, asleep",eine Katze,un chat\n,,word,Wort,\n',
+        "utf-8-sig",
+    )
+
+    corpus = read_csv(path, pictures)
+
+    assert corpus.languages == ("en", "de", "fr")
+    assert not corpus.bad
+    assert [row.id for row in corpus.rows] == ["first", "row-000001"]
+    assert corpus.rows[0].texts == {"en": "a cat, asleep", "de": "eine Katze", "fr": "un chat"}
+    assert corpus.rows[0].picture == pictures / "below/0.png"
+    assert corpus.rows[1].texts == {"en": "word", "de": "Wort"}
+    assert corpus.rows[1].picture is None
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_other_delimiters(tmp_path: Path, sign: str) -> None:
+    corpus = read_csv(write(tmp_path, f"en{sign}de\na, b{sign}c\n"))
+
+    assert corpus.rows[0].texts == {"en": "a, b", "de": "c"}
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("none.png,a,b,c", "missing picture"),
+        ("../secret.png,a,b,c", "picture outside the folder"),
+        ("/etc/passwd,a,b,c", "picture outside the folder"),
+        ("link.png,a,b,c", "picture outside the folder"),
+        ("broken.png,a,b,c", "unreadable picture"),
+        (",,b,c", "empty English text"),
+        (", ,b,c", "empty English text"),
+        (",a,,", "no translation"),
+        (",a, b, c, d", "too many cells"),
+    ],
+)
+def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, pictures: Path, line: str, kind: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (pictures / "link.png").symlink_to(tmp_path / "secret.png")
+    (pictures / "broken.png").write_bytes((pictures / "below/0.png").read_bytes()[:40])
+
+    corpus = read_csv(write(tmp_path, f'image,en,de,fr\n,"two\nlines",b,c\n{line}\n,x,y,z\n'), pictures)
+
+    assert [row.texts["en"] for row in corpus.rows] == ["two\nlines", "x"]
+    assert [(row.line, row.kind) for row in corpus.bad] == [(4, kind)]
+    report = corpus.report()
+    assert report["kept"] == 2
+    assert report["faults"] == {kind: 1}
+    assert json.loads(json.dumps(report)) == report
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,de,fr\n", "line 1: no column 'en'"),
+        ("", "line 1: no column 'en'"),
+        ("en\nword\n", "no language beside English"),
+        ("en,de,de\n", "'de' cannot be a column"),
+        ("en,Deutsch\n", "'Deutsch' cannot be a column"),
+        ("image,en,de\n", "name the folder"),
+        ("id,en,de\nx,a,b\nx,c,d\n", "the id 'x' occurs 2 times"),
+        ('en,de\na,"' + "b" * 200_000 + '"\n', "no valid CSV"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_csv(write(tmp_path, text))
+
+
+def test_other_encodings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not UTF-8 .*save the file as UTF-8"):
+        read_csv(write(tmp_path, "en,de\nfox,Füchse\n", "latin-1"))
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"texts\.csv"):
+        read_csv(tmp_path / "texts.csv")
+    with pytest.raises(FileNotFoundError, match="folder of pictures"):
+        read_csv(write(tmp_path, "en,de\n"), tmp_path / "none")
+
+
+def test_held_out_rows_do_not_leak(tmp_path: Path, pictures: Path) -> None:
+    path = write(
+        tmp_path,
+        "image,en,de\nbelow/0.png,a,A\nbelow/0.png,b,B\nbelow/1.png,c,C\nbelow/2.png,C,D\nbelow/3.png,e,E\n"
+        "below/4.png,f,\n,g,G\nbelow/5.png,h,H\n",
+    )
+    corpus = read_csv(path, pictures)
+
+    train, test = hold_out(corpus.rows, corpus.languages, 100, seed=0)
+
+    # Rows 0 and 1 share a picture, 2 and 3 an English text but for case, 6 has no picture; 5 was left out as bad.
+    assert [row.texts["en"] for row in test] == ["e", "h"]
+    assert len(train) + len(test) == len(corpus.rows)
+    one = hold_out(corpus.rows, corpus.languages, 1, seed=1)
+    assert len(one[1]) == 1
+    assert one == hold_out(corpus.rows, corpus.languages, 1, seed=1)
+
+
+def test_written_corpora_are_read_back(tmp_path: Path, pictures: Path) -> None:
+    rows = read_csv(six_rows(tmp_path), pictures).rows
+
+    write_dataset(lambda: parallel_examples(rows, "mine"), parallel_features(), tmp_path / "parallel")
+    write_dataset(lambda: pair_examples(rows), pair_features(), tmp_path / "pairs")
+
+    parallel, pairs = load_parallel(tmp_path / "parallel"), load_pairs(str(tmp_path / "pairs"))
+    assert validate_parallel_rows(parallel) == 12
+    assert parallel[0] == {
+        "id": "row-000000",
+        "image": None,
+        "text_en": "text 0",
+        "translations": [{"lang": "de", "text": "Text 0"}, {"lang": "ja", "text": "テキスト0"}],
+        "source": "mine",
+    }
+    assert parallel[3]["id"] == "row-000001/picture"
+    assert parallel[3]["image"].getpixel((0, 0)) == (40, 0, 0)
+    assert [row["qry"] for row in pairs] == [f"text {number}" for number in range(6)]
+    assert pairs[5]["pos_image"].getpixel((0, 0)) == (200, 0, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "parallel", "pictures", "texts.csv"]
+
+
+def test_nothing_to_write_leaves_what_was_there(tmp_path: Path) -> None:
+    write_dataset(lambda: iter([{"qry": "a"}]), pair_features(), tmp_path / "pairs")
+
+    def fails() -> Iterator[dict]:
+        yield {"qry": "b"}
+        raise OSError("the disk is full")
+
+    with pytest.raises(ValueError, match="no row is usable"):
+        write_dataset(lambda: iter([]), pair_features(), tmp_path / "pairs")
+    with pytest.raises(ValueError, match=r"pairs could not be written: the disk is full"):
+        write_dataset(fails, pair_features(), tmp_path / "pairs")
+    assert len(load_pairs(tmp_path / "pairs")) == 1
+
+
+def test_other_storage_is_read(tmp_path: Path, pictures: Path) -> None:
+    rows = list(parallel_examples(read_csv(six_rows(tmp_path), pictures).rows, "mine"))
+    dataset = Dataset.from_list(rows, features=parallel_features())
+    (tmp_path / "parquet").mkdir()
+    dataset.select(range(4)).to_parquet(tmp_path / "parquet" / "0.parquet")
+    dataset.select(range(4, 12)).to_parquet(tmp_path / "parquet" / "1.parquet")
+    DatasetDict({"train": dataset, "test": dataset.select([0])}).save_to_disk(str(tmp_path / "dict"))
+
+    assert load_parallel(tmp_path / "parquet")["id"] == dataset["id"]
+    assert load_parallel(tmp_path / "parquet" / "0.parquet")[1]["image"].size == (8, 8)
+    assert len(load_parallel(tmp_path / "dict")) == 12
+    assert len(load_parallel(tmp_path / "dict", split="test")) == 1
+    with pytest.raises(ValueError, match=r"has the splits train, test"):
+        load_parallel(tmp_path / "dict", split="validation")
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.parquet").write_bytes(b"PAR1 and then nothing")
+    Dataset.from_dict({"text_en": ["a"]}).save_to_disk(str(tmp_path / "other"))
+
+    with pytest.raises(FileNotFoundError, match="no folder or file"):
+        load_parallel(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="neither"):
+        load_parallel(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"bad cannot be read"):
+        load_parallel(tmp_path / "bad")
+    with pytest.raises(ValueError, match=r"lacks id, image, translations, source"):
+        load_parallel(tmp_path / "other")
+
+
+def test_check_finds_faults(tmp_path: Path, pictures: Path) -> None:
+    picture = (pictures / "below/0.png").read_bytes()
+    good = {"image": None, "text_en": "a", "translations": [{"lang": "de", "text": "b"}], "source": "s"}
+    rows = [
+        good | {"id": "0"},
+        good | {"id": "1", "image": {"bytes": picture, "path": None}},
+        good | {"id": "1"},
+        good | {"id": "3", "text_en": " "},
+        good | {"id": "4", "image": {"bytes": picture[:30], "path": None}},
+        good | {"id": "5", "translations": []},
+    ]
+    corpus = Dataset.from_list(rows, features=parallel_features())
+
+    found = check_parallel(corpus)
+
+    assert (found.rows, found.pictures, found.languages, found.sources) == (6, 2, {"de": 5}, {"s": 6})
+    assert [fault.partition(":")[0] for fault in found.faults] == [
+        "Parallel corpus, row 2, column 'id'",
+        "Parallel corpus, row 3, column 'text_en'",
+        "Parallel corpus, row 4 (id '4'), column 'image'",
+    ]
+    assert found.warnings == {
+        "rows without a translation": 1,
+        "rows with the text and picture of an earlier row": 2,
+    }
+    assert not check_parallel(corpus.select([0, 1])).faults
+    assert len(check_parallel(corpus, most=1).faults) == 1
+
+
+def test_caption_benchmark(tmp_path: Path, pictures: Path) -> None:
+    corpus = read_csv(six_rows(tmp_path), pictures)
+
+    made = caption_benchmark(corpus.rows, corpus.languages)
+
+    assert made.tasks["t2i"]["de"][2]["text"] == "Text 2"
+    assert made.tasks["t2i"]["de"][2]["images"][0] == made.images[2]["path"] == "images/below/2.png"
+    assert sorted(made.tasks["i2t"]["ja"][5]["captions"]) == [f"テキスト{number}" for number in range(6)]
+    assert made.tasks["i2t"]["ja"][5]["captions"][0] == "テキスト5"
+    assert set(made.templates["i2t"]) == {"en", "de", "ja"}

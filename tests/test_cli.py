@@ -1,0 +1,341 @@
+"""The command line: help that is quick and teaches, exit codes, errors that name file and row, runs that go on."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from xvlm2vec.cli import COMMANDS, main
+from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+
+SMALL_EMOJI = ("--concepts", "64", "--image-size", "32", "--languages", "de,ja", "--rows", "64", "--test-rows", "8")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    texts = ["a dog and a cat", "ein Hund und eine Katze", "猫と犬"]
+    made, processor = build_tiny_model(
+        TinyModelConfig(image_size=32, vision_layers=1, text_layers=1, vocab_size=400), texts
+    )
+    made.config.prompts = {"query": "Find: "}
+    made.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "emoji"
+    assert main(["corpus", "emoji", *SMALL_EMOJI, "--output", str(folder)]) == 0
+    return folder
+
+
+def call(*arguments: object) -> int:
+    """The exit code of a command, also where argparse ends it."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def test_help_is_quick_and_light() -> None:
+    code = "import sys; from xvlm2vec.cli import main; sys.argv = ['xvlm2vec']\ntry: main(['--help'])\n"
+    code += "finally: assert not {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules), 'heavy imports'"
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - started)
+        assert child.returncode == 0, child.stderr
+    assert min(seconds) < 0.5
+    assert all(name in child.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "corpus csv", "corpus emoji", "corpus check", "corpus build-emoji"])
+def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*command.split(), "--help") == 0
+
+    text = capsys.readouterr().out
+    assert f"example:\n  xvlm2vec {command.split()[0]}" in text
+    entries = re.split(r"\n  (?=-)", text.partition("example:")[0])[1:]
+    for entry in entries:  # the flag, two spaces or a new line, and what it does
+        assert re.search(r"(  |\n) *[\w`(:{]", entry), f"{command}: nothing is said of {entry}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["corpus", "no-such-kind"],
+        ["evaluate", "model"],
+        ["evaluate", "model", "--benchmark", "mmmeb", "--output", "x"],
+        ["evaluate", "model", "--benchmark", "other", "--output", "x"],
+        ["encode", "model", "--output", "x.npy"],
+        ["encode", "model", "--text", "x.txt", "--output", "x.txt"],
+        ["release", "model", "--to", "user/model"],
+        ["contrast", "--model", "m", "--data", "d"],
+        ["contrast", "--model", "m", "--data", "d", "--output", "o", "--epochs", "many"],
+        ["distill", "--model", "m", "--data", "d", "--output", "o", "--no-such-flag", "1"],
+        ["distill", "--config", "no-such-file.yaml"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "no-such-folder"], "no results file no-such-folder"),
+        (["corpus", "check", "./none"], "no folder or file ./none"),
+        (["corpus", "csv", "none.csv", "--output", "out"], "no file none.csv"),
+        (["corpus", "emoji", "--languages", "xx", "--output", "out"], "Unknown language code 'xx'"),
+        (["corpus", "build-emoji", "none.ttf"], "none.ttf"),
+        (["encode", "./none", "--text", "none.txt", "--output", "x.npy"], "no file none.txt"),
+        (["verify", "./none"], "no folder ./none"),
+        (["release", "./none", "--to", "./out"], "no folder ./none"),
+        (["evaluate", "m", "--benchmark", "folder", "--data", "./none", "--output", "out"], "no folder ./none"),
+        (["distill", "--model", "./m", "--data", "./none", "--output", "out"], "no folder or file ./none"),
+        (["distill", "--model", "./m", "--data", "d", "--output", "o", "--lora-rank", "4"], "without --lora"),
+    ],
+)
+def test_failures_are_1_and_say_why(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert call(*arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+
+    (tmp_path / "pictures").mkdir()
+    lines = ["image,en,de"]
+    for number in range(12):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / "pictures" / f"{number}.png")
+        lines.append(f"{number}.png,text {number},Text {number}")
+    (tmp_path / "texts.csv").write_text("\n".join([*lines, "none.png,a,b", ",word,Wort"]) + "\n")
+    command = ["corpus", "csv", tmp_path / "texts.csv", "--images", tmp_path / "pictures", "--output", tmp_path / "out"]
+
+    assert call(*command, "--test-rows", 4) == 0
+
+    report = json.loads((tmp_path / "out" / "bad-rows.json").read_text())
+    assert [(row["line"], row["kind"]) for row in report["bad_rows"]] == [(14, "missing picture")]
+    assert len(load_parallel(tmp_path / "out" / "parallel")) == 2 * 8 + 1
+    assert len(load_pairs(tmp_path / "out" / "pairs")) == 8
+    assert (tmp_path / "out" / "benchmark" / "t2i" / "de.parquet").is_file()
+    assert call("corpus", "check", tmp_path / "out" / "parallel") == 0
+    assert "can be used" in capsys.readouterr().out
+    assert call(*command, "--test-rows", 4) == 0  # again: nothing left to do
+    assert call(*command, "--test-rows", 5) == 1
+    assert "holds another run (test_rows: there 4, now 5)" in capsys.readouterr().err
+
+
+def test_corpus_check_fails_on_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from datasets import Dataset
+
+    from xvlm2vec.corpus.schema import parallel_features
+
+    row = {"id": "a", "image": None, "text_en": "", "translations": [{"lang": "de", "text": "b"}], "source": "s"}
+    Dataset.from_list([row], features=parallel_features()).save_to_disk(str(tmp_path / "corpus"))
+
+    assert call("corpus", "check", tmp_path / "corpus") == 1
+    assert "FAULT: Parallel corpus, row 0, column 'text_en'" in capsys.readouterr().out
+
+
+def test_evaluate_and_report(model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", model, "--benchmark", "emoji", "--data", data / "benchmark", "--languages", "de,en"]
+
+    assert call(*command, "--tasks", "c,t2i", "--output", tmp_path / "scores") == 0
+
+    results = json.loads((tmp_path / "scores" / "results.json").read_text())
+    assert {(row["dataset"], row["task"], row["language"]) for row in results["rows"]} == {
+        (dataset, task, code)
+        for dataset, task in (("emoji", "c"), ("emoji", "t2i"), ("withheld", "c"))
+        for code in ("de", "en")
+    }
+    assert "de" in capsys.readouterr().out
+    shards = sorted((tmp_path / "scores" / "embeddings").rglob("*.npy"))
+    assert call(*command, "--tasks", "c", "--output", tmp_path / "scores") == 0
+    assert sorted((tmp_path / "scores" / "embeddings").rglob("*.npy")) == shards  # nothing was embedded again
+    assert call("report", tmp_path / "scores", tmp_path / "scores", "--output", tmp_path / "report.md") == 0
+    assert " -> " in (tmp_path / "report.md").read_text()
+    capsys.readouterr()
+    assert call("report", tmp_path / "scores", "--yaml") == 0
+    assert capsys.readouterr().out.startswith("model-index:")
+
+
+def test_evaluate_refuses_a_plain_backbone(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xvlm2vec import XVLM2VecModel
+
+    XVLM2VecModel.from_pretrained(model).backbone.save_pretrained(tmp_path / "plain")
+    command = ["evaluate", tmp_path / "plain", "--benchmark", "emoji", "--data", data / "benchmark"]
+
+    assert call(*command, "--tasks", "c", "--output", tmp_path / "scores") == 1
+    assert f"`xvlm2vec contrast --model {tmp_path / 'plain'}`" in capsys.readouterr().err
+
+
+def test_encode(model: str, tmp_path: Path) -> None:
+    from xvlm2vec import XVLM2VecModel
+
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "red.png").read_bytes()[:50])
+    rows = tmp_path / "rows.csv"
+    rows.write_text("image,text\nred.png,\n,ein Hund\nbroken.png,x\n,\nred.png,a dog\n,ein Hund\n", encoding="utf-8")
+
+    assert call("encode", model, "--csv", rows, "--output", tmp_path / "v.safetensors") == 1
+
+    vectors = load_file(tmp_path / "v.safetensors")["embeddings"]
+    bad = json.loads((tmp_path / "v.safetensors.bad.json").read_text())
+    assert [item["row"] for item in bad] == [2, 3]
+    assert "broken.png" in bad[0]["problem"]
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, False, True, True, False, False]
+    red = Image.open(tmp_path / "red.png")
+    expected = XVLM2VecModel.from_pretrained(model).encode(text=[None, "ein Hund", "a dog"], images=[red, None, red])
+    np.testing.assert_allclose(vectors[[0, 1, 4, 5]], expected[[0, 1, 2, 1]], atol=1e-5)
+
+
+def test_encode_lines_with_a_named_prompt(model: str, tmp_path: Path) -> None:
+    (tmp_path / "named.txt").write_text("ein Hund\r\nネコ\n", encoding="utf-8")
+    (tmp_path / "written.txt").write_text("Find: ein Hund\nFind: ネコ\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes(b"one\nH\xfcndin\n")
+
+    def encode(name: str, output: str, *flags: str) -> int:
+        return call("encode", model, "--text", tmp_path / name, "--output", tmp_path / output, *flags)
+
+    assert encode("named.txt", "a.npy", "--instruction", "query") == 0
+    assert encode("written.txt", "b.npy", "--dim", "128") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), atol=1e-6)
+    assert encode("latin.txt", "c.npy") == 1
+
+
+def test_training_refuses_other_settings_and_does_nothing_twice(
+    model: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"model: {model}\ndata: {data / 'pairs'}\noutput: {tmp_path / 'teacher'}\nbatch_size: 32\nlearning_rate: 1e-4\n"
+    )
+
+    assert call("contrast", "--config", config, "--no-shuffle") == 0
+
+    weights = tmp_path / "teacher" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert not np.array_equal(*(load_file(path)[KEY] for path in (weights, Path(model, "model.safetensors"))))
+    assert call("contrast", f"--config={config}", "--no-shuffle", "--save-steps", "7") == 0
+    assert weights.stat().st_mtime_ns == written
+    assert call("contrast", "--config", config) == 1
+    assert "shuffle: there False, now None" in capsys.readouterr().err
+    config.write_text(config.read_text() + "no_such_setting: 1\n")
+    assert call("contrast", "--config", config) == 2
+    assert "no_such_setting" in capsys.readouterr().err
+    config.write_text("model: [\n")
+    assert call("contrast", "--config", config) == 2
+
+
+KEY = "backbone.text_model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.slow
+def test_killed_training_goes_on(model: str, data: Path, tmp_path: Path) -> None:
+    def command(output: Path) -> list[str]:
+        flags = ["--batch-size", "16", "--epochs", "20", "--learning-rate", "1e-3", "--save-steps", "5"]
+        return ["contrast", "--model", model, "--data", str(data / "pairs"), "--output", str(output), *flags]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    child = subprocess.Popen([sys.executable, "-m", "xvlm2vec", *command(killed)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("checkpoints/*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    assert not (killed / "model.safetensors").exists()
+
+    assert main(command(killed)) == 0
+    assert main(command(whole)) == 0
+
+    first, second = (load_file(folder / "model.safetensors") for folder in (killed, whole))
+    for name, tensor in first.items():
+        np.testing.assert_allclose(tensor, second[name], atol=1e-4, err_msg=name)
+
+
+def test_distill_with_an_adapter(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xvlm2vec.sources import load_embedder
+
+    monkeypatch.chdir(Path(model).parent)
+    command = ["distill", "--model", "tiny", "--data", data / "parallel", "--output", tmp_path / "student", "--lora"]
+
+    assert call(*command, "--lora-rank", 4, "--max-steps", 2, "--learning-rate", "1e-2") == 0
+
+    settings = json.loads((tmp_path / "student" / "adapter" / "distillation.json").read_text())["settings"]
+    assert settings["teacher"] == "adapter-off"
+    monkeypatch.chdir(tmp_path)  # the adapter finds its base from any folder
+    texts = ["ein Hund", "a cat"]
+    alone, merged, base = (
+        load_embedder(str(path))[0].encode(text=texts)
+        for path in (tmp_path / "student" / "adapter", tmp_path / "student" / "merged", model)
+    )
+    np.testing.assert_allclose(alone, merged, atol=1e-5)
+    assert np.abs(alone - base).max() > 1e-3
+    other = ["release", data, "--adapter", tmp_path / "student" / "adapter", "--to", "./out"]
+    assert call(*other) == 1
+    capsys.readouterr()
+    load_embedder(model)[0].save_pretrained(tmp_path / "copy")
+    load_embedder(model)[1].save_pretrained(tmp_path / "copy")
+    assert call("release", "copy", *other[2:]) == 1
+    assert "was trained on" in capsys.readouterr().err
+
+
+def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> None:
+    command = ["distill", "--model", model, "--data", data / "parallel", "--eval-data", data / "parallel"]
+
+    assert call(*command, "--output", tmp_path / "student", "--max-steps", 1) == 0
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+
+
+def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("release", model, "--to", tmp_path / "out", "--name", "my-model", "--dry-run") == 0
+
+    text = capsys.readouterr().out
+    assert f"{tmp_path / 'out'}/model/model.safetensors" in text
+    assert "# my-model" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "released"
+    assert call("release", model, "--to", folder, "--name", "my-model") == 0
+    assert call("verify", folder / "model", "--dtypes", "float32") == 0
+    weights = folder / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors[KEY] = tensors[KEY] + 0.1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    capsys.readouterr()
+
+    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 1
+    assert "DOES NOT give its golden vectors" in capsys.readouterr().out
+    assert call("verify", "--write", folder / "model") == 0
+    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 0
