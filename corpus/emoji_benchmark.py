@@ -97,7 +97,7 @@ def emoji_benchmark(
         world: the emoji world.
         split: "test" for figures, "validation" for choices.
         languages: which languages to write; None stands for all of the world.
-        rows: of each task, at most (half of it for vg); worlds with few concepts give fewer.
+        rows: of i2t and t2i, at most, and half of it of the others; worlds with few concepts give fewer.
 
     Raises:
         ValueError: an unknown split or language.
@@ -106,16 +106,16 @@ def emoji_benchmark(
     languages = check_languages(world.config.languages if languages is None else languages, world.config.languages)
     shown = [concept for concept in range(len(world)) if concept not in world.withheld]
     gallery = _Gallery(world)
+    half = -(-rows // 2)  # retrieval wants a large pool; for the others, half the rows are as telling
     tasks = {
-        "c": _classification(world, split, "c", shown, rows, gallery),
+        "c": _classification(world, split, "c", shown, half, gallery),
         "i2t": _pairs(world, split, "i2t", shown, rows, gallery),
         "t2i": _pairs(world, split, "t2i", shown, rows, gallery),
-        "vqa": _questions(world, split, shown, rows, gallery),
+        "vqa": _questions(world, split, shown, half, gallery),
     }
-    # Half as many: each brings three or four crops, which are embedded in every language.
-    tasks["vg"], crops = _grounding(world, split, shown, -(-rows // 2), gallery)
+    tasks["vg"], crops = _grounding(world, split, shown, half, gallery)
     if world.withheld:
-        tasks[WITHHELD] = _classification(world, split, WITHHELD, sorted(world.withheld), rows, gallery)
+        tasks[WITHHELD] = _classification(world, split, WITHHELD, sorted(world.withheld), half, gallery)
     pools = {"t2i": [_path("t2i", row) for row in range(len(tasks["t2i"].specs))], "vg": crops}
     written = {name: _write(world, name, task, languages, pools.get(name)) for name, task in tasks.items()}
     templates = {task: {lang: by_lang[lang] for lang in languages} for task, by_lang in instructions().items()}

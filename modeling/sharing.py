@@ -32,7 +32,9 @@ class PictureFeatures:
     def select(self, indices: Sequence[int]) -> dict[str, BaseModelOutputWithPooling] | None:
         """The features of some rows as the backbone's `mm_encoder_outputs`; `None` if they hold no picture."""
         chosen = [self.rows[index] for index in indices if len(self.rows[index])]
-        return {"image": BaseModelOutputWithPooling(pooler_output=chosen)} if chosen else None
+        # A list, not a tensor: it is what every family's forward pass can concatenate.
+        listed: Any = chosen
+        return {"image": BaseModelOutputWithPooling(pooler_output=listed)} if chosen else None
 
 
 def picture_features(backbone: Any, inputs: dict[str, torch.Tensor]) -> PictureFeatures:
@@ -84,7 +86,7 @@ def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list
     if not any(row.images for row in rows):
         return found
     # Tokenized with its placeholders, one a picture: some tokenizers write the start of a text in another way.
-    placeholder = family.image or processor.inner.image_token
+    placeholder = family.image or getattr(processor.inner, "image_token", "")
     last = tokenizer(placeholder, add_special_tokens=False)["input_ids"][-1]
     return [
         ids[len(ids) - ids[::-1].index(last) :] if row.images and last in ids else ids

@@ -35,7 +35,8 @@ from xvlm2vec.quickstart import QuickstartConfig, Sizes, run_quickstart
 from xvlm2vec import quickstart_stages
 quickstart_stages.SAVE_STEPS = 5
 console.set_up()
-run_quickstart(QuickstartConfig(sys.argv[1], languages=("de",), lora="lora" in sys.argv, sizes=Sizes(**eval(sys.argv[2]))))
+sizes = Sizes(**eval(sys.argv[2]))
+run_quickstart(QuickstartConfig(sys.argv[1], languages=("de",), lora="lora" in sys.argv, sizes=sizes))
 """
 
 

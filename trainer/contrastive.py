@@ -91,7 +91,8 @@ def train_contrastive(
     """
     model = SentenceTransformer(config.model)
     precision = training_precision()
-    training_attention(model.transformers_model)
+    if model.transformers_model is not None:
+        training_attention(model.transformers_model)
     trainer = ContrastiveTrainer(
         model=model,
         args=_training_arguments(config, precision),
@@ -99,7 +100,7 @@ def train_contrastive(
         loss=_loss(model, config),
         data_collator=PairCollator(preprocess_fn=model.preprocess),
         callbacks=list(callbacks),
-        optimizers=(_optimizer(model, config), None),
+        optimizers=(_optimizer(model, config), None),  # type: ignore[arg-type]  # the trainer makes what is None
     )
     if callbacks:
         trainer.remove_callback(ProgressCallback)
@@ -170,7 +171,7 @@ def _optimizer(model: nn.Module, config: ContrastiveConfig) -> torch.optim.Optim
     return MuonAdamW(model, muon_lr=config.muon_learning_rate, adamw_lr=config.learning_rate)
 
 
-def _training_arguments(config: ContrastiveConfig, precision: dict[str, bool]) -> SentenceTransformerTrainingArguments:
+def _training_arguments(config: ContrastiveConfig, precision: dict[str, Any]) -> SentenceTransformerTrainingArguments:
     return SentenceTransformerTrainingArguments(
         output_dir=str(Path(config.output_dir) / "checkpoints"),
         per_device_train_batch_size=config.batch_size,

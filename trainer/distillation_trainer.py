@@ -43,6 +43,8 @@ class SelfDistillationTrainer(Trainer):
         ValueError: `teacher="adapter-off"` without an adapter.
     """
 
+    args: SelfDistillationConfig
+
     def __init__(
         self,
         model: XVLM2VecModel | nn.Module,
@@ -53,8 +55,9 @@ class SelfDistillationTrainer(Trainer):
         loss: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
+        self.trained = model
         self.embedder = embedder_of(model)
-        processor = processing_class or self.embedder.processor
+        self.processor = processing_class or self.embedder.processor
         if args.teacher == "adapter-off" and not hasattr(model, "disable_adapter"):
             raise ValueError('teacher="adapter-off" needs a model with an adapter; use teacher="copy".')
         self.teacher = frozen_copy(self.embedder) if args.teacher == "copy" else None
@@ -67,8 +70,8 @@ class SelfDistillationTrainer(Trainer):
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            processing_class=processor,
-            data_collator=ParallelCollator(processor, args.translations_per_row, args.seed),
+            processing_class=self.processor,
+            data_collator=ParallelCollator(self.processor, args.translations_per_row, args.seed),
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
@@ -76,12 +79,12 @@ class SelfDistillationTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, ParallelBatch],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The loss of one batch of parallel rows: a mean over its pairs of an English text and a translation."""
-        batch = inputs["batch"].to(self.embedder.device)
+        batch: ParallelBatch = inputs["batch"].to(self.embedder.device)
         rows = len(batch.english["input_ids"])
         features = self._features(self.embedder, batch)
         with torch.no_grad(), self._as_teacher() as teacher:
@@ -99,7 +102,7 @@ class SelfDistillationTrainer(Trainer):
         """Muon and AdamW if `muon_learning_rate` is set, else what `transformers.Trainer` makes."""
         if self.optimizer is None and self.args.muon_learning_rate is not None:
             self.optimizer = MuonAdamW(
-                self.model, self.args.muon_learning_rate, self.args.learning_rate, self.args.weight_decay
+                self.trained, self.args.muon_learning_rate, self.args.learning_rate, self.args.weight_decay
             )
         return super().create_optimizer() if model is None else super().create_optimizer(model)
 
@@ -122,7 +125,7 @@ class SelfDistillationTrainer(Trainer):
 
     def _as_teacher(self) -> Any:
         """A context that gives the teacher."""
-        return nullcontext(self.teacher) if self.teacher is not None else _AdapterOff(self.accelerator, self.model)
+        return nullcontext(self.teacher) if self.teacher is not None else _AdapterOff(self.trained)
 
     def _embed(
         self, model: nn.Module, batch: ParallelBatch, rows: Sequence[int], features: PictureFeatures
@@ -142,7 +145,7 @@ class SelfDistillationTrainer(Trainer):
 
     @property
     def _pad_id(self) -> int:
-        return self.processing_class.inner.tokenizer.pad_token_id or 0
+        return self.processor.inner.tokenizer.pad_token_id or 0
 
     @torch.no_grad()
     def _remember(
@@ -159,8 +162,8 @@ class SelfDistillationTrainer(Trainer):
 class _AdapterOff:
     """The student without its adapter: the model as it was at the start."""
 
-    def __init__(self, accelerator: Any, model: nn.Module) -> None:
-        self._model = accelerator.unwrap_model(model)
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
     def __enter__(self) -> nn.Module:
         self._context = self._model.disable_adapter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,7 @@ def has_fast_bf16() -> bool:
     return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.cpu._is_avx512_bf16_supported())
 
 
-def training_precision() -> dict[str, bool]:
+def training_precision() -> dict[str, Any]:
     """Flags of `transformers.TrainingArguments`: bfloat16 autocast where it is native, else float32."""
     return {"bf16": has_fast_bf16(), "use_cpu": not torch.cuda.is_available()}
 

@@ -145,8 +145,7 @@ def _backbone_config(config: TinyModelConfig, tokenizer: PreTrainedTokenizerFast
             "max_position_embeddings": 512,
         },
         scale_factor=config.scale_factor,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=0,
+        image_token_id=SPECIAL_TOKENS.index("<image>"),
     )
 
 

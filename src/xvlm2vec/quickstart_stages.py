@@ -63,9 +63,8 @@ def teach_english(run: Quickstart) -> None:
 def distil(run: Quickstart) -> None:
     """Self-distillation into the taught languages, into `student/`, or `adapter/` with LoRA."""
     sizes, seed = run.config.sizes, run.config.seed
-    model, processor = load(run, "teacher")
-    if run.config.lora:
-        model = add_adapter(model, AdapterConfig(rank=16, train_embeddings=True))
+    teacher, processor = load(run, "teacher")
+    model = add_adapter(teacher, AdapterConfig(rank=16, train_embeddings=True)) if run.config.lora else teacher
     args = SelfDistillationConfig(
         output_dir=str(run.path("adapter" if run.config.lora else "student")),
         per_device_train_batch_size=sizes.distill_batch,
@@ -157,7 +156,7 @@ def scores(run: Quickstart) -> dict[str, Results]:
 
 def prompts(run: Quickstart) -> dict[str, str]:
     """Named instructions for the released model: `t2i-de` searches pictures in German, `picture-de` embeds them."""
-    found = {}
+    found: dict[str, str] = {}
     for language in run.world.config.languages:
         found |= _prompts_of(language)
     return {"query": found["t2i-en"], "document": found["picture-en"], **found}
