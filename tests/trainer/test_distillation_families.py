@@ -1,0 +1,67 @@
+"""Self-distillation on tiny checkpoints of other families: the step is that of plain forward passes of each text."""
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.collators import ParallelCollator
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
+
+FAMILIES = ("llava", "llava_next-mistral", "llava_onevision", "smolvlm")
+
+
+@pytest.fixture(scope="module")
+def build_checkpoint():
+    """The builder of tiny checkpoints that the tests of the models use."""
+    path = Path(__file__).parents[1] / "modeling" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module.build
+    del sys.modules[spec.name]
+
+
+def pairs_one_by_one(student, teacher, processor, rows):
+    errors = []
+    for row in rows:
+        for item in row["translations"]:
+            english = processor(text=[row["text_en"]], images=[row["image"]])
+            translated = processor(text=[item["text"]], images=[row["image"]])
+            with torch.no_grad():
+                target = teacher(**english).pooler_output
+            errors += [mse_loss(student(**inputs).pooler_output, target) for inputs in (english, translated)]
+    return torch.stack(errors).mean()
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen vision", "trained vision"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint, rows, family, frozen):
+    folder = build_checkpoint(family, tmp_path / "model")
+    student = XVLM2VecModel.from_backbone(folder, dtype=torch.float32)
+    processor = XVLM2VecProcessor.from_pretrained(folder)
+    teacher = copy.deepcopy(student)
+    args = SelfDistillationConfig(str(tmp_path / "out"), use_cpu=True, report_to="none", freeze_vision=frozen)
+    trainer = SelfDistillationTrainer(student, args, processing_class=processor)
+    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    assert any(".vision_" in name for name in trained) is not frozen
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter += 0.02 * torch.randn_like(parameter)
+    expected = pairs_one_by_one(student, teacher, processor, rows)
+    loss = trainer.compute_loss(student, ParallelCollator(processor)(rows))
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert loss.item() > 1e-2
+    options = {"allow_unused": True, "materialize_grads": True}
+    mine = torch.autograd.grad(loss, list(trained.values()), **options)
+    theirs = torch.autograd.grad(expected, list(trained.values()), **options)
+    for name, gradient, other in zip(trained, mine, theirs, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6, msg=name)
