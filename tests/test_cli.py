@@ -149,6 +149,14 @@ def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds another run (test_rows: there 4, now 5)" in capsys.readouterr().err
 
 
+def test_corpus_csv_without_a_good_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "texts.csv").write_text("en,de\n,a\n")
+
+    assert call("corpus", "csv", tmp_path / "texts.csv", "--output", tmp_path / "out") == 1
+    assert "has no row that can be used: line 2: the English text is empty" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_corpus_check_fails_on_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from datasets import Dataset
 
@@ -254,6 +262,33 @@ def test_training_refuses_other_settings_and_does_nothing_twice(
 
 
 KEY = "backbone.text_model.layers.0.self_attn.q_proj.weight"
+
+
+def test_models_of_sentence_transformers_embed(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    from xvlm2vec.trainer.tiny import train_tokenizer
+
+    tokenizer = train_tokenizer(["a dog", "ein Hund"], 300)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    other = SentenceTransformer(modules=[Transformer(str(tmp_path / "bert")), Pooling(16)], device="cpu")
+    other.save_pretrained(str(tmp_path / "other"), create_model_card=False)
+    (tmp_path / "texts.txt").write_text("a dog\nein Hund\n")
+
+    assert call("encode", tmp_path / "other", "--text", tmp_path / "texts.txt", "--output", tmp_path / "v.npy") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), other.encode(["a dog", "ein Hund"]), atol=1e-5)
+
+
+def test_hub_ids_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "texts.txt").write_text("a dog\n")
+
+    assert call("encode", "no/model", "--text", tmp_path / "texts.txt", "--output", tmp_path / "v.npy") == 1
+    assert "no/model is no folder here, and the Hub cannot be reached" in capsys.readouterr().err
 
 
 @pytest.mark.slow

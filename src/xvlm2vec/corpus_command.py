@@ -133,10 +133,11 @@ def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.hub.dataset_export import BenchmarkCard
 
     corpus = read_csv(flags.csv, flags.images, progress=True)
+    _need_rows(corpus, flags.csv)
     source = Path(flags.csv)
     settings = {
         "corpus": "csv",
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "csv_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "images": flags.images,
         "test_rows": flags.test_rows,
         "seed": flags.seed,
@@ -186,8 +187,12 @@ def _tell_bad_rows(corpus: CsvCorpus, name: str, report: Path) -> None:
     if corpus.bad:
         logger.warning("%d of %d rows are left out; all are listed in %s", len(corpus.bad),
                        len(corpus.bad) + len(corpus.rows), report)  # fmt: skip
+
+
+def _need_rows(corpus: CsvCorpus, name: str) -> None:
     if not corpus.rows:
-        raise ValueError(f"{name} has no row that can be used; {report} says why.")
+        first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.bad[:SHOWN])
+        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ', only a header'}.")
 
 
 def _emoji(flags: argparse.Namespace) -> int:

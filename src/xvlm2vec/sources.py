@@ -30,10 +30,10 @@ def model_kind(source: str) -> Kind:
     config = read_json(source, "config.json")
     if config is not None and config.get("model_type") == "xvlm2vec":
         return "xvlm2vec"
-    if read_json(source, ADAPTER_CONFIG) is not None:
-        return "adapter"
     if read_json(source, "modules.json") is not None:
         return "sentence-transformers"
+    if read_json(source, ADAPTER_CONFIG) is not None:
+        return "adapter"
     if config is not None:
         return "backbone"
     raise FileNotFoundError(f"{source} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor modules.json.")
@@ -43,7 +43,8 @@ def read_json(source: str, name: str) -> Any:
     """A JSON file of a folder or Hub id, or None if it has no such file.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder or repository.
+        OSError: The Hub cannot be reached, and the repository was not downloaded before.
         ValueError: The file is no JSON.
     """
     if looks_like_path(source):
@@ -51,15 +52,35 @@ def read_json(source: str, name: str) -> Any:
             raise FileNotFoundError(f"there is no folder {source}.")
         path: str | None = str(Path(source, name)) if Path(source, name).is_file() else None
     else:
-        from transformers.utils import cached_file
-
-        path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        path = _hub_file(source, name)
     if path is None:
         return None
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from error
+
+
+def _hub_file(source: str, name: str) -> str | None:
+    """A file of a Hub repository, downloaded if need be; None if the repository has no such file."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return hf_hub_download(source, name)
+    except LocalEntryNotFoundError as error:
+        if isinstance(try_to_load_from_cache(source, "config.json"), str):
+            return None  # the repository was downloaded before, and this file was not part of it
+        raise OSError(f"{source} is no folder here, and the Hub cannot be reached to look for it.") from error
+    except EntryNotFoundError:
+        return None
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(f"{source} is neither a folder here nor a repository on the Hub.") from error
 
 
 def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
