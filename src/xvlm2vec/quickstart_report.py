@@ -146,7 +146,10 @@ def _picture_id(concept: int) -> str:
 def _search(
     run: Quickstart, models: dict[str, tuple[XVLM2VecModel, XVLM2VecProcessor]]
 ) -> tuple[dict[str, Any], list[SearchEntry]]:
-    """One unseen picture of every concept, and what each model finds for every name in every language."""
+    """One unseen picture of every concept, and what each model finds for every name in every language.
+
+    Pictures and names are embedded as in classification, with the pictures in the place of the classes.
+    """
     world = run.world
     concepts = range(len(world))
     pictures = {
@@ -154,11 +157,13 @@ def _search(
         for concept in concepts
     }
     names = [(language, concept) for language in world.config.languages for concept in concepts]
-    queries = [instruct("t2i", language, "query", world.name(concept, language)) for language, concept in names]
-    target = instruct("t2i", "en", "target")
+    queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
+    beside_picture = instruct("c", "en", "query")
     found: dict[str, np.ndarray] = {}
     for model_name, (model, processor) in models.items():
-        gallery = model.encode(text=[target] * len(pictures), images=list(pictures.values()), processor=processor)
+        gallery = model.encode(
+            text=[beside_picture] * len(pictures), images=list(pictures.values()), processor=processor
+        )
         similarities = model.encode(text=queries, processor=processor) @ gallery.T
         found[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
     entries = [
