@@ -326,7 +326,7 @@ def _pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Image.Imag
 
 
 def _st_input(text: str | None, picture: Image.Image | None) -> Any:
-    if text is None or picture is None:
+    if not text or picture is None:  # an empty instruction beside a picture is none
         return text if picture is None else picture
     return {"text": text, "image": picture}
 

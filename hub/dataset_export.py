@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from datasets.table import embed_table_storage
 from .staging import ExportError, staged_folder
 
 IMAGES_CONFIG = "images"
+TEMPLATES_FILE = "templates.json"
 IMAGES_SPLIT = "test"
 ROWS_PER_GROUP = 200
 _NAME = re.compile(r"\w+(\.\w+)*\Z")
@@ -58,7 +60,11 @@ class BenchmarkCard:
 
 
 def export_benchmark(
-    tasks: Mapping[str, DatasetDict], images: Dataset | None, folder: str | os.PathLike[str], card: BenchmarkCard
+    tasks: Mapping[str, DatasetDict],
+    images: Dataset | None,
+    folder: str | os.PathLike[str],
+    card: BenchmarkCard,
+    templates: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a dataset repository; the same data give the same bytes.
 
@@ -70,6 +76,8 @@ def export_benchmark(
         images: The pictures, if rows name them rather than hold them.
         folder: Where to write: missing, empty, or an earlier benchmark export, which is replaced.
         card: What to say in `README.md`.
+        templates: The instructions that it is evaluated with, `{task: {language: {"query", "target"}}}`; written into
+            `templates.json`, where `xvlm2vec evaluate` finds them.
 
     Returns:
         The folder.
@@ -87,6 +95,9 @@ def export_benchmark(
         if images is not None:
             write_parquet(images, staging / IMAGES_CONFIG / f"{IMAGES_SPLIT}.parquet")
             configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
+        if templates is not None:
+            content = json.dumps(templates, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            (staging / TEMPLATES_FILE).write_text(content, encoding="utf-8")
         configs[0]["default"] = True
         text = _readme(tasks, images, configs, card)
         (staging / "README.md").write_text(text, encoding="utf-8")

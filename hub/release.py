@@ -25,11 +25,12 @@ UNVERIFIED = "model.unverified"
 
 @dataclass(frozen=True)
 class BenchmarkInputs:
-    """A benchmark to release: rows per task and language, the pictures that they name, and its card."""
+    """A benchmark to release: rows per task and language, the pictures that they name, its card and instructions."""
 
     tasks: Mapping[str, DatasetDict]
     images: Dataset | None
     card: BenchmarkCard
+    templates: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def release_to_folder(
     )
     report = _check(verify(unverified, dtypes=dtypes, device=device))
     move_into_place(unverified, folder / MODEL)
+    report.source = str(folder / MODEL)
     adapter = benchmark = None
     if run.adapter is not None:
         adapter = export_adapter(
@@ -111,7 +113,7 @@ def release_to_folder(
         _check(verify(adapter, dtypes=dtypes, device=device))
     if run.benchmark is not None:
         given = run.benchmark
-        benchmark = export_benchmark(given.tasks, given.images, folder / BENCHMARK, given.card)
+        benchmark = export_benchmark(given.tasks, given.images, folder / BENCHMARK, given.card, given.templates)
     return Release(folder / MODEL, adapter, benchmark, report)
 
 

@@ -156,7 +156,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         self,
         rows: Sequence[TextImageRow],
         *,
-        numbers: Sequence[int] | None = None,
+        numbers: Sequence[Any] | None = None,
         max_length: int | None = None,
         padding: bool | str = True,
         padding_side: str | None = None,

@@ -6,8 +6,12 @@ import json
 import logging
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,20 @@ def newest_complete_checkpoint(folder: str | Path) -> str | None:
             return str(checkpoint)
         logger.warning("Passing over %s, which was not written to its end: %s.", checkpoint.name, fault)
     return None
+
+
+def train_or_resume(trainer: Trainer, folder: str | Path) -> None:
+    """Trains from the start or from the newest complete checkpoint below a folder.
+
+    A run that was interrupted behind its last step is not trained any further: its weights are loaded.
+    """
+    checkpoint = newest_complete_checkpoint(folder)
+    if checkpoint is not None:
+        state = json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
+        if state["global_step"] >= state["max_steps"]:
+            trainer._load_from_checkpoint(checkpoint)
+            return
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def find_fault(checkpoint: Path) -> str | None:

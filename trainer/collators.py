@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,17 +25,24 @@ class ParallelBatch:
         token_ids: Token ids of the `G` English rows, then of the `P` translated ones.
         row_of_pair: `(P,)`, the English row that each translation belongs to.
         languages: `P` language codes.
+        translated: The processor's batch of the `P` translated rows, with the pictures again, for backbones that
+            cannot share a picture's features between rows; else `None`.
     """
 
     english: dict[str, torch.Tensor]
     token_ids: list[list[int]]
     row_of_pair: torch.Tensor
     languages: list[str]
+    translated: dict[str, torch.Tensor] | None = None
 
     def to(self, device: torch.device | str) -> ParallelBatch:
         """The same batch on another device."""
-        moved = {key: value.to(device) for key, value in self.english.items()}
-        return ParallelBatch(moved, self.token_ids, self.row_of_pair.to(device), self.languages)
+        return replace(
+            self,
+            english={key: value.to(device) for key, value in self.english.items()},
+            row_of_pair=self.row_of_pair.to(device),
+            translated=self.translated and {key: value.to(device) for key, value in self.translated.items()},
+        )
 
 
 class ParallelCollator:
@@ -44,13 +51,17 @@ class ParallelCollator:
     Args:
         processor: The model's processor.
         translations_per_row: How many of a row's translations are drawn; all if `None`.
-        seed: Of the draw, which depends on the row's `id` and text only.
+        seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
+
+    Attributes:
+        epoch: Another epoch draws other translations.
     """
 
     def __init__(self, processor: XVLM2VecProcessor, translations_per_row: int | None = None, seed: int = 0) -> None:
         self.processor = processor
         self.translations_per_row = translations_per_row
         self.seed = seed
+        self.epoch = 0
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, ParallelBatch]:
         """Tokenises and prepares the rows.
@@ -60,15 +71,22 @@ class ParallelCollator:
         """
         chosen = [self._translations(row, index) for index, row in enumerate(rows)]
         english_rows, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
-        english, _ = self.processor.prepare(english_rows)
+        names = [row["id"] for row in rows]
+        english, _ = self.processor.prepare(english_rows, numbers=names)
         pairs = [(index, item) for index, items in enumerate(chosen) for item in items]
-        translated = self._translated_ids(english_rows, english, [(index, item["text"]) for index, item in pairs])
+        row_of_pair = [index for index, _ in pairs]
+        translations = [TextImageRow(item["text"], english_rows[index].images) for index, item in pairs]
         batch = ParallelBatch(
             english=dict(english),
-            token_ids=real_ids(english) + translated,
-            row_of_pair=torch.tensor([index for index, _ in pairs], dtype=torch.long),
+            token_ids=real_ids(english),
+            row_of_pair=torch.tensor(row_of_pair, dtype=torch.long),
             languages=[item["lang"] for _, item in pairs],
         )
+        if self.processor.family.shares_prefix:
+            batch.token_ids += self._translated_ids(english_rows, batch.token_ids, translations, row_of_pair, names)
+        else:
+            whole, _ = self.processor.prepare(translations, numbers=[names[index] for index in row_of_pair])
+            batch = replace(batch, translated=dict(whole))
         return {"batch": batch}
 
     def _translations(self, row: dict[str, Any], index: int) -> list[dict[str, str]]:
@@ -80,25 +98,31 @@ class ParallelCollator:
             raise ValueError(f"Row {row['id']!r} has no translation; drop it, or give it one.")
         if self.translations_per_row is None or len(items) <= self.translations_per_row:
             return items
-        draw = random.Random(f"{self.seed}:{row['id']}:{row['text_en']}")
+        draw = random.Random(f"{self.seed}:{self.epoch}:{row['id']}:{row['text_en']}")
         return draw.sample(items, self.translations_per_row)
 
     def _translated_ids(
-        self, rows: Sequence[TextImageRow], english: Any, pairs: Sequence[tuple[int, str]]
+        self,
+        rows: Sequence[TextImageRow],
+        row_ids: Sequence[list[int]],
+        translations: Sequence[TextImageRow],
+        row_of_pair: Sequence[int],
+        names: Sequence[Any],
     ) -> list[list[int]]:
         """Token ids of each translated row: what comes before the English text, then the translation's own tokens.
 
-        The pictures are prepared once, with the English row. Where a tokenizer merges across the border, or adds
-        something behind the text, the row is prepared whole instead.
+        The pictures are prepared once, with the English row. A row is prepared whole where its prefix cannot be told,
+        and where it is too long and must be cut.
         """
-        translated = [TextImageRow(text, rows[index].images) for index, text in pairs]
-        tails = tail_ids(self.processor, translated)
-        found = zip(real_ids(english), tail_ids(self.processor, rows), strict=True)
-        prefixes = [split_prefix(ids, tail) for ids, tail in found]
+        prefixes = [split_prefix(ids, tail) for ids, tail in zip(row_ids, tail_ids(self.processor, rows), strict=True)]
+        limit = self.processor.limit()
         result = []
-        for (index, _), row, tail in zip(pairs, translated, tails, strict=True):
+        for index, row, tail in zip(row_of_pair, translations, tail_ids(self.processor, translations), strict=True):
             prefix = prefixes[index]
-            result += real_ids(self.processor.prepare([row])[0]) if prefix is None else [prefix + tail]
+            if prefix is None or (limit is not None and len(prefix) + len(tail) > limit):
+                result += real_ids(self.processor.prepare([row], numbers=[names[index]])[0])
+            else:
+                result.append(prefix + tail)
         return result
 
 

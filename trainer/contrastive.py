@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from xvlm2vec.trainer.checkpoints import newest_complete_checkpoint
+from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.optimizers import MuonAdamW
 from xvlm2vec.trainer.precision import training_attention, training_precision
 
@@ -97,7 +97,7 @@ def train_contrastive(
         model=model,
         args=_training_arguments(config, precision),
         train_dataset=rows,
-        loss=_loss(model, config),
+        loss=make_loss(model, config),
         data_collator=PairCollator(preprocess_fn=model.preprocess),
         callbacks=list(callbacks),
         optimizers=(_optimizer(model, config), None),  # type: ignore[arg-type]  # the trainer makes what is None
@@ -105,7 +105,7 @@ def train_contrastive(
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(Path(config.output_dir) / "checkpoints"))
+    train_or_resume(trainer, Path(config.output_dir) / "checkpoints")
     model.save_pretrained(config.output_dir, create_model_card=False)
     return model
 
@@ -154,7 +154,8 @@ def _side(row: dict[str, Any], text: str, image: str, index: int) -> Any:
     return {"text": row[text], "image": row[image]} if row[text] else row[image]
 
 
-def _loss(model: SentenceTransformer, config: ContrastiveConfig) -> nn.Module:
+def make_loss(model: SentenceTransformer, config: ContrastiveConfig) -> nn.Module:
+    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set."""
     shared: dict[str, Any] = {
         "scale": 1 / config.temperature,
         "directions": ("query_to_doc", "doc_to_query"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.checkpoints import newest_complete_checkpoint
+from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, embedder_of
 from xvlm2vec.trainer.precision import training_attention
@@ -44,6 +45,7 @@ def distill(
         The trainer, with its state and log.
     """
     output = Path(str(args.output_dir))
+    args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     training_attention(embedder_of(model))
     trainer = SelfDistillationTrainer(
@@ -52,7 +54,7 @@ def distill(
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(args.output_dir))
+    train_or_resume(trainer, args.output_dir)
     trainer.save_model(str(output))
     _write_summary(output / SUMMARY_FILE, trainer)
     return trainer

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xvlm2vec.modeling.encoding import token_batches
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -22,7 +22,10 @@ from xvlm2vec.trainer.losses import SelfDistillationLoss
 from xvlm2vec.trainer.optimizers import MuonAdamW
 
 # Names of the parts that turn pixels into features, over all families of transformers.
-VISION_PARTS = ("vision_model", "vision_tower", "visual", "connector", "multi_modal_projector", "image_newline")
+VISION_PARTS = (
+    "vision_model", "vision_tower", "visual", "connector", "multi_modal_projector", "mlp1", "image_newline",
+    "vision_embed_tokens",
+)  # fmt: skip
 
 
 class SelfDistillationTrainer(Trainer):
@@ -65,16 +68,19 @@ class SelfDistillationTrainer(Trainer):
             freeze_vision(self.embedder)
         self.distillation_loss = loss or SelfDistillationLoss(args.language_weight)
         self._distances: dict[str, list[torch.Tensor]] = {}
+        self._frozen_features: tuple[ParallelBatch, PictureFeatures] | None = None
+        collator = ParallelCollator(self.processor, args.translations_per_row, args.seed)
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=self.processor,
-            data_collator=ParallelCollator(self.processor, args.translations_per_row, args.seed),
+            data_collator=collator,
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
+        self.add_callback(_EpochOfCollator(collator))
 
     def compute_loss(
         self,
@@ -85,17 +91,17 @@ class SelfDistillationTrainer(Trainer):
     ) -> Any:
         """The loss of one batch of parallel rows: a mean over its pairs of an English text and a translation."""
         batch: ParallelBatch = inputs["batch"].to(self.embedder.device)
-        rows = len(batch.english["input_ids"])
-        features = self._features(self.embedder, batch)
         with torch.no_grad(), self._as_teacher() as teacher:
-            seen = features if self.args.freeze_vision else self._features(teacher, batch)
-            targets = self._embed(teacher, batch, range(rows), seen)
-        student = self._embed(model, batch, range(len(batch.token_ids)), features)
-        english, translated = student[:rows][batch.row_of_pair], student[rows:]
+            targets = self._english(teacher, batch)
+        english, translated = self._both(model, batch)
         loss = self.distillation_loss(
-            student_en=english, student_lang=translated, teacher_en=targets[batch.row_of_pair]
+            student_en=english[batch.row_of_pair],
+            student_lang=translated,
+            teacher_en=targets[batch.row_of_pair],
+            row_of_pair=batch.row_of_pair,
+            languages=batch.languages,
         )
-        self._remember(student[:rows], translated, targets, batch)
+        self._remember(english, translated, targets, batch)
         return (loss, {"embeddings": translated}) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -115,17 +121,38 @@ class SelfDistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the English drift and each language's distance to the teacher since the last log."""
-        measured = {name: torch.stack(values).mean().item() for name, values in self._distances.items() if values}
-        self._distances = {}
-        super().log({**logs, **measured} if "loss" in logs or "eval_loss" in logs else logs, start_time)
+        prefix = "eval_" if "eval_loss" in logs else "" if "loss" in logs else None
+        names = [name for name in self._distances if prefix is not None and name.startswith("eval_") == bool(prefix)]
+        measured = {name: torch.stack(self._distances.pop(name)).mean().item() for name in names}
+        super().log({**logs, **measured}, start_time)
+
+    def _english(self, teacher: nn.Module, batch: ParallelBatch) -> torch.Tensor:
+        """The teacher's vectors of the English rows, `(G, H)`."""
+        if batch.translated is not None:
+            return teacher(**batch.english).pooler_output
+        features = self._features(self.embedder if self.args.freeze_vision else teacher, batch)
+        return self._embed(teacher, batch, range(len(batch.english["input_ids"])), features)
+
+    def _both(self, model: nn.Module, batch: ParallelBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's vectors of the English rows `(G, H)` and of the translated ones `(P, H)`."""
+        if batch.translated is not None:
+            return model(**batch.english).pooler_output, model(**batch.translated).pooler_output
+        rows = len(batch.english["input_ids"])
+        student = self._embed(model, batch, range(len(batch.token_ids)), self._features(self.embedder, batch))
+        return student[:rows], student[rows:]
 
     def _features(self, model: nn.Module, batch: ParallelBatch) -> PictureFeatures:
-        with torch.no_grad() if self.args.freeze_vision else nullcontext():
+        """Features of the batch's pictures; a frozen vision tower's serve teacher and student."""
+        if not self.args.freeze_vision:
             return picture_features(embedder_of(model).backbone, batch.english)
+        if self._frozen_features is None or self._frozen_features[0] is not batch:
+            with torch.no_grad():
+                self._frozen_features = (batch, picture_features(self.embedder.backbone, batch.english))
+        return self._frozen_features[1]
 
     def _as_teacher(self) -> Any:
         """A context that gives the teacher."""
-        return nullcontext(self.teacher) if self.teacher is not None else _AdapterOff(self.trained)
+        return nullcontext(self.teacher) if self.teacher is not None else adapter_off(self.trained)
 
     def _embed(
         self, model: nn.Module, batch: ParallelBatch, rows: Sequence[int], features: PictureFeatures
@@ -151,27 +178,38 @@ class SelfDistillationTrainer(Trainer):
     def _remember(
         self, english: torch.Tensor, translated: torch.Tensor, targets: torch.Tensor, batch: ParallelBatch
     ) -> None:
+        prefix = "" if self.trained.training else "eval_"
         drift = 1 - nn.functional.cosine_similarity(english.float(), targets.float())
-        self._distances.setdefault("english_drift", []).append(drift.mean())
+        self._distances.setdefault(f"{prefix}english_drift", []).append(drift.mean())
         distance = 1 - nn.functional.cosine_similarity(translated.float(), targets[batch.row_of_pair].float())
         for language in sorted(set(batch.languages)):
             mine = [i for i, code in enumerate(batch.languages) if code == language]
-            self._distances.setdefault(f"distance/{language}", []).append(distance[mine].mean())
+            self._distances.setdefault(f"{prefix}distance/{language}", []).append(distance[mine].mean())
 
 
-class _AdapterOff:
-    """The student without its adapter: the model as it was at the start."""
+class _EpochOfCollator(TrainerCallback):
+    """Tells the collator which epoch it is, also after a resumption."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, collator: ParallelCollator) -> None:
+        self.collator = collator
 
-    def __enter__(self) -> nn.Module:
-        self._context = self._model.disable_adapter()
-        self._context.__enter__()
-        return self._model
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Another epoch draws other translations."""
+        self.collator.epoch = int(state.epoch or 0)
 
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[nn.Module]:
+    """The student without its adapter and without dropout: the model as it was at the start."""
+    was_training = model.training
+    model.eval()
+    try:
+        with model.disable_adapter():
+            yield model
+    finally:
+        model.train(was_training)
 
 
 def embedder_of(model: nn.Module) -> XVLM2VecModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from xvlm2vec.corpus.readers import CsvCorpus
-    from xvlm2vec.hub.dataset_export import BenchmarkCard
 
 logger = logging.getLogger(__name__)
 
 REPORT = "bad-rows.json"
 BENCHMARK = "benchmark"
-TEMPLATES = "templates.json"
 EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
 SHOWN = 5
 
@@ -130,7 +128,7 @@ def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus import captions
     from xvlm2vec.corpus.readers import read_csv, write_dataset
     from xvlm2vec.corpus.schema import parallel_features
-    from xvlm2vec.hub.dataset_export import BenchmarkCard
+    from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 
     corpus = read_csv(flags.csv, flags.images, progress=True)
     _need_rows(corpus, flags.csv)
@@ -167,7 +165,7 @@ def _csv(flags: argparse.Namespace) -> int:
         card = BenchmarkCard(
             name=source.stem, description="Pictures by text and texts by picture, in several languages."
         )
-        write_benchmark(made.tasks, made.images, made.templates, run.folder / BENCHMARK, card)
+        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, card, made.templates)
 
     run.run("parallel", write_parallel)
     if pairs:
@@ -202,6 +200,7 @@ def _emoji(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.readers import write_dataset
     from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.emoji_sources import emoji_world
+    from xvlm2vec.hub.dataset_export import export_benchmark
     from xvlm2vec.quickstart_release import benchmark_card
 
     world = emoji_world(flags.languages, flags.concepts, flags.image_size, flags.seed)
@@ -218,7 +217,7 @@ def _emoji(flags: argparse.Namespace) -> int:
 
     def make_benchmark() -> None:
         made = emoji_benchmark(world, "test", rows=flags.test_rows)
-        write_benchmark(made.tasks, made.images, made.templates, run.folder / BENCHMARK, benchmark_card())
+        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, benchmark_card(), made.templates)
 
     for name, stage in (("parallel", write_parallel), ("pairs", write_pairs), (BENCHMARK, make_benchmark)):
         logger.info("Writing %s", run.folder / name)
@@ -233,21 +232,6 @@ def _each(rows: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-
-
-def write_benchmark(
-    tasks: Mapping[str, Any],
-    images: Dataset,
-    templates: Mapping[str, Any],
-    folder: Path,
-    card: BenchmarkCard,
-) -> None:
-    """Writes a benchmark folder with the instructions that it is evaluated with."""
-    from xvlm2vec.hub.dataset_export import export_benchmark
-
-    (folder / TEMPLATES).unlink(missing_ok=True)  # of an interrupted attempt; the export refuses files it did not write
-    export_benchmark(tasks, images, folder, card)
-    write_json(folder / TEMPLATES, templates)
 
 
 def _check(flags: argparse.Namespace) -> int:

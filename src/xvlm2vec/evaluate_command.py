@@ -116,14 +116,14 @@ def _emoji_tasks(flags: argparse.Namespace, chosen: dict[str, Any]) -> list[Rank
     import tempfile
 
     from xvlm2vec.corpus.emoji_benchmark import emoji_benchmark
-    from xvlm2vec.corpus_command import write_benchmark
     from xvlm2vec.emoji_sources import emoji_world
     from xvlm2vec.eval.exported import read_exported
     from xvlm2vec.eval.mmmeb import VERBATIM
+    from xvlm2vec.hub.dataset_export import export_benchmark
     from xvlm2vec.quickstart_release import benchmark_card
 
     logger.info("Making the emoji world")
     made = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, flags.seed))
     with tempfile.TemporaryDirectory() as name:
-        write_benchmark(made.tasks, made.images, made.templates, Path(name) / "emoji", benchmark_card())
+        export_benchmark(made.tasks, made.images, Path(name) / "emoji", benchmark_card(), made.templates)
         return read_exported(Path(name) / "emoji", "emoji", styles=flags.styles or (VERBATIM,), **chosen)

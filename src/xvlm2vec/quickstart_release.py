@@ -48,7 +48,7 @@ def release_student(
         processor=processor,
         card=model_card(run, scores),
         adapter=adapter,
-        benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card()),
+        benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card(), benchmark.templates),
     )
     released = release_to_folder(inputs, run.path("release"))
     write_json(
