@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .configuration_phi3_v import Phi3VConfig
+from .families import check_layout
 
 POOLINGS = ("lasttoken", "mean")
 
@@ -25,9 +26,11 @@ class XVLM2VecConfig(PreTrainedConfig):
             sentence-transformers put them before the text.
         matryoshka_dims: Sizes to which an embedding may be cut, longest first; `None` when the model was not trained
             for that.
+        layout: Name in `families` of how prompts are written where it is not the backbone's usual way; see
+            `XVLM2VecModel.from_vlm2vec`.
 
     Raises:
-        ValueError: For an unknown pooling or Matryoshka sizes that do not fit the hidden size.
+        ValueError: For an unknown pooling or layout, or Matryoshka sizes that do not fit the hidden size.
     """
 
     model_type = "xvlm2vec"
@@ -41,6 +44,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         normalize: bool = True,
         prompts: dict[str, str] | None = None,
         matryoshka_dims: list[int] | None = None,
+        layout: str | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vlm_config, dict):
@@ -55,6 +59,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         self.normalize = normalize
         self.prompts = dict(prompts or {})
         self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
+        self.layout = check_layout(layout) if layout is not None else None
         # The base class sets the attention implementation of all sub-configurations: hand on what the backbone has.
         kwargs.setdefault("attn_implementation", getattr(vlm_config, "_attn_implementation", None))
         super().__init__(**kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig
 
@@ -74,6 +74,10 @@ FAMILIES: dict[str, Family] = {
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
     "qwen2_vl": _QWEN,
+    # VLM2Vec was trained without the marks around a picture, and M-RoPE, which looks for them, then counts tokens.
+    "qwen2_vl-vlm2vec": replace(
+        _QWEN, image="<|image_pad|>", after_images="\n", first_position=0, required_with_pictures=()
+    ),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "llava_next": _LLAVA,
@@ -116,10 +120,23 @@ _GENERIC = Family()
 
 
 def family_of(model_type: str) -> Family:
-    """The entry of a backbone's `model_type`, or the generic one."""
+    """The entry of a backbone's `model_type` or of a layout, or the generic one."""
     return FAMILIES.get(model_type, _GENERIC)
 
 
 def backbone_type(config: PreTrainedConfig) -> str:
-    """`model_type` of the backbone below an `XVLM2VecConfig` (or of a bare backbone's configuration)."""
+    """What `family_of` takes: the layout of an `XVLM2VecConfig` if it has one, else its backbone's `model_type`."""
+    if getattr(config, "layout", None) is not None:
+        return check_layout(config.layout)
     return getattr(getattr(config, "vlm_config", None), "model_type", None) or config.model_type
+
+
+def check_layout(layout: str) -> str:
+    """The name of a layout of prompts, if `FAMILIES` has it.
+
+    Raises:
+        ValueError: It has not: the generic layout would silently give other vectors.
+    """
+    if layout not in FAMILIES:
+        raise ValueError(f"layout={layout!r} is unknown; choose one of {', '.join(FAMILIES)}.")
+    return layout

@@ -32,6 +32,14 @@ def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
         inner.image_processor.size = limits | {"longest_edge": budget}
 
 
+def complete_settings(inner: ProcessorMixin, config: Any) -> None:
+    """Gives a LLaVA processor what older checkpoints left to the model: how many tokens a picture becomes."""
+    if getattr(inner, "patch_size", 0) is None and hasattr(inner, "num_additional_image_tokens"):
+        inner.patch_size = config.vision_config.patch_size
+        inner.vision_feature_select_strategy = config.vision_feature_select_strategy
+        inner.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")  # its CLS
+
+
 def read_json(source: str | os.PathLike[str], name: str, hub: dict[str, Any]) -> dict[str, Any]:
     """A JSON file of a folder or Hub id; empty if there is none."""
     path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)

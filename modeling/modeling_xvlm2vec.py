@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -18,13 +16,15 @@ from transformers.utils import ModelOutput
 from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
-from .families import family_of
+from .families import backbone_type, family_of
 from .inputs import backbone_inputs
+from .loading import CheckpointError, check_loading, readable_files
 from .modeling_phi3_v import Phi3VModel
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .rows import make_rows
 from .st_files import write_sentence_transformers_files
+from .vlm2vec import find_published
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
 OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}
@@ -46,10 +46,6 @@ class XVLM2VecOutput(ModelOutput):
     embeddings: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-
-
-class CheckpointError(ValueError):
-    """A checkpoint does not fit the model: keys are missing, unexpected or of another shape."""
 
 
 class XVLM2VecModel(PreTrainedModel):
@@ -81,6 +77,7 @@ class XVLM2VecModel(PreTrainedModel):
             backbone = new_backbone(config.vlm_config)
         self.backbone = backbone
         self._processor: XVLM2VecProcessor | None = None
+        self._processor_source: str | os.PathLike[str] | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -113,6 +110,36 @@ class XVLM2VecModel(PreTrainedModel):
         model = cls(config, backbone=backbone)
         model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
         return model.eval()
+
+    @classmethod
+    def from_vlm2vec(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        base: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> XVLM2VecModel:
+        """Loads a published VLM2Vec or xVLM2Vec checkpoint: all weights of a backbone, or an adapter to one.
+
+        An adapter (LoRA or DoRA, in the module layout of its time) is merged into the weights of its base. Prompts are
+        written as the checkpoint was trained: `processor` and `encode` of the result, and what is saved, keep to that.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of the checkpoint.
+            base: For an adapter, folder or Hub id of its base instead of the one that its configuration names.
+            **kwargs: As for `from_backbone`. `revision` and `subfolder` say where the checkpoint lies, not its base.
+
+        Raises:
+            CheckpointError: A weight is missing or unexpected, an adapter does not fit its base key by key, or no
+                published checkpoint has such a backbone.
+        """
+        published = find_published(pretrained_model_name_or_path, base, kwargs)
+        model = cls.from_backbone(published.backbone, **published.options)
+        if published.adapter is not None:
+            published.adapter.merge_into(model.backbone)
+            model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
+            model._processor_source = published.backbone
+        model.config.layout = published.layout
+        return model
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -170,8 +197,8 @@ class XVLM2VecModel(PreTrainedModel):
         if attention_mask is None:
             reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
-        config = self.backbone.config
-        inputs = backbone_inputs(family_of(config.model_type), config, input_ids, attention_mask, more_inputs)
+        family = family_of(backbone_type(self.config))
+        inputs = backbone_inputs(family, self.backbone.config, input_ids, attention_mask, more_inputs)
         outputs = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **inputs
         )
@@ -195,11 +222,13 @@ class XVLM2VecModel(PreTrainedModel):
     def processor(self) -> XVLM2VecProcessor:
         """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
         if self._processor is None:
-            source = self.config.name_or_path
+            source = self._processor_source or self.config.name_or_path
             if not source:
                 raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
             commit = getattr(self.config, "_commit_hash", None)
             options = {"revision": commit} if commit else {}
+            if self.config.layout is not None:
+                options["layout"] = self.config.layout
             # A model that runs as remote code was loaded by somebody who trusts this repository's code.
             trusted = type(self).__module__.startswith("transformers_modules")
             self._processor = XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
@@ -239,12 +268,15 @@ class XVLM2VecModel(PreTrainedModel):
             `(N, D)` float32, or `(D,)` when one string or one picture was passed.
 
         Raises:
-            ValueError: Rows of different number, an empty row, or an unreadable picture, by row.
+            ValueError: Rows of different number, an empty row, or an unreadable picture, by row; or a processor that
+                writes prompts in another way than the model was trained with.
         """
+        processor = processor or self.processor
+        check_processor(processor, self.config)
         rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction))
         vectors = encode_rows(
             self,
-            processor or self.processor,
+            processor,
             rows,
             max_tokens_per_batch=max_tokens_per_batch,
             max_length=max_length,
@@ -266,52 +298,19 @@ def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     return own._from_config(config) if own is not None else AutoModel.from_config(config)
 
 
+def check_processor(processor: XVLM2VecProcessor, config: XVLM2VecConfig) -> None:
+    """Raises if a processor writes prompts in another way than the model was trained with."""
+    own = backbone_type(config)
+    if processor.model_type != own:
+        raise ValueError(
+            f"This processor writes prompts for {processor.model_type!r}, but this model takes {own!r}: the vectors "
+            "would be wrong. Use the model's `processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
+        )
+
+
 def cut(vectors: torch.Tensor, dim: int, normalize: bool) -> torch.Tensor:
     """Keeps the first `dim` values of each vector `(N, D)`, at length 1 again if `normalize`."""
     if not 0 < dim <= vectors.shape[-1]:
         raise ValueError(f"dim={dim} does not fit vectors of {vectors.shape[-1]} values.")
     shorter = vectors[..., :dim]
     return nn.functional.normalize(shorter, dim=-1) if normalize else shorter
-
-
-@contextmanager
-def readable_files(source: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns the errors of missing and broken weight files into a `CheckpointError` that names the checkpoint."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{os.fspath(source)!r} is incomplete: {error}. Copy or download it again.") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{os.fspath(source)!r} has a broken file: {error}. Copy or download it again."
-        ) from error
-
-
-def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable[str] = (), most: int = 8) -> None:
-    """Raises if a checkpoint did not land key by key.
-
-    Args:
-        info: What `from_pretrained(..., output_loading_info=True)` returned beside the model.
-        source: What the error calls the checkpoint.
-        ignorable: Endings of unexpected keys that are left behind on purpose.
-        most: How many keys of each kind the error lists.
-
-    Raises:
-        CheckpointError: Keys are missing, unexpected or of another shape.
-    """
-    unexpected = [key for key in info["unexpected_keys"] if not key.endswith(tuple(ignorable) or ("\0",))]
-    found = {
-        "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(unexpected),
-        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
-    }
-    faults = [
-        f"{len(keys)} {kind} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
-        for kind, keys in found.items()
-        if keys
-    ]
-    if faults:
-        raise CheckpointError(
-            f"{os.fspath(source)!r} does not fit {info.get('model', 'the model')}: keys {'; '.join(faults)}. Vectors "
-            "from a model loaded like this would be wrong. Is it the right checkpoint, and complete?"
-        )

@@ -15,8 +15,15 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from .batching import TokenRow, pad_rows, split_rows, spread_rows
 from .expansion import expand_pictures, token_inputs
-from .families import Family, backbone_type, family_of
-from .inner_processors import PROCESSOR_FILE, limit_pixels, load_inner, processor_class_name, read_json
+from .families import Family, backbone_type, check_layout, family_of
+from .inner_processors import (
+    PROCESSOR_FILE,
+    complete_settings,
+    limit_pixels,
+    load_inner,
+    processor_class_name,
+    read_json,
+)
 from .messages import read_messages
 from .pictures import load_picture
 from .rows import TextImageRow, make_rows
@@ -31,7 +38,7 @@ class XVLM2VecProcessor(ProcessorMixin):
 
     Args:
         inner: The backbone's own processor.
-        model_type: `model_type` of the backbone; names its entry in `families`.
+        model_type: `model_type` of the backbone, or a layout of prompts; names its entry in `families`.
         allow_urls: Whether http(s) addresses are fetched as pictures.
         max_length: Longer rows lose the end of their text; by default the backbone's context. Saved with the processor.
     """
@@ -77,25 +84,28 @@ class XVLM2VecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `allow_urls`, `max_length`, and what the backbone's processor and tokenizer take.
+            **kwargs: `allow_urls`, `max_length`, `layout` (another entry of `families` than the backbone's, as for
+                `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
-            ValueError: transformers knows no processor for the backbone.
+            ValueError: transformers knows no processor for the backbone, or the layout is unknown.
         """
         kwargs.pop("_from_auto", None)
         settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length") if key in kwargs}
+        layout = check_layout(kwargs.pop("layout")) if kwargs.get("layout") else kwargs.pop("layout", None)
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
         saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
             own = saved["xvlm2vec"]
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
-            return cls(inner, own["model_type"], **{"max_length": own.get("max_length"), **settings})
+            return cls(inner, layout or own["model_type"], **{"max_length": own.get("max_length"), **settings})
         config = AutoConfig.from_pretrained(
             pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
         )
-        model_type = backbone_type(config)
+        model_type = layout or backbone_type(config)
         name = family_of(model_type).processor or saved.get("processor_class") or processor_class_name(config)
         inner = load_inner(name, pretrained_model_name_or_path, kwargs)
+        complete_settings(inner, config)
         if not kwargs.keys() & {"size", "max_pixels"}:
             limit_pixels(inner, family_of(model_type).max_pixels)
         context = getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -1,0 +1,352 @@
+"""Published VLM2Vec and xVLM2Vec checkpoints: finding them, and fitting adapters of an old module layout to a backbone.
+
+The adapters were trained on the model classes of their time. Their module names are turned into those of today's
+backbones, and every key must land on a module and every module that the adapter targets must be hit: an adapter that is
+applied in part, or not at all, gives plausible vectors that are wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig
+from transformers.utils import cached_file
+
+from .loading import CheckpointError, readable_files
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+_OWN_PLACE = ("revision", "subfolder")  # where an adapter lies, not where its base does
+_KEY = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\."
+    r"(?:(?P<matrix>lora_[AB])(?:\.default)?\.weight|(?P<vector>lora_magnitude_vector)(?:\.default)?(?:\.weight)?)"
+)
+_UNSUPPORTED = (
+    "alpha_pattern",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+)
+"""Settings of PEFT that no published checkpoint uses and that would change what is merged."""
+
+
+@dataclass(frozen=True)
+class PublishedBackbone:
+    """What is known of the published checkpoints on one backbone.
+
+    Args:
+        layout: The entry in `families` where prompts are not written in the backbone's usual way.
+        renamings: Beginnings of module names, of older transformers classes and of today's base model.
+    """
+
+    layout: str | None
+    renamings: tuple[tuple[str, str], ...]
+
+    def new_names(self, old: str) -> list[str]:
+        """What a module of the adapter may be called in the backbone."""
+        return [old, *(new + old.removeprefix(prefix) for prefix, new in self.renamings if old.startswith(prefix))]
+
+    def old_names(self, new: str) -> list[str]:
+        """What a module of the backbone may have been called when the adapter was trained."""
+        return [new, *(old + new.removeprefix(prefix) for old, prefix in self.renamings if new.startswith(prefix))]
+
+
+PUBLISHED: dict[str, PublishedBackbone] = {
+    "phi3_v": PublishedBackbone(None, (("model.", ""),)),
+    "llava_next": PublishedBackbone(
+        None,
+        (
+            ("language_model.model.", "language_model."),
+            ("vision_tower.vision_model.", "vision_tower."),
+            ("model.", ""),
+        ),
+    ),
+    "qwen2_vl": PublishedBackbone(
+        "qwen2_vl-vlm2vec",
+        (("model.layers.", "language_model.layers."), ("model.", "")),
+    ),
+}
+"""By the backbone's `model_type`."""
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """The adapter of one linear module.
+
+    Args:
+        down: `(r, in)`, `lora_A`.
+        up: `(out, r)`, `lora_B`.
+        magnitude: `(out,)` for DoRA.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    magnitude: torch.Tensor | None = None
+
+    def merged(self, weight: torch.Tensor, scale: float) -> torch.Tensor:
+        """The weight `(out, in)` with the adapter in it, computed in float32, in the weight's dtype and place.
+
+        LoRA adds `scale * up @ down`. DoRA (arXiv 2402.09353) then gives each output's row the stored length.
+        """
+        down, up = (part.to(weight.device, torch.float32) for part in (self.down, self.up))
+        changed = weight.float() + scale * (up @ down)
+        if self.magnitude is not None:
+            lengths = self.magnitude.to(weight.device, torch.float32)
+            changed = changed * (lengths / changed.norm(dim=1))[:, None]
+        return changed.to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA or DoRA adapter as it is stored.
+
+    Args:
+        source: What errors call it.
+        base: What errors call its base.
+        config: The content of `adapter_config.json`.
+        weights: The stored tensors by key.
+    """
+
+    source: str
+    base: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, torch.Tensor]
+
+    @property
+    def scale(self) -> float:
+        """The factor of the low-rank product."""
+        rank = self.config["r"]
+        return float(self.config["lora_alpha"] / (rank**0.5 if self.config.get("use_rslora") else rank))
+
+    def place(self, backbone: nn.Module) -> dict[str, LoraWeights]:
+        """The adapter by the backbone's own module names.
+
+        Args:
+            backbone: The base model, of a published architecture, without PEFT wrappers.
+
+        Raises:
+            CheckpointError: A key lands nowhere, a targeted module gets nothing or a part of what it needs, or shapes
+                differ. The message lists them.
+        """
+        known = published_backbone(getattr(backbone.config, "model_type", ""), self.base)
+        modules = dict(backbone.named_modules())
+        faults: dict[str, list[str]] = {"land on no module": [], "are of another shape": [], "are missing": []}
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for key, value in self.weights.items():
+            module, part = self._landing(key, known, modules)
+            if module is None:
+                faults["land on no module"].append(key)
+            elif list(value.shape) != self._shape(modules[module], part):
+                wanted = self._shape(modules[module], part)
+                faults["are of another shape"].append(f"{key} {list(value.shape)} for {wanted}")
+            if module is not None:
+                found.setdefault(module, {})[part] = value
+        wanted_parts = ("lora_A", "lora_B", *(["lora_magnitude_vector"] if self.config.get("use_dora") else []))
+        for module in sorted({*self._targets(known, modules), *found}):
+            absent = [part for part in wanted_parts if part not in found.get(module, {})]
+            faults["are missing"] += [f"{module}.{part}" for part in absent]
+        self._raise_for(faults)
+        return {
+            module: LoraWeights(parts["lora_A"], parts["lora_B"], parts.get("lora_magnitude_vector"))
+            for module, parts in found.items()
+        }
+
+    @torch.no_grad()
+    def merge_into(self, backbone: nn.Module) -> None:
+        """Changes the backbone's weights to those with the adapter; nothing is changed if the adapter does not fit.
+
+        Raises:
+            CheckpointError: As for `place`.
+        """
+        for name, lora in self.place(backbone).items():
+            weight: Any = backbone.get_submodule(name).weight
+            weight.copy_(lora.merged(weight, self.scale))
+
+    def state_dict_for(self, backbone: nn.Module) -> dict[str, torch.Tensor]:
+        """The adapter as PEFT stores one of the backbone itself, for `peft.set_peft_model_state_dict`.
+
+        Raises:
+            CheckpointError: As for `place`.
+        """
+        state: dict[str, torch.Tensor] = {}
+        for name, lora in self.place(backbone).items():
+            prefix = f"base_model.model.{name}"
+            state |= {f"{prefix}.lora_A.weight": lora.down, f"{prefix}.lora_B.weight": lora.up}
+            if lora.magnitude is not None:
+                state[f"{prefix}.lora_magnitude_vector"] = lora.magnitude
+        return state
+
+    def _landing(self, key: str, known: PublishedBackbone, modules: Mapping[str, nn.Module]) -> tuple[str | None, str]:
+        """The linear module that a key belongs to, and the part of its adapter that it is."""
+        match = _KEY.fullmatch(key)
+        if match is None or (match["vector"] and not self.config.get("use_dora")):
+            return None, ""
+        names = {name for name in known.new_names(match["module"]) if isinstance(modules.get(name), nn.Linear)}
+        return (names.pop() if len(names) == 1 else None), match["matrix"] or match["vector"]
+
+    def _shape(self, module: nn.Module, part: str) -> list[int]:
+        weight: Any = module.weight
+        out_size, in_size = weight.shape
+        rank = self.config["r"]
+        return {"lora_A": [rank, in_size], "lora_B": [out_size, rank]}.get(part, [out_size])
+
+    def _targets(self, known: PublishedBackbone, modules: Mapping[str, nn.Module]) -> list[str]:
+        """The backbone's modules that `target_modules` of the adapter mean."""
+        targets = self.config.get("target_modules") or ()
+        if targets == "all-linear":
+            return [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        return [name for name in modules if name and any(_is_target(old, targets) for old in known.old_names(name))]
+
+    def _raise_for(self, faults: Mapping[str, Iterable[str]], most: int = 8) -> None:
+        listed = {kind: sorted(keys) for kind, keys in faults.items()}
+        texts = [
+            f"{len(keys)} keys {kind} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
+            for kind, keys in listed.items()
+            if keys
+        ]
+        if texts:
+            raise CheckpointError(
+                f"The adapter {self.source!r} does not fit {self.base!r}: {'; '.join(texts)}. Vectors of a model with "
+                "a part of its adapter would be wrong. Is it the right base, and the adapter complete?"
+            )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint, found.
+
+    Args:
+        backbone: Folder or Hub id of the weights of the backbone.
+        options: Arguments to load them with.
+        adapter: What is to be merged into them.
+        layout: How prompts are written, see `XVLM2VecConfig`.
+    """
+
+    backbone: str | os.PathLike[str]
+    options: dict[str, Any]
+    adapter: Adapter | None
+    layout: str | None
+
+
+def find_published(
+    source: str | os.PathLike[str], base: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> Published:
+    """Finds out what a published checkpoint consists of, without loading the weights of its backbone.
+
+    Args:
+        source: Folder or Hub id.
+        base: For an adapter, its base instead of the one that its configuration names.
+        options: The arguments of `from_vlm2vec`.
+
+    Raises:
+        CheckpointError: It is no published checkpoint, or a part of it is missing.
+    """
+    adapter = read_adapter(source, base, {key: options[key] for key in _HUB_KEYS if options.get(key) is not None})
+    if adapter is None and base is not None:
+        raise CheckpointError(
+            f"{os.fspath(source)!r} has no {ADAPTER_CONFIG}, so it is no adapter and needs no base={os.fspath(base)!r}."
+        )
+    backbone = source if adapter is None else adapter.base
+    kept = {key: value for key, value in options.items() if adapter is None or key not in _OWN_PLACE}
+    hub = {key: kept[key] for key in (*_HUB_KEYS, "trust_remote_code") if kept.get(key) is not None}
+    config = AutoConfig.from_pretrained(backbone, **hub)
+    return Published(backbone, kept, adapter, published_backbone(config.model_type, os.fspath(backbone)).layout)
+
+
+def published_backbone(model_type: str, source: str) -> PublishedBackbone:
+    """What is known of the published checkpoints on a backbone.
+
+    Raises:
+        CheckpointError: There are none.
+    """
+    if model_type == "xvlm2vec":
+        raise CheckpointError(f"{source!r} is an embedding model of this package already: use from_pretrained.")
+    if model_type not in PUBLISHED:
+        raise CheckpointError(
+            f"{source!r} is a {model_type!r} model; VLM2Vec checkpoints are known on {', '.join(PUBLISHED)}. Use "
+            "XVLM2VecModel.from_backbone for others."
+        )
+    return PUBLISHED[model_type]
+
+
+def read_adapter(
+    source: str | os.PathLike[str], base: str | os.PathLike[str] | None = None, hub: Mapping[str, Any] | None = None
+) -> Adapter | None:
+    """Reads the adapter of a folder or Hub id; `None` if there is no `adapter_config.json`.
+
+    Args:
+        source: Folder or Hub id.
+        base: Its base instead of the one that its configuration names.
+        hub: Arguments of the Hub client.
+
+    Raises:
+        CheckpointError: There are no weights, the file is broken, no base is named, or a setting is not supported.
+    """
+    found = _find(source, ADAPTER_CONFIG, hub)
+    if found is None:
+        return None
+    name = os.fspath(source)
+    config = json.loads(found.read_text(encoding="utf-8"))
+    _check_settings(config, name)
+    base = base or config.get("base_model_name_or_path")
+    if not base:
+        raise CheckpointError(f"{ADAPTER_CONFIG} of {name!r} names no base model: pass `base`.")
+    weights = next((file for file in (_find(source, file, hub) for file in ADAPTER_WEIGHTS) if file is not None), None)
+    if weights is None:
+        raise CheckpointError(f"{name!r} has an {ADAPTER_CONFIG}, but neither {' nor '.join(ADAPTER_WEIGHTS)}.")
+    with readable_files(source):
+        return Adapter(name, os.fspath(base), config, _read_weights(weights))
+
+
+def _find(source: str | os.PathLike[str], name: str, hub: Mapping[str, Any] | None) -> Path | None:
+    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **(hub or {}))
+    return Path(found) if found else None
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    logger.warning("%s is a pickle file; it is read with weights_only=True.", file.name)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_settings(config: Mapping[str, Any], name: str) -> None:
+    used = [f"{key}={config[key]!r}" for key in _UNSUPPORTED if config.get(key)]
+    if config.get("bias", "none") != "none":
+        used.append(f"bias={config['bias']!r}")
+    if config.get("peft_type", "LORA") != "LORA":
+        used.append(f"peft_type={config['peft_type']!r}")
+    if used:
+        raise CheckpointError(
+            f"The adapter {name!r} uses {', '.join(used)}, which is not supported. Merge it with PEFT into its base "
+            "and load the result."
+        )
+    lacking = [key for key in ("r", "lora_alpha", "target_modules") if not config.get(key)]
+    if lacking:
+        raise CheckpointError(f"{ADAPTER_CONFIG} of {name!r} lacks {', '.join(lacking)}.")
+
+
+def _is_target(module: str, targets: str | Iterable[str]) -> bool:
+    """Whether PEFT would adapt a module: a string is a pattern for the whole name, a list holds ends of names."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
