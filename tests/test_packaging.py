@@ -1,0 +1,80 @@
+"""What `pip install .` installs: a wheel and a source archive with every room, its data, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("common", "modeling", "trainer", "corpus", "hub", "eval")
+DATA = (
+    "xvlm2vec/py.typed",
+    "xvlm2vec/hub/model_card.md",
+    "xvlm2vec/corpus/data/emoji.parquet",
+    "xvlm2vec/corpus/data/emoji_instructions.json",
+    "xvlm2vec/corpus/data/list_patterns.json",
+    "xvlm2vec/corpus/data/LICENSES.md",
+    "xvlm2vec/eval/report.html",
+    "xvlm2vec/eval/templates_mmmeb.json",
+)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel, built from the source archive as an installer would, and the source archive."""
+    source, output = tmp_path_factory.mktemp("source") / "tree", tmp_path_factory.mktemp("dist")
+    unwanted = shutil.ignore_patterns(".git", ".venv", "build", "dist", "runs", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=unwanted, symlinks=True)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(output.glob("*.whl")), next(output.glob("*.tar.gz"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_room_and_its_data(archives: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(archives[0]) as wheel:
+        names = set(wheel.namelist())
+        card = wheel.read("xvlm2vec/hub/model_card.md")
+    assert card == (ROOT / "model_card.md").read_bytes()
+    for room in ROOMS:
+        folder = ROOT / "src" / "xvlm2vec" / room if room == "common" else ROOT / room
+        missing = [path.name for path in folder.glob("*.py") if f"xvlm2vec/{room}/{path.name}" not in names]
+        assert not missing, f"{room}: {missing}"
+    assert not [name for name in DATA if name not in names]
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"xvlm2vec", next(name for name in tops if name.endswith(".dist-info"))}
+    assert not [name for name in names if "test" in name.lower() or name.endswith(".pyc")]
+
+
+@pytest.mark.slow
+def test_the_source_archive_builds_the_same_wheel(archives: tuple[Path, Path]) -> None:
+    with tarfile.open(archives[1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "modeling/modeling_xvlm2vec.py", "hub/model_card.md"} <= names
+
+
+def test_every_pinned_version_satisfies_its_bound() -> None:
+    """`constraints.txt` pins each dependency of `pyproject.toml` to a version that the bounds admit."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = dict(
+        line.lower().replace("_", "-").split("==")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    extras = [text for name in ("eval", "demo", "world") for text in project["optional-dependencies"][name]]
+    for text in [*project["dependencies"], *extras]:
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        assert name in pins, f"{name} is not pinned"
+        assert requirement.specifier.contains(pins[name]), f"{name} {pins[name]} does not satisfy {requirement}"
