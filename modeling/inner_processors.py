@@ -32,7 +32,7 @@ def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
         inner.image_processor.size = limits | {"longest_edge": budget}
 
 
-def complete_settings(inner: ProcessorMixin, config: Any) -> None:
+def complete_settings(inner: Any, config: Any) -> None:
     """Gives a LLaVA processor what older checkpoints left to the model: how many tokens a picture becomes."""
     if getattr(inner, "patch_size", 0) is None and hasattr(inner, "num_additional_image_tokens"):
         inner.patch_size = config.vision_config.patch_size

@@ -78,6 +78,7 @@ class XVLM2VecModel(PreTrainedModel):
         self.backbone = backbone
         self._processor: XVLM2VecProcessor | None = None
         self._processor_source: str | os.PathLike[str] | None = None
+        self._processor_options: dict[str, Any] = {}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -138,6 +139,7 @@ class XVLM2VecModel(PreTrainedModel):
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
             model._processor_source = published.backbone
+        model._processor_options = published.processor_options
         model.config.layout = published.layout
         return model
 
@@ -226,7 +228,7 @@ class XVLM2VecModel(PreTrainedModel):
             if not source:
                 raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
             commit = getattr(self.config, "_commit_hash", None)
-            options = {"revision": commit} if commit else {}
+            options = ({"revision": commit} if commit else {}) | self._processor_options
             if self.config.layout is not None:
                 options["layout"] = self.config.layout
             # A model that runs as remote code was loaded by somebody who trusts this repository's code.

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,13 @@ class PublishedBackbone:
     Args:
         layout: The entry in `families` where prompts are not written in the backbone's usual way.
         renamings: Beginnings of module names, of older transformers classes and of today's base model.
+        processor_options: Settings of the backbone's processor that the checkpoints were trained with, whatever its
+            files say.
     """
 
     layout: str | None
     renamings: tuple[tuple[str, str], ...]
+    processor_options: dict[str, Any] = field(default_factory=dict)
 
     def new_names(self, old: str) -> list[str]:
         """What a module of the adapter may be called in the backbone."""
@@ -71,7 +74,7 @@ class PublishedBackbone:
 
 
 PUBLISHED: dict[str, PublishedBackbone] = {
-    "phi3_v": PublishedBackbone(None, (("model.", ""),)),
+    "phi3_v": PublishedBackbone(None, (("model.", ""),), {"num_crops": 4}),
     "llava_next": PublishedBackbone(
         None,
         (
@@ -239,12 +242,14 @@ class Published:
         options: Arguments to load them with.
         adapter: What is to be merged into them.
         layout: How prompts are written, see `XVLM2VecConfig`.
+        processor_options: Arguments to load the processor with, from the folder or id of the backbone.
     """
 
     backbone: str | os.PathLike[str]
     options: dict[str, Any]
     adapter: Adapter | None
     layout: str | None
+    processor_options: dict[str, Any]
 
 
 def find_published(
@@ -267,9 +272,10 @@ def find_published(
         )
     backbone = source if adapter is None else adapter.base
     kept = {key: value for key, value in options.items() if adapter is None or key not in _OWN_PLACE}
-    hub = {key: kept[key] for key in (*_HUB_KEYS, "trust_remote_code") if kept.get(key) is not None}
-    config = AutoConfig.from_pretrained(backbone, **hub)
-    return Published(backbone, kept, adapter, published_backbone(config.model_type, os.fspath(backbone)).layout)
+    hub = {key: kept[key] for key in _HUB_KEYS if kept.get(key) is not None}
+    config = AutoConfig.from_pretrained(backbone, trust_remote_code=kept.get("trust_remote_code"), **hub)
+    known = published_backbone(config.model_type, os.fspath(backbone))
+    return Published(backbone, kept, adapter, known.layout, {**hub, **known.processor_options})
 
 
 def published_backbone(model_type: str, source: str) -> PublishedBackbone:

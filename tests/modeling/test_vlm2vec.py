@@ -47,6 +47,46 @@ def old_name(family: str, name: str) -> str:
     return old + name.removeprefix(new)
 
 
+def old_config(family: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as transformers 4.4x wrote it."""
+    new = {"dtype", "transformers_version", "image_seq_length", "legacy_rope_by_batch"}
+    config = {key: value for key, value in config.items() if key not in new}
+    config |= {"torch_dtype": "float32", "transformers_version": "4.44.2"}
+    if family == "llava_next-mistral":
+        text = config["text_config"]
+        text |= {"rope_theta": text.pop("rope_parameters")["rope_theta"], "torch_dtype": "float32"}
+        return config
+    if family == "phi3_v":
+        rope = config.pop("rope_parameters")
+        factors = {key: rope[key] for key in ("short_factor", "long_factor")}
+        remote = {"AutoConfig": "configuration_phi3_v.Phi3VConfig"}
+        remote["AutoModelForCausalLM"] = "modeling_phi3_v.Phi3VForCausalLM"
+        config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "su", **factors}, "auto_map": remote}
+        return config | {"architectures": ["Phi3VForCausalLM"]}
+    text, tower = config.pop("text_config"), config["vision_config"]
+    rope = text.pop("rope_parameters")
+    del text["layer_types"], tower["rope_parameters"]
+    tower |= {"model_type": "qwen2_vl", "in_chans": 3, "spatial_patch_size": 14}
+    scaling = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    return {**text, **config, "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
+
+
+def make_processor_old(family: str, folder: Path) -> None:
+    """The processor's files as they were: no counts of picture tokens, limits of pixels by their own names."""
+    if family == "phi3_v":
+        settings = {"image_processor_type": "Phi3VImageProcessor", "num_crops": 16, "num_img_tokens": 144}
+        settings |= {"auto_map": {"AutoImageProcessor": "processing_phi3_v.Phi3VImageProcessor"}}
+    elif family == "qwen2_vl":
+        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        del settings["size"]
+        settings |= {"min_pixels": 3136, "max_pixels": 12845056, "processor_class": "Qwen2VLProcessor"}
+    else:
+        settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["image_processor"]
+        settings |= {"processor_class": "LlavaNextProcessor"}
+    (folder / "processor_config.json").unlink()
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
 def change(path: Path, edit: Edit) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     edit(content)
@@ -61,7 +101,7 @@ def change_weights(path: Path, edit: Edit) -> None:
 
 @pytest.fixture(scope="module")
 def published(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A full checkpoint under the key names of its time, with its head."""
+    """A full checkpoint with the configurations and key names of its time, and its head."""
     built: dict[str, Path] = {}
 
     def get(family: str) -> Path:
@@ -72,6 +112,9 @@ def published(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPa
             weights = {old_name(family, key): value.clone() for key, value in backbone.state_dict().items()}
             weights[f"{HEADS[family]}.weight"] = torch.randn_like(backbone.get_input_embeddings().weight)
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            (folder / "config.json").write_text(json.dumps(old_config(family, config)), encoding="utf-8")
+            make_processor_old(family, folder)
             built[family] = folder
         return built[family]
 
@@ -130,9 +173,8 @@ class TestFull:
         for key, value in model.backbone.state_dict().items():
             assert torch.equal(value, expected[key]), key
         plain = XVLM2VecModel.from_backbone(checkpoint(family))
-        difference = np.abs(encode(model, pictures) - encode(plain, pictures)).max(axis=1)
-        assert difference[2] < TOLERANCE
-        assert (difference.max() < TOLERANCE) == (family != "qwen2_vl")  # whose pictures are written in another way
+        plain.config.layout = model.config.layout
+        assert_same(encode(plain, pictures, processor=model.processor), encode(model, pictures))
 
     def test_pickled_phi_with_wte_only(
         self, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any], caplog: pytest.LogCaptureFixture
@@ -191,17 +233,21 @@ class TestPrompts:
         assert torch.allclose(ours, hidden, rtol=1e-4, atol=1e-5)
         assert (ours - two_dimensional).abs().max() > 1e-2
 
-    def test_llava_processor_without_its_counts(
-        self, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]
+    def test_phi_has_four_crops(self, published: Callable[[str], Path]) -> None:
+        assert XVLM2VecModel.from_vlm2vec(published("phi3_v")).processor.image_processor.num_crops == 4
+
+    def test_qwen_has_its_budget_of_pixels(self, published: Callable[[str], Path]) -> None:
+        size = XVLM2VecModel.from_vlm2vec(published("qwen2_vl")).processor.image_processor.size
+        assert (size["shortest_edge"], size["longest_edge"]) == (3136, 1280 * 28 * 28)
+
+    def test_llava_counts_tokens_as_a_processor_that_was_told(
+        self, published: Callable[[str], Path], checkpoint: Callable[[str], Path], pictures: list[Any]
     ) -> None:
-        folder = tmp_path / "old"
-        shutil.copytree(published("llava_next-mistral"), folder)
-        settings = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
-        for name in settings:
-            change(folder / "processor_config.json", lambda config, name=name: config.pop(name))
-        model = XVLM2VecModel.from_vlm2vec(folder)
-        expected = encode(XVLM2VecModel.from_vlm2vec(published("llava_next-mistral")), pictures)
-        assert_same(encode(model, pictures), expected)
+        told = XVLM2VecProcessor.from_pretrained(checkpoint("llava_next-mistral"))
+        model = XVLM2VecModel.from_vlm2vec(published("llava_next-mistral"))
+        rows = {"text": ["x", "y", None], "images": [pictures[0], None, pictures[1]]}
+        for name, value in told(**rows).items():
+            assert torch.equal(model.processor(**rows)[name], value), name
 
     @pytest.mark.parametrize(
         ("family", "prompt"),
