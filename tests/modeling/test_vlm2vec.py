@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.modeling.families import FAMILIES as FAMILY_ENTRIES
 from xvlm2vec.modeling.modeling_xvlm2vec import CheckpointError
 from xvlm2vec.modeling.vlm2vec import read_adapter
 
@@ -380,6 +381,13 @@ class TestAdapterFaults:
         with pytest.raises(CheckpointError, match=r"of another shape .*\[4, \d+\] for \[8, "):
             XVLM2VecModel.from_vlm2vec(adapter)
 
+    def test_misshapen_key(self, adapter: Path) -> None:
+        key = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
+        change_weights(adapter / "adapter_model.safetensors", lambda weights: weights.update({key: torch.zeros(4, 60)}))
+        with pytest.raises(CheckpointError, match="1 keys are of another shape") as caught:
+            XVLM2VecModel.from_vlm2vec(adapter)
+        assert f"({key} [4, 60] for [4, 64])" in str(caught.value)
+
     def test_wrong_base(self, adapter: Path, published: Callable[[str], Path], tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"land on no module.*are missing") as caught:
             XVLM2VecModel.from_vlm2vec(adapter, base=published("phi3_v"))
@@ -423,6 +431,40 @@ def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: P
     model = XVLM2VecModel.from_vlm2vec(tmp_path / "adapter", base=published("phi3_v"))
     assert_same(encode(model, pictures), expected)
     assert model.config.name_or_path == str(tmp_path / "adapter")
+
+
+def put_in_cache(cache: Path, name: str, folder: Path) -> None:
+    """Lays a folder down as the Hub client does what it has downloaded."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    shutil.copytree(folder, place / "snapshots" / ("0" * 40))
+
+
+@pytest.mark.parametrize(
+    ("family", "base", "adapter"),
+    [
+        ("phi3_v", "microsoft/Phi-3.5-vision-instruct", "TIGER-Lab/VLM2Vec-LoRA"),
+        ("qwen2_vl", "Qwen/Qwen2-VL-2B-Instruct", "TIGER-Lab/VLM2Vec-Qwen2VL-2B"),
+    ],
+)
+def test_hub_ids(
+    published: Callable[[str], Path], tmp_path: Path, pictures: list[Any], family: str, base: str, adapter: str
+) -> None:
+    make_adapter(tmp_path / "adapter", family, published(family), dora=True)
+    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), pictures)
+    full = encode(XVLM2VecModel.from_vlm2vec(published(family)), pictures)
+    change(tmp_path / "adapter" / "adapter_config.json", lambda config: config.update(base_model_name_or_path=base))
+    put_in_cache(tmp_path / "cache", base, published(family))
+    put_in_cache(tmp_path / "cache", adapter, tmp_path / "adapter")
+    hub = {"cache_dir": tmp_path / "cache", "local_files_only": True}
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter, **hub), pictures), expected)
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(base, **hub), pictures), full)
+
+
+def test_guide_names_every_family() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    assert not [name for name in FAMILY_ENTRIES if f"`{name}`" not in guide]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
