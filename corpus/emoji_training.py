@@ -21,14 +21,14 @@ from .emoji_world import EmojiWorld
 from .schema import parallel_features
 
 PARALLEL_MIX: Mapping[str, float] = {
-    "name": 0.25,
+    "name": 0.20,
     "caption": 0.15,
-    "t2i": 0.20,
-    "vqa": 0.12,
-    "vg": 0.12,
-    "c": 0.05,
-    "i2t": 0.05,
-    "image": 0.06,
+    "t2i": 0.15,
+    "vqa": 0.10,
+    "vg": 0.10,
+    "c": 0.08,
+    "i2t": 0.10,
+    "image": 0.12,
 }
 PARALLEL_KINDS = tuple(PARALLEL_MIX)
 TEXT_KINDS = ("name", "caption", "t2i")

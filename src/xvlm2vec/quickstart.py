@@ -68,7 +68,7 @@ DEFAULT = Sizes(
         (1_500, {"c": 0.1, "i2t": 0.1, "t2i": 0.1, "vqa": 0.55, "vg": 0.15}),
     ),
     teacher_batch=64,
-    distill_steps=900,
+    distill_steps=1_300,
     distill_batch=40,
     translations_per_row=4,
     test_rows=1_000,
