@@ -24,18 +24,14 @@ from xvlm2vec.modeling.vlm2vec import read_adapter
 
 DATA = Path(__file__).parent / "data" / "phi3v"
 TARGETS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "k_proj", "q_proj", "out_proj", "v_proj"]
-RANK, ALPHA = 4, 16
-QWEN_LAYOUT = "qwen2_vl-vlm2vec"
+RANK, ALPHA, QWEN_LAYOUT = 4, 16, "qwen2_vl-vlm2vec"
 TEXTS = ["a red bicycle", None, "ein rotes Fahrrad lehnt an der Wand", "query"]
 TOLERANCE = 2e-5
 
 # Beginnings of names in today's base models, and what the published files call them.
 OLD_NAMES = {
     "phi3_v": {"": "model."},
-    "llava_next-mistral": {
-        "language_model.": "language_model.model.",
-        "vision_tower.": "vision_tower.vision_model.",
-    },
+    "llava_next-mistral": {"language_model.": "language_model.model.", "vision_tower.": "vision_tower.vision_model."},
     "qwen2_vl": {"language_model.": "model."},
 }
 HEADS = {"phi3_v": "lm_head", "llava_next-mistral": "language_model.lm_head", "qwen2_vl": "lm_head"}
@@ -54,14 +50,12 @@ def old_config(family: str, config: dict[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key not in new}
     config |= {"torch_dtype": "float32", "transformers_version": "4.44.2"}
     if family == "llava_next-mistral":
-        text = config["text_config"]
-        text |= {"rope_theta": text.pop("rope_parameters")["rope_theta"], "torch_dtype": "float32"}
+        config["text_config"]["rope_theta"] = config["text_config"].pop("rope_parameters")["rope_theta"]
         return config
     if family == "phi3_v":
         rope = config.pop("rope_parameters")
         factors = {key: rope[key] for key in ("short_factor", "long_factor")}
-        remote = {"AutoConfig": "configuration_phi3_v.Phi3VConfig"}
-        remote["AutoModelForCausalLM"] = "modeling_phi3_v.Phi3VForCausalLM"
+        remote = {"AutoConfig": "configuration_phi3_v.Phi3VConfig", "AutoModel": "modeling_phi3_v.Phi3VModel"}
         config |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "su", **factors}, "auto_map": remote}
         return config | {"architectures": ["Phi3VForCausalLM"]}
     text, tower = config.pop("text_config"), config["vision_config"]
@@ -76,7 +70,7 @@ def make_processor_old(family: str, folder: Path) -> None:
     """The processor's files as they were: no counts of picture tokens, limits of pixels by their own names."""
     if family == "phi3_v":
         settings = {"image_processor_type": "Phi3VImageProcessor", "num_crops": 16, "num_img_tokens": 144}
-        settings |= {"auto_map": {"AutoImageProcessor": "processing_phi3_v.Phi3VImageProcessor"}}
+        settings["auto_map"] = {"AutoImageProcessor": "processing_phi3_v.Phi3VImageProcessor"}
     elif family == "qwen2_vl":
         settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         del settings["size"]
@@ -247,8 +241,7 @@ class TestPrompts:
         told = XVLM2VecProcessor.from_pretrained(checkpoint("llava_next-mistral"))
         model = XVLM2VecModel.from_vlm2vec(published("llava_next-mistral"))
         rows = {"text": ["x", "y", None], "images": [pictures[0], None, pictures[1]]}
-        for name, value in told(**rows).items():
-            assert torch.equal(model.processor(**rows)[name], value), name
+        assert all(torch.equal(model.processor(**rows)[name], value) for name, value in told(**rows).items())
 
     @pytest.mark.parametrize(
         ("family", "prompt"),
@@ -294,7 +287,7 @@ class TestAdapters:
         unmerged = XVLM2VecModel.from_vlm2vec(published(family))
         before = encode(unmerged, pictures)
         inject_adapter_in_model(peft_config(dora), unmerged.backbone)
-        adapted = {n for n, _ in unmerged.backbone.named_modules() if n.endswith(".lora_A")}
+        adapted = {name for name, _ in unmerged.backbone.named_modules() if name.endswith(".lora_A")}
         assert adapted == {f"{name}.lora_A" for name in made}
         with torch.no_grad():
             for name, parts in made.items():
@@ -303,8 +296,7 @@ class TestAdapters:
                 module.lora_B["default"].weight.copy_(parts["lora_B.weight"])
                 if dora:
                     module.lora_magnitude_vector["default"].weight.copy_(parts["lora_magnitude_vector"])
-        expected = encode(unmerged.eval(), pictures)
-        assert np.abs(before - expected).max() > 1000 * TOLERANCE
+        assert np.abs(before - (expected := encode(unmerged.eval(), pictures))).max() > 1000 * TOLERANCE
         assert_same(encode(merged, pictures), expected)
 
     def test_unmerged_through_peft(
@@ -484,12 +476,8 @@ def test_saved_and_loaded_through_every_door(
     assert_same(encode(remote, pictures), expected)
     assert_same(encode(remote, pictures, processor=processor), expected)
     door = SentenceTransformer(str(saved), trust_remote_code=True, device="cpu")
-    rows = [
-        {"text": TEXTS[0], "image": pictures[0]},
-        pictures[1],
-        TEXTS[2],
-        {"text": TEXTS[3], "image": pictures[2]},
-    ]
+    first, last = ({"text": TEXTS[row], "image": pictures[place]} for row, place in ((0, 0), (3, 2)))
+    rows = [first, pictures[1], TEXTS[2], last]
     assert_same(door.encode(rows), expected)
 
 
@@ -504,9 +492,8 @@ def test_dora_of_the_conformance_data(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     model = XVLM2VecModel.from_vlm2vec(DATA / "dora", base=tmp_path, dtype=torch.float32, normalize=False)
     recorded = load_file(DATA / "expected.safetensors")
-    inputs = {key: recorded[f"text_only.{key}"] for key in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        pooled = model(**inputs).pooler_output
+        pooled = model(recorded["text_only.input_ids"], recorded["text_only.attention_mask"]).pooler_output
     expected = load_file(DATA / "dora" / "expected.safetensors")["merged.text_only"]
     assert (pooled - expected).abs().max() < 1e-4
     assert (pooled - recorded["text_only.pooled"]).abs().max() > 1e-2
