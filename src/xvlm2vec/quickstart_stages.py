@@ -64,13 +64,13 @@ def distil(run: Quickstart) -> None:
     """Self-distillation into the taught languages, into `student/`, or `adapter/` with LoRA."""
     sizes, seed = run.config.sizes, run.config.seed
     teacher, processor = load(run, "teacher")
-    model = add_adapter(teacher, AdapterConfig(rank=16, train_embeddings=True)) if run.config.lora else teacher
+    model = add_adapter(teacher, AdapterConfig(rank=32, train_embeddings=True)) if run.config.lora else teacher
     args = SelfDistillationConfig(
         output_dir=str(run.path("adapter" if run.config.lora else "student")),
         per_device_train_batch_size=sizes.distill_batch,
         max_steps=sizes.distill_steps,
         learning_rate=4e-3,
-        muon_learning_rate=2e-3,
+        muon_learning_rate=4e-3 if run.config.lora else 2e-3,
         max_grad_norm=2.0,
         translations_per_row=sizes.translations_per_row,
         max_tokens_per_forward=1_500,
