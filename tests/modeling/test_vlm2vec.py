@@ -153,8 +153,7 @@ def encode(model: XVLM2VecModel, pictures: list[Any], **options: Any) -> np.ndar
 
 
 def assert_same(vectors: np.ndarray, expected: np.ndarray) -> None:
-    assert np.isfinite(expected).all()
-    assert np.abs(vectors - expected).max() < TOLERANCE
+    assert np.abs(vectors - expected).max() < TOLERANCE  # not a number fails, too
 
 
 class TestFull:
@@ -213,11 +212,11 @@ class TestFull:
 class TestPrompts:
     def test_qwen_is_as_trained(self, published: Callable[[str], Path], pictures: list[Any]) -> None:
         """Plain transformers on the published prompt: no marks around the picture, positions counted."""
-        folder = published("qwen2_vl")
-        model = XVLM2VecModel.from_vlm2vec(folder)
-        whole = AutoModelForImageTextToText.from_pretrained(folder).eval()
-        inner = model.processor.inner
-        inputs = inner(text=["<|image_pad|>\na red bicycle"], images=[[pictures[0]]], return_tensors="pt")
+        model = XVLM2VecModel.from_vlm2vec(published("qwen2_vl"))
+        whole = AutoModelForImageTextToText.from_pretrained(published("qwen2_vl")).eval()
+        inputs = model.processor.inner(
+            text=["<|image_pad|>\na red bicycle"], images=[[pictures[0]]], return_tensors="pt"
+        )
         linear = torch.arange(inputs["input_ids"].shape[1]).expand(3, 1, -1)
         with torch.no_grad():
             hidden = whole(**inputs, position_ids=linear, output_hidden_states=True).hidden_states[-1][0, -1]
@@ -296,7 +295,8 @@ class TestAdapters:
                 module.lora_B["default"].weight.copy_(parts["lora_B.weight"])
                 if dora:
                     module.lora_magnitude_vector["default"].weight.copy_(parts["lora_magnitude_vector"])
-        assert np.abs(before - (expected := encode(unmerged.eval(), pictures))).max() > 1000 * TOLERANCE
+        expected = encode(unmerged.eval(), pictures)
+        assert np.abs(before - expected).max() > 1000 * TOLERANCE
         assert_same(encode(merged, pictures), expected)
 
     def test_unmerged_through_peft(
