@@ -71,6 +71,8 @@ def distil(run: Quickstart) -> None:
         max_steps=sizes.distill_steps,
         learning_rate=4e-3,
         muon_learning_rate=4e-3 if run.config.lora else 2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
         max_grad_norm=2.0,
         translations_per_row=sizes.translations_per_row,
         max_tokens_per_forward=1_500,
