@@ -79,6 +79,7 @@ def distil(run: Quickstart) -> None:
         teacher="adapter-off" if run.config.lora else "copy",
         save_steps=SAVE_STEPS,
         save_total_limit=2,
+        logging_steps=50,
         seed=seed,
         report_to="none",
         **training_precision(),
