@@ -84,7 +84,7 @@ def test_candidates_of_grounding(large: EmojiBenchmark) -> None:
         assert row["imgs"][0].startswith(scene)
         assert 3 <= len(own) <= 4, "every thing of the scene is a candidate"
         elsewhere += any(shows.get(path) == row["text"] for path in row["imgs"][1:])
-    assert elsewhere > 500, "the same thing in other scenes is among the candidates"
+    assert elsewhere > len(rows) / 2, "the same thing in other scenes is among the candidates"
 
 
 def test_every_picture_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWorld) -> None:
