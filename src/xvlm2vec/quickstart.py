@@ -68,7 +68,7 @@ DEFAULT = Sizes(
         (1_200, {"c": 0.1, "i2t": 0.1, "t2i": 0.1, "vqa": 0.55, "vg": 0.15}),
     ),
     teacher_batch=64,
-    distill_steps=1_000,
+    distill_steps=1_200,
     distill_batch=40,
     translations_per_row=4,
     test_rows=1_000,
