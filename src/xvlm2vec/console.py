@@ -65,3 +65,13 @@ def positive(text: str) -> int:
 def with_help(arguments: Sequence[str]) -> list[str]:
     """The arguments, or `--help` where there are none."""
     return list(arguments) or ["--help"]
+
+
+def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that embeds with a finished model takes."""
+    parser.add_argument("--dim", type=positive, metavar="N", help="cut vectors to N values")
+    parser.add_argument("--max-tokens", type=positive, default=16_384, metavar="N", help="of one forward pass "
+                        "of an XVLM2VecModel (default 16384)")  # fmt: skip
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows of one forward pass "
+                        "of another model (default 32)")  # fmt: skip
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code from another model's repository")

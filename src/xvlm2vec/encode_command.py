@@ -80,12 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="FILE", help=f"ends in .npy, or .safetensors (key {KEY!r})")
     parser.add_argument("--instruction", metavar="TEXT", help="put before every text; the name of one of the model's "
                         "prompts stands for its text")  # fmt: skip
-    parser.add_argument("--dim", type=console.positive, metavar="N", help="cut vectors to N values")
-    parser.add_argument("--max-tokens", type=console.positive, default=16_384, metavar="N", help="of one forward pass "
-                        "of an XVLM2VecModel (default 16384)")  # fmt: skip
-    parser.add_argument("--batch-size", type=console.positive, default=32, metavar="N", help="rows of one forward pass "
-                        "of another model (default 32)")  # fmt: skip
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code from another model's repository")
+    console.add_encoder_flags(parser)
     return parser
 
 

@@ -69,12 +69,7 @@ def _parser() -> argparse.ArgumentParser:
                         "(default: plain for mmmeb, otherwise texts as they are)")  # fmt: skip
     parser.add_argument("--templates", metavar="FILE", help="JSON with instructions instead of the benchmark's own: "
                         '{task: {language: {"query": "... {text} ...", "target": ...}}}')  # fmt: skip
-    parser.add_argument("--dim", type=console.positive, metavar="N", help="cut vectors to N values")
-    parser.add_argument("--max-tokens", type=console.positive, default=16_384, metavar="N", help="of one forward pass "
-                        "of an XVLM2VecModel (default 16384)")  # fmt: skip
-    parser.add_argument("--batch-size", type=console.positive, default=32, metavar="N", help="rows of one forward pass "
-                        "of another model (default 32)")  # fmt: skip
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code from another model's repository")
+    console.add_encoder_flags(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of intervals, examples, and of the built-in "
                         "emoji world (default 0)")  # fmt: skip
     return parser
