@@ -256,7 +256,7 @@ def check_parallel(corpus: Dataset, progress: bool = False, most: int = 100) -> 
     texts: set[tuple[str, Any]] = set()
     pictures = 0
     for number, row in enumerate(tqdm(encoded, desc="Checking", unit="row", disable=not progress)):
-        faults += _row_faults(row, number, ids)
+        faults += row_faults(row, number, ids)
         if len(faults) >= most:
             break
         pictures += row["image"] is not None
@@ -273,7 +273,14 @@ def check_parallel(corpus: Dataset, progress: bool = False, most: int = 100) -> 
     )
 
 
-def _row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list[str]:
+def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list[str]:
+    """What makes a row of a parallel corpus unusable.
+
+    Args:
+        row: With its picture encoded.
+        number: Of the row, counted from 0.
+        ids: Numbers of the rows before by their ids; this one is added.
+    """
     faults = []
     try:
         validate_parallel_rows([row])

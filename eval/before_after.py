@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .languages import language
+from xvlm2vec.common.languages import language
 
 ModelScores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """``{task: {language: {"p_at_1": fraction, ...}}}`` of one model."""

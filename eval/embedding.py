@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -13,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from xvlm2vec.common.store import EmbeddingStore, content_digest, row_key
+from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
+from xvlm2vec.common.store import EmbeddingStore, StoredVectors, content_digest, row_key
 
+from .abilities import EVERYTHING, PAIR, PICTURE, TEXT, row_kind, sentence_transformer_abilities
+from .metrics import unit_rows
+from .processes import ALONE, Processes, processes
 from .ranking import RankingTask, Row
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from sentence_transformers import SentenceTransformer
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 Vectors = npt.NDArray[np.float32]
-EmbedFunction = Callable[[list[str | None], "list[Image.Image | None]"], Any]
+EmbedFunction = Callable[[list[str | None], list[Any]], Any]
 
 
 @runtime_checkable
@@ -36,6 +38,9 @@ class Encoder(Protocol):
     Attributes:
         name: Name in results.
         fingerprint: Changes whenever the vectors would.
+
+    It may have an attribute `embeds` with what it takes, of `abilities.EVERYTHING`; tasks that need more are then left
+    out with the reason. An attribute `instructed` that is false says that it takes no instructions.
     """
 
     name: str
@@ -71,14 +76,14 @@ class ModelEncoder:
         self.name = name or model.config.name_or_path or type(model).__name__
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
-        settings = {"dim": dim, "config": _plain_config(model.config), "processor": _saved_digest(self.processor)}
-        self.fingerprint = _fingerprint(settings, model.state_dict())
+        settings = {"dim": dim, "config": plain_config(model.config), "processor": saved_digest(self.processor)}
+        self.fingerprint = fingerprint(settings, model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed through `model.encode`, which sorts and batches by length."""
         vectors = self.model.encode(
             text=[row.text for row in rows],
-            images=_pictures(rows, images),
+            images=row_pictures(rows, images),
             processor=self.processor,
             max_tokens_per_batch=self.max_tokens_per_batch,
             dim=self.dim,
@@ -90,11 +95,19 @@ class ModelEncoder:
 class SentenceTransformerEncoder:
     """Any `SentenceTransformer`: of texts, of pictures, of both.
 
+    A model of two towers, such as CLIP, has no vector for a text with a picture: the sum of both unit vectors stands
+    for it, as MMEB scores such models.
+
     Args:
         model: The model.
         name: Name in results.
         batch_size: Rows of one forward pass.
         dim: Shorten vectors to this many dimensions.
+
+    Attributes:
+        embeds: What the model takes (see `abilities`).
+        joint: Whether a text with a picture is one input to it.
+        instructed: Whether it can be told what to do with a picture, which takes a joint input.
     """
 
     def __init__(
@@ -104,36 +117,52 @@ class SentenceTransformerEncoder:
         self.name = name or str(model.model_card_data.base_model or type(model[0]).__name__)
         self.batch_size = batch_size
         self.dim = dim
+        self.embeds, self.joint = sentence_transformer_abilities(model)
+        self.instructed = self.joint
         settings = {
             "dim": dim,
             "modules": [repr(module) for module in model],
             "prompts": model.prompts,
-            "processor": _saved_digest(model.tokenizer),
+            "processor": saved_digest(model.tokenizer),
         }
-        self.fingerprint = _fingerprint(settings, model.state_dict())
+        self.fingerprint = fingerprint(settings, model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed texts, pictures and pairs in separate calls: most models refuse batches that mix them."""
-        pictures = _pictures(rows, images)
-        kinds = np.array([2 * (row.text is not None) + (row.image is not None) for row in rows])
-        vectors: Vectors | None = None
-        for kind in np.unique(kinds):
-            chosen = np.flatnonzero(kinds == kind).tolist()
-            part = self.model.encode(
-                [_st_input(rows[i].text, pictures[i]) for i in chosen],
-                batch_size=self.batch_size,
-                truncate_dim=self.dim,
-                convert_to_numpy=True,
-                show_progress_bar=False,
+        return encoded_by_kind(rows, images, self._encode_kind)
+
+    def _encode_kind(self, kind: str, texts: list[str | None], pictures: list[Any]) -> Vectors:
+        if kind == TEXT:
+            return self._encode([self._text_input(text) for text in texts])
+        if kind == PICTURE:
+            return self._encode([{"image": p} if isinstance(p, list) else p for p in pictures])
+        if kind == PAIR and not self.joint:
+            return unit_rows(self._encode([self._text_input(text) for text in texts])) + unit_rows(
+                self._encode(pictures)
             )
-            if vectors is None:
-                vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-            vectors[chosen] = part
-        return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
+        return self._encode([_joint_input(text, picture) for text, picture in zip(texts, pictures, strict=True)])
+
+    def _encode(self, inputs: list[Any]) -> Vectors:
+        return self.model.encode(
+            inputs,
+            batch_size=self.batch_size,
+            truncate_dim=self.dim,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+
+    def _text_input(self, text: str | None) -> Any:
+        """A text as it is, or marked as one where the library would take it for the address of a picture."""
+        from sentence_transformers.base.modality import infer_modality
+
+        return text if infer_modality(text, self.model.modalities) == "text" else {"text": text}
 
 
 class CallableEncoder:
     """A Python function `function(texts, images) -> (N, D)`, with None in either list where a row has no such part.
+
+    An entry of `images` is a `PIL.Image`, or a list of them where a row has several. The function may have attributes
+    `embeds` and `instructed` (see `Encoder`).
 
     Args:
         function: The function.
@@ -145,21 +174,23 @@ class CallableEncoder:
         self.function = function
         self.name = name
         self.fingerprint = fingerprint or f"callable:{name}"
+        self.embeds = getattr(function, "embeds", EVERYTHING)
+        self.instructed = getattr(function, "instructed", True)
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows by one call of the function."""
-        return np.asarray(self.function([row.text for row in rows], _pictures(rows, images)), dtype=np.float32)
+        return np.asarray(self.function([row.text for row in rows], row_pictures(rows, images)), dtype=np.float32)
 
 
 class _SourcedImages(Mapping[str, Any]):
-    """Pictures by digest, fetched from the mapping that has them: none is held in memory here."""
+    """Pictures, or lists of them, by digest, fetched from the mapping that has them: none is held in memory here."""
 
     def __init__(self) -> None:
-        self.places: dict[str, tuple[Mapping[str, Any], str]] = {}
+        self.places: dict[str, tuple[Mapping[str, Any], str | tuple[str, ...]]] = {}
 
     def __getitem__(self, digest: str) -> Any:
         source, name = self.places[digest]
-        return source[name]
+        return source[name] if isinstance(name, str) else [source[part] for part in name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -173,8 +204,8 @@ class DistinctRows:
 
     Attributes:
         keys: SHA-256 of each distinct row, in order of first use.
-        rows: The rows; their `image` is the hex digest of the picture.
-        images: Pictures, or paths to them, by that digest; read from their source each time.
+        rows: The rows; their `image` is the hex digest of the picture, or of all pictures of the row together.
+        images: Pictures, or paths to them, or lists of these, by that digest; read from their source each time.
     """
 
     def __init__(self) -> None:
@@ -182,7 +213,7 @@ class DistinctRows:
         self.rows: list[Row] = []
         self.images = _SourcedImages()
         self._positions: dict[tuple[str | None, str | None], int] = {}
-        self._digests: dict[tuple[int, str], str] = {}
+        self._digests: dict[tuple[int, str | tuple[str, ...]], str] = {}
         self._sources: dict[int, Mapping[str, Any]] = {}
 
     def add(self, rows: Sequence[Row], images: Mapping[str, Any]) -> npt.NDArray[np.int64]:
@@ -206,15 +237,23 @@ class DistinctRows:
         return place
 
     def _digest(self, row: Row, images: Mapping[str, Any]) -> str:
-        name = (id(images), str(row.image))
+        picture = row.image if row.image is not None else ()
+        name = (id(images), picture)
         if name not in self._digests:
-            try:
-                digest = _digest(images, str(row.image)).hex()
-            except KeyError:
-                raise KeyError(f"there is no picture {row.image!r} for {row}") from None
-            self.images.places.setdefault(digest, (images, str(row.image)))
+            if isinstance(picture, str):
+                digest = self._picture_digest(picture, row, images)
+            else:
+                parts = "\n".join(self._picture_digest(part, row, images) for part in picture)
+                digest = hashlib.sha256(parts.encode()).hexdigest()
+            self.images.places.setdefault(digest, (images, picture))
             self._digests[name] = digest
         return self._digests[name]
+
+    def _picture_digest(self, name: str, row: Row, images: Mapping[str, Any]) -> str:
+        try:
+            return _digest(images, name).hex()
+        except KeyError:
+            raise KeyError(f"there is no picture {name!r} for {row}") from None
 
 
 def distinct_rows(
@@ -232,7 +271,7 @@ def distinct_rows(
 
 def embed_distinct(
     encoder: Encoder, distinct: DistinctRows, store: str | Path | None = None, chunk: int = 1024, progress: bool = True
-) -> Vectors:
+) -> Vectors | StoredVectors:
     """Embed each distinct row once, and none that the store has already.
 
     Args:
@@ -243,28 +282,58 @@ def embed_distinct(
         progress: Whether to show a bar.
 
     Returns:
-        `(len(distinct.rows), D)` float32.
+        `(len(distinct.rows), D)` float32; with a store they stay on disk and are read when indexed.
 
     Raises:
-        ValueError: The encoder returned another number of rows, or a vector with a NaN; names the row.
+        ValueError: The encoder returned another number of rows, or a vector with a NaN, which names the row; or there
+            are several processes and no store.
     """
-    cache = EmbeddingStore(store, encoder.fingerprint) if store is not None else None
+    if store is not None:
+        return _embed_stored(encoder, distinct, store, chunk, progress)
+    if processes().count > 1:
+        raise ValueError("several processes share their embeddings through a store; pass the folder of one")
     vectors: Vectors | None = None
-    missing = [i for i, key in enumerate(distinct.keys) if cache is None or key not in cache]
-    with tqdm(total=len(missing), desc=f"Embedding with {encoder.name}", unit="row", disable=not progress) as bar:
-        for positions in _chunks(distinct, missing, chunk):
-            rows = [distinct.rows[i] for i in positions]
-            part = _checked(encoder.encode_rows(rows, distinct.images), rows, encoder.name)
-            if cache is not None:
-                cache.add([distinct.keys[i] for i in positions], part)
-            else:
-                if vectors is None:
-                    vectors = np.empty((len(distinct.rows), part.shape[1]), dtype=np.float32)
-                vectors[positions] = part
-            bar.update(len(rows))
-    if cache is not None:
-        return cache.get(distinct.keys)
+    for positions, part in _embedded(encoder, distinct, range(len(distinct.rows)), chunk, progress):
+        if vectors is None:
+            vectors = np.empty((len(distinct.rows), part.shape[1]), dtype=np.float32)
+        vectors[positions] = part
     return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
+
+
+def _embed_stored(
+    encoder: Encoder, distinct: DistinctRows, store: str | Path, chunk: int, progress: bool
+) -> StoredVectors:
+    """Embed what a store lacks; of several processes each takes a share, and all wait for the last."""
+    group = processes()
+    cache = EmbeddingStore(store, encoder.fingerprint)
+    missing = [i for i, key in enumerate(distinct.keys) if key not in cache]
+    group.wait()  # until all have looked: the shares are cut from what is missing, which must be the same for all
+    chunk = max(1, min(chunk, math.ceil(len(missing) / group.count)))
+    for positions, part in _embedded(encoder, distinct, missing, chunk, progress, group):
+        cache.add([distinct.keys[i] for i in positions], part)
+    group.wait()
+    if group.count > 1:
+        cache = EmbeddingStore(store, encoder.fingerprint)
+    return cache.view(distinct.keys)
+
+
+def _embedded(
+    encoder: Encoder,
+    distinct: DistinctRows,
+    positions: Sequence[int],
+    chunk: int,
+    progress: bool,
+    group: Processes = ALONE,
+) -> Iterator[tuple[list[int], Vectors]]:
+    """Positions of rows and their vectors, chunk by chunk: this process's share of them."""
+    share = list(_chunks(distinct, positions, chunk))[group.rank :: group.count]
+    total = sum(map(len, share))
+    with tqdm(total=total, desc=f"Embedding with {encoder.name}", unit="row",
+              disable=not (total and progress and group.is_main)) as bar:  # fmt: skip
+        for some in share:
+            rows = [distinct.rows[i] for i in some]
+            yield some, checked_vectors(encoder.encode_rows(rows, distinct.images), rows, encoder.name)
+            bar.update(len(rows))
 
 
 def as_encoder(model: Any, **kwargs: Any) -> Encoder:
@@ -288,14 +357,39 @@ def as_encoder(model: Any, **kwargs: Any) -> Encoder:
     )
 
 
+def encoded_by_kind(
+    rows: Sequence[Row], images: Mapping[str, Any], encode: Callable[[str, list[str | None], list[Any]], Vectors]
+) -> Vectors:
+    """Embed texts, pictures and pairs in a call each.
+
+    Args:
+        rows: The rows.
+        images: Pictures by the names that rows give them.
+        encode: Takes the kind, texts and pictures of rows of one kind; returns `(n, D)` float32.
+
+    Returns:
+        `(N, D)` float32 in the order of the rows; `(0, 0)` for no rows.
+    """
+    pictures = row_pictures(rows, images)
+    kinds = np.array([row_kind(row) for row in rows])
+    vectors: Vectors | None = None
+    for kind in np.unique(kinds):
+        chosen = np.flatnonzero(kinds == kind).tolist()
+        part = encode(str(kind), [rows[i].text for i in chosen], [pictures[i] for i in chosen])
+        if vectors is None:
+            vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
+        vectors[chosen] = part
+    return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
+
+
 def open_picture(picture: Any) -> Image.Image:
-    """A path's picture, decoded and in RGB; a `PIL.Image` as it is."""
+    """The picture of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is."""
     from xvlm2vec.modeling.pictures import load_picture
 
-    return load_picture(picture) if isinstance(picture, str | Path) else picture
+    return load_picture(picture) if isinstance(picture, str | Path | Mapping) else picture
 
 
-def _chunks(distinct: DistinctRows, positions: list[int], size: int) -> Iterator[list[int]]:
+def _chunks(distinct: DistinctRows, positions: Sequence[int], size: int) -> Iterator[list[int]]:
     """Rows that cost alike side by side: by kind and length, and those of one picture together."""
     rows = distinct.rows
     ordered = sorted(positions, key=lambda i: (rows[i].image or "", len(rows[i].text or "")))
@@ -303,7 +397,12 @@ def _chunks(distinct: DistinctRows, positions: list[int], size: int) -> Iterator
         yield ordered[start : start + size]
 
 
-def _checked(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
+def checked_vectors(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
+    """What a model returned for some rows, as float32 `(N, D)`.
+
+    Raises:
+        ValueError: It has another shape, or a vector holds a NaN or an infinity; names the row.
+    """
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or len(array) != len(rows):
         raise ValueError(f"{name} returned shape {array.shape} for {len(rows)} rows; expected ({len(rows)}, D)")
@@ -318,45 +417,20 @@ def _digest(images: Mapping[str, Any], name: str) -> bytes:
     return images.digest(name) if hasattr(images, "digest") else content_digest(images[name])
 
 
-def _pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Image.Image | None]:
-    """The picture of each row, opened once: rows of one picture get the same object, so that its work can be shared."""
-    keys = {row.image for row in rows if row.image is not None}
-    opened = {key: open_picture(images[key]) for key in keys}
+def row_pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
+    """The picture of each row, the list of its pictures, or None.
+
+    Each is opened once: rows of one picture get the same object, so that its work can be shared.
+    """
+    opened = {key: _open_all(images, key) for key in {row.image for row in rows if row.image is not None}}
     return [opened[row.image] if row.image is not None else None for row in rows]
 
 
-def _st_input(text: str | None, picture: Image.Image | None) -> Any:
-    if not text or picture is None:  # an empty instruction beside a picture is none
-        return text if picture is None else picture
-    return {"text": text, "image": picture}
+def _open_all(images: Mapping[str, Any], key: str | tuple[str, ...]) -> Any:
+    found = images[key] if isinstance(key, str) else [images[name] for name in key]
+    return [open_picture(picture) for picture in found] if isinstance(found, list) else open_picture(found)
 
 
-def _plain_config(config: Any) -> dict[str, Any]:
-    """A model's settings without where it was loaded from."""
-    values = config.to_diff_dict()
-    return {name: value for name, value in values.items() if name not in {"_name_or_path", "transformers_version"}}
-
-
-def _saved_digest(processor: Any) -> str:
-    """SHA-256 of the files that a tokenizer or processor saves; empty for one that cannot be saved."""
-    if not hasattr(processor, "save_pretrained"):
-        return ""
-    digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory() as folder:
-        processor.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _fingerprint(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of settings and weights."""
-    import torch
-
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _joint_input(text: str | None, picture: Any) -> dict[str, Any]:
+    """An instruction that is empty is none."""
+    return {"text": text, "image": picture} if text else {"image": picture}

@@ -8,13 +8,15 @@ metric below is the exact mean over those ranks. Nothing therefore depends on th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]
+
+_BLOCK = 1 << 22  # similarities held at once: 16 MB of float32
 
 
 class RankCounts(NamedTuple):
@@ -200,8 +202,11 @@ def k_occurrence(queries: FloatArray, pool: FloatArray, k: int = 10) -> FloatArr
     Returns:
         `(m,)`, which sums to `n * min(k, m)`.
     """
-    similarity = unit_rows(queries) @ unit_rows(pool).T
-    return _top_k_shares(similarity, min(k, len(pool))).sum(axis=0)
+    queries, pool = unit_rows(queries), unit_rows(pool)
+    counts = np.zeros(len(pool))
+    for rows in _row_blocks(len(queries), len(pool)):
+        counts += _top_k_shares(queries[rows] @ pool.T, min(k, len(pool))).sum(axis=0)
+    return counts
 
 
 def hubness(queries: FloatArray, pool: FloatArray, k: int = 10) -> float:
@@ -222,17 +227,32 @@ def language_bias(embeddings: FloatArray, languages: Sequence[str], k: int = 10)
     Raises:
         ValueError: The lengths differ, or there are fewer than two items.
     """
+    share = same_language_share(embeddings, languages, k)
+    counts = np.unique(np.asarray(languages), return_counts=True)[1]
+    total = len(share)
+    return LanguageBias(float(share.mean()), float((counts * (counts - 1)).sum() / (total * (total - 1))))
+
+
+def same_language_share(embeddings: FloatArray, languages: Sequence[str] | npt.NDArray[Any], k: int = 10) -> FloatArray:
+    """For each item, the share of its own language among its k nearest neighbours; see `language_bias`.
+
+    Returns:
+        `(n,)`.
+
+    Raises:
+        ValueError: As `language_bias`.
+    """
     codes = np.unique(np.asarray(languages), return_inverse=True)[1]
     if len(codes) != len(embeddings) or len(codes) < 2:
         raise ValueError(f"need at least two vectors and a language for each, got {len(embeddings)} and {len(codes)}")
-    vectors = unit_rows(embeddings)
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    k = min(k, len(codes) - 1)
-    same = codes[:, None] == codes[None, :]
-    share = (_top_k_shares(similarity, k) * same).sum() / (k * len(codes))
-    chance = (same.sum() - len(codes)) / (len(codes) * (len(codes) - 1))
-    return LanguageBias(float(share), float(chance))
+    vectors, k = unit_rows(embeddings), min(k, len(codes) - 1)
+    share = np.empty(len(codes))
+    for rows in _row_blocks(len(codes), len(codes)):
+        similarity = vectors[rows] @ vectors.T
+        similarity[np.arange(len(similarity)), np.arange(rows.start, rows.stop)] = -np.inf
+        same = codes[rows, None] == codes[None, :]
+        share[rows] = (_top_k_shares(similarity, k) * same).sum(axis=1) / k
+    return share
 
 
 def english_drift(student: FloatArray, teacher: FloatArray) -> Drift:
@@ -271,6 +291,12 @@ def _top_k_shares(similarity: FloatArray, k: int) -> FloatArray:
     above, level = similarity > edge, similarity == edge
     left = k - above.sum(axis=1, keepdims=True)
     return above + level * (left / level.sum(axis=1, keepdims=True))
+
+
+def _row_blocks(rows: int, width: int) -> list[slice]:
+    """Slices of rows whose `rows * width` similarities stay small."""
+    size = max(1, _BLOCK // max(width, 1))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _same_shape(left: FloatArray, right: FloatArray) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -24,6 +24,7 @@ import pyarrow.json as pa_json
 
 from xvlm2vec.common.store import content_digest
 
+from .benchmark_images import ArchiveImages
 from .ranking import RankingTask, Row
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,11 @@ DATASETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class FolderImages(Mapping[str, Path]):
+class FolderImages(Mapping[str, Any]):
     """Pictures of a published folder, by the names that its rows use.
 
     A name with a slash is a path below the data folder, any other lies in `<tag>_images/`; `.jpg` is added to a name
-    without a dot.
+    without a dot. What is no file is read from the folder's `images.zip`.
 
     Raises:
         ValueError: A name leads out of the folder.
@@ -88,14 +89,16 @@ class FolderImages(Mapping[str, Path]):
     def __init__(self, folder: str | Path, tag: str) -> None:
         self.folder = Path(folder)
         self.tag = tag
+        self._archive = ArchiveImages(self.folder)
 
-    def __getitem__(self, name: str) -> Path:
-        path = self.folder / self._relative(name)
-        if not path.is_file():
+    def __getitem__(self, name: str) -> Any:
+        path = self._relative(name)
+        found = self._archive.find([path]) if not (self.folder / path).is_file() else self.folder / path
+        if found is None:
             raise FileNotFoundError(
-                f"picture {name!r} of {self.tag}: no file {path}; has the archive with the pictures been unpacked?"
+                f"picture {name!r} of {self.tag}: no file {self.folder / path}, and {self._archive.lack()}"
             )
-        return path
+        return found
 
     def __iter__(self) -> Iterator[str]:
         files = (path for path in self.folder.rglob("*") if path.suffix.lower() in _PICTURE_SUFFIXES)
@@ -158,16 +161,22 @@ def templates_hash(templates: Templates) -> str:
     return hashlib.sha256(json.dumps(templates, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+def sides_for(templates: Templates, tasks: Sequence[str], language: str) -> Mapping[str, str]:
+    """The instructions of the first of some tasks that has any, in a language; `*` stands for all other languages."""
+    by_language = next((templates[task] for task in tasks if templates.get(task)), {})
+    return by_language.get(language) or by_language.get(language.split("-")[0]) or by_language.get("*") or {}
+
+
 def apply_style(text: str, style: str, mark: str = ".") -> str:
     """Format a text in one of MMMEB's three styles.
 
     `plain` drops one final `.` or `?`; `punct` ends the text with `mark` unless it ends like a sentence already;
-    `newline` is `punct` and a line break. `VERBATIM` changes nothing.
+    `newline` is `punct` and a line break. `VERBATIM` changes nothing, and an empty text stays empty.
 
     Raises:
         ValueError: The style is unknown.
     """
-    if style == VERBATIM:
+    if style == VERBATIM or not text:
         return text
     if style == "plain":
         return text[:-1] if text.endswith((".", "?")) else text
@@ -196,7 +205,7 @@ def ranking_task(
             keys into `images`.
         images: Pictures, or paths to them.
         templates: `{task: {language: {"query": ..., "target": ...}}}`; `{text}` stands for the row's text. `target` may
-            be left out for text candidates, which then stay as they are.
+            be left out for text candidates, which then stay as they are. The language `*` stands for all others.
         task: One of `TASKS`, or a name of your own with `form`.
         language: Code of the language, for the templates.
         dataset: Name of the data set.
@@ -248,6 +257,7 @@ def read_mmmeb_folder(
     _known("task", tasks, TASKS)
     _known("style", styles, STYLES)
     files = _select_files(folder, datasets, languages or DATASETS["xm"][1], tasks or tuple(TASKS))
+    _tell_what_is_left_out(files, datasets or (), tasks or (), languages or (), folder)
     chosen = default_templates() if templates is None else templates
     found = []
     for (dataset, task, language), path in files.items():
@@ -339,8 +349,7 @@ class _Converted:
         return [Row(target.replace("{text}", text)) for text in self.candidates]
 
     def _sides(self, templates: Templates, language: str) -> Mapping[str, str]:
-        by_language = templates.get(self.task) or templates.get(self.form_name) or {}
-        return by_language.get(language) or {}
+        return sides_for(templates, (self.task, self.form_name), language)
 
     def _template(self, templates: Templates, language: str, side: str, needs_text: bool) -> str:
         template = self._sides(templates, language).get(side)
@@ -442,6 +451,22 @@ def _select_files(
             f"in {', '.join(languages)}, and {folder} has no such file either"
         )
     return chosen
+
+
+def _tell_what_is_left_out(
+    chosen: Iterable[tuple[str, str, str]],
+    datasets: Sequence[str],
+    tasks: Sequence[str],
+    languages: Sequence[str],
+    folder: Path,
+) -> None:
+    """Names without any file: an error for a language that is not published, a warning for what does not combine."""
+    found = list(zip(*chosen, strict=True))
+    for kind, names, present in zip(("data set", "task", "language"), (datasets, tasks, languages), found, strict=True):
+        for name in sorted(set(names).difference(present)):
+            if kind == "language" and name not in DATASETS["xm"][1]:
+                raise FileNotFoundError(f"no file {_pattern(folder, '*', '*', name)} for the data sets and tasks named")
+            logger.warning("Nothing of %s %s: no file is published of it and the other names", kind, name)
 
 
 def _find_file(folder: Path, dataset: str, task: str, language: str) -> Path | None:

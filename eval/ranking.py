@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .metrics import RankCounts, rank_counts, unit_rows
+from .pool import VectorSource, score_pool, top_of_pool
 
 _BLOCK = 1 << 24  # scores held at once: 64 MB of float32
 # Two float32 cosines of equal vectors differ by a few units in the last place, depending on batch and matrix kernels;
@@ -19,19 +20,26 @@ TIE_TOLERANCE = 5e-7
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is embedded: a text, a picture, or both.
+    """What is embedded: a text, a picture, several pictures, or text and pictures.
 
     Attributes:
         text: The text with its instruction already in place, or None.
-        image: A key into the task's `images`, or None.
+        image: A key into the task's `images`, several of them in order, or None.
     """
 
     text: str | None = None
-    image: str | None = None
+    image: str | tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         parts = [repr(self.text)] if self.text is not None else []
-        return " + ".join(parts + ([f"picture {self.image!r}"] if self.image is not None else [])) or "an empty row"
+        return " + ".join(parts + [f"picture {name!r}" for name in self.pictures]) or "an empty row"
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The keys of the row's pictures."""
+        if self.image is None:
+            return ()
+        return (self.image,) if isinstance(self.image, str) else self.image
 
 
 @dataclass(eq=False)
@@ -48,14 +56,18 @@ class RankingTask:
         candidates: Pool of distinct rows.
         candidate_index: `(n, m)` integers into `candidates`, the gold one in column 0, shorter lists padded with -1; a
             list of lists of any lengths is turned into that.
+        gold_counts: `(n,)`, how many of a list's first candidates are gold (default: one). The best of them is ranked,
+            against those that are not gold.
+        whole_pool: The lists name the gold candidates only, and every other candidate of the pool competes.
+        parallel: Whether `row_ids` name the same items in every language, so that ranks can be compared across them.
         images: Pictures, or paths to them, by the keys that the rows use.
-        row_ids: `(n,)` integers that name the same item in every language (default: `0 ... n - 1`).
+        row_ids: `(n,)` distinct integers that name the same item in every language (default: `0 ... n - 1`).
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
         templates_hash: Names the instructions that were used, if any.
 
     Raises:
-        ValueError: A list is empty, a gold candidate is missing or doubled, the pool holds a row twice, an index points
-            outside the pool, or lengths differ.
+        ValueError: A list is empty, a gold candidate is missing or doubled, the pool holds a row twice, two rows have
+            the same id, an index points outside the pool, or lengths differ.
     """
 
     benchmark: str
@@ -70,9 +82,14 @@ class RankingTask:
     row_ids: npt.NDArray[np.integer] | None = None
     skipped: int = 0
     templates_hash: str | None = None
+    gold_counts: npt.NDArray[np.integer] | None = None
+    whole_pool: bool = False
+    parallel: bool = True
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)
+        if self.whole_pool and self.gold_counts is None:
+            self.gold_counts = (self.candidate_index >= 0).sum(axis=1)
         if self.row_ids is None:
             self.row_ids = np.arange(len(self.queries))
         self._check_lengths()
@@ -89,11 +106,17 @@ class RankingTask:
             "queries": len(self.queries),
             "candidate lists": len(self.candidate_index),
             "row_ids": len(self.row_ids if self.row_ids is not None else ()),
+            "gold_counts": len(self.queries if self.gold_counts is None else self.gold_counts),
         }
         if len(set(rows.values())) != 1:
             raise ValueError(f"{self.name}: lengths differ: {rows}")
         if not rows["queries"]:
             raise ValueError(f"{self.name}: no rows to score ({self.skipped} were skipped)")
+        ids, times = np.unique(np.asarray(self.row_ids), return_counts=True)
+        if (times > 1).any():
+            doubled = ids[times > 1][0]
+            where = ", ".join(map(str, np.flatnonzero(np.asarray(self.row_ids) == doubled)))
+            raise ValueError(f"{self.name}: rows {where} have the same id {doubled}; ids in row_ids must be distinct")
 
     def _check_pool(self) -> None:
         first: dict[Row, int] = {}
@@ -111,32 +134,57 @@ class RankingTask:
         if not index.shape[1] or (index == -1).all(axis=1).any():
             row = int(np.flatnonzero((index == -1).all(axis=1))[0]) if index.shape[1] else 0
             raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has an empty candidate list")
-        gold = index[:, :1]
-        if (gold == -1).any():
-            row = int(np.flatnonzero(gold == -1)[0])
-            raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has no gold candidate in its first place")
-        doubled = (index[:, 1:] == gold).any(axis=1)
+        is_gold = gold_places(self)
+        missing = (index[:, : is_gold.shape[1]] == -1) & is_gold
+        if missing.any():
+            row, place = (int(found[0]) for found in np.nonzero(missing))
+            where = "in its first place" if place == 0 else f"in place {place + 1}, though it should have one there"
+            raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has no gold candidate {where}")
+        for place in range(is_gold.shape[1]):
+            self._check_doubled(place, is_gold[:, place])
+
+    def _check_doubled(self, place: int, is_gold: npt.NDArray[np.bool_]) -> None:
+        index = self.candidate_index
+        doubled = (index[:, place + 1 :] == index[:, place : place + 1]).any(axis=1) & is_gold
         if doubled.any():
             row = int(np.flatnonzero(doubled)[0])
             raise ValueError(
                 f"{self.name}: row {row} ({self.queries[row]}) lists its gold candidate "
-                f"{self.candidates[int(index[row, 0])]} more than once; remove the copy from the list "
+                f"{self.candidates[int(index[row, place])]} more than once; remove the copy from the list "
                 f"({int(doubled.sum())} of {len(index)} rows have this fault)"
             )
 
 
+def gold_places(task: RankingTask) -> npt.NDArray[np.bool_]:
+    """Which of the first places of each list are gold, `(n, largest number of gold candidates)`."""
+    if task.gold_counts is None:
+        return np.ones((len(task.candidate_index), 1), dtype=bool)
+    counts = np.asarray(task.gold_counts)
+    if len(counts) and int(counts.min()) < 1:
+        row = int(np.argmin(counts))
+        raise ValueError(f"{task.name}: row {row} ({task.queries[row]}) has no gold candidate")
+    if len(counts) and int(counts.max()) > task.candidate_index.shape[1]:
+        row = int(np.argmax(counts))
+        raise ValueError(
+            f"{task.name}: row {row} ({task.queries[row]}) should have {int(counts[row])} gold candidates, and its "
+            f"list has only {int((task.candidate_index[row] >= 0).sum())} entries"
+        )
+    return np.arange(int(counts.max(initial=1))) < counts[:, None]
+
+
 def score_task(
     task: RankingTask,
-    query_embeddings: npt.NDArray[np.floating],
-    candidate_embeddings: npt.NDArray[np.floating],
+    query_embeddings: VectorSource,
+    candidate_embeddings: VectorSource,
     tolerance: float = TIE_TOLERANCE,
 ) -> RankCounts:
-    """Rank each query's gold candidate by float32 cosine within its own list, block by block.
+    """Rank each query's best gold candidate by float32 cosine within its own list or the whole pool, block by block.
 
     Args:
         task: The task.
         query_embeddings: `(n, D)`, in the order of `task.queries`.
-        candidate_embeddings: `(pool, D)`, in the order of `task.candidates`.
+        candidate_embeddings: `(pool, D)`, in the order of `task.candidates`. A whole pool may be larger than the memory
+            if these are `StoredVectors`.
         tolerance: Cosines no further apart than this are level.
 
     Returns:
@@ -145,33 +193,40 @@ def score_task(
     Raises:
         ValueError: Shapes do not fit, or a vector holds a NaN or an infinity.
     """
-    queries, candidates = _checked(task, query_embeddings, candidate_embeddings)
-    index = task.candidate_index
+    _check_shapes(task, query_embeddings, candidate_embeddings)
+    index, is_gold = task.candidate_index, gold_places(task)
+    if task.whole_pool:
+        golds = index[:, : is_gold.shape[1]]
+        return score_pool(query_embeddings, candidate_embeddings, golds, is_gold, tolerance=tolerance, name=task.name)
+    queries = _unit(task, "query", task.queries, query_embeddings)
+    candidates = _unit(task, "candidate", task.candidates, candidate_embeddings)
     counts = [
-        _score_block(queries[start:stop], candidates, index[start:stop], tolerance)
+        _score_block(queries[start:stop], candidates, index[start:stop], is_gold[start:stop], tolerance)
         for start, stop in _row_blocks(len(queries), len(candidates) + index.shape[1])
     ]
     return RankCounts(np.concatenate([c.above for c in counts]), np.concatenate([c.tied for c in counts]))
 
 
 def top_candidates(
-    task: RankingTask,
-    row: int,
-    query_embedding: npt.NDArray[np.floating],
-    candidate_embeddings: npt.NDArray[np.floating],
-    k: int = 5,
-) -> list[tuple[int, float]]:
-    """The k best candidates of one row as (position in the pool, cosine); level ones in the order of the pool."""
-    listed = np.unique(task.candidate_index[row][task.candidate_index[row] >= 0])
-    scores = unit_rows(np.asarray(candidate_embeddings)[listed]) @ unit_rows(np.asarray(query_embedding)[None])[0]
-    order = np.argsort(-scores, kind="stable")[:k]
-    return [(int(listed[i]), float(scores[i])) for i in order]
+    task: RankingTask, rows: Sequence[int], queries: VectorSource, candidates: VectorSource, k: int = 5
+) -> list[list[tuple[int, float]]]:
+    """The k best candidates of some rows as (position in the pool, cosine); level ones in the order of the pool."""
+    chosen = np.asarray(rows, dtype=np.int64)
+    if task.whole_pool:
+        return top_of_pool(queries[chosen], candidates, k)
+    found = []
+    for row, query in zip(chosen, queries[chosen], strict=True):
+        listed = np.unique(task.candidate_index[row][task.candidate_index[row] >= 0])
+        best = top_of_pool(query[None], candidates[listed], k)[0]
+        found.append([(int(listed[place]), score) for place, score in best])
+    return found
 
 
 def _score_block(
     queries: npt.NDArray[np.float32],
     candidates: npt.NDArray[np.float32],
     index: npt.NDArray[np.integer],
+    is_gold: npt.NDArray[np.bool_],
     tolerance: float,
 ) -> RankCounts:
     valid = index >= 0
@@ -179,26 +234,35 @@ def _score_block(
         listed, flat = np.unique(np.where(valid, index, index[:, :1]), return_inverse=True)
         candidates, index = candidates[listed], flat.reshape(index.shape)
     scores = np.take_along_axis(queries @ candidates.T, np.where(valid, index, 0), axis=1)
-    return rank_counts(scores[:, 1:], scores[:, 0], None if valid.all() else valid[:, 1:], tolerance)
+    if is_gold.shape[1] == 1:
+        return rank_counts(scores[:, 1:], scores[:, 0], None if valid.all() else valid[:, 1:], tolerance)
+    gold = _best_gold(scores[:, : is_gold.shape[1]], is_gold)
+    valid[:, : is_gold.shape[1]] &= ~is_gold
+    return rank_counts(scores, gold, valid, tolerance)
 
 
-def _checked(task: RankingTask, queries: Any, candidates: Any) -> tuple[npt.NDArray[np.float32], ...]:
-    sides = []
+def _best_gold(scores: npt.NDArray[np.float32], is_gold: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    return np.where(is_gold, scores, -np.inf).max(axis=1)
+
+
+def _check_shapes(task: RankingTask, queries: VectorSource, candidates: VectorSource) -> None:
     for side, rows, vectors in (("query", task.queries, queries), ("candidate", task.candidates, candidates)):
-        array = np.asarray(vectors, dtype=np.float32)
-        if array.ndim != 2 or len(array) != len(rows):
-            raise ValueError(f"{task.name}: expected ({len(rows)}, D) {side} embeddings, got {array.shape}")
-        finite = np.isfinite(array).all(axis=1)
-        if not finite.all():
-            bad = int(np.flatnonzero(~finite)[0])
-            raise ValueError(f"{task.name}: the vector of {side} {bad} ({rows[bad]}) holds a NaN or an infinity")
-        sides.append(unit_rows(array))
-    if sides[0].shape[1] != sides[1].shape[1]:
+        if len(vectors.shape) != 2 or len(vectors) != len(rows):
+            raise ValueError(f"{task.name}: expected ({len(rows)}, D) {side} embeddings, got {vectors.shape}")
+    if queries.shape[1] != candidates.shape[1]:
         raise ValueError(
-            f"{task.name}: queries have {sides[0].shape[1]} dimensions, candidates {sides[1].shape[1]}; "
+            f"{task.name}: queries have {queries.shape[1]} dimensions, candidates {candidates.shape[1]}; "
             "embed both with the same model"
         )
-    return tuple(sides)
+
+
+def _unit(task: RankingTask, side: str, rows: Sequence[Row], vectors: VectorSource) -> npt.NDArray[np.float32]:
+    array = np.asarray(vectors[:], dtype=np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise ValueError(f"{task.name}: the vector of {side} {bad} ({rows[bad]}) holds a NaN or an infinity")
+    return unit_rows(array)
 
 
 def _row_blocks(rows: int, width: int) -> list[tuple[int, int]]:

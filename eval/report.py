@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .results import Results, row_key
+from .sizes import size_summary
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, EvalResultEntry
 
 METRICS = {
     "p_at_1": "P@1",
@@ -21,6 +22,7 @@ METRICS = {
     "ndcg_at_10": "nDCG@10",
     "mrr": "MRR",
 }
+_SMALL = 0.001
 _CARD_METRICS = {"p_at_1": "precision_at_1", "ndcg_at_10": "ndcg_at_10"}
 
 
@@ -75,12 +77,57 @@ def score_table(
 
     rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
     rows.append(["mean", *(_mean_cell(results, before, column, metric) for column in columns)])
-    return Table(["language", *_column_names(columns)], rows, _notes(results, before, metric))
+    return Table(["language", *column_names(columns)], rows, _notes(results, before, metric, intervals))
+
+
+def size_table(results: Results) -> Table:
+    """Languages by smaller sizes of vectors: points of P@1 against full vectors, mean over the tasks.
+
+    Raises:
+        ValueError: No smaller sizes were scored.
+    """
+    sizes = size_summary(results.sizes)
+    if not sizes:
+        raise ValueError(f"the results of {results.model} have no smaller sizes; evaluate with --dims or --precision")
+    languages = list(dict.fromkeys(language for size in sizes for language in size["loss_by_language"]))
+    rows = [
+        [language, *(_points(-size["loss_by_language"][language]) for size in sizes)] for language in languages
+    ]  # fmt: skip
+    rows.append(["P@1", *(_percent(size["p_at_1"]) for size in sizes)])
+    notes = ["Points of P@1 gained or lost against full vectors, mean over the tasks; below, P@1 over all languages."]
+    header = [f"{size['dim']} {size['precision']} ({size['bytes']} bytes)" for size in sizes]
+    return Table(["language", *header], rows, notes)
+
+
+def change_table(results: Results, before: Results) -> Table:
+    """Languages by tasks: points of P@1 gained since `before` on the same rows, with the p value of a paired test.
+
+    Raises:
+        ValueError: The values of single rows are missing, or the two did not score the same rows.
+    """
+    changes = {row_key(change): change for change in before.compare(results)}
+    languages = list(dict.fromkeys(key[3] for key in changes))
+    columns = list(dict.fromkeys((k[0], k[1], k[2], k[4]) for k in changes))
+
+    def cell(column: tuple[str, str, str, str], language: str) -> str:
+        change = changes.get((*column[:3], language, column[3]))
+        if change is None:
+            return "-"
+        p_value = f"p < {_SMALL}" if change["p_value"] < _SMALL else f"p = {change['p_value']:.3f}"
+        return f"{_points(change['difference'])} ({p_value})"
+
+    rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
+    notes = [f"Points of P@1, {before.model} -> {results.model}; two-sided paired permutation test over rows."]
+    return Table(["language", *column_names(columns)], rows, notes)
 
 
 def markdown_table(results: Results, before: Results | None = None, **options: Any) -> str:
     """`score_table` as GitHub Markdown."""
-    table = score_table(results, before, **options)
+    return as_markdown(score_table(results, before, **options))
+
+
+def as_markdown(table: Table) -> str:
+    """A table as GitHub Markdown, its notes below."""
     lines = [table.header, ["---"] + ["---:"] * (len(table.header) - 1), *table.rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return body + "\n\n" + "\n".join(table.notes) + "\n"
@@ -95,7 +142,11 @@ def terminal_table(results: Results, before: Results | None = None, *, width: in
         width: Characters per line (default: that of the terminal).
         **options: As for `score_table`.
     """
-    table = score_table(results, before, **options)
+    return as_text(score_table(results, before, **options), width)
+
+
+def as_text(table: Table, width: int | None = None) -> str:
+    """A table as aligned plain text; columns that do not fit `width` (default: the terminal) continue below."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
     blocks = []
@@ -119,21 +170,49 @@ def eval_results(results: Results, *, dataset_type: str = "custom", task_type: s
     """
     from huggingface_hub import EvalResult
 
+    # Entries of one configuration become one entry with the scores of all: so each row has a configuration of its own.
+    configurations = _row_ids(results, ("benchmark", "dataset", "task", "language", "style"), ("task", "language"))
     return [
         EvalResult(
             task_type=task_type,
             task_name=row["task"],
             dataset_type=dataset_type,
             dataset_name=f"{row['benchmark']} {row['dataset']} {row['task']} ({row['language']}, {row['style']})",
-            dataset_config=row["language"],
+            dataset_config=configuration,
             dataset_split="test",
             metric_type=name,
             metric_name=METRICS[metric],
             metric_value=round(100 * row[metric], 2),
         )
-        for row in results.rows
+        for row, configuration in zip(results.rows, configurations, strict=True)
         for metric, name in _CARD_METRICS.items()
     ]
+
+
+def eval_result_entries(results: Results, dataset_id: str) -> list[EvalResultEntry]:
+    """Entries of a model repository's `.eval_results/*.yaml`: P@1 in percent for each row.
+
+    The Hub shows them beside the benchmark `dataset_id`, if its `eval.yaml` names the same task ids: data set, task,
+    language and style, of which those are left out that are the same everywhere.
+    """
+    from huggingface_hub import EvalResultEntry
+
+    task_ids = _row_ids(results, ("dataset", "task", "language", "style"), ("task",))
+    return [
+        EvalResultEntry(
+            dataset_id=dataset_id,
+            task_id=task_id,
+            value=round(100 * row["p_at_1"], 2),
+            notes=f"P@1 in percent of {row['n']} rows, ties shared evenly; instructions {row['templates']}",
+        )
+        for row, task_id in zip(results.rows, task_ids, strict=True)
+    ]
+
+
+def _row_ids(results: Results, names: Sequence[str], always: Sequence[str]) -> list[str]:
+    """A name for each row of what it is of, without what is the same everywhere, except what is always named."""
+    kept = [name for name in names if name in always or len({row[name] for row in results.rows}) > 1]
+    return ["_".join(str(row[name]).replace(" ", "-") for name in kept) for row in results.rows]
 
 
 def _mean_cell(results: Results, before: Results | None, column: tuple[str, str, str, str], metric: str) -> str:
@@ -147,18 +226,18 @@ def _mean_cell(results: Results, before: Results | None, column: tuple[str, str,
     return " -> ".join(means)
 
 
-def _column_names(columns: Sequence[tuple[str, str, str, str]]) -> list[str]:
+def column_names(columns: Sequence[tuple[str, str, str, str]]) -> list[str]:
     """The task, and of benchmark, data set and style what is not the same everywhere."""
     varies = [len({column[i] for column in columns}) > 1 for i in range(4)]
     return [" ".join([column[2], *(column[i] for i in (0, 1, 3) if varies[i])]) for column in columns]
 
 
-def _notes(results: Results, before: Results | None, metric: str) -> list[str]:
+def _notes(results: Results, before: Results | None, metric: str, intervals: bool) -> list[str]:
     rows = results.rows
     counts = sorted({row["n"] for row in rows})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     first = f"{METRICS[metric]} in percent of {n} rows each"
-    if metric == "p_at_1":
+    if metric == "p_at_1" and intervals:
         first += ", with 95% bootstrap intervals"
     models = f"{before.model} -> {results.model}" if before else results.model
     skipped, ties = (sum(row[name] for row in rows) for name in ("skipped", "ties"))
@@ -184,3 +263,7 @@ def _fitting(widths: list[int], limit: int) -> list[list[int]]:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no negative zero

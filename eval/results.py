@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +19,18 @@ import numpy.typing as npt
 
 from .bootstrap import PairedTest, paired_test
 from .metrics import mean_rank_variance, parity_gap
+from .sizes import size_summary
+
+logger = logging.getLogger(__name__)
 
 FILE = "results.json"
-PER_ROW_FILE = "per_row.npz"
+PER_ROW = "per_row"
+_UNNAMED = f"{PER_ROW}.npz"  # where results have them that name no file
+PICTURES = "pictures"
 KEYS = ("benchmark", "dataset", "task", "language", "style")
+_SAVED = (
+    "model", "fingerprint", "rows", "left_out", "examples", "templates_hash", "versions", "settings", "seconds"
+)  # fmt: skip
 _NUMBERS = ("n", "skipped", "ties", "p_at_1", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")
 
 Key = tuple[str, str, str, str, str]
@@ -58,7 +69,10 @@ class Results:
         versions: Versions of the libraries.
         settings: Seed, number of bootstrap samples and the like.
         seconds: Time by stage.
+        left_out: Tasks that the model cannot embed: `KEYS` and the `reason`.
+        sizes: Scores on smaller vectors (see `sizes.size_row`); `results.json` adds a summary of each size.
         per_row: Values of the single rows by the task's key.
+        pictures: Copies of the examples' pictures by file name.
     """
 
     model: str
@@ -69,7 +83,10 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    sizes: list[dict[str, Any]] = field(default_factory=list)
     per_row: dict[Key, PerRow] = field(default_factory=dict, repr=False, compare=False)
+    pictures: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def scores(self, metric: str = "p_at_1", **only: str) -> dict[str, dict[str, float]]:
         """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves.
@@ -102,8 +119,8 @@ class Results:
 
         Returns:
             Per benchmark, data set, task and style with two languages or more: `parity_gap` by language if the
-            reference was scored, and, where the values of single rows are there, `mrv_std` and `mrv_var` over `mrv_n`
-            items that every language has.
+            reference was scored, and, where the values of single rows are there and the rows are parallel, `mrv_std`
+            and `mrv_var` over `mrv_n` items that every language has.
         """
         groups: dict[tuple[str, str, str, str], dict[str, dict[str, Any]]] = {}
         for row in self.rows:
@@ -138,33 +155,49 @@ class Results:
         return [self._compare_one(other, key, samples, seed) for key in shared]
 
     def save(self, folder: str | Path) -> Path:
-        """Write `results.json`, and the values of single rows beside it; each file is replaced as a whole.
+        """Write `results.json`, and the values of single rows beside it, in a file whose name is in the former.
+
+        Until `results.json` is replaced, which comes last, the folder holds the earlier results, whole.
 
         Returns:
             The path of `results.json`.
         """
         folder = Path(folder)
+        values = self._packed_rows()
+        name = f"{PER_ROW}-{hashlib.sha256(values).hexdigest()[:16]}.npz" if values else None
+        content = self.to_dict() | {PER_ROW: name}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)  # before any file changes
         folder.mkdir(parents=True, exist_ok=True)
-        if self.per_row:
-            arrays = {
-                f"{number}/{name}": getattr(self.per_row[row_key(row)], name)
-                for number, row in enumerate(self.rows)
-                if row_key(row) in self.per_row
-                for name in ("row_ids", "hits", "ranks")
-            }
-            draft = folder / f"{PER_ROW_FILE}.tmp"
-            with open(draft, "wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(draft, folder / PER_ROW_FILE)
-        draft = folder / f"{FILE}.tmp"
-        draft.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        os.replace(draft, folder / FILE)
+        if name:
+            _replace(folder / name, values)
+        for picture, copy in self.pictures.items():
+            _replace(folder / PICTURES / picture, copy)
+        _replace(folder / FILE, text.encode())
+        for earlier in folder.glob(f"{PER_ROW}-*.npz"):
+            if earlier.name != name:  # of results that were replaced
+                earlier.unlink(missing_ok=True)
         return folder / FILE
+
+    def _packed_rows(self) -> bytes:
+        """The values of single rows as the bytes of an `.npz` file; nothing if there are none."""
+        if not self.per_row:
+            return b""
+        packed = io.BytesIO()
+        arrays = {
+            f"{number}/{name}": getattr(self.per_row[row_key(row)], name)
+            for number, row in enumerate(self.rows)
+            if row_key(row) in self.per_row
+            for name in ("row_ids", "hits", "ranks")
+        }
+        np.savez_compressed(packed, **arrays)
+        return packed.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """What `results.json` holds."""
-        names = ("model", "fingerprint", "rows", "examples", "templates_hash", "versions", "settings", "seconds")
-        return {name: getattr(self, name) for name in names} | {"summaries": self.summaries()}
+        content = {name: getattr(self, name) for name in _SAVED} | {"summaries": self.summaries()}
+        if self.sizes:
+            content["sizes"] = {"summary": size_summary(self.sizes), "rows": self.sizes}
+        return content
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -182,14 +215,20 @@ class Results:
         except ValueError as error:
             raise ResultsError(f"{path} is no valid JSON: {error}") from error
         _check(content, path)
-        names = ("model", "fingerprint", "rows", "examples", "templates_hash", "versions", "settings", "seconds")
-        results = cls(**{name: content[name] for name in names if name in content})
-        results.per_row = _read_per_row(path.with_name(PER_ROW_FILE), results.rows)
+        results = cls(**{name: content[name] for name in _SAVED if name in content})
+        results.sizes = content.get("sizes", {}).get("rows", [])
+        name = content.get(PER_ROW, _UNNAMED if path.with_name(_UNNAMED).exists() else None)
+        if name is not None:
+            results.per_row = _read_per_row(path, name, results.rows)
+        shown = _shown_pictures(results.examples)
+        copies = sorted(path.with_name(PICTURES).glob("*.webp"))  # others may be left from an earlier evaluation
+        results.pictures = {copy.name: copy.read_bytes() for copy in copies if copy.name in shown}
         return results
 
     def _rank_variance(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        rows = list(rows)
         values = [self.per_row.get(row_key(row)) for row in rows]
-        if any(value is None for value in values):
+        if any(value is None for value in values) or not all(row.get("parallel", True) for row in rows):
             return {}
         known = [value for value in values if value is not None]
         shared = functools.reduce(np.intersect1d, [value.row_ids for value in known])
@@ -240,11 +279,32 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
 
 
-def _read_per_row(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[Key, PerRow]:
+def _shown_pictures(examples: Sequence[Mapping[str, Any]]) -> set[str]:
+    """File names of the copies that examples refer to."""
+    parts = [part for item in examples for part in (item["query"], item["gold"], *item["top"])]
+    return {name for part in parts for name in part.get("pictures", ())}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
+def _read_per_row(results: Path, name: Any, rows: Sequence[Mapping[str, Any]]) -> dict[Key, PerRow]:
+    """The values of single rows from the file of this name beside `results`."""
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ResultsError(f"{results}: {PER_ROW} must name a file beside it, not {name!r}")
+    path = results.with_name(name)
     if not path.exists():
+        logger.warning("%s is missing: no paired tests and no rank variance of these results", path)
         return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        packed = path.read_bytes()
+        if name not in (_UNNAMED, f"{PER_ROW}-{hashlib.sha256(packed).hexdigest()[:16]}.npz"):
+            raise ValueError("its contents are others than were written")
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             found = {int(name.split("/")[0]) for name in arrays.files}
             values = {
                 i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(found)

@@ -6,21 +6,50 @@ import logging
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .abilities import split_by_ability
+from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
-from .embedding import Encoder, Vectors, distinct_rows, embed_distinct
+from .embedding import Encoder, distinct_rows, embed_distinct
+from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
-from .ranking import RankingTask, Row, score_task, top_candidates
-from .results import PerRow, Results, row_key
+from .processes import processes
+from .ranking import RankingTask, score_task
+from .results import KEYS, PerRow, Results, row_key
+from .sizes import size_row, smaller_sizes
 
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("xvlm2vec", "numpy", "torch", "transformers", "sentence-transformers", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured and kept beside the scores.
+
+    Attributes:
+        examples: Example queries per task, drawn at random.
+        failures: Further ones per task that the model missed.
+        picture_size: Longest side of the copies of the examples' pictures; None keeps none.
+        alignment: Whether to look at the vectors themselves (see `alignment.alignment_scores`).
+        dims: Numbers of values that vectors are also cut to.
+        precisions: Of `sizes.PRECISIONS`, in which vectors are also kept.
+        drift_from: Another model, usually the teacher: how far English has moved from its vectors is measured.
+    """
+
+    examples: int = 3
+    failures: int = 0
+    picture_size: int | None = None
+    alignment: bool = True
+    dims: Sequence[int] = ()
+    precisions: Sequence[str] = ()
+    drift_from: Encoder | None = None
 
 
 def evaluate(
@@ -30,11 +59,13 @@ def evaluate(
     seed: int = 0,
     store: str | Path | None = None,
     bootstrap: int = 1000,
-    examples: int = 3,
     chunk: int = 1024,
     progress: bool = True,
+    extras: Extras | None = None,
 ) -> Results:
     """Score a model on ranking tasks.
+
+    Processes that a launcher started together share the embedding through the store, and all return the same scores.
 
     Args:
         encoder: The model; `embedding.as_encoder` wraps those of several libraries.
@@ -42,36 +73,55 @@ def evaluate(
         seed: Seed of the bootstrap and of the choice of examples.
         store: Folder for embeddings, so that an interrupted run resumes and another one reuses them.
         bootstrap: Resamplings behind each interval.
-        examples: Example queries per task.
         chunk: Rows handed to the encoder at a time.
         progress: Whether to show a bar.
+        extras: What is measured and kept beside the scores.
 
     Returns:
-        The scores; `Results.save` writes them.
+        The scores; `Results.save` writes them. Tasks that the model cannot embed are left out, with the reason.
 
     Raises:
-        ValueError: There are no tasks, two have the same name, or the encoder's vectors are not usable.
+        ValueError: There are no tasks, two have the same name, the model can embed none of them, its vectors are not
+            usable, or they cannot be cut as `extras` ask for.
     """
     _check_tasks(tasks)
-    started = time.perf_counter()
+    tasks, left_out = split_by_ability(encoder, tasks)
+    for spared in left_out:
+        logger.warning("Left out %s: %s", "/".join(spared[name] for name in KEYS), spared["reason"])
+    extras, started = extras or Extras(), time.perf_counter()
     distinct, places = distinct_rows(tasks)
     logger.info("%d tasks with %d distinct rows", len(tasks), len(distinct.rows))
     vectors = embed_distinct(encoder, distinct, store, chunk, progress)
+    parts = [TaskVectors(task, *where, vectors) for task, where in zip(tasks, places, strict=True)]
+    drift = _drift(extras.drift_from, parts, store, chunk, progress)
     embedded = time.perf_counter()
     results = Results(
         model=encoder.name,
         fingerprint=encoder.fingerprint,
         templates_hash=",".join(sorted({task.templates_hash for task in tasks if task.templates_hash})),
         versions=library_versions(),
-        settings={"seed": seed, "bootstrap": bootstrap, "similarity": "float32 cosine"},
+        settings={
+            **{"seed": seed, "bootstrap": bootstrap, "similarity": "float32 cosine"},
+            **{"width": vectors.shape[1], "distinct_rows": len(distinct.rows), "processes": processes().count},
+        },
+        left_out=left_out,
     )
-    for task, (queries, candidates) in zip(tasks, places, strict=True):
-        sides = vectors[queries], vectors[candidates]
+    if not getattr(encoder, "joint", True):
+        results.settings["text with picture"] = "sum of both unit vectors"
+    gallery = Gallery(extras.picture_size)
+    sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
+    alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
+    for part, measures in zip(parts, alignment, strict=True):
+        task, sides = part.task, part.sides()
         ranks = score_task(task, *sides)
         row = score_row(task, ranks, seed=seed, bootstrap=bootstrap)
-        results.rows.append(row)
+        measures |= drift.get(task.name, {})
+        results.rows.append(row | ({"alignment": measures} if measures else {}))
         results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
-        results.examples += _examples(task, *sides, count=examples, seed=seed)
+        results.sizes += [size_row(task, ranks, sides, size, seed=seed, bootstrap=bootstrap) for size in sizes]
+        counts = {"drawn": extras.examples, "failures": extras.failures}
+        results.examples += task_examples(task, sides, ranks, gallery, seed=seed, **counts)
+    results.pictures = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
 
@@ -95,6 +145,7 @@ def score_row(task: RankingTask, ranks: RankCounts, *, seed: int = 0, bootstrap:
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
         "mrr": float(reciprocal_rank(ranks).mean()),
         "templates": task.templates_hash,
+        **({} if task.parallel else {"parallel": False}),
     }
 
 
@@ -118,32 +169,17 @@ def _check_tasks(tasks: Sequence[RankingTask]) -> None:
         raise ValueError(f"two tasks have the name {doubled[0]}; give them different data sets or styles")
 
 
-def _examples(
-    task: RankingTask, queries: Vectors, candidates: Vectors, *, count: int, seed: int
-) -> list[dict[str, Any]]:
-    """A few rows, the same items in every language, with the gold candidate and the best five."""
-    ids = np.asarray(task.row_ids)
-    # Where each item stands in an order that does not depend on the language.
-    position = np.random.default_rng(seed).permutation(int(ids.max()) + 1)
-    chosen = np.argsort(position[ids])[:count]
-    return [
-        {
-            **{name: getattr(task, name) for name in ("benchmark", "dataset", "task", "language", "style")},
-            "row": int(ids[row]),
-            "query": _row_dict(task.queries[row]),
-            "gold": _candidate(task, int(task.candidate_index[row, 0])),
-            "top": [
-                _candidate(task, place) | {"score": score}
-                for place, score in top_candidates(task, int(row), queries[row], candidates)
-            ],
-        }
-        for row in chosen
-    ]
-
-
-def _candidate(task: RankingTask, place: int) -> dict[str, Any]:
-    return {"id": place, **_row_dict(task.candidates[place])}
-
-
-def _row_dict(row: Row) -> dict[str, str | None]:
-    return {"text": row.text, "image": row.image}
+def _drift(
+    other: Encoder | None, parts: Sequence[TaskVectors], store: str | Path | None, chunk: int, progress: bool
+) -> dict[str, dict[str, float]]:
+    """Drift of the English tasks' rows from another model's vectors, by the task's name."""
+    english = [part for part in parts if part.task.language == "en"]
+    if other is None or not english:
+        return {}
+    distinct, places = distinct_rows([part.task for part in english])
+    theirs = embed_distinct(other, distinct, store, chunk, progress)
+    found = {}
+    for part, (queries, candidates) in zip(english, places, strict=True):
+        ours = np.concatenate([part.vectors[side] for side in (part.query_places, part.candidate_places)])
+        found[part.task.name] = drift_scores(ours, np.concatenate([theirs[queries], theirs[candidates]]))
+    return found

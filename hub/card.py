@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .staging import ExportError
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
+SCORES_FILE = "scores.json"
 TASK_NAMES = {
     "c": "classification",
     "i2t": "picture to text",
@@ -24,6 +28,8 @@ TASK_NAMES = {
 }
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
 PICTURE_SIZE = (224, 224)
+HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z")
+_SIZE_FIELDS = ("dim", "precision", "bytes", "p_at_1", "loss", "worst_language", "worst_loss")
 
 LanguageScores = Mapping[str, Mapping[str, Any]]
 """`{language: {"p_at_1": fraction, "n": rows, "ci95": [low, high]}}`."""
@@ -39,6 +45,9 @@ class LossNote:
 
     name: str
     citation: str = ""
+
+
+_ENTRIES = {"languages": str, "datasets": str, "tags": str, "limits": str, "losses": LossNote, "sizes": Mapping}
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,17 @@ class ReleaseCard:
         versions: Library versions of the training.
         scores: `{model: {task: {language: {"p_at_1", "n", "ci95"}}}}`; `"student"` is the released model.
         english_drift: Student minus teacher on English in points, per task.
+        sizes: What smaller vectors cost, one entry per size as `results.json` has it under `sizes.summary`: `dim`,
+            `precision`, `bytes`, `p_at_1`, `loss`, `worst_language` and `worst_loss`.
         limits: What the model cannot do, a sentence each.
         adapter_id: Id or folder of the adapter alone, if there is one.
         adapter_base: Id or folder of the model below the adapter.
         base_revision: Its revision.
         benchmark_id: Id of the benchmark that the scores are from.
+        native_id: Id of the same model without remote code, if there is one.
+        on_hub: Whether the ids are those of repositories on the Hub, to which cards may link.
+        emissions: What the training emitted, if it was measured: `"emissions"` in grams of CO2 equivalents, and as the
+            Hub names them `"source"`, `"hardware_used"`, `"geographical_location"`, `"training_type"`.
     """
 
     name: str
@@ -83,14 +98,18 @@ class ReleaseCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, LanguageScores]] = field(default_factory=dict)
     english_drift: Mapping[str, float] = field(default_factory=dict)
+    sizes: Sequence[Mapping[str, Any]] = ()
     limits: Sequence[str] = ()
     adapter_id: str | None = None
     adapter_base: str | None = None
     base_revision: str | None = None
     benchmark_id: str | None = None
+    native_id: str | None = None
+    on_hub: bool = False
+    emissions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        _check_fields(self)
 
 
 def write_card(
@@ -100,6 +119,7 @@ def write_card(
     prompts: Mapping[str, str] | None = None,
     picture_size: tuple[int, int] | None = None,
     dims: int | None = None,
+    weights: str | None = None,
     adapter_base: str | None = None,
     base_revision: str | None = None,
 ) -> Path:
@@ -111,6 +131,7 @@ def write_card(
         prompts: The model's named instructions.
         picture_size: Width and height of the picture in the snippets.
         dims: Values of a vector.
+        weights: How many weights there are, and in which precision.
         adapter_base: Given for the card of an adapter: the model below it.
         base_revision: Its revision.
 
@@ -128,8 +149,11 @@ def write_card(
         "prompts": prompts or {},
         "picture_size": picture_size or PICTURE_SIZE,
         "dims": dims,
+        "weights": weights,
         "score_tables": [] if is_adapter else score_tables(card.scores),
         "english_drift": {} if is_adapter else card.english_drift,
+        "sizes": [] if is_adapter else card.sizes,
+        "task_names": TASK_NAMES,
     }
     path = Path(folder) / "README.md"
     content = render(TEMPLATE.read_text(encoding="utf-8"), card_data(card, adapter_base), known)
@@ -156,16 +180,17 @@ def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardDa
         pipeline_tag="feature-extraction",
         base_model=base,
         base_model_relation=("adapter" if is_adapter else card.base_model_relation) if base else None,
-        datasets=list(card.datasets) or None,
+        datasets=[name for name in card.datasets if HUB_ID.match(name)] or None,  # others are told in the text
         tags=list(dict.fromkeys([*TAGS, *card.tags])),
         metrics=["precision_at_1"] if results else None,
         model_name=card.name if results else None,
         eval_results=results or None,
+        co2_eq_emissions=dict(card.emissions) or None,
     )
 
 
 def eval_results(card: ReleaseCard) -> list[EvalResult]:
-    """The released model's scores, as a `model-index` holds them."""
+    """The released model's scores, as a `model-index` holds them: P@1 in percent."""
     benchmark = card.benchmark_id or "multilingual multimodal embedding benchmark"
     return [
         EvalResult(
@@ -177,7 +202,7 @@ def eval_results(card: ReleaseCard) -> list[EvalResult]:
             dataset_split=language,
             metric_type="precision_at_1",
             metric_name="P@1",
-            metric_value=round(float(score["p_at_1"]), 4),
+            metric_value=round(100 * float(score["p_at_1"]), 2),
         )
         for task, languages in card.scores.get("student", {}).items()
         for language, score in languages.items()
@@ -203,6 +228,16 @@ def write_licence_note(folder: str | os.PathLike[str], card: ReleaseCard) -> Pat
         lines += ["", f"The weights are derived from {card.base_model}, whose terms apply to them as well."]
     path = Path(folder) / "LICENSE"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_scores(folder: str | os.PathLike[str], card: ReleaseCard) -> Path | None:
+    """Writes the card's scores, before and after, as `scores.json` for programs to read; nothing if it has none."""
+    if not card.scores:
+        return None
+    path = Path(folder) / SCORES_FILE
+    content = {"scores": card.scores, "english_drift": card.english_drift}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -241,6 +276,26 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
+def _check_fields(card: ReleaseCard) -> None:
+    """Raises for a field, or an entry of one, that is of the wrong type or has an impossible value."""
+    _check_types(card)
+    if not card.name:
+        raise CardError("card field 'name' is empty; name the model.")
+    for name, kind in _ENTRIES.items():
+        for number, entry in enumerate(getattr(card, name)):
+            if not isinstance(entry, kind):
+                found = type(entry).__name__
+                raise CardError(f"card field {name!r}: entry {number} is a {found}; expected a {kind.__name__}.")
+    for task, points in card.english_drift.items():
+        if not _is_number(points):
+            raise CardError(f"card field 'english_drift': {points!r} of task {task} is no number of points.")
+    grams = card.emissions.get("emissions", 0)
+    if not _is_number(grams) or grams < 0:
+        raise CardError(f"card field 'emissions': {grams!r} is no weight in grams.")
+    _check_scores(card.scores)
+    _check_sizes(card.sizes)
+
+
 def _check_types(card: ReleaseCard) -> None:
     for item in fields(card):
         value = getattr(card, item.name)
@@ -248,22 +303,53 @@ def _check_types(card: ReleaseCard) -> None:
         if annotation.startswith("str"):
             expected: Any = (str, type(None)) if "None" in annotation else str
             fits = isinstance(value, expected)
+        elif annotation == "bool":
+            fits = isinstance(value, bool)
         elif annotation.startswith("Sequence"):
             fits = isinstance(value, Sequence) and not isinstance(value, str)
         else:
             fits = isinstance(value, Mapping)
         if not fits:
             raise CardError(f"card field {item.name!r} is a {type(value).__name__}; expected {annotation}.")
-    if not card.name:
-        raise CardError("card field 'name' is empty; name the model.")
-    for model, tasks in card.scores.items():
-        _check_scores(model, tasks)
 
 
-def _check_scores(model: str, tasks: Mapping[str, LanguageScores]) -> None:
-    for task, languages in tasks.items():
-        for language, score in languages.items():
-            value = score.get("p_at_1")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_sizes(sizes: Sequence[Mapping[str, Any]]) -> None:
+    for number, size in enumerate(sizes):
+        missing = sorted(set(_SIZE_FIELDS) - set(size))
+        if missing:
+            raise CardError(f"card field 'sizes': entry {number} lacks {', '.join(missing)}.")
+
+
+def _check_scores(scores: Mapping[str, Any]) -> None:
+    for where, score in _leaves(scores):
+        value, interval = score.get("p_at_1"), score.get("ci95")
+        if not _is_fraction(value):
+            raise CardError(f"{where}: p_at_1 is {value!r}, which is no fraction.")
+        is_pair = isinstance(interval, Sequence) and len(interval) == 2 and all(map(_is_fraction, interval))
+        if interval is not None and not is_pair:
+            raise CardError(f"{where}: ci95 is {interval!r}; expected the lower and the upper end, as fractions.")
+        if not isinstance(score.get("n", 0), int):
+            raise CardError(f"{where}: n is {score['n']!r}; expected the number of rows.")
+
+
+def _leaves(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each score with words for its place."""
+    for model, tasks in scores.items():
+        for task, languages in _mapping(tasks, f"scores of {model}").items():
+            for language, score in _mapping(languages, f"scores of {model}, task {task}").items():
                 where = f"score of {model}, task {task}, language {language}"
-                raise CardError(f"{where}: p_at_1 is {value!r}, which is no fraction.")
+                yield where, _mapping(score, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CardError(f"{where}: a {type(value).__name__}, where a mapping is expected.")
+    return value
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1

@@ -50,15 +50,13 @@ def through_automodel(job: dict[str, Any], rows: list[dict[str, Any]], dtype: An
 
 
 def through_peft(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
-    """Embeds through `PeftModel`, over the base that the adapter names; a relative path counts from the adapter."""
+    """Embeds through `PeftModel`, over the base that the adapter names, or a folder in its place."""
     from peft import PeftConfig, PeftModel
     from transformers import AutoModel, AutoProcessor
 
     config = PeftConfig.from_pretrained(job["source"], revision=job["revision"])
-    base = config.base_model_name_or_path
-    beside = Path(job["source"]) / base
-    base = str(beside) if beside.is_dir() else base
-    where = {"revision": config.revision, "trust_remote_code": True}
+    base = job["base"] or config.base_model_name_or_path
+    where = {"revision": None if job["base"] else config.revision, "trust_remote_code": True}
     bare = AutoModel.from_pretrained(base, dtype=dtype, **where)
     model = PeftModel.from_pretrained(bare, job["source"], revision=job["revision"]).get_base_model().to(dtype)
     return _through_forward(job, rows, model, AutoProcessor.from_pretrained(base, **where))
@@ -86,7 +84,7 @@ def _through_forward(
 
 
 def through_sentence_transformers(
-    job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any
+    job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any, trust_remote_code: bool = True
 ) -> tuple[dict[str, Any], dict]:
     """Embeds through `SentenceTransformer`, which chooses the padding itself."""
     import torch
@@ -95,7 +93,7 @@ def through_sentence_transformers(
     model = SentenceTransformer(
         job["source"],
         revision=job["revision"],
-        trust_remote_code=True,
+        trust_remote_code=trust_remote_code,
         device=job["device"],
         model_kwargs={"dtype": dtype},
     )
@@ -108,10 +106,16 @@ def through_sentence_transformers(
     return _arrange(embed, ways), {"prompts": dict(model.prompts)}
 
 
+def through_native(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
+    """Embeds through `SentenceTransformer` with no code but that of the libraries."""
+    return through_sentence_transformers(job, rows, dtype, trust_remote_code=False)
+
+
 DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
     "peft": through_peft,
+    "native": through_native,
 }
 
 

@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .card import ReleaseCard, write_card, write_licence_note
+from .card import ReleaseCard, write_card, write_licence_note, write_scores
 from .golden import ROWS, golden_vectors, picture_size, tensor_places, write_golden
+from .scan import PICKLES
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
 
@@ -30,7 +31,6 @@ AUTO_MAP = {
     "AutoModel": "modeling_xvlm2vec.XVLM2VecModel",
 }
 PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_xvlm2vec.XVLM2VecProcessor"}
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 ADAPTER_TRACES = ("lora_", ".base_layer.", "base_model.model.", "modules_to_save", "original_module")
 PACKAGE = "xvlm2vec"
 
@@ -72,7 +72,15 @@ def export_model(
         check_weights(staging)
         golden = write_golden(staging, merged, processor)
         dims = golden.vectors.shape[1]
-        write_card(staging, card, prompts=golden.prompts, picture_size=golden.picture_size, dims=dims)
+        write_card(
+            staging,
+            card,
+            prompts=golden.prompts,
+            picture_size=golden.picture_size,
+            dims=dims,
+            weights=describe_weights(merged),
+        )
+        write_scores(staging, card)
         write_licence_note(staging, card)
         check_self_contained(staging)
     return Path(folder)
@@ -155,6 +163,13 @@ def export_adapter(
         write_licence_note(staging, card)
         check_no_pickles(staging)
     return Path(folder)
+
+
+def describe_weights(model: PreTrainedModel) -> str:
+    """How many weights a model has, in which precision, and how much room they take."""
+    count = model.num_parameters()
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return f"{count:,} weights in {str(model.dtype).removeprefix('torch.')} ({size / 1e6:,.1f} MB)"
 
 
 def tested_versions() -> dict[str, str]:

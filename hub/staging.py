@@ -14,6 +14,7 @@ from typing import Any
 from xvlm2vec import __version__
 
 MANIFEST = "export.json"
+MADE_BY = "xvlm2vec"
 _FOLDER_MODE, _FILE_MODE = 0o755, 0o644
 _MOST_NAMES = 5
 
@@ -99,7 +100,7 @@ def _make_readable(folder: Path) -> None:
 
 
 def _write_manifest(folder: Path, kind: str) -> None:
-    content = {"made_by": "xvlm2vec", "version": __version__, "kind": kind, "files": _file_names(folder)}
+    content = {"made_by": MADE_BY, "version": __version__, "kind": kind, "files": _file_names(folder)}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

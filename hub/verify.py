@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from PIL import Image
 from safetensors.torch import load_file
 
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
+from .scan import check_names
 
 DOORS = ("automodel", "sentence-transformers")
 ADAPTER_DOORS = ("peft",)
+NATIVE_DOORS = ("native",)
 ADAPTER_CONFIG = "adapter_config.json"
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
 LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
 """Largest 1 - cos, and largest relative difference of length, from the golden vector of the same row."""
@@ -92,6 +96,16 @@ class VerifyReport:
         verdict = "gives its golden vectors" if self.ok else "DOES NOT give its golden vectors"
         return "\n".join([*text, f"{self.source} {verdict}."])
 
+    def summary(self) -> str:
+        """The report in a line, for one that is ok."""
+        doors = ", ".join(dict.fromkeys(check.door for check in self.checks))
+        worst = {
+            dtype: max(check.max_distance for check in self.checks if check.dtype == dtype)
+            for dtype in dict.fromkeys(check.dtype for check in self.checks)
+        }
+        told = ", ".join(f"{distance:.1e} in {dtype}" for dtype, distance in worst.items())
+        return f"{self.source}: {len(self.checks)} comparisons through {doors}, largest 1-cos {told}"
+
 
 class VerifyError(RuntimeError):
     """A release does not give its golden vectors; `report` says where."""
@@ -107,31 +121,41 @@ def verify(
     doors: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> VerifyReport:
     """Loads a release in fresh processes where this package cannot be imported, and compares vectors.
 
-    The remote code of the release is run.
+    The remote code of the release is run, in processes that get no token from the environment and whose Hub client is
+    offline: what a Hub id needs is downloaded before.
 
     Args:
         path_or_id: A folder, a Hub id, or `id@revision`.
         revision: Revision of a Hub id.
-        doors: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter;
-            one process each.
+        doors: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter,
+            `"native"` for a release without remote code; one process each.
         dtypes: Of `"float32"`, `"bfloat16"` and `"float16"`.
         device: Where to run; a GPU if there is one.
+        base: Folder of the model below an adapter, where it is not the one that the adapter names.
+        cache_dir: Where a Hub id is downloaded to; the usual cache by default.
 
     Returns:
         The report; a failure is in there, not raised.
 
     Raises:
         GoldenError: The release has no golden files, or they are damaged.
+        FileNotFoundError: There is no such folder or repository, or the base of an adapter is gone.
+        ScanError: A file name of the repository leads out of it.
         ValueError: An unknown door or dtype.
     """
-    _check_names("door", DOORS if doors is None else doors, DOORS + ADAPTER_DOORS)
+    _check_names("door", DOORS if doors is None else doors, DOORS + ADAPTER_DOORS + NATIVE_DOORS)
     _check_names("dtype", dtypes, COSINE_BOUNDS)
-    source, revision, folder = _locate(path_or_id, revision)
+    source, revision, folder = _locate(path_or_id, revision, cache_dir)
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    if is_adapter:
+        base = _base_of(folder, cache_dir) if base is None else str(Path(base).resolve())
     if doors is None:
-        doors = ADAPTER_DOORS if (folder / ADAPTER_CONFIG).is_file() else DOORS
+        doors = ADAPTER_DOORS if is_adapter else DOORS if has_remote_code(folder) else NATIVE_DOORS
     golden = read_golden(folder)
     report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
     if weights_fingerprint(folder) != golden.weights:
@@ -142,6 +166,8 @@ def verify(
         {
             "source": source,
             "revision": revision,
+            "base": base,
+            "cache": str(cache_dir or constants.HF_HUB_CACHE),
             "door": door,
             "dtypes": list(dtypes),
             "device": device,
@@ -184,7 +210,7 @@ def _open_door(job: dict[str, Any], pictures: dict[str, Image.Image], golden: Go
         for title, picture in pictures.items():
             picture.save(workplace / f"{title}.png")
         (workplace / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        child = _run_door(workplace, offline=job["revision"] is None)
+        child = _run_door(workplace, job["cache"])
         if child.returncode != 0:
             output = f"{child.stdout}{child.stderr}".strip()
             report.problems.append(f"door {job['door']} failed with exit code {child.returncode}:\n{output}")
@@ -197,15 +223,16 @@ def _open_door(job: dict[str, Any], pictures: dict[str, Image.Image], golden: Go
     return report
 
 
-def _run_door(workplace: Path, offline: bool) -> subprocess.CompletedProcess[str]:
+def _run_door(workplace: Path, cache: str) -> subprocess.CompletedProcess[str]:
     """Starts `door_check.py` by its path in an isolated interpreter: no `PYTHONPATH`, no script folder."""
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
+        "HF_HUB_CACHE": cache,
+        "HF_TOKEN_PATH": str(workplace / "no-token"),  # the code of a release has no use for one
+        "HF_HUB_OFFLINE": "1",  # a release must be complete in itself
         "HF_MODULES_CACHE": str(workplace / "modules"),  # code cached by an earlier load must not stand in
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if offline:
-        environment["HF_HUB_OFFLINE"] = "1"  # a folder must be complete in itself
     command = [sys.executable, "-I", str(Path(__file__).with_name("door_check.py")), str(workplace)]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
@@ -223,7 +250,15 @@ def _compare_facts(facts: dict[str, Any], door: str, golden: Golden, report: Ver
             report.notes.append(f"door {door}: {name} is {facts[name]}, the golden files had {golden.made_with[name]}.")
 
 
-def _locate(path_or_id: str | os.PathLike[str], revision: str | None) -> tuple[str, str | None, Path]:
+def has_remote_code(folder: Path) -> bool:
+    """Whether a model brings its own code, which its `config.json` then names."""
+    path = folder / "config.json"
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("auto_map"))
+
+
+def _locate(
+    path_or_id: str | os.PathLike[str], revision: str | None, cache_dir: str | os.PathLike[str] | None
+) -> tuple[str, str | None, Path]:
     """Source, revision and local folder of a release; files of a Hub id are downloaded at one commit."""
     name = os.fspath(path_or_id)
     if Path(name).is_dir():
@@ -233,8 +268,50 @@ def _locate(path_or_id: str | os.PathLike[str], revision: str | None) -> tuple[s
     if name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"there is no folder {name}.")
     name, _, after = name.partition("@")
-    folder = Path(snapshot_download(name, revision=revision or after or None))
+    folder = download(name, revision or after or None, cache_dir)
     return name, folder.name, folder
+
+
+def download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Downloads a model at one commit, unless the cache has it whole; the name of the folder is that commit.
+
+    Raises:
+        FileNotFoundError: There is no such repository or revision, or no right to see it.
+        ScanError: A file name leads out of the repository.
+    """
+    try:
+        if not constants.is_offline_mode():
+            check_names(HfApi().list_repo_files(repo_id, revision=revision))
+        return Path(
+            snapshot_download(repo_id, revision=revision, cache_dir=None if cache_dir is None else Path(cache_dir))
+        )
+    except GatedRepoError as error:
+        raise FileNotFoundError(f"{repo_id} is gated: ask for access on its page, then `hf auth login`.") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        where = f"{repo_id}@{revision}" if revision else repo_id
+        raise FileNotFoundError(
+            f"{where} is neither a folder here nor on the Hub, or your token may not see it (`hf auth login`)."
+        ) from error
+
+
+def _base_of(folder: Path, cache_dir: str | os.PathLike[str] | None) -> str | None:
+    """Folder of the model below an adapter, if it is a folder here; else it is downloaded, and its id is kept.
+
+    Raises:
+        FileNotFoundError: The base is gone.
+    """
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = str(config.get("base_model_name_or_path") or "")
+    for place in (folder / base, Path(base)):  # a relative path counts from the adapter
+        if base and place.is_dir():
+            return str(place.resolve())
+    if not base or base.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"{folder.name}: the model below the adapter, {base or '(not named)'}, is gone. Correct "
+            f"base_model_name_or_path in its {ADAPTER_CONFIG}."
+        )
+    download(base, config.get("revision"), cache_dir)
+    return None
 
 
 def _check_names(what: str, names: Sequence[str], known: Any) -> None:

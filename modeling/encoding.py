@@ -1,20 +1,35 @@
-"""Batching for `XVLM2VecModel.encode`: rows sorted by length, batches under a token budget, order restored."""
+"""`XVLM2VecModel.encode`: rows sorted by size and packed under a budget of tokens, bad ones named, order restored."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
 
-from .rows import TextImageRow
-from .sharing import embed_shared, share_rows
+from .families import backbone_type, family_of
+from .grouping import text_groups, token_groups
+from .lengths import RowSize, measure_rows
+from .memory import free_memory, is_out_of_memory
+from .packed import obstacle
+from .rows import BadRowsError, TextImageRow
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
+
+logger = logging.getLogger(__name__)
+
+BAD_ROWS = ("raise", "nan")
+
+Unit = list[int]
+"""Numbers of rows with the same pictures, or of one row."""
 
 
 @torch.inference_mode()
@@ -25,106 +40,198 @@ def encode_rows(
     *,
     max_tokens_per_batch: int,
     max_length: int | None = None,
+    problems: dict[int, str] | None = None,
+    bad_rows: str = "raise",
     show_progress: bool | None = None,
 ) -> torch.Tensor:
     """Embeds rows in evaluation mode and returns them in their order.
 
-    Rows with the same pictures share the pictures' part of the forward pass, where the backbone allows it.
+    Where the backbone allows it, rows are packed without padding, and rows with the same pictures share the pictures'
+    part of the forward pass. When memory runs out, the batch is halved, and those after it are made no larger.
+
+    Args:
+        model: An `XVLM2VecModel`.
+        processor: Its processor.
+        rows: The rows.
+        max_tokens_per_batch: Tokens of one forward pass, padding included.
+        max_length: Longer rows lose the end of their text.
+        problems: What is known to be wrong with rows, by number.
+        bad_rows: `"raise"` goes through all rows, embeds none behind the first bad one, and raises; `"nan"` gives bad
+            rows a vector of NaN and logs a warning.
+        show_progress: As in `XVLM2VecModel.encode`.
 
     Returns:
         `(N, D)` float32 on the CPU.
+
+    Raises:
+        BadRowsError: Naming every bad row.
+        ValueError: `bad_rows` is neither, or the budget is not positive.
     """
-    was_training = model.training
+    if bad_rows not in BAD_ROWS:
+        raise ValueError(f"bad_rows={bad_rows!r} is unknown; choose one of {', '.join(BAD_ROWS)}.")
+    if max_tokens_per_batch < 1:
+        raise ValueError(f"max_tokens_per_batch={max_tokens_per_batch} must be at least 1.")
+    run = _Run(model, processor, rows, max_tokens_per_batch, max_length, dict(problems or {}), bad_rows == "nan")
+    text = model.backbone.config.get_text_config()
+    was_training, attention = model.training, text._attn_implementation
     model.eval()
     try:
-        lengths = processor.row_lengths(rows)
-        groups, single = _plan(model, processor, rows, max_length)
-        order = sorted(single, key=lambda i: (bool(rows[i].images), lengths[i]))
-        batches = list(token_batches(order, lengths.__getitem__, max_tokens_per_batch))
-        vectors = torch.empty(len(rows), model.config.hidden_size)
-        cut_rows = 0
-        with tqdm(
-            total=len(rows), desc="Encoding", unit="row", disable=not _wants_bar(show_progress, len(batches))
-        ) as bar:
-            for packed in _group_batches(groups, lengths, max_tokens_per_batch):
-                members = [index for group in packed for index in group]
-                embeddings = _embed_groups(model, processor, [[rows[i] for i in group] for group in packed], packed)
-                if embeddings is None:
-                    batches += token_batches(members, lengths.__getitem__, max_tokens_per_batch)
-                    continue
-                vectors[members] = embeddings.float().cpu()
-                bar.update(len(members))
-            for batch in batches:
-                inputs, cut = processor.prepare([rows[i] for i in batch], numbers=batch, max_length=max_length)
-                cut_rows += cut
-                vectors[batch] = model(**inputs.to(model.device)).embeddings.float().cpu()
-                bar.update(len(batch))
-        if cut_rows:
-            warnings.warn(f"The texts of {cut_rows} of {len(rows)} rows were cut to fit the model.", stacklevel=3)
-        return vectors
+        vectors = run.encode(show_progress)
     finally:
         model.train(was_training)
+        if text._attn_implementation != attention:  # packs have one of their own
+            text._attn_implementation = {"": attention}
+    if run.problems and bad_rows == "raise":
+        raise BadRowsError(run.problems, len(rows))
+    if run.cut:
+        warnings.warn(f"The texts of {run.cut} of {len(rows)} rows were cut to fit the model.", stacklevel=4)
+    if run.problems:
+        logger.warning("%s. Their vectors are NaN.", BadRowsError(run.problems, len(rows)))
+    return vectors
 
 
-def _plan(
-    model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], max_length: int | None
-) -> tuple[list[list[int]], list[int]]:
-    """Numbers of the rows that share their pictures with others, group by group, and of the rest."""
-    if not processor.family.shares_prefix or model.config.pooling != "lasttoken" or max_length is not None:
-        return [], list(range(len(rows)))
-    same: dict[tuple[Any, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        same.setdefault(tuple(map(_identity, row.images)) if row.images else (index,), []).append(index)
-    groups = [members for members in same.values() if len(members) > 1 and rows[members[0]].images]
-    shared = {index for members in groups for index in members}
-    return groups, [index for index in range(len(rows)) if index not in shared]
+@dataclass
+class _Run:
+    """One call of `encode`.
+
+    Attributes:
+        budget: Tokens of a forward pass; halved where memory runs out.
+        problems: What is wrong with bad rows, by number.
+        lenient: Whether good rows are embedded beside bad ones.
+        cut: Rows whose text was cut.
+        packed: Whether the backbone takes packs.
+    """
+
+    model: Any
+    processor: XVLM2VecProcessor
+    rows: Sequence[TextImageRow]
+    budget: int
+    max_length: int | None
+    problems: dict[int, str]
+    lenient: bool
+    cut: int = 0
+    packed: bool = False
+    sizes: list[RowSize] = field(default_factory=list)
+
+    def encode(self, show_progress: bool | None) -> torch.Tensor:
+        """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
+        self.packed = family_of(backbone_type(self.model.config)).causal and not obstacle(self.model)
+        self.sizes = measure_rows(self.processor, self.rows, self.problems)
+        vectors = torch.full((len(self.rows), self.model.config.hidden_size), torch.nan)
+        waiting = deque(self._units())
+        wanted = sum(size.tokens for size in self.sizes) > self.budget if show_progress is None else show_progress
+        hidden = not wanted or (show_progress is None and not sys.stderr.isatty())
+        with tqdm(total=len(self.rows), desc="Encoding", unit="row", disable=hidden) as bar:
+            bar.update(len(self.problems))
+            while waiting:
+                batch = self._next(waiting)
+                left = self._embed(batch, vectors)
+                waiting.extendleft(reversed(left))
+                bar.update(sum(map(len, batch)) - sum(map(len, left)))
+        return vectors
+
+    def _units(self) -> list[Unit]:
+        """Good rows, those with the same pictures together where that helps, from the cheapest to the dearest."""
+        same: dict[Any, Unit] = {}
+        for number, row in enumerate(self.rows):
+            if number not in self.problems:
+                pictures = tuple(map(_identity, row.images)) if self.packed and row.images else number
+                same.setdefault(pictures, []).append(number)
+        return sorted(same.values(), key=lambda unit: (bool(self.rows[unit[0]].images), self._tokens(unit)))
+
+    def _tokens(self, unit: Unit) -> tuple[int, int]:
+        """Tokens and pixels of a unit, its pictures counted once."""
+        first = self.sizes[unit[0]]
+        return first.shared + sum(self.sizes[number].tokens - first.shared for number in unit), first.pixels
+
+    def _next(self, waiting: deque[Unit]) -> list[Unit]:
+        """Takes units of one kind, with or without pictures, as long as they stay within the budget."""
+        batch: list[Unit] = []
+        total = longest = 0
+        while waiting:
+            tokens, _ = self._tokens(waiting[0])
+            total, longest = total + tokens, max(longest, tokens)
+            cost = total if self.packed else longest * (len(batch) + 1)
+            kinds = {bool(self.rows[unit[0]].images) for unit in (*batch[:1], waiting[0])}
+            if batch and (cost > self.budget or len(kinds) > 1):
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+    def _embed(self, batch: list[Unit], vectors: torch.Tensor) -> list[Unit]:
+        """Embeds a batch and returns what is to be done again, as memory ran out."""
+        cut, numbers = self.cut, [number for unit in batch for number in unit]
+        try:
+            for numbers, embed in self._passes(batch):
+                if self.lenient or not self.problems:
+                    vectors[numbers] = embed().embeddings.float().cpu()
+            return []
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        free_memory()
+        self.cut = cut
+        self._make_room(numbers, reason)
+        left = [[number for number in unit if number not in self.problems] for unit in batch]
+        return [unit for unit in left if unit]
+
+    def _make_room(self, numbers: list[int], reason: str) -> None:
+        """Halves the budget after a forward pass that failed; a row that does not fit alone is a bad row."""
+        if len(numbers) == 1:
+            self.problems[numbers[0]] = f"row {numbers[0]}: memory runs out on this row alone ({reason})"
+            return
+        self.budget = max(min(self.budget, sum(self.sizes[number].tokens for number in numbers)) // 2, 1)
+        logger.warning("Memory ran out (%s); going on with batches of %d tokens.", reason, self.budget)
+
+    def _passes(self, batch: list[Unit]) -> Iterator[tuple[list[int], Callable[[], Any]]]:
+        """The forward passes of a batch: which rows they embed, and how."""
+        made = self._prepare(batch)
+        if made is None:
+            return
+        good, inputs = made
+        numbers = [number for unit in good for number in unit]
+        if not self.packed:
+            yield numbers, partial(self.model, **inputs.to(self.model.device))
+            return
+        for pack in self.model.pack(inputs, self.budget):
+            yield [numbers[row] for row in pack.rows], partial(self.model, pack=pack)
+
+    def _prepare(self, batch: list[Unit]) -> tuple[list[Unit], Any] | None:
+        """Prepares a batch without its bad rows, which become `problems`; `None` if no row is left."""
+        try:
+            inputs, cut = self._make(batch)
+        except ValueError:
+            found = {number: problem for unit in batch for number in unit if (problem := self._problem(number))}
+            if not found:
+                raise
+            self.problems |= found
+            left = [[number for number in unit if number not in found] for unit in batch]
+            left = [unit for unit in left if unit]
+            return self._prepare(left) if left else None
+        self.cut += cut
+        return batch, inputs
+
+    def _problem(self, number: int) -> str:
+        """What is wrong with a row; empty if nothing is."""
+        try:
+            self._make([[number]])
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _make(self, batch: list[Unit]) -> tuple[Any, int]:
+        """What the model takes, and the number of rows whose text was cut."""
+        numbers = [number for unit in batch for number in unit]
+        rows = [self.rows[number] for number in numbers]
+        if not self.packed:
+            return self.processor.prepare(rows, numbers=numbers, max_length=self.max_length)
+        if not rows[0].images:
+            return text_groups(self.processor, rows, numbers, self.max_length)
+        units = [[self.rows[number] for number in unit] for unit in batch]
+        return token_groups(self.processor, units, batch, self.max_length)
 
 
 def _identity(picture: Any) -> Any:
     """What two rows must have in common for their picture to be the same: the path, or the very object."""
     return picture if isinstance(picture, str) else (id(picture),)
-
-
-def _group_batches(groups: list[list[int]], lengths: Sequence[int], budget: int) -> Iterator[list[list[int]]]:
-    """Groups in batches whose rows times longest row stay within the budget; a larger group comes alone, in parts."""
-    batch: list[list[int]] = []
-    rows = longest = 0
-    for group in sorted(groups, key=lambda members: max(lengths[i] for i in members)):
-        width = max(lengths[index] for index in group)
-        for start in range(0, len(group), max(budget // width, 1)):
-            part = group[start : start + max(budget // width, 1)]
-            if batch and max(longest, width) * (rows + len(part)) > budget:
-                yield batch
-                batch, rows, longest = [], 0, 0
-            batch.append(part)
-            rows, longest = rows + len(part), max(longest, width)
-    if batch:
-        yield batch
-
-
-def _embed_groups(
-    model: Any, processor: XVLM2VecProcessor, groups: list[list[TextImageRow]], numbers: list[list[int]]
-) -> torch.Tensor | None:
-    shared = share_rows(processor, groups, [group[0] for group in numbers])
-    if shared is None:
-        return None
-    pad_id = processor.inner.tokenizer.pad_token_id or 0
-    return model.finish(embed_shared(model, shared, pad_id))
-
-
-def token_batches(order: Sequence[int], length: Callable[[int], int], budget: int) -> Iterator[list[int]]:
-    """Cuts an order into batches whose rows times longest row stay within the budget (at least one row each)."""
-    batch: list[int] = []
-    longest = 0
-    for index in order:
-        longest = max(longest, length(index))
-        if batch and longest * (len(batch) + 1) > budget:
-            yield batch
-            batch, longest = [], length(index)
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _wants_bar(show_progress: bool | None, batches: int) -> bool:
-    return (batches > 1 and sys.stderr.isatty()) if show_progress is None else show_progress

@@ -32,6 +32,8 @@ class Family:
         texts_by_processor: Whether rows without pictures need the family's processor, too, because it writes tokens
             that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with pictures.
         processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
+        causal: Whether every token sees only what stands before it: rows that begin alike can then share that part.
+        not_causal: Why not, where that is known.
     """
 
     image: str | None = None
@@ -48,7 +50,8 @@ class Family:
     max_aspect_ratio: float | None = None
     texts_by_processor: bool = False
     processor: str | None = None
-    shares_prefix: bool = False
+    causal: bool = False
+    not_causal: str = ""
 
 
 _QWEN = Family(
@@ -58,8 +61,9 @@ _QWEN = Family(
     required_with_pictures=("mm_token_type_ids",),
     max_pixels=1280 * 28 * 28,
     max_aspect_ratio=200.0,
+    causal=True,
 )
-_LLAVA = Family(image="<image>", after_images="\n", first_position=0, shares_prefix=True)
+_LLAVA = Family(image="<image>", after_images="\n", first_position=0, causal=True)
 _IDEFICS = Family(
     image="<image>",
     reserved=("<fake_token_around_image>", "<global-img>"),
@@ -67,7 +71,7 @@ _IDEFICS = Family(
     row_inputs=("pixel_values", "pixel_attention_mask"),
     blank_is_padding=True,
     processor="Idefics3Processor",  # SmolVLM's own wants num2words, for videos only; the prompts are the same
-    shares_prefix=True,
+    causal=True,
 )
 
 FAMILIES: dict[str, Family] = {
@@ -82,13 +86,19 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": _QWEN,
     "llava_next": _LLAVA,
     "llava_onevision": Family(
-        image="<image>", after_images="\n", reserved=("<video>",), first_position=0, row_inputs=("batch_num_images",)
+        image="<image>",
+        after_images="\n",
+        reserved=("<video>",),
+        first_position=0,
+        row_inputs=("batch_num_images",),
+        causal=True,
     ),
     "internvl": Family(
         image="<IMG_CONTEXT>",
         after_images="\n",
         reserved=("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
         first_position=0,
+        causal=True,
     ),
     "gemma3": Family(
         image="<start_of_image>",
@@ -96,6 +106,7 @@ FAMILIES: dict[str, Family] = {
         first_position=0,
         # Pictures attend in both directions where the token types say so.
         required_with_pictures=("token_type_ids",),
+        not_causal="the tokens of a picture attend in both directions",
     ),
     "paligemma": Family(
         image="<image>",
@@ -104,6 +115,7 @@ FAMILIES: dict[str, Family] = {
         first_position=1,
         # The whole prompt attends in both directions where the token types are 0.
         required=("token_type_ids",),
+        not_causal="the whole prompt attends in both directions (a prefix language model)",
     ),
     # Positions are the backbone's own: it counts attended tokens by itself, and its RoPE wants to know row lengths.
     "phi3_v": Family(
@@ -112,6 +124,7 @@ FAMILIES: dict[str, Family] = {
         reserved=("<|image_",),
         texts_by_processor=True,
         processor="Phi3VProcessor",
+        causal=True,
     ),
 }
 

@@ -111,14 +111,25 @@ def fit_to_crops(picture: Image.Image, num_crops: int) -> Image.Image:
     upright = picture.width < picture.height
     if upright:
         picture = picture.transpose(Image.Transpose.TRANSPOSE)
-    ratio = picture.width / picture.height
+    width, height = scaled_size(*picture.size, num_crops)
+    picture = pad_height(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return picture.transpose(Image.Transpose.TRANSPOSE) if upright else picture
+
+
+def scaled_size(width: int, height: int, num_crops: int) -> tuple[int, int]:
+    """Size to which a picture that is not higher than wide is scaled: as many crops wide as `num_crops` allows."""
+    ratio = width / height
     columns = 1
     while (columns + 1) * math.ceil((columns + 1) / ratio) <= num_crops:
         columns += 1
-    width = columns * CROP
-    height = max(1, int(width / ratio))
-    picture = pad_height(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return picture.transpose(Image.Transpose.TRANSPOSE) if upright else picture
+    return columns * CROP, max(1, int(columns * CROP / ratio))
+
+
+def tokens_of_size(width: int, height: int, num_crops: int) -> int:
+    """Placeholders that a picture of this size becomes."""
+    long, short = scaled_size(max(width, height), min(width, height), num_crops)
+    short = math.ceil(short / CROP) * CROP
+    return count_tokens(short, long) if width >= height else count_tokens(long, short)
 
 
 def pad_height(picture: Image.Image) -> Image.Image:

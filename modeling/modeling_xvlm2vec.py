@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .adapters import AdapterPlace, base_is_embedder, find_adapter
 from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
@@ -20,6 +21,8 @@ from .families import backbone_type, family_of
 from .inputs import backbone_inputs
 from .loading import CheckpointError, check_loading, readable_files
 from .modeling_phi3_v import Phi3VModel
+from .packed import PictureStates, run_pack
+from .packing import Pack, TokenGroup, pack_groups, rope_limit_of
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .rows import make_rows
@@ -41,11 +44,14 @@ class XVLM2VecOutput(ModelOutput):
         embeddings: `(B, D)`, the final vectors, of length 1 if `config.normalize`.
         pooler_output: `(B, H)`, pooled and un-normalised, what self-distillation compares.
         last_hidden_state: `(B, L, H)`.
+        picture_means: `(B, H)`, only of a pack and if asked for: the mean state of each row's pictures and the token
+            behind them; of its first token where there is no picture.
     """
 
     embeddings: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+    picture_means: torch.Tensor | None = None
 
 
 class XVLM2VecModel(PreTrainedModel):
@@ -147,11 +153,24 @@ class XVLM2VecModel(PreTrainedModel):
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> Any:
-        """As in transformers, but a missing or unexpected weight is an error, not a warning.
+        """As in transformers, but a missing or unexpected weight is an error, and an adapter is merged into its base.
+
+        An adapter of this package (LoRA or DoRA, as PEFT saves it) is put on the model that its configuration names, at
+        the revision that it names, and every key must land; PEFT is not needed. To train an adapter on, load its base
+        and use PEFT.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of an embedding model, or of an adapter on one.
+            *args: As in transformers.
+            **kwargs: As in transformers, and `base`: for an adapter, folder or Hub id of its base instead of the one
+                that its configuration names.
 
         Raises:
-            CheckpointError: A weight is missing, unexpected or of another shape.
+            CheckpointError: A weight is missing, unexpected or of another shape, or an adapter's base is gone.
         """
+        found = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
+        if found is not None:
+            return cls._from_adapter(found)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
         with readable_files(pretrained_model_name_or_path):
@@ -160,35 +179,48 @@ class XVLM2VecModel(PreTrainedModel):
         check_loading(info, pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 
+    @classmethod
+    def _from_adapter(cls, found: AdapterPlace) -> XVLM2VecModel:
+        """Loads the base of an adapter and merges the adapter into it."""
+        load = cls.from_pretrained if base_is_embedder(found) else cls.from_backbone
+        model = load(found.base, **found.options)
+        found.adapter.merge_into(model)
+        model._processor_source = model._processor_source or found.base
+        model.config.name_or_path = found.adapter.source
+        return model
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Writes weights, configuration, this code, and what sentence-transformers needs to load it all.
 
         The weights keep this model's own key names whatever older names the backbone's checkpoints use.
         """
         kwargs.setdefault("save_original_format", False)
-        push_to_hub = kwargs.get("push_to_hub", False)
-        if not push_to_hub:
-            super().save_pretrained(save_directory, *args, **kwargs)
-            write_sentence_transformers_files(save_directory, self.config)
-            return
-        os.makedirs(save_directory, exist_ok=True)
-        write_sentence_transformers_files(save_directory, self.config)
         super().save_pretrained(save_directory, *args, **kwargs)
+        write_sentence_transformers_files(save_directory, self.config)
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Part of `push_to_hub`: what sentence-transformers needs is written just before, so that it goes along."""
+        write_sentence_transformers_files(working_dir, self.config)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        pack: Pack | None = None,
         **more_inputs: Any,
     ) -> XVLM2VecOutput | tuple[torch.Tensor, ...]:
-        """Embeds a batch as the processor made it.
+        """Embeds a batch as the processor made it, or a pack.
 
         Args:
             input_ids: `(B, L)` int64.
             attention_mask: `(B, L)`, 1 at tokens and 0 at padding on either side; all ones if missing.
             return_dict: `False` gives a tuple.
-            **more_inputs: Pictures and whatever else the processor made for the backbone.
+            pack: Groups of rows instead of a batch, as `pack` made it. One row of the result is one text of the pack,
+                in the order of `pack.rows`; `last_hidden_state` is `(1, N, H)`.
+            **more_inputs: Pictures and whatever else the processor made for the backbone. With a pack: `picture_states`
+                (the function of this name; computed here if missing), `picture_means=True` and `dense=True`.
 
         Returns:
             `XVLM2VecOutput`.
@@ -196,6 +228,10 @@ class XVLM2VecModel(PreTrainedModel):
         Raises:
             ValueError: An input is missing without which the backbone would silently compute other vectors.
         """
+        if pack is not None:
+            options = {name: value for name, value in more_inputs.items() if value is not None}
+            result = self._embed_pack(pack.to(self.device), **options)
+            return result if return_dict is not False else result.to_tuple()
         if attention_mask is None:
             reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
@@ -214,6 +250,28 @@ class XVLM2VecModel(PreTrainedModel):
         )
         return result if return_dict is not False else result.to_tuple()
 
+    def pack(self, groups: Sequence[TokenGroup], max_tokens: int) -> list[Pack]:
+        """Packs groups of rows for `forward`, without padding.
+
+        Args:
+            groups: What `token_groups` makes of rows.
+            max_tokens: Tokens of a pack; a larger group is cut into several, its prefix repeated.
+        """
+        return pack_groups(groups, max_tokens, rope_limit_of(self.backbone.config))
+
+    def _embed_pack(
+        self,
+        pack: Pack,
+        picture_states: Sequence[PictureStates] | None = None,
+        picture_means: bool = False,
+        dense: bool = False,
+    ) -> XVLM2VecOutput:
+        family = family_of(backbone_type(self.config))
+        hidden = run_pack(self.backbone, family, pack, picture_states, dense)
+        pooled = hidden[0, pack.last] if self.config.pooling == "lasttoken" else pack.averages(hidden)
+        means = pack.averages(hidden, heads_only=True) if picture_means else None
+        return XVLM2VecOutput(self.finish(pooled), pooled, hidden, means)
+
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
         """Embeddings from pooled hidden states `(B, H)`: of length 1 if `config.normalize`."""
         if not self.config.normalize:
@@ -227,7 +285,9 @@ class XVLM2VecModel(PreTrainedModel):
             source = self._processor_source or self.config.name_or_path
             if not source:
                 raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
-            commit = getattr(self.config, "_commit_hash", None)
+            # A wrapped backbone has its own revision; that of an embedding model is beside it.
+            configs = (self.config, self.config.vlm_config)
+            commit = next((found for config in configs if (found := getattr(config, "_commit_hash", None))), None)
             options = ({"revision": commit} if commit else {}) | self._processor_options
             if self.config.layout is not None:
                 options["layout"] = self.config.layout
@@ -249,10 +309,13 @@ class XVLM2VecModel(PreTrainedModel):
         max_tokens_per_batch: int = 16_384,
         max_length: int | None = None,
         dim: int | None = None,
+        bad_rows: str = "raise",
         show_progress: bool | None = None,
         convert_to_tensor: bool = False,
     ) -> np.ndarray | torch.Tensor:
-        """Embeds rows of text, pictures, or both, in batches of similar length.
+        """Embeds rows of text, pictures, or both: sorted, packed without padding, a picture of several texts once.
+
+        Backbones whose attention is not causal, or not known to be, get padded batches instead.
 
         Args:
             text: One string, or one string (or `None`) per row.
@@ -260,9 +323,11 @@ class XVLM2VecModel(PreTrainedModel):
                 counts as a picture.
             instruction: Put verbatim before the text of every row; a name from `config.prompts` stands for its text.
             processor: The processor; by default the one saved beside the weights.
-            max_tokens_per_batch: Rows times padded length of one forward pass.
+            max_tokens_per_batch: Tokens of one forward pass, padding included; halved where memory runs out.
             max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
             dim: Cut the vectors to this size (and normalise again if `config.normalize`).
+            bad_rows: What to do with rows that cannot be embedded, such as broken pictures: `"raise"` one error that
+                names them all, or go on and give them vectors of `"nan"`, with a warning in the log.
             show_progress: A progress bar; by default only for more than one batch on a terminal.
             convert_to_tensor: Return a float32 `torch.Tensor` on the CPU instead of a NumPy array.
 
@@ -270,18 +335,22 @@ class XVLM2VecModel(PreTrainedModel):
             `(N, D)` float32, or `(D,)` when one string or one picture was passed.
 
         Raises:
-            ValueError: Rows of different number, an empty row, or an unreadable picture, by row; or a processor that
-                writes prompts in another way than the model was trained with.
+            BadRowsError: Rows cannot be embedded; a `ValueError` whose `problems` has them by number.
+            ValueError: Rows of different number, or a processor that writes prompts in another way than the model was
+                trained with.
         """
         processor = processor or self.processor
         check_processor(processor, self.config)
-        rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction))
+        problems: dict[int, str] = {}
+        rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction), problems)
         vectors = encode_rows(
             self,
             processor,
             rows,
             max_tokens_per_batch=max_tokens_per_batch,
             max_length=max_length,
+            problems=problems,
+            bad_rows=bad_rows,
             show_progress=show_progress,
         )
         if dim is not None:

@@ -7,12 +7,14 @@ import os
 import time
 import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MAX_PIXELS = 100_000_000
 MAX_DOWNLOAD_BYTES = 50_000_000
@@ -57,10 +59,44 @@ def load_picture(
     Raises:
         PictureError: The picture is missing, corrupt, too large, of an unknown kind, or a URL that may not be fetched.
     """
-    try:
+    with _named(name, max_pixels):
         opened = _open(source, allow_urls)
         _check_size(opened.size, max_pixels, max_aspect_ratio)
         return _to_rgb(opened)
+
+
+def measure_picture(
+    source: Any,
+    *,
+    allow_urls: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_aspect_ratio: float | None = None,
+    name: str = "picture",
+) -> tuple[int, int] | None:
+    """Width and height that `load_picture` would give, without decoding; `None` for a URL, which is not fetched for it.
+
+    Raises:
+        PictureError: As for `load_picture`, as far as the beginning of a file tells.
+    """
+    with _named(name, max_pixels):
+        if is_url(source) and allow_urls:
+            return None
+        opened = _open(source, allow_urls)
+        try:
+            _check_size(opened.size, max_pixels, max_aspect_ratio)
+            # Other formats keep the orientation behind their pixels, which would have to be read first.
+            turned = opened.format in {"JPEG", "MPO"} and opened.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        finally:
+            if opened is not source:
+                opened.close()
+    return (opened.height, opened.width) if turned else opened.size
+
+
+@contextmanager
+def _named(name: str, max_pixels: int) -> Iterator[None]:
+    """Turns whatever opening and decoding raise into a `PictureError` about the named picture."""
+    try:
+        yield
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:

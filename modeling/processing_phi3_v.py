@@ -7,8 +7,9 @@ from itertools import islice
 from typing import Any
 
 from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.processing_utils import MultiModalData
 
-from .image_processing_phi3_v import Phi3VImageProcessor
+from .image_processing_phi3_v import Phi3VImageProcessor, tokens_of_size
 
 TAG = re.compile(r"<\|image(?:_(\d+))?\|>")
 
@@ -100,6 +101,17 @@ class Phi3VProcessor(ProcessorMixin):
         )
         data: dict[str, Any] = {key: batch[key] for key in ("input_ids", "attention_mask")}
         return BatchFeature({**data, **(features or {})}, tensor_type=return_tensors)
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[tuple[int, int]] | None = None, num_crops: int | None = None
+    ) -> MultiModalData:
+        """Placeholders of pictures of these sizes (height, width), by the name that processors of transformers have."""
+        limit = self.image_processor.num_crops if num_crops is None else num_crops
+        sizes = image_sizes or ()
+        return MultiModalData(
+            num_image_tokens=[tokens_of_size(width, height, limit) for height, width in sizes],
+            num_image_patches=[1] * len(sizes),
+        )
 
     def _row_ids(self, chunks: Sequence[str], counts: Sequence[int]) -> list[int]:
         texts = self.tokenizer(list(chunks), add_special_tokens=False)["input_ids"]

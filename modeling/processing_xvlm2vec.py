@@ -24,6 +24,7 @@ from .inner_processors import (
     processor_class_name,
     read_json,
 )
+from .lengths import measure_rows
 from .messages import read_messages
 from .pictures import load_picture
 from .rows import TextImageRow, make_rows
@@ -41,15 +42,23 @@ class XVLM2VecProcessor(ProcessorMixin):
         model_type: `model_type` of the backbone, or a layout of prompts; names its entry in `families`.
         allow_urls: Whether http(s) addresses are fetched as pictures.
         max_length: Longer rows lose the end of their text; by default the backbone's context. Saved with the processor.
+        square: Pixels of the square into which every picture is squeezed first, whatever its shape, where a model was
+            trained like that. Saved with the processor.
     """
 
     def __init__(
-        self, inner: ProcessorMixin, model_type: str, allow_urls: bool = False, max_length: int | None = None
+        self,
+        inner: ProcessorMixin,
+        model_type: str,
+        allow_urls: bool = False,
+        max_length: int | None = None,
+        square: int | None = None,
     ) -> None:
         self.inner = inner
         self.model_type = model_type
         self.allow_urls = allow_urls
         self.max_length = max_length
+        self.square = square
         self.chat_template = None
         self._warned_lengths: set[int | None] = set()
 
@@ -84,21 +93,22 @@ class XVLM2VecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `allow_urls`, `max_length`, `layout` (another entry of `families` than the backbone's, as for
-                `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
+            **kwargs: `allow_urls`, `max_length`, `square`, `layout` (another entry of `families` than that of the
+                backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
             ValueError: transformers knows no processor for the backbone, or the layout is unknown.
         """
         kwargs.pop("_from_auto", None)
-        settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length") if key in kwargs}
+        settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square") if key in kwargs}
         layout = check_layout(kwargs.pop("layout")) if kwargs.get("layout") else kwargs.pop("layout", None)
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
         saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
             own = saved["xvlm2vec"]
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
-            return cls(inner, layout or own["model_type"], **{"max_length": own.get("max_length"), **settings})
+            kept: dict[str, Any] = {key: own.get(key) for key in ("max_length", "square")}
+            return cls(inner, layout or own["model_type"], **(kept | settings))
         config = AutoConfig.from_pretrained(
             pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
         )
@@ -125,7 +135,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             "auto_map": {"AutoProcessor": f"processing_xvlm2vec.{type(self).__name__}"},
             "inner_class": type(self.inner).__name__,
             # Whether addresses are fetched is for the loading user to say, not for the files.
-            "xvlm2vec": {"model_type": self.model_type, "max_length": self.max_length},
+            "xvlm2vec": {"model_type": self.model_type, "max_length": self.max_length, "square": self.square},
         }
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
         custom_object_save(self, folder)
@@ -193,6 +203,37 @@ class XVLM2VecProcessor(ProcessorMixin):
             raise ValueError(
                 "A batch is made of padded torch tensors: return_tensors='pt', padding=True or 'max_length'."
             )
+        tokens, extras, cut = self.token_rows(rows, numbers=numbers, max_length=max_length, **image_options)
+        limit = self.limit(max_length)
+        tokenizer = self.inner.tokenizer
+        batch = pad_rows(
+            tokens,
+            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+            side=padding_side or tokenizer.padding_side,
+            width=(limit or 0) if padding == "max_length" else 0,
+            multiple=pad_to_multiple_of or 1,
+        )
+        return BatchFeature({**batch, **extras}), cut
+
+    def token_rows(
+        self,
+        rows: Sequence[TextImageRow],
+        *,
+        numbers: Sequence[Any] | None = None,
+        max_length: int | None = None,
+        **image_options: Any,
+    ) -> tuple[list[TokenRow], dict[str, Any], int]:
+        """Prepares rows without padding their tokens.
+
+        Args:
+            rows: The rows.
+            numbers: How errors number the rows; by default from 0.
+            max_length: As in a call.
+            **image_options: Further arguments of the backbone's processor for pictures.
+
+        Returns:
+            Each row's tokens, the pictures of all rows, and the number of rows whose text was cut.
+        """
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
         pictures = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
@@ -208,15 +249,7 @@ class XVLM2VecProcessor(ProcessorMixin):
                 kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit, f"row {number}")
                 cut += kept is not tokens[index]
                 tokens[index] = kept
-        tokenizer = self.inner.tokenizer
-        batch = pad_rows(
-            tokens,
-            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-            side=padding_side or tokenizer.padding_side,
-            width=(limit or 0) if padding == "max_length" else 0,
-            multiple=pad_to_multiple_of or 1,
-        )
-        return BatchFeature({**batch, **extras}), cut
+        return tokens, extras, cut
 
     def prompt(self, text: str, pictures: int, row: int = 0) -> str:
         """The string that stands for a row: its pictures' placeholders, then its text.
@@ -236,11 +269,12 @@ class XVLM2VecProcessor(ProcessorMixin):
         return (placeholder or "") * pictures + (self.family.after_images if pictures else "") + text
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
-        """Tokens of each row, exact for texts and a rough guess for pictures."""
-        strings = [row.instruction + row.text for row in rows]
-        texts = self.inner.tokenizer(strings, add_special_tokens=True)["input_ids"] if rows else []
-        per_picture = self._tokens_per_picture()
-        return [len(ids) + per_picture * len(row.images) for ids, row in zip(texts, rows, strict=True)]
+        """Tokens of each row: exact for texts, and from their sizes for pictures, which are not decoded.
+
+        Raises:
+            ValueError: A row is bad; the message names it.
+        """
+        return [size.tokens for size in measure_rows(self, rows)]
 
     def apply_chat_template(  # type: ignore[override]
         self, conversation: Any, *args: Any, **kwargs: Any
@@ -284,16 +318,22 @@ class XVLM2VecProcessor(ProcessorMixin):
         string = self.family.before_text + string if not row.images else string
         return Prompt(string + self.family.after_text, len(string) - len(row.text), len(string))
 
+    @property
+    def max_aspect_ratio(self) -> float | None:
+        """The longest side of a picture may be this many times the shortest."""
+        return self.family.max_aspect_ratio if self.square is None else None
+
     def _load(self, row: TextImageRow, number: int) -> list[Any]:
-        return [
+        found = [
             load_picture(
                 picture,
                 allow_urls=self.allow_urls,
                 name=f"row {number}, picture {index}",
-                max_aspect_ratio=self.family.max_aspect_ratio,
+                max_aspect_ratio=self.max_aspect_ratio,
             )
             for index, picture in enumerate(row.images)
         ]
+        return found if self.square is None else [picture.resize((self.square, self.square)) for picture in found]
 
     def _tokenize(
         self, prompts: list[Prompt], pictures: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
@@ -317,12 +357,12 @@ class XVLM2VecProcessor(ProcessorMixin):
             extras = {name: value for name, value in batch.items() if name not in _NOT_PICTURES}
             for name in extras.keys() & set(self.family.row_inputs):
                 extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
-        for index, row_ids in zip(plain, self._text_ids([prompts[index].string for index in plain]), strict=True):
+        for index, row_ids in zip(plain, self.text_ids([prompts[index].string for index in plain]), strict=True):
             ids = torch.as_tensor(row_ids, dtype=torch.long)
             tokens[index] = {"input_ids": ids} | {name: torch.zeros_like(ids) for name in self.family.required}
         return tokens, extras
 
-    def _text_ids(self, strings: list[str]) -> list[Any]:
+    def text_ids(self, strings: list[str]) -> list[Any]:
         """Token ids of rows without pictures, without padding."""
         if not strings:
             return []
@@ -330,10 +370,6 @@ class XVLM2VecProcessor(ProcessorMixin):
             batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
         return self.inner.tokenizer(strings)["input_ids"]
-
-    def _tokens_per_picture(self) -> int:
-        length = getattr(self.inner, "image_seq_len", None) or getattr(self.inner, "image_seq_length", None)
-        return int(length or 256)
 
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:

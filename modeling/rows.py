@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+MOST_TOLD = 20
+"""Bad rows of which an error says what is wrong; of the others it gives the numbers."""
 
 
 @dataclass(frozen=True)
@@ -16,19 +19,42 @@ class TextImageRow:
     instruction: str = ""
 
 
-def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[list[TextImageRow], bool]:
+class BadRowsError(ValueError):
+    """Rows that cannot be embedded.
+
+    Args:
+        problems: What is wrong with each, by its number.
+        count: Number of all rows.
+    """
+
+    def __init__(self, problems: Mapping[int, str], count: int) -> None:
+        self.problems = dict(sorted(problems.items()))
+        self.count = count
+        told = list(self.problems.values())[:MOST_TOLD]
+        rest = ", ".join(map(str, list(self.problems)[MOST_TOLD:]))
+        listed = "; ".join([*told, *([f"and rows {rest}"] if rest else [])])
+        super().__init__(f"{len(problems)} of {count} rows cannot be embedded: {listed}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems, self.count)
+
+
+def make_rows(
+    text: Any, images: Any, instruction: str | None = None, problems: dict[int, str] | None = None
+) -> tuple[list[TextImageRow], bool]:
     """Aligns texts and pictures into rows.
 
     Args:
         text: A string, a sequence of strings or `None`, or `None`. A string is always text, whatever it looks like.
         images: A picture, a sequence with a picture, a list of pictures or `None` per row, or `None`.
         instruction: Put verbatim before every row's text.
+        problems: Takes up what is wrong with rows, by number; a bad row is then an empty one.
 
     Returns:
         The rows, and whether a single string or picture was passed.
 
     Raises:
-        ValueError: Nothing was passed, the numbers differ, or a row has neither text nor picture.
+        ValueError: Nothing was passed, the numbers differ, or (without `problems`) a row has neither text nor picture.
     """
     if text is None and images is None:
         raise ValueError("Pass `text`, `images`, or both.")
@@ -43,7 +69,15 @@ def make_rows(text: Any, images: Any, instruction: str | None = None) -> tuple[l
     pictures = pictures if pictures is not None else [None] * count
     if len(texts) != len(pictures):
         raise ValueError(f"{len(texts)} texts and {len(pictures)} pictures: pass one of each per row (None for none).")
-    rows = [make_row(i, t, p, instruction or "") for i, (t, p) in enumerate(zip(texts, pictures, strict=True))]
+    rows = []
+    for index, (words, shown) in enumerate(zip(texts, pictures, strict=True)):
+        try:
+            rows.append(make_row(index, words, shown, instruction or ""))
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems[index] = str(error)
+            rows.append(TextImageRow(""))
     return rows, single
 
 

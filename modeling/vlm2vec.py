@@ -34,6 +34,7 @@ _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."
     r"(?:(?P<matrix>lora_[AB])(?:\.default)?\.weight|(?P<vector>lora_magnitude_vector)(?:\.default)?(?:\.weight)?)"
 )
+_WHOLE_KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>weight|bias)")
 _UNSUPPORTED = (
     "alpha_pattern",
     "exclude_modules",
@@ -41,7 +42,6 @@ _UNSUPPORTED = (
     "layer_replication",
     "layers_to_transform",
     "lora_bias",
-    "modules_to_save",
     "rank_pattern",
     "target_parameters",
     "trainable_token_indices",
@@ -56,8 +56,7 @@ class PublishedBackbone:
     Args:
         layout: The entry in `families` where prompts are not written in the backbone's usual way.
         renamings: Beginnings of module names, of older transformers classes and of today's base model.
-        processor_options: Settings of the backbone's processor that the checkpoints were trained with, whatever its
-            files say.
+        processor_options: Settings of the processor that the checkpoints were trained with, whatever its files say.
     """
 
     layout: str | None
@@ -73,8 +72,11 @@ class PublishedBackbone:
         return [new, *(old + new.removeprefix(prefix) for old, prefix in self.renamings if new.startswith(prefix))]
 
 
+SQUARE = 1344
+"""Pixels of the square into which the original code squeezes every picture, in training and evaluation."""
+
 PUBLISHED: dict[str, PublishedBackbone] = {
-    "phi3_v": PublishedBackbone(None, (("model.", ""),), {"num_crops": 4}),
+    "phi3_v": PublishedBackbone(None, (("model.", ""),), {"num_crops": 4, "square": SQUARE}),
     "llava_next": PublishedBackbone(
         None,
         (
@@ -82,13 +84,17 @@ PUBLISHED: dict[str, PublishedBackbone] = {
             ("vision_tower.vision_model.", "vision_tower."),
             ("model.", ""),
         ),
+        {"square": SQUARE},
     ),
     "qwen2_vl": PublishedBackbone(
         "qwen2_vl-vlm2vec",
         (("model.layers.", "language_model.layers."), ("model.", "")),
+        {"square": SQUARE},
     ),
 }
 """By the backbone's `model_type`."""
+TODAY = PublishedBackbone(None, ())
+"""An adapter of this package, on a whole embedding model: names are today's."""
 
 
 @dataclass(frozen=True)
@@ -140,21 +146,57 @@ class Adapter:
         rank = self.config["r"]
         return float(self.config["lora_alpha"] / (rank**0.5 if self.config.get("use_rslora") else rank))
 
-    def place(self, backbone: nn.Module) -> dict[str, LoraWeights]:
-        """The adapter by the backbone's own module names.
+    def place(self, model: nn.Module) -> dict[str, LoraWeights]:
+        """The adapter by the model's own module names.
 
         Args:
-            backbone: The base model, of a published architecture, without PEFT wrappers.
+            model: A base model of a published architecture, or an `XVLM2VecModel`; without PEFT wrappers.
 
         Raises:
             CheckpointError: A key lands nowhere, a targeted module gets nothing or a part of what it needs, or shapes
                 differ. The message lists them.
         """
-        known = published_backbone(getattr(backbone.config, "model_type", ""), self.base)
-        modules = dict(backbone.named_modules())
+        return self._land(model)[0]
+
+    @torch.no_grad()
+    def merge_into(self, model: nn.Module) -> None:
+        """Changes the model's weights to those with the adapter; nothing is changed if the adapter does not fit.
+
+        Raises:
+            CheckpointError: As for `place`.
+        """
+        placed, whole = self._land(model)
+        for name, lora in placed.items():
+            weight: Any = model.get_submodule(name).weight
+            weight.copy_(lora.merged(weight, self.scale))
+        for name, value in whole.items():
+            model.get_parameter(name).copy_(value)
+
+    def state_dict_for(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The adapter as PEFT stores one of the model itself, for `peft.set_peft_model_state_dict`.
+
+        Raises:
+            CheckpointError: As for `place`.
+        """
+        placed, whole = self._land(model)
+        state = {f"base_model.model.{name}": value for name, value in whole.items()}
+        for name, lora in placed.items():
+            prefix = f"base_model.model.{name}"
+            state |= {f"{prefix}.lora_A.weight": lora.down, f"{prefix}.lora_B.weight": lora.up}
+            if lora.magnitude is not None:
+                state[f"{prefix}.lora_magnitude_vector"] = lora.magnitude
+        return state
+
+    def _land(self, model: nn.Module) -> tuple[dict[str, LoraWeights], dict[str, torch.Tensor]]:
+        """Low-rank weights by module, and weights that were saved whole by parameter; every key accounted for."""
+        model_type = getattr(model.config, "model_type", "")
+        known = TODAY if model_type == "xvlm2vec" else published_backbone(model_type, self.base)
+        modules = dict(model.named_modules())
         faults: dict[str, list[str]] = {"land on no module": [], "are of another shape": [], "are missing": []}
         found: dict[str, dict[str, torch.Tensor]] = {}
-        for key, value in self.weights.items():
+        whole = self._whole(known, modules, faults)
+        for key in self.weights.keys() - whole.keys():
+            value = self.weights[key]
             module, part = self._landing(key, known, modules)
             if module is None:
                 faults["land on no module"].append(key)
@@ -163,40 +205,52 @@ class Adapter:
                 faults["are of another shape"].append(f"{key} {list(value.shape)} for {wanted}")
             if module is not None:
                 found.setdefault(module, {})[part] = value
-        wanted_parts = ("lora_A", "lora_B", *(["lora_magnitude_vector"] if self.config.get("use_dora") else []))
-        for module in sorted({*self._targets(known, modules), *found}):
-            absent = [part for part in wanted_parts if part not in found.get(module, {})]
-            faults["are missing"] += [f"{module}.{part}" for part in absent]
+        faults["are missing"] += self._absent(known, modules, found)
         self._raise_for(faults)
-        return {
+        placed = {
             module: LoraWeights(parts["lora_A"], parts["lora_B"], parts.get("lora_magnitude_vector"))
             for module, parts in found.items()
         }
+        return placed, {name: self.weights[key] for key, name in whole.items()}
 
-    @torch.no_grad()
-    def merge_into(self, backbone: nn.Module) -> None:
-        """Changes the backbone's weights to those with the adapter; nothing is changed if the adapter does not fit.
+    def _absent(
+        self, known: PublishedBackbone, modules: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, Any]]
+    ) -> list[str]:
+        """What modules that the adapter targets, or that it has a part of, lack."""
+        wanted = ("lora_A", "lora_B", *(["lora_magnitude_vector"] if self.config.get("use_dora") else []))
+        return [
+            f"{module}.{part}"
+            for module in sorted({*self._targets(known, modules), *found})
+            for part in wanted
+            if part not in found.get(module, {})
+        ]
 
-        Raises:
-            CheckpointError: As for `place`.
-        """
-        for name, lora in self.place(backbone).items():
-            weight: Any = backbone.get_submodule(name).weight
-            weight.copy_(lora.merged(weight, self.scale))
-
-    def state_dict_for(self, backbone: nn.Module) -> dict[str, torch.Tensor]:
-        """The adapter as PEFT stores one of the backbone itself, for `peft.set_peft_model_state_dict`.
-
-        Raises:
-            CheckpointError: As for `place`.
-        """
-        state: dict[str, torch.Tensor] = {}
-        for name, lora in self.place(backbone).items():
-            prefix = f"base_model.model.{name}"
-            state |= {f"{prefix}.lora_A.weight": lora.down, f"{prefix}.lora_B.weight": lora.up}
-            if lora.magnitude is not None:
-                state[f"{prefix}.lora_magnitude_vector"] = lora.magnitude
-        return state
+    def _whole(
+        self, known: PublishedBackbone, modules: Mapping[str, nn.Module], faults: Mapping[str, list[str]]
+    ) -> dict[str, str]:
+        """Keys of modules that were trained and saved whole (`modules_to_save`), with the parameters they are."""
+        kept = self.config.get("modules_to_save") or ()
+        wanted = {
+            f"{name}.{part}": parameter
+            for name, module in modules.items()
+            if kept and any(_is_target(old, kept) for old in known.old_names(name))
+            for part, parameter in module.named_parameters()
+        }
+        found = {}
+        for key, value in self.weights.items():
+            match = _WHOLE_KEY.fullmatch(key)
+            names = [f"{name}.{match['part']}" for name in known.new_names(match["module"])] if match else []
+            name = next((name for name in names if name in wanted), None)
+            if name is None:
+                continue
+            found[key] = name
+            if value.shape != wanted[name].shape:
+                shapes = f"{list(value.shape)} for {list(wanted[name].shape)}"
+                faults["are of another shape"].append(f"{key} {shapes}")
+        faults["are missing"].extend(sorted(wanted.keys() - found.values()))
+        hit = {target for target in kept for name in wanted if _is_target(name.rpartition(".")[0], [target])}
+        faults["are missing"].extend(f"{target} (of modules_to_save)" for target in kept if target not in hit)
+        return found
 
     def _landing(self, key: str, known: PublishedBackbone, modules: Mapping[str, nn.Module]) -> tuple[str | None, str]:
         """The linear module that a key belongs to, and the part of its adapter that it is."""

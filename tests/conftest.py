@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A session of tests has a cache of its own, and leaves none behind.
+_CACHE = tempfile.TemporaryDirectory(prefix="xvlm2vec-tests-")
+os.environ.setdefault("XVLM2VEC_CACHE", _CACHE.name)
 
 
 @pytest.hookimpl(trylast=True)

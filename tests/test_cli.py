@@ -82,7 +82,7 @@ def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str])
         ["evaluate", "model", "--benchmark", "other", "--output", "x"],
         ["encode", "model", "--output", "x.npy"],
         ["encode", "model", "--text", "x.txt", "--output", "x.txt"],
-        ["release", "model", "--to", "user/model"],
+        ["release", "model", "--to", "./folder", "--private"],
         ["contrast", "--model", "m", "--data", "d"],
         ["contrast", "--model", "m", "--data", "d", "--output", "o", "--epochs", "many"],
         ["distill", "--model", "m", "--data", "d", "--output", "o", "--no-such-flag", "1"],
@@ -105,9 +105,11 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["encode", "./none", "--text", "none.txt", "--output", "x.npy"], "no file none.txt"),
         (["verify", "./none"], "no folder ./none"),
         (["release", "./none", "--to", "./out"], "no folder ./none"),
+        (["release", "./none", "--to", "user/model", "--dry-run"], "no folder ./none"),
         (["evaluate", "m", "--benchmark", "folder", "--data", "./none", "--output", "out"], "no folder ./none"),
         (["distill", "--model", "./m", "--data", "./none", "--output", "out"], "no folder or file ./none"),
         (["distill", "--model", "./m", "--data", "d", "--output", "o", "--lora-rank", "4"], "without --lora"),
+        (["distill", "--model", "./m", "--data", "d", "--output", "o", "--keep-best"], "pass --eval-data, too"),
     ],
 )
 def test_failures_are_1_and_say_why(
@@ -223,6 +225,21 @@ def test_encode(model: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors[[0, 1, 4, 5]], expected[[0, 1, 2, 1]], atol=1e-5)
 
 
+def test_encode_goes_on_past_rows_that_the_model_refuses(model: str, tmp_path: Path) -> None:
+    lines = ["ein Hund", "a picture <image> of a dog", "ネコ", "", "a picture <image> of a dog"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+
+    assert call("encode", model, "--text", tmp_path / "lines.txt", "--output", tmp_path / "v.npy") == 1
+
+    bad = json.loads((tmp_path / "v.npy.bad.json").read_text())
+    assert [item["row"] for item in bad] == [1, 3, 4]
+    assert bad[0]["problem"].startswith("the text holds '<image>'")
+    assert np.isnan(np.load(tmp_path / "v.npy")).all(axis=1).tolist() == [False, True, False, True, True]
+    (tmp_path / "bad.txt").write_text(lines[1], encoding="utf-8")
+    assert call("encode", model, "--text", tmp_path / "bad.txt", "--output", tmp_path / "w.npy") == 1
+    assert not (tmp_path / "w.npy").exists()
+
+
 def test_encode_lines_with_a_named_prompt(model: str, tmp_path: Path) -> None:
     (tmp_path / "named.txt").write_text("ein Hund\r\nネコ\n", encoding="utf-8")
     (tmp_path / "written.txt").write_text("Find: ein Hund\nFind: ネコ\n", encoding="utf-8")
@@ -325,7 +342,7 @@ def test_distill_with_an_adapter(
     assert call(*command, "--lora-rank", 4, "--max-steps", 2, "--learning-rate", "1e-2") == 0
 
     settings = json.loads((tmp_path / "student" / "adapter" / "distillation.json").read_text())["settings"]
-    assert settings["teacher"] == "adapter-off"
+    assert settings["teacher"] == "cached"
     monkeypatch.chdir(tmp_path)  # the adapter finds its base from any folder
     texts = ["ein Hund", "a cat"]
     alone, merged, base = (
@@ -346,8 +363,13 @@ def test_distill_with_an_adapter(
 def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> None:
     command = ["distill", "--model", model, "--data", data / "parallel", "--eval-data", data / "parallel"]
 
-    assert call(*command, "--output", tmp_path / "student", "--max-steps", 1) == 0
+    best = ["--max-steps", 2, "--save-steps", 1, "--keep-best"]
+    assert call(*command, "--output", tmp_path / "student", *best) == 0
     assert (tmp_path / "student" / "model.safetensors").is_file()
+    state = json.loads((tmp_path / "student" / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())
+    measured = [entry["eval_worst_distance"] for entry in state["log_history"] if "eval_worst_distance" in entry]
+    assert len(measured) == 2
+    assert state["best_metric"] == min(measured)
 
 
 def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

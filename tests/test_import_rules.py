@@ -80,6 +80,8 @@ def test_shipped_files_are_self_contained(path: Path) -> None:
 
 
 def test_rooms_have_no_subfolders_with_code() -> None:
+    """But for metrics that are published: each in a folder of its own, as `evaluate` wants them, and never imported."""
+    published = ROOMS["xvlm2vec.eval"] / "modules"
     for folder in ROOMS.values():
-        nested = [p for p in folder.glob("*/*.py") if folder.name != "xvlm2vec"]
+        nested = [p for p in folder.glob("*/*.py") if folder.name != "xvlm2vec" and published not in p.parents]
         assert not nested, f"code in a sub-folder: {nested}"

@@ -6,21 +6,27 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("common", "modeling", "trainer", "corpus", "hub", "eval")
 DATA = (
     "xvlm2vec/py.typed",
     "xvlm2vec/hub/model_card.md",
+    "xvlm2vec/hub/space_app.css",
     "xvlm2vec/corpus/data/emoji.parquet",
     "xvlm2vec/corpus/data/emoji_instructions.json",
     "xvlm2vec/corpus/data/list_patterns.json",
     "xvlm2vec/corpus/data/LICENSES.md",
     "xvlm2vec/eval/report.html",
+    "xvlm2vec/eval/modules/hit_at_k/hit_at_k.py",
+    "xvlm2vec/eval/modules/requirements.txt",
     "xvlm2vec/eval/templates_mmmeb.json",
 )
 
@@ -60,21 +66,29 @@ def test_the_source_archive_builds_the_same_wheel(archives: tuple[Path, Path]) -
     assert {"pyproject.toml", "README.md", "LICENSE", "modeling/modeling_xvlm2vec.py", "hub/model_card.md"} <= names
 
 
+def read_pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line and line[0] != "#")
+
+
+def read_requirements(*extras: str) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    further = [text for name in extras for text in project["optional-dependencies"][name]]
+    return [Requirement(text) for text in [*project["dependencies"], *further]]
+
+
 def test_every_pinned_version_satisfies_its_bound() -> None:
     """`constraints.txt` pins each dependency of `pyproject.toml` to a version that the bounds admit."""
-    import tomllib
-
-    from packaging.requirements import Requirement
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = dict(
-        line.lower().replace("_", "-").split("==")
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if "==" in line and not line.startswith("#")
-    )
-    extras = [text for name in ("eval", "demo", "world") for text in project["optional-dependencies"][name]]
-    for text in [*project["dependencies"], *extras]:
-        requirement = Requirement(text)
+    pins = read_pins("constraints.txt")
+    for requirement in read_requirements("eval", "demo", "world"):
         name = requirement.name.lower().replace("_", "-")
         assert name in pins, f"{name} is not pinned"
         assert requirement.specifier.contains(pins[name]), f"{name} {pins[name]} does not satisfy {requirement}"
+
+
+def test_the_lowest_pins_are_the_lower_bounds() -> None:
+    """What `make doors-lowest` installs is what `pyproject.toml` promises to be enough."""
+    pins = read_pins("constraints-lowest.txt")
+    for requirement in read_requirements():
+        lowest = [Version(bound.version) for bound in requirement.specifier if bound.operator == ">="]
+        assert [Version(pins[requirement.name.lower()])] == lowest, requirement

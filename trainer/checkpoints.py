@@ -6,7 +6,7 @@ import json
 import logging
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 # transformers.Trainer writes this file last: where it is missing or cut off, so is the checkpoint.
 LAST_FILE = "trainer_state.json"
+PROCESSES_FILE = "processes.json"  # of how many processes the states of the random number generators must be there
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 
@@ -37,15 +38,22 @@ def newest_complete_checkpoint(folder: str | Path) -> str | None:
 def train_or_resume(trainer: Trainer, folder: str | Path) -> None:
     """Trains from the start or from the newest complete checkpoint below a folder.
 
-    A run that was interrupted behind its last step is not trained any further: its weights are loaded.
+    A run that was interrupted behind its last step is not trained any further: its weights are loaded, or the best ones
+    if those are what the run is to end with.
     """
     checkpoint = newest_complete_checkpoint(folder)
     if checkpoint is not None:
         state = json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
         if state["global_step"] >= state["max_steps"]:
-            trainer._load_from_checkpoint(checkpoint)
+            trainer._load_from_checkpoint(_best(trainer, state, Path(folder)) or checkpoint)
             return
     trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _best(trainer: Trainer, state: dict[str, Any], folder: Path) -> str | None:
+    """The checkpoint with the best weights, if the run is to end with these; the folder may have been moved."""
+    best = state.get("best_model_checkpoint") if trainer.args.load_best_model_at_end else None
+    return str(folder / Path(best).name) if best and (folder / Path(best).name).is_dir() else None
 
 
 def find_fault(checkpoint: Path) -> str | None:
@@ -60,7 +68,20 @@ def find_fault(checkpoint: Path) -> str | None:
     if not isinstance(state, dict) or state.get("global_step") != _step(checkpoint):
         return f"{LAST_FILE} belongs to another step"
     torn = [path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path)]
-    return f"{torn[0]} is cut off" if torn else None
+    if torn:
+        return f"{torn[0]} is cut off"
+    missing = _missing_process(checkpoint)
+    return None if missing is None else f"rng_state_{missing}.pth of process {missing} is missing"
+
+
+def _missing_process(checkpoint: Path) -> int | None:
+    """The first of several processes whose random state is not there; `None` if none is missing."""
+    there = {int(path.stem[len("rng_state_") :]) for path in checkpoint.glob("rng_state_[0-9]*.pth")}
+    try:
+        count = int(json.loads((checkpoint / PROCESSES_FILE).read_text(encoding="utf-8"))["processes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        count = max(2, max(there) + 1) if there else 0  # a single process writes a file of another name
+    return next((rank for rank in range(count) if rank not in there), None) if count > 1 else None
 
 
 def _step(checkpoint: Path) -> int | None:

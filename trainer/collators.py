@@ -3,135 +3,327 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.common.store import content_digest, row_key
+from xvlm2vec.modeling.grouping import token_groups
+from xvlm2vec.modeling.packing import TokenGroup
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
-from xvlm2vec.modeling.sharing import real_ids, split_prefix, tail_ids
+from xvlm2vec.trainer.language_sampling import LanguageSampler
 
 PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
+Inputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class PassCounts:
+    """Forward passes of the language model that a batch takes, kind by kind.
+
+    Attributes:
+        english: Of the English texts.
+        texts: Of the English texts and the translations.
+        pictures_alone: Of the pictures without texts.
+        translations_alone: Of the translations without pictures.
+    """
+
+    english: int
+    texts: int
+    pictures_alone: int = 0
+    translations_alone: int = 0
 
 
 @dataclass
 class ParallelBatch:
     """`G` parallel rows with `P` translations between them.
 
+    The texts are tokens either in `groups` (all texts of a row over one picture) or in `english` and `translated` (each
+    text whole, with the picture again), for backbones whose pictures cannot be shared.
+
     Args:
-        english: The processor's batch of the `G` English rows, with the pictures.
-        token_ids: Token ids of the `G` English rows, then of the `P` translated ones.
-        row_of_pair: `(P,)`, the English row that each translation belongs to.
+        ids: `G` names of the rows.
+        texts: `G` English texts.
+        translations: `P` translated texts, row by row.
         languages: `P` language codes.
-        translated: The processor's batch of the `P` translated rows, with the pictures again, for backbones that
-            cannot share a picture's features between rows; else `None`.
+        row_of_pair: `(P,)` int64, the row that each translation belongs to.
+        digests: Of each row's pictures; `None` for a row without.
+        groups: Each row's English text, then its translations.
+        english: The processor's batch of the English texts.
+        translated: The processor's batch of the translations.
+        pictures_alone: The processor's batch of the pictures without text, of the rows that have one, if asked for.
+        translations_alone: The processor's batch of these rows' translations without pictures, if asked for.
+        weight: 0 for a batch that only keeps the collective operations of several processes in step.
+        passes: How many forward passes of each kind the process with the most needs for its batch in this place; `None`
+            where no other process has to be met. See `student.Passes`.
     """
 
-    english: dict[str, torch.Tensor]
-    token_ids: list[list[int]]
-    row_of_pair: torch.Tensor
+    ids: list[str]
+    texts: list[str]
+    translations: list[str]
     languages: list[str]
-    translated: dict[str, torch.Tensor] | None = None
+    row_of_pair: torch.Tensor
+    digests: list[bytes | None]
+    groups: list[TokenGroup] | None = None
+    english: Inputs | None = None
+    translated: Inputs | None = None
+    pictures_alone: Inputs | None = None
+    translations_alone: Inputs | None = None
+    weight: float = 1.0
+    passes: PassCounts | None = None
+
+    @property
+    def pairs(self) -> int:
+        """`P`."""
+        return len(self.languages)
+
+    @property
+    def keys(self) -> list[bytes]:
+        """What names each English row with its pictures."""
+        return [row_key(text, digest) for text, digest in zip(self.texts, self.digests, strict=True)]
+
+    @property
+    def picture_keys(self) -> list[bytes]:
+        """What names the pictures without a text, of the rows that have one."""
+        return [row_key("", digest) for digest in self.digests if digest is not None]
+
+    @property
+    def has_picture(self) -> torch.Tensor:
+        """`(G,)` bool."""
+        return torch.tensor([digest is not None for digest in self.digests], device=self.row_of_pair.device)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the student reads, without padding."""
+        if self.groups is not None:
+            return sum(map(len, self.groups))
+        return sum(int(inputs["attention_mask"].sum()) for inputs in (self.english, self.translated) if inputs)
 
     def to(self, device: torch.device | str) -> ParallelBatch:
-        """The same batch on another device."""
+        """The same batch on another device; groups move when they are packed."""
+
+        def moved(inputs: Inputs | None) -> Inputs | None:
+            return inputs and {key: value.to(device) for key, value in inputs.items()}
+
         return replace(
             self,
-            english={key: value.to(device) for key, value in self.english.items()},
             row_of_pair=self.row_of_pair.to(device),
-            translated=self.translated and {key: value.to(device) for key, value in self.translated.items()},
+            english=moved(self.english),
+            translated=moved(self.translated),
+            pictures_alone=moved(self.pictures_alone),
+            translations_alone=moved(self.translations_alone),
         )
 
 
+class FillerRow(dict[str, Any]):
+    """A row that fills up a batch and does not count: it gets a batch of weight 0."""
+
+
+class FilledRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of a corpus in their order, and behind them fillers, so that all processes get batches of the same size.
+
+    Args:
+        rows: With a length.
+        multiple: The length becomes a multiple of it.
+    """
+
+    def __init__(self, rows: Any, multiple: int) -> None:
+        self.rows = rows
+        self.length = -(-len(rows) // multiple) * multiple
+
+    def __len__(self) -> int:
+        """Rows and fillers."""
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A row, or an early one again as a filler."""
+        count = len(self.rows)
+        return self.rows[index] if index < count else FillerRow(self.rows[index % count])
+
+
+@dataclass
 class ParallelCollator:
-    """Makes a `ParallelBatch` of rows with the columns of a parallel corpus.
+    """Makes the batches of a step of rows with the columns of a parallel corpus.
 
     Args:
         processor: The model's processor.
         translations_per_row: How many of a row's translations are drawn; all if `None`.
         seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
+        sharing: Whether a row's texts go over one picture.
+        max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
+        alone: Whether pictures without texts, and texts without pictures, are wanted, too.
+        sampler: Draws the translations; all are equal if `None`.
 
     Attributes:
         epoch: Another epoch draws other translations.
     """
 
-    def __init__(self, processor: XVLM2VecProcessor, translations_per_row: int | None = None, seed: int = 0) -> None:
-        self.processor = processor
-        self.translations_per_row = translations_per_row
-        self.seed = seed
-        self.epoch = 0
+    processor: XVLM2VecProcessor
+    translations_per_row: int | None = None
+    seed: int = 0
+    sharing: bool = True
+    max_tokens: int | None = None
+    alone: bool = False
+    sampler: LanguageSampler | None = None
+    epoch: int = field(default=0, init=False)
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, ParallelBatch]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[ParallelBatch]]:
         """Tokenises and prepares the rows.
 
         Raises:
             ValueError: A row lacks a column or has no translation; the message names it.
         """
         chosen = [self._translations(row, index) for index, row in enumerate(rows)]
-        english_rows, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
-        names = [row["id"] for row in rows]
-        english, _ = self.processor.prepare(english_rows, numbers=names)
+        batches: list[ParallelBatch] = []
+        for filler in (False, True):
+            part = [index for index, row in enumerate(rows) if isinstance(row, FillerRow) is filler]
+            made = self._batches([rows[index] for index in part], [chosen[index] for index in part])
+            batches += [replace(batch, weight=0.0) for batch in made] if filler else made
+        return {"batches": batches}
+
+    def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
+        """The rows without their translations, for a teacher."""
+        return self._batches(rows, [[] for _ in rows])
+
+    def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
+        """For each row, what names its English text with the picture; and the picture alone if that is wanted."""
+        for index, row in enumerate(rows):
+            check_columns(row, index)
+        english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
+        digests = [digest_of(row.images) for row in english]
+        return [
+            [row_key(row.text, digest), *([row_key("", digest)] if self.alone and digest is not None else [])]
+            for row, digest in zip(english, digests, strict=True)
+        ]
+
+    def _batches(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> list[ParallelBatch]:
+        if self.max_tokens is None or not rows:
+            return [self._batch(rows, chosen)] if rows else []
+        if self.sharing and not self.alone:
+            batch = self._batch(rows, chosen)
+            return [take(batch, part) for part in self._parts([len(group) for group in batch.groups or ()])]
+        return [
+            self._batch([rows[index] for index in part], [chosen[index] for index in part])
+            for part in self._parts(self._padded_lengths(rows, chosen))
+        ]
+
+    def _batch(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> ParallelBatch:
+        """All these rows, with these of their translations, as one batch."""
+        english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
+        names = [str(row["id"]) for row in rows]
         pairs = [(index, item) for index, items in enumerate(chosen) for item in items]
         row_of_pair = [index for index, _ in pairs]
-        translations = [TextImageRow(item["text"], english_rows[index].images) for index, item in pairs]
         batch = ParallelBatch(
-            english=dict(english),
-            token_ids=real_ids(english),
-            row_of_pair=torch.tensor(row_of_pair, dtype=torch.long),
+            ids=names,
+            texts=[row.text for row in english],
+            translations=[item["text"] for _, item in pairs],
             languages=[item["lang"] for _, item in pairs],
+            row_of_pair=torch.tensor(row_of_pair, dtype=torch.long),
+            digests=[digest_of(row.images) for row in english],
         )
-        if self.processor.family.shares_prefix:
-            batch.token_ids += self._translated_ids(english_rows, batch.token_ids, translations, row_of_pair, names)
+        translated = [TextImageRow(item["text"], english[index].images) for index, item in pairs]
+        if self.sharing:
+            batch.groups = self._groups(english, translated, row_of_pair, names)
         else:
-            whole, _ = self.processor.prepare(translations, numbers=[names[index] for index in row_of_pair])
-            batch = replace(batch, translated=dict(whole))
-        return {"batch": batch}
+            batch.english = self._inputs(english, names)
+            batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
+        if self.alone:
+            pictured = [index for index, row in enumerate(english) if row.images]
+            alone = [TextImageRow("", english[index].images) for index in pictured]
+            batch.pictures_alone = self._inputs(alone, [names[index] for index in pictured])
+            shown = [(row, names[index]) for row, index in zip(translated, row_of_pair, strict=True) if row.images]
+            texts = [TextImageRow(row.text) for row, _ in shown]
+            batch.translations_alone = self._inputs(texts, [name for _, name in shown])
+        return batch
+
+    def _groups(
+        self,
+        english: Sequence[TextImageRow],
+        translated: Sequence[TextImageRow],
+        row_of_pair: Sequence[int],
+        names: Sequence[str],
+    ) -> list[TokenGroup]:
+        """Each row's English text and its translations over one picture."""
+        together = [[row] for row in english]
+        for index, row in zip(row_of_pair, translated, strict=True):
+            together[index].append(row)
+        numbers = [[name] * len(rows) for name, rows in zip(names, together, strict=True)]
+        groups, cut = token_groups(self.processor, together, numbers=numbers)
+        if cut:
+            warn_cut(cut, sum(map(len, together)), self.processor.limit())
+        return groups
+
+    def _inputs(self, rows: Sequence[TextImageRow], names: Sequence[str]) -> Inputs | None:
+        """The processor's batch of rows, if there are any."""
+        if not rows:
+            return None
+        inputs, cut = self.processor.prepare(rows, numbers=names)
+        if cut:
+            warn_cut(cut, len(rows), self.processor.limit())
+        return dict(inputs)
 
     def _translations(self, row: dict[str, Any], index: int) -> list[dict[str, str]]:
-        missing = [column for column in PARALLEL_COLUMNS if column not in row]
-        if missing:
-            raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
+        check_columns(row, index)
         items = [item for item in row["translations"] if item["text"]]
         if not items:
             raise ValueError(f"Row {row['id']!r} has no translation; drop it, or give it one.")
         if self.translations_per_row is None or len(items) <= self.translations_per_row:
             return items
         draw = random.Random(f"{self.seed}:{self.epoch}:{row['id']}:{row['text_en']}")
+        if self.sampler is not None:
+            return self.sampler.draw(items, self.translations_per_row, draw)
         return draw.sample(items, self.translations_per_row)
 
-    def _translated_ids(
-        self,
-        rows: Sequence[TextImageRow],
-        row_ids: Sequence[list[int]],
-        translations: Sequence[TextImageRow],
-        row_of_pair: Sequence[int],
-        names: Sequence[Any],
-    ) -> list[list[int]]:
-        """Token ids of each translated row: what comes before the English text, then the translation's own tokens.
+    def _padded_lengths(self, rows: Sequence[dict[str, Any]], chosen: Sequence[Sequence[dict[str, str]]]) -> list[int]:
+        """Tokens of each row's texts if they were padded to the longest of them (a rough guess for pictures)."""
+        lengths = []
+        for row, items in zip(rows, chosen, strict=True):
+            english, _ = make_rows([row["text_en"]], [row["image"]])
+            texts = [TextImageRow(text, english[0].images) for text in (row["text_en"], *(i["text"] for i in items))]
+            lengths.append(len(texts) * max(self.processor.row_lengths(texts)))
+        return lengths
 
-        The pictures are prepared once, with the English row. A row is prepared whole where its prefix cannot be told,
-        and where it is too long and must be cut.
-        """
-        prefixes = [split_prefix(ids, tail) for ids, tail in zip(row_ids, tail_ids(self.processor, rows), strict=True)]
-        limit = self.processor.limit()
-        result = []
-        for index, row, tail in zip(row_of_pair, translations, tail_ids(self.processor, translations), strict=True):
-            prefix = prefixes[index]
-            if prefix is None or (limit is not None and len(prefix) + len(tail) > limit):
-                result += real_ids(self.processor.prepare([row], numbers=[names[index]])[0])
-            else:
-                result.append(prefix + tail)
-        return result
+    def _parts(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Numbers of the rows of each batch, rows of similar lengths together."""
+        part: list[int] = []
+        tokens = 0
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            if part and self.max_tokens is not None and tokens + lengths[index] > self.max_tokens:
+                yield sorted(part)
+                part, tokens = [], 0
+            part.append(index)
+            tokens += lengths[index]
+        if part:
+            yield sorted(part)
 
 
-def pad_ids(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Right-padded `input_ids` and `attention_mask`, `(B, L)` int64."""
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+def check_columns(row: Mapping[str, Any], index: int) -> None:
+    """Raises if a row is none of a parallel corpus; the message names it."""
+    missing = [column for column in PARALLEL_COLUMNS if column not in row]
+    if missing:
+        raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
+
+
+def digest_of(pictures: Sequence[Any]) -> bytes | None:
+    """What names a row's pictures by their content."""
+    digests = [content_digest(picture) for picture in pictures]
+    return b"".join(digests) or None
+
+
+def take(batch: ParallelBatch, rows: Sequence[int]) -> ParallelBatch:
+    """Some rows of a batch of groups, with their translations."""
+    place = {row: position for position, row in enumerate(rows)}
+    row_of_pair = batch.row_of_pair.tolist()
+    pairs = [pair for pair, row in enumerate(row_of_pair) if row in place]
+    return ParallelBatch(
+        ids=[batch.ids[row] for row in rows],
+        texts=[batch.texts[row] for row in rows],
+        translations=[batch.translations[pair] for pair in pairs],
+        languages=[batch.languages[pair] for pair in pairs],
+        row_of_pair=torch.tensor([place[row_of_pair[pair]] for pair in pairs], dtype=torch.long),
+        digests=[batch.digests[row] for row in rows],
+        groups=[batch.groups[row] for row in rows] if batch.groups is not None else None,
+    )

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, embedder_of
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
@@ -47,16 +47,19 @@ def distill(
     output = Path(str(args.output_dir))
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
-    training_attention(embedder_of(model))
+    args.hub_model_id = args.hub_model_id or output.name  # rather than the name of the folder of checkpoints
     trainer = SelfDistillationTrainer(
         model, args, train_dataset=rows, eval_dataset=eval_rows, processing_class=processor, callbacks=list(callbacks)
     )
+    if not trainer.collator.sharing:  # which has an attention of its own
+        training_attention(trainer.embedder)
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
     train_or_resume(trainer, args.output_dir)
     trainer.save_model(str(output))
-    _write_summary(output / SUMMARY_FILE, trainer)
+    if trainer.is_world_process_zero():
+        _write_summary(output / SUMMARY_FILE, trainer)
     return trainer
 
 
@@ -65,17 +68,18 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
     args, loss = trainer.args, trainer.distillation_loss
     names = (
         "learning_rate", "muon_learning_rate", "max_grad_norm", "weight_decay", "lr_scheduler_type", "max_steps",
-        "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "translations_per_row",
-        "teacher", "freeze_vision", "bf16", "seed",
+        "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size",
+        "translations_per_row", "teacher", "sharing", "freeze_vision", "bf16", "seed",
     )  # fmt: skip
-    settings: dict[str, Any] = {name: getattr(args, name) for name in names}
+    unused = "num_train_epochs" if args.max_steps > 0 else "max_steps"  # one of them says how long it went on
+    settings: dict[str, Any] = {name: getattr(args, name) for name in names if name != unused}
     content = {
         "loss": {
             "name": type(loss).__name__,
             "settings": loss.get_config_dict(),  # type: ignore[operator]
             "citation": loss.citation,
         },
-        "settings": {name: str(value) if name == "lr_scheduler_type" else value for name, value in settings.items()},
+        "settings": {name: getattr(value, "value", value) for name, value in settings.items()},  # of enums, their value
         "log": trainer.state.log_history[-1:],
     }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
-TEACHERS = ("copy", "adapter-off")
+TEACHERS = ("cached", "adapter-off", "copy")
+SHARING = ("auto", "off")
+NEARER_IS_BETTER = ("distance", "drift", "loss")
 
 
 @dataclass
@@ -17,37 +20,81 @@ class SelfDistillationConfig(TrainingArguments):
     its translations.
 
     Args:
-        teacher: `"copy"` keeps a frozen copy of the student as it was at the start; `"adapter-off"` runs the student
-            without its adapter (LoRA: one copy of the weights).
+        teacher: Where the English targets come from. `"cached"` embeds the distinct English rows once, before the
+            training, into a store on disk that all runs share; `"adapter-off"` runs the student without its adapter
+            (LoRA: one copy of the weights); `"copy"` runs a frozen copy of the student as it was at the start. For
+            rows that are made anew whenever they are read, only the last two will do.
+        teacher_store: Folder of the store; by default `xvlm2vec/teacher` in the user's cache.
+        sharing: `"auto"` passes all texts of a row over one pass of their picture, if a check of one row at the start
+            shows that the backbone allows it; `"off"` passes each text whole.
         freeze_vision: Whether vision tower and connector stay as they are. A picture's features are then computed once
             for the student's and the teacher's rows.
+        picture_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
+            checkpoints, to keep pictures' features in for the next epoch. They are removed at the end. 0 keeps none.
         translations_per_row: How many of a row's translations are drawn for one step; all by default.
+        language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
+            have weighs `n^(1/T - 1)`. Needs `translations_per_row`.
         muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
             `learning_rate`.
-        max_tokens_per_forward: Rows are sorted by length and cut into forward passes of at most so many padded tokens.
+        max_tokens_per_forward: A batch is cut into forward and backward passes of at most so many tokens, at least one
+            row each. Losses that compare pairs with each other need the batch whole.
         language_weight: Of the paper's loss: 0.5 weighs keeping English and learning the language alike.
     """
 
     output_dir: str | None = field(default="runs/distillation", metadata={"help": "Model and checkpoints go here."})
-    teacher: str = field(default="copy", metadata={"help": "Where the targets come from: copy or adapter-off."})
+    teacher: str = field(
+        default="cached", metadata={"help": "Where the targets come from: cached, adapter-off or copy."}
+    )
+    teacher_store: str | None = field(
+        default=None, metadata={"help": "Folder of cached targets; by default in the user's cache, for all runs."}
+    )
+    sharing: str = field(
+        default="auto", metadata={"help": "auto: all texts of a row over one pass of their picture; off: each whole."}
+    )
     freeze_vision: bool = field(default=True, metadata={"help": "Keep vision tower and connector as they are."})
+    picture_cache_gb: float = field(
+        default=2.0, metadata={"help": "Gigabytes on disk for pictures' features, from epoch to epoch; 0 for none."}
+    )
     translations_per_row: int | None = field(
         default=None, metadata={"help": "Translations drawn from each row for one step; all by default."}
+    )
+    language_temperature: float = field(
+        default=1.0, metadata={"help": "Above 1, rare languages are drawn more often than frequent ones."}
     )
     muon_learning_rate: float | None = field(
         default=None, metadata={"help": "Train hidden matrices by Muon at this peak rate; learning_rate is the rest's."}
     )
     max_tokens_per_forward: int = field(
-        default=16_384, metadata={"help": "Padded tokens of one forward pass; a step may take several."}
+        default=16_384, metadata={"help": "Tokens of one forward and backward pass; a step may take several."}
     )
     language_weight: float = field(
         default=0.5, metadata={"help": "0 only keeps English, 1 only learns the language, 0.5 is the paper's."}
     )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All settings but the token: `training_args.bin`, which trainers write and push, is a pickle of them."""
+        return {**self.__dict__, "hub_token": None}
+
+    def __copy__(self) -> SelfDistillationConfig:
+        """A copy in memory keeps the token."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __post_init__(self) -> None:
+        if self.greater_is_better is None and (self.metric_for_best_model or "").rpartition("_")[2] in NEARER_IS_BETTER:
+            self.greater_is_better = False
         super().__post_init__()
         self.remove_unused_columns = False
         if self.teacher not in TEACHERS:
             raise ValueError(f"teacher={self.teacher!r} is unknown; choose one of {', '.join(TEACHERS)}.")
+        if self.sharing not in SHARING:
+            raise ValueError(f"sharing={self.sharing!r} is unknown; choose one of {', '.join(SHARING)}.")
+        if self.max_tokens_per_forward < 1:
+            raise ValueError("max_tokens_per_forward must be at least 1.")
         if self.translations_per_row is not None and self.translations_per_row < 1:
             raise ValueError("translations_per_row must be at least 1.")
+        if not self.language_temperature >= 1:
+            raise ValueError("language_temperature must be at least 1.")
+        if self.language_temperature > 1 and self.translations_per_row is None:
+            raise ValueError("language_temperature has no effect without translations_per_row; pass both, or neither.")

@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import astuple, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset, Image, IterableDataset
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
-from xvlm2vec.modeling.encoding import token_batches
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packed import check_sharing, obstacle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.sharing import PictureFeatures, picture_features
-from xvlm2vec.trainer.collators import ParallelBatch, ParallelCollator, pad_ids
+from xvlm2vec.modeling.rows import TextImageRow, make_rows
+from xvlm2vec.modeling.tree import use_tree
+from xvlm2vec.trainer.checkpoints import PROCESSES_FILE
+from xvlm2vec.trainer.collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts, check_columns
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+from xvlm2vec.trainer.health import DiskSpaceCheck, stop_at
+from xvlm2vec.trainer.hub_doors import PushingTrainer
+from xvlm2vec.trainer.language_sampling import language_sampler
+from xvlm2vec.trainer.loss_base import is_mean_over_pairs
 from xvlm2vec.trainer.losses import SelfDistillationLoss
+from xvlm2vec.trainer.measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from xvlm2vec.trainer.optimizers import MuonAdamW
+from xvlm2vec.trainer.picture_cache import KeepPictures
+from xvlm2vec.trainer.student import Passes, RowVectors, needs_of
+from xvlm2vec.trainer.teachers import (
+    AdapterOffTeacher,
+    CachedTeacher,
+    CopyTeacher,
+    Teacher,
+    TeacherError,
+    default_store,
+    teacher_name,
+    teacher_of,
+)
+from xvlm2vec.trainer.vision import freeze_vision
 
-# Names of the parts that turn pixels into features, over all families of transformers.
-VISION_PARTS = (
-    "vision_model", "vision_tower", "visual", "connector", "multi_modal_projector", "mlp1", "image_newline",
-    "vision_embed_tokens",
-)  # fmt: skip
+logger = logging.getLogger(__name__)
+
+SAMPLE = 64
+"""Rows at the start of a corpus in which one with a picture is looked for, to check the sharing of pictures."""
 
 
-class SelfDistillationTrainer(Trainer):
+class SelfDistillationTrainer(PushingTrainer):
     """Teaches an embedder to give a translation the vector that it already gives to the English text.
 
-    This is the self-knowledge distillation of arXiv 2503.09313.
+    This is the self-knowledge distillation of arXiv 2503.09313, with the gradient of its rows and less work: all texts
+    of a row go over one pass of their picture, where the backbone allows it, and English targets are embedded once.
+
+    A step's loss is the mean over all pairs of an English text and a translation, of all its batches and processes,
+    whatever the number of translations of each row. Losses that compare pairs with each other see the pairs of one
+    device's batch, and their values are averaged with the number of pairs as the weight.
 
     Args:
         model: An `XVLM2VecModel`, or a `peft.PeftModel` around one. It is its own teacher, as it is at the start.
@@ -39,20 +72,23 @@ class SelfDistillationTrainer(Trainer):
         train_dataset: A parallel corpus: columns `id`, `image`, `text_en`, `translations`.
         eval_dataset: A held-out part of it.
         processing_class: The model's processor; loaded from `model.processor` if `None`.
-        loss: The paper's loss by default; called with `student_en`, `student_lang` and `teacher_en`, each `(P, H)`.
+        loss: The paper's loss by default. It is called with `student_en`, `student_lang` and `teacher_en`, each
+            `(P, H)`, `row_of_pair` and `languages`, and what else its keywords name: see `loss_inputs`.
         **kwargs: As in `transformers.Trainer`.
 
     Raises:
-        ValueError: `teacher="adapter-off"` without an adapter.
+        TeacherError: The teacher cannot be had for this model or corpus.
+        DiskSpaceError: The disk is too full for the teacher's vectors.
     """
 
     args: SelfDistillationConfig
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
         model: XVLM2VecModel | nn.Module,
         args: SelfDistillationConfig,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: XVLM2VecProcessor | None = None,
         loss: nn.Module | None = None,
@@ -61,26 +97,40 @@ class SelfDistillationTrainer(Trainer):
         self.trained = model
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor
-        if args.teacher == "adapter-off" and not hasattr(model, "disable_adapter"):
-            raise ValueError('teacher="adapter-off" needs a model with an adapter; use teacher="copy".')
-        self.teacher = frozen_copy(self.embedder) if args.teacher == "copy" else None
+        check_teacher(args.teacher, model, train_dataset)
         if args.freeze_vision:
             freeze_vision(self.embedder)
         self.distillation_loss = loss or SelfDistillationLoss(args.language_weight)
-        self._distances: dict[str, list[torch.Tensor]] = {}
-        self._frozen_features: tuple[ParallelBatch, PictureFeatures] | None = None
-        collator = ParallelCollator(self.processor, args.translations_per_row, args.seed)
+        self.passes = Passes(self.embedder, needs_of(self.distillation_loss), args.freeze_vision)
+        self.collator = ParallelCollator(
+            self.processor,
+            args.translations_per_row,
+            args.seed,
+            max_tokens=args.max_tokens_per_forward if is_mean_over_pairs(self.distillation_loss) else None,
+            alone=self.passes.needs.alone,
+            sampler=language_sampler(train_dataset, args.language_temperature),
+        )
+        self._means, self._eval_means, self._pace = RunningMeans(), RunningMeans(), Pace()
+        self._step: list[ParallelBatch] = []
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=encoded(train_dataset),
+            eval_dataset=encoded(eval_dataset),
             processing_class=self.processor,
-            data_collator=collator,
+            data_collator=self.collator,
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.add_callback(_EpochOfCollator(collator))
+        self.add_callback(_EpochOfCollator(self.collator))
+        self.add_callback(DiskSpaceCheck(model))
+        if args.freeze_vision:
+            self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
+        with self._on_device():
+            self.collator.sharing = self._can_share()
+            if self.collator.sharing:
+                use_tree(self.embedder.backbone)
+            self.teacher = self._make_teacher()
 
     def compute_loss(
         self,
@@ -89,20 +139,109 @@ class SelfDistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss of one batch of parallel rows: a mean over its pairs of an English text and a translation."""
-        batch: ParallelBatch = inputs["batch"].to(self.embedder.device)
-        with torch.no_grad(), self._as_teacher() as teacher:
-            targets = self._english(teacher, batch)
-        english, translated = self._both(model, batch)
-        loss = self.distillation_loss(
-            student_en=english[batch.row_of_pair],
-            student_lang=translated,
-            teacher_en=targets[batch.row_of_pair],
-            row_of_pair=batch.row_of_pair,
-            languages=batch.languages,
+        """The loss of the batches of one device: its share of the mean over the pairs of a whole step.
+
+        Without `num_items_in_batch`, the number of pairs of the step, it is the mean over these batches' pairs.
+        """
+        batches: list[ParallelBatch] = inputs["batches"]
+        # Data-parallel training takes the mean of the processes' gradients; the step wants their sum.
+        copies = 1 if num_items_in_batch is None else self.accelerator.num_processes
+        own = sum(batch.pairs for batch in batches if batch.weight) or 1
+        pairs = own if num_items_in_batch is None else num_items_in_batch
+        means = self._means if model.training else self._eval_means
+        losses = [self._loss(model, batch, means) * (copies * batch.pairs * batch.weight / pairs) for batch in batches]
+        loss = torch.stack(losses).sum()
+        return (loss, {}) if return_outputs else loss
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Forward and backward passes batch by batch, so that memory holds no more than one.
+
+        Raises:
+            NonFiniteLossError: The loss is a NaN or infinite; the batches are saved.
+        """
+        batches = inputs["batches"]
+        losses = []
+        for place, batch in enumerate(batches):
+            last = place + 1 == len(batches)
+            with nullcontext() if last else self.gradients_wait(model):
+                losses.append(super().training_step(model, {"batches": [batch]}, num_items_in_batch))
+        bad = [batch for batch, loss in zip(batches, losses, strict=True) if not loss.isfinite()]
+        if bad:
+            raise stop_at(str(self.args.output_dir), self.state.global_step + 1, "The loss is no finite number", bad)
+        return torch.stack(losses).sum()
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int]:
+        """The batches of a step and the number of their pairs, over all processes."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step = [batch for sample in samples for batch in sample["batches"]]
+        pairs = sum(gather_object([sum(batch.pairs for batch in self._step if batch.weight)]))
+        return [{"batches": in_step(sample["batches"], self.passes)} for sample in samples], pairs
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None
+    ) -> tuple[torch.Tensor, None, None]:
+        """The loss on held-out rows."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, {"batches": in_step(inputs["batches"], self.passes)})
+        return loss.detach(), None, None
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Held-out rows, each with all its translations and each once, whatever the number of processes."""
+        held_out: Any = self.eval_dataset
+        rows: Any = held_out if eval_dataset is None else eval_dataset
+        if isinstance(rows, str):
+            rows = held_out[rows]
+        if rows is None:
+            raise ValueError("There are no held-out rows: pass an eval_dataset.")
+        args, collator = self.args, replace(self.collator, translations_per_row=None, sampler=None)
+        if args.world_size > 1:
+            rows = FilledRows(rows, args.eval_batch_size * args.world_size)
+        loader = DataLoader(
+            rows,
+            args.eval_batch_size,
+            collate_fn=collator,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
         )
-        self._remember(english, translated, targets, batch)
-        return (loss, {"embeddings": translated}) if return_outputs else loss
+        return self.accelerator.prepare(loader)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Adds to the loss the English drift, each language's distance to the teacher, and the worst of them.
+
+        `metric_for_best_model="worst_distance"` then keeps the checkpoint whose worst language is best.
+        """
+        self._eval_means = RunningMeans()
+        started = time.perf_counter()
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        self._pace.leave_out(time.perf_counter() - started)
+        measured = self._eval_means.read()
+        measured |= worst_distance(measured)
+        named = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        return output._replace(metrics={**(output.metrics or {}), **named})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds what was measured since the last log: distances, terms of the loss, rows and tokens a second."""
+        if "loss" in logs:
+            measured = self._means.read()
+            measured.pop("loss", None)
+            logs = {**logs, **measured, **self._pace.read()}
+        super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon and AdamW if `muon_learning_rate` is set, else what `transformers.Trainer` makes."""
@@ -112,79 +251,81 @@ class SelfDistillationTrainer(Trainer):
             )
         return super().create_optimizer() if model is None else super().create_optimizer(model)
 
-    def prediction_step(
-        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None
-    ) -> tuple[torch.Tensor, None, None]:
-        """The loss on held-out rows."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As in transformers, and stops where a gradient is no number, before the weights take it."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        scaled = self.accelerator.scaler is not None  # in float16 such steps are left out on purpose
+        value = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if not scaled and value is not None and not torch.as_tensor(value).isfinite():
+            what = "The gradient is no finite number"
+            raise stop_at(str(self.args.output_dir), self.state.global_step + 1, what, self._step)
+        return norm
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the English drift and each language's distance to the teacher since the last log."""
-        prefix = "eval_" if "eval_loss" in logs else "" if "loss" in logs else None
-        names = [name for name in self._distances if prefix is not None and name.startswith("eval_") == bool(prefix)]
-        measured = {name: torch.stack(self._distances.pop(name)).mean().item() for name in names}
-        super().log({**logs, **measured}, start_time)
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As in transformers, and waits for all processes, so that a checkpoint that looks complete is."""
+        super()._save_rng_state(output_dir)
+        if self.is_world_process_zero():
+            path = Path(output_dir) / PROCESSES_FILE
+            path.write_text(json.dumps({"processes": self.args.world_size}) + "\n", encoding="utf-8")
+        self.accelerator.wait_for_everyone()
 
-    def _english(self, teacher: nn.Module, batch: ParallelBatch) -> torch.Tensor:
-        """The teacher's vectors of the English rows, `(G, H)`."""
-        if batch.translated is not None:
-            return teacher(**batch.english).pooler_output
-        features = self._features(self.embedder if self.args.freeze_vision else teacher, batch)
-        return self._embed(teacher, batch, range(len(batch.english["input_ids"])), features)
+    def _loss(self, model: nn.Module, batch: ParallelBatch, means: RunningMeans) -> torch.Tensor:
+        """The loss of one batch, measured by the way."""
+        batch = batch.to(self.embedder.device)
+        teacher = self.teacher.vectors(batch)
+        student = self.passes.texts(model, batch)
+        loss = self.distillation_loss(**loss_inputs(batch, student, teacher))
+        if batch.weight:
+            means.add("loss", loss * batch.pairs, batch.pairs)
+            add_terms(means, self.distillation_loss, batch.pairs)
+            add_distances(means, batch, student, teacher)
+            if model.training:
+                self._pace.add(batch)
+        return loss
 
-    def _both(self, model: nn.Module, batch: ParallelBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The student's vectors of the English rows `(G, H)` and of the translated ones `(P, H)`."""
-        if batch.translated is not None:
-            return model(**batch.english).pooler_output, model(**batch.translated).pooler_output
-        rows = len(batch.english["input_ids"])
-        student = self._embed(model, batch, range(len(batch.token_ids)), self._features(self.embedder, batch))
-        return student[:rows], student[rows:]
+    def _can_share(self) -> bool:
+        """Whether the texts of a row go over one pass of their picture: tried on one row of the corpus."""
+        if self.args.sharing == "off":
+            return False
+        reason = obstacle(self.trained, training=True)
+        sample = sharing_sample(self.train_dataset) if not reason and self.train_dataset is not None else []
+        if sample:
+            reason = check_sharing(self.trained, self.processor, sample, training=True).reason
+        reason = broadcast_object_list([reason])[0]
+        if reason:
+            logger.warning("Each text is passed whole, with its picture, which is slower: %s.", reason)
+        return not reason
 
-    def _features(self, model: nn.Module, batch: ParallelBatch) -> PictureFeatures:
-        """Features of the batch's pictures; a frozen vision tower's serve teacher and student."""
-        if not self.args.freeze_vision:
-            return picture_features(embedder_of(model).backbone, batch.english)
-        if self._frozen_features is None or self._frozen_features[0] is not batch:
-            with torch.no_grad():
-                self._frozen_features = (batch, picture_features(self.embedder.backbone, batch.english))
-        return self._frozen_features[1]
+    def _make_teacher(self) -> Teacher:
+        if self.args.teacher == "copy":
+            return CopyTeacher(self.embedder, self.passes)
+        if self.args.teacher == "adapter-off":
+            return AdapterOffTeacher(self.trained, self.passes)
+        precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"
+        name = teacher_name(self.embedder, self.processor, precision)
+        teacher = CachedTeacher(self.args.teacher_store or default_store(), name, self.passes)
+        collator = replace(self.collator, max_tokens=self.args.max_tokens_per_forward)
+        shows = self.is_world_process_zero() and not self.args.disable_tqdm
+        for rows in (self.train_dataset, *eval_sets(self.eval_dataset)):
+            if rows is not None:
+                share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
+                with torch.no_grad(), teacher_of(self.trained) as model, self.compute_loss_context_manager():
+                    teacher.fill(share, collator, model, shows)
+        self.accelerator.wait_for_everyone()
+        teacher.reopen()
+        return teacher
 
-    def _as_teacher(self) -> Any:
-        """A context that gives the teacher."""
-        return nullcontext(self.teacher) if self.teacher is not None else adapter_off(self.trained)
-
-    def _embed(
-        self, model: nn.Module, batch: ParallelBatch, rows: Sequence[int], features: PictureFeatures
-    ) -> torch.Tensor:
-        """Un-normalised vectors `(len(rows), H)` of some of a batch's token rows, in forward passes of like lengths."""
-        english = len(batch.english["input_ids"])
-        picture_of = [*range(english), *batch.row_of_pair.tolist()]
-        lengths = [len(ids) for ids in batch.token_ids]
-        order = sorted(rows, key=lambda row: (lengths[row], row))
-        pooled: list[torch.Tensor] = []
-        for chosen in token_batches(order, lengths.__getitem__, self.args.max_tokens_per_forward):
-            text = pad_ids([batch.token_ids[row] for row in chosen], self._pad_id, self.embedder.device)
-            pictures = features.select([picture_of[row] for row in chosen])
-            pooled.append(model(**text, **({"mm_encoder_outputs": pictures} if pictures else {})).pooler_output)
-        place = {row: position for position, row in enumerate(order)}
-        return torch.cat(pooled)[[place[row] for row in rows]]
-
-    @property
-    def _pad_id(self) -> int:
-        return self.processor.inner.tokenizer.pad_token_id or 0
-
-    @torch.no_grad()
-    def _remember(
-        self, english: torch.Tensor, translated: torch.Tensor, targets: torch.Tensor, batch: ParallelBatch
-    ) -> None:
-        prefix = "" if self.trained.training else "eval_"
-        drift = 1 - nn.functional.cosine_similarity(english.float(), targets.float())
-        self._distances.setdefault(f"{prefix}english_drift", []).append(drift.mean())
-        distance = 1 - nn.functional.cosine_similarity(translated.float(), targets[batch.row_of_pair].float())
-        for language in sorted(set(batch.languages)):
-            mine = [i for i, code in enumerate(batch.languages) if code == language]
-            self._distances.setdefault(f"{prefix}distance/{language}", []).append(distance[mine].mean())
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """The model on this process's device, also where wrappers will move it there only later."""
+        model: nn.Module = self.embedder
+        before = self.embedder.device
+        if before == self.args.device:
+            yield
+            return
+        model.to(self.args.device)
+        yield
+        model.to(before)
 
 
 class _EpochOfCollator(TrainerCallback):
@@ -200,16 +341,87 @@ class _EpochOfCollator(TrainerCallback):
         self.collator.epoch = int(state.epoch or 0)
 
 
-@contextmanager
-def adapter_off(model: Any) -> Iterator[nn.Module]:
-    """The student without its adapter and without dropout: the model as it was at the start."""
-    was_training = model.training
-    model.eval()
-    try:
-        with model.disable_adapter():
-            yield model
-    finally:
-        model.train(was_training)
+def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> dict[str, Any]:
+    """What losses are called with, one entry for each of the `P` pairs.
+
+    Returns:
+        `student_en`, `student_lang`, `teacher_en` `(P, H)`, `row_of_pair` `(P,)` and `languages`; for losses that need
+        them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the picture's states), or
+        `student_lang_alone`, `teacher_picture` `(P, H)` and `has_picture` `(P,)`.
+    """
+    row = batch.row_of_pair
+    inputs: dict[str, Any] = {
+        "student_en": student.english[row],
+        "student_lang": student.translated,
+        "teacher_en": teacher.english[row],
+        "row_of_pair": row,
+        "languages": batch.languages,
+    }
+    if student.english_picture is not None and teacher.english_picture is not None:
+        inputs |= {
+            "student_en_image": student.english_picture[row],
+            "student_lang_image": student.translated_picture,
+            "teacher_en_image": teacher.english_picture[row],
+        }
+    if teacher.picture_alone is not None:
+        inputs |= {
+            "student_lang_alone": student.translated_alone,
+            "teacher_picture": teacher.picture_alone[row],
+            "has_picture": batch.has_picture[row],
+        }
+    return inputs
+
+
+def in_step(batches: list[ParallelBatch], passes: Passes) -> list[ParallelBatch]:
+    """As many batches as every other process has, each with as many passes: FSDP's collective operations must meet.
+
+    Batches that are added weigh nothing.
+    """
+    everyone = gather_object([[passes.counts(batch) for batch in batches]])
+    if len(everyone) == 1:
+        return batches
+    most = max(map(len, everyone))
+    places = zip(*(counts + counts[-1:] * (most - len(counts)) for counts in everyone), strict=True)
+    together = [PassCounts(*map(max, *(astuple(counts) for counts in place))) for place in places]
+    filled = batches + [replace(batches[-1], weight=0.0)] * (most - len(batches))
+    return [replace(batch, passes=counts) for batch, counts in zip(filled, together, strict=True)]
+
+
+def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
+    """Raises if a teacher cannot be had for a model or a corpus."""
+    if kind == "adapter-off" and not hasattr(model, "disable_adapter"):
+        raise TeacherError('teacher="adapter-off" needs a model with an adapter; use teacher="cached" or "copy".')
+    if kind == "cached" and isinstance(rows, IterableDataset):
+        raise TeacherError(
+            'teacher="cached" embeds the English rows before the training, but this corpus is streamed; use '
+            'teacher="adapter-off" with an adapter, else teacher="copy".'
+        )
+
+
+def sharing_sample(rows: Any) -> list[TextImageRow]:
+    """The English text and some translations of a row near the start of a corpus, if possible one with a picture."""
+    found = list(islice(iter(rows), SAMPLE))
+    row = next((row for row in found if row.get("image") is not None), found[0] if found else None)
+    if row is None:
+        return []
+    check_columns(row, 0)
+    texts = [row["text_en"], *(item["text"] for item in row["translations"][:2] if item["text"])]
+    return make_rows(texts, [row["image"]] * len(texts))[0]
+
+
+def encoded(rows: Any) -> Any:
+    """A corpus whose pictures stay as they are stored: they are named by these bytes, and decoded when prepared."""
+    if isinstance(rows, Mapping):
+        return {name: encoded(part) for name, part in rows.items()}
+    features = getattr(rows, "features", None) or {}
+    if isinstance(features.get("image"), Image) and getattr(rows, "format", {}).get("type") is None:
+        return rows.cast_column("image", Image(decode=False))
+    return rows
+
+
+def eval_sets(rows: Any) -> Sequence[Any]:
+    """The held-out corpora: there may be several, by name."""
+    return list(rows.values()) if isinstance(rows, dict) else [rows]
 
 
 def embedder_of(model: nn.Module) -> XVLM2VecModel:
@@ -218,16 +430,3 @@ def embedder_of(model: nn.Module) -> XVLM2VecModel:
         if type(module).__name__ == "XVLM2VecModel":
             return module  # type: ignore[return-value]
     raise ValueError(f"A {type(model).__name__} holds no XVLM2VecModel; wrap a backbone with from_backbone first.")
-
-
-def frozen_copy(model: XVLM2VecModel) -> XVLM2VecModel:
-    """A copy that is never trained."""
-    teacher = copy.deepcopy(model).eval()
-    return teacher.requires_grad_(False)
-
-
-def freeze_vision(model: XVLM2VecModel) -> None:
-    """Stops training whatever turns pixels into features."""
-    for name, parameter in model.backbone.named_parameters():
-        if any(part in name.split(".") for part in VISION_PARTS):
-            parameter.requires_grad_(False)

@@ -18,6 +18,9 @@ class EmbeddingLoss(nn.Module):
     citation: str = ""
     """BibTeX of the source; empty where there is none."""
 
+    mean_over_pairs: bool = False
+    """Whether a batch may be cut and the values averaged by their numbers of pairs, because no pair meets another."""
+
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card says of the settings."""
         return {}
@@ -25,6 +28,11 @@ class EmbeddingLoss(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as `print(loss)` shows them."""
         return ", ".join(f"{name}={value!r}" for name, value in self.get_config_dict().items())
+
+
+def is_mean_over_pairs(loss: nn.Module) -> bool:
+    """Whether a loss is a mean over pairs; one that does not say so is not."""
+    return bool(getattr(loss, "mean_over_pairs", False))
 
 
 def check_vectors(loss: nn.Module, **vectors: torch.Tensor) -> None:

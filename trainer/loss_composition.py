@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xvlm2vec.trainer.loss_base import EmbeddingLoss, full_precision
+from xvlm2vec.trainer.loss_base import EmbeddingLoss, full_precision, is_mean_over_pairs
 from xvlm2vec.trainer.loss_citations import MATRYOSHKA_CITATION
 
 
@@ -54,6 +54,11 @@ class MatryoshkaLoss(EmbeddingLoss):
         return {"loss": describe(self.loss), "dims": list(self.dims), "weights": list(self.weights)}
 
     @property
+    def mean_over_pairs(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss is a mean over pairs."""
+        return is_mean_over_pairs(self.loss)
+
+    @property
     def citation(self) -> str:  # type: ignore[override]
         """BibTeX of the method and of the inner loss."""
         return join_citations([MATRYOSHKA_CITATION, getattr(self.loss, "citation", "")])
@@ -93,6 +98,11 @@ class LossSum(EmbeddingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card says of the settings."""
         return {name: {**describe(loss), "weight": self.weights[name]} for name, loss in self.losses.items()}
+
+    @property
+    def mean_over_pairs(self) -> bool:  # type: ignore[override]
+        """Whether all losses are means over pairs."""
+        return all(map(is_mean_over_pairs, self.losses.values()))
 
     @property
     def citation(self) -> str:  # type: ignore[override]

@@ -88,8 +88,9 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
     def forward(
         self,
         *,
-        student_lang: torch.Tensor,
         teacher_picture: torch.Tensor,
+        student_lang: torch.Tensor | None = None,
+        student_lang_alone: torch.Tensor | None = None,
         row_of_pair: torch.Tensor | None = None,
         has_picture: torch.Tensor | None = None,
         **_: Any,
@@ -97,21 +98,29 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
         """Scalar loss over the pairs with a picture; 0 if there is none.
 
         Args:
-            student_lang: `(P, D)`, the student's translations alone.
             teacher_picture: `(P, D)`, the teacher's vector of each pair's picture alone; any value where there is none.
+            student_lang: `(P, D)`, the student's translations.
+            student_lang_alone: The same without their pictures; where it is given, it is taken instead.
             row_of_pair: `(P,)` int64, the row, and so the picture, of each pair; by default all differ.
             has_picture: `(P,)` bool; by default all have one.
 
         Raises:
+            TypeError: Neither kind of `student_lang` is given.
             ValueError: The tensors do not fit each other.
         """
-        check_vectors(self, student_lang=student_lang, teacher_picture=teacher_picture)
-        rows = self._row_ids(row_of_pair, student_lang)
+        texts = student_lang if student_lang_alone is None else student_lang_alone
+        if texts is None:
+            raise TypeError(
+                f"{type(self).__name__}.forward() missing 1 required keyword-only argument: 'student_lang' (or "
+                "'student_lang_alone')"
+            )
+        check_vectors(self, student_lang=texts, teacher_picture=teacher_picture)
+        rows = self._row_ids(row_of_pair, texts)
         if has_picture is not None:
-            check_row_labels(self, "has_picture", len(has_picture), len(student_lang))
-            chosen = has_picture.to(student_lang.device)
-            student_lang, teacher_picture, rows = student_lang[chosen], teacher_picture[chosen], rows[chosen]
-        return info_nce(student_lang, teacher_picture.detach(), rows, self.temperature)
+            check_row_labels(self, "has_picture", len(has_picture), len(texts))
+            chosen = has_picture.to(texts.device)
+            texts, teacher_picture, rows = texts[chosen], teacher_picture[chosen], rows[chosen]
+        return info_nce(texts, teacher_picture.detach(), rows, self.temperature)
 
 
 class OneToManyContrastiveLoss(_ContrastiveLoss):

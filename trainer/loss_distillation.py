@@ -27,6 +27,7 @@ class SelfDistillationLoss(EmbeddingLoss):
     """
 
     citation = XVLM2VEC_CITATION
+    mean_over_pairs = True
 
     def __init__(self, language_weight: float = 0.5, distance: Distance = "mse") -> None:
         super().__init__()
@@ -62,6 +63,7 @@ class ImageDistillationLoss(EmbeddingLoss):
     """
 
     citation = XVLM2VEC_CITATION
+    mean_over_pairs = True
 
     def forward(
         self,

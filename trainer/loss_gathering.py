@@ -29,6 +29,8 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     if not is_distributed():
         return rows
     counts = _gather(torch.tensor([len(rows)], device=rows.device)).tolist()
+    if not any(counts):
+        return rows
     padded = pad(rows, (0, 0) * (rows.dim() - 1) + (0, max(counts) - len(rows)))
     gathered = _gather(padded).split(max(counts))
     return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])

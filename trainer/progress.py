@@ -41,10 +41,17 @@ class StageBar(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Shows the loss, and the English drift where there is one."""
-        shown = {name: logs[name] for name in ("loss", "english_drift") if logs and name in logs}
-        if self._bar is not None and shown:
-            self._bar.set_postfix({name: f"{float(value):.4f}" for name, value in shown.items()})
+        """Shows the loss and, where there are some, the English drift, the worst language's distance and the pace."""
+        if self._bar is None or not logs or "loss" not in logs:
+            return
+        shown: dict[str, str] = {name: f"{float(logs[name]):.4f}" for name in ("loss", "english_drift") if name in logs}
+        distances = {name: float(value) for name, value in logs.items() if name.startswith("distance/")}
+        if distances:
+            worst = max(distances, key=distances.__getitem__)
+            shown[worst] = f"{distances[worst]:.4f}"
+        if "rows_per_second" in logs:
+            shown["rows/s"] = f"{logs['rows_per_second']:.1f}"
+        self._bar.set_postfix(shown)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

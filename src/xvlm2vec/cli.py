@@ -26,7 +26,8 @@ COMMANDS = {
     "evaluate": ("xvlm2vec.evaluate_command", "score a model on a benchmark, per task and language"),
     "report": ("xvlm2vec.report_command", "turn results into tables and pages"),
     "verify": ("xvlm2vec.verify_command", "check that a model loads through every door and gives its golden vectors"),
-    "release": ("xvlm2vec.release_command", "export a model with its card and proof into a folder"),
+    "release": ("xvlm2vec.release_command", "publish a model with its card and proof, on the Hub or in a folder"),
+    "demo": ("xvlm2vec.demo_command", "search a release's pictures in the browser, in any of its languages"),
 }
 
 

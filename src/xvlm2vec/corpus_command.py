@@ -107,11 +107,16 @@ def _add_check(kinds: Any) -> None:
     parser = _add(
         kinds, "check", "count and check a parallel corpus",
         "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, pictures that cannot be read; "
-        "counts rows by language and source. Exit code 1 if it cannot be used as it is.",
+        "counts rows by language and source. Exit code 1 if it cannot be used as it is. One bad row would stop a long "
+        "training in its middle; --clean leaves such rows out.",
         "xvlm2vec corpus check data/parallel", _check,
     )  # fmt: skip
     parser.add_argument("path", metavar="PATH_OR_ID", help="folder of save_to_disk or of parquet files, or a Hub id")
     parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
+    parser.add_argument(
+        "--clean", metavar="DIR", help="write the rows that can be used into DIR/parallel, and what is wrong with the "
+        f"others into DIR/{REPORT}",
+    )  # fmt: skip
 
 
 def _add_build(kinds: Any) -> None:
@@ -237,7 +242,10 @@ def _each(rows: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
 def _check(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.readers import check_parallel, load_parallel
 
-    found = check_parallel(load_parallel(flags.path, flags.split), progress=True)
+    corpus = load_parallel(flags.path, flags.split)
+    if flags.clean:
+        return _clean(corpus, flags.clean)
+    found = check_parallel(corpus, progress=True)
     lines = [f"{found.rows} rows, {found.pictures} with a picture"]
     for title, counts in (("translations", found.languages), ("sources", found.sources), ("notes", found.warnings)):
         lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
@@ -245,6 +253,17 @@ def _check(flags: argparse.Namespace) -> int:
     lines.append(f"{flags.path} {'CANNOT be used as it is' if found.faults else 'can be used'}.")
     console.show("\n".join(lines))
     return int(bool(found.faults))
+
+
+def _clean(corpus: Dataset, folder: str) -> int:
+    from xvlm2vec.corpus.cleaning import clean_parallel
+
+    report = clean_parallel(corpus, folder, progress=True)
+    lines = [f"{report['kept']:,} rows are kept, {report['bad']:,} are left out; faults by column:"]
+    lines += [f"  {count:>9,}  {name}" for name, count in report["faults"].items()]
+    lines.append(f"{folder}/parallel holds the rows, {folder}/{REPORT} what is wrong with the others.")
+    console.show("\n".join(lines))
+    return 0
 
 
 def _build(flags: argparse.Namespace) -> int:

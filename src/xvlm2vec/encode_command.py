@@ -129,10 +129,9 @@ def read_table(path: Path, images: str | None) -> Rows:
 
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
-    """`(N, D)` float32; bad rows are NaN."""
-    from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
-    from xvlm2vec.eval.ranking import Row
-    from xvlm2vec.sources import load_encoder
+    """`(N, D)` float32; bad rows are NaN, and those that the model finds are noted with the others."""
+    from xvlm2vec.encoders import load_encoder
+    from xvlm2vec.modeling.rows import BadRowsError
 
     encoder = load_encoder(
         flags.model,
@@ -141,15 +140,55 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
         batch_size=flags.batch_size,
         trust=flags.trust_remote_code,
     )
-    prefix = _instruction(encoder, flags.instruction)
+    prefix, watched = _instruction(encoder, flags.instruction), _Watched(encoder)
+    while True:
+        try:
+            return _embed_good(watched, rows, prefix, Path(f"{flags.output}.parts"))
+        except BadRowsError:  # what was embedded before is stored
+            if not any(rows.rows):
+                raise
+
+
+def _embed_good(watched: _Watched, rows: Rows, prefix: str, store: Path) -> np.ndarray:
+    """Embeds the rows that are not known to be bad; when the model finds bad ones, notes them before its error."""
+    from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
+    from xvlm2vec.eval.ranking import Row
+    from xvlm2vec.modeling.rows import BadRowsError
+
     good = [(number, row) for number, row in enumerate(rows.rows) if row is not None]
     distinct = DistinctRows()
-    told = [Row(None if row.text is None and not prefix else prefix + (row.text or ""), row.image) for _, row in good]
+    told = [Row(prefix + (row.text or "") if row.text is not None or prefix else None, row.image) for _, row in good]
     places = distinct.add(told, rows.images)
-    found = embed_distinct(encoder, distinct, Path(f"{flags.output}.parts"))[places]
+    try:
+        found = embed_distinct(watched, distinct, store)[places]
+    except BadRowsError:
+        for (number, _), place in zip(good, places, strict=True):
+            if distinct.rows[place] in watched.bad:
+                rows.rows[number], rows.bad[number] = None, watched.bad[distinct.rows[place]]
+        raise
     vectors = np.full((len(rows.rows), found.shape[1]), np.nan, dtype=np.float32)
     vectors[[number for number, _ in good]] = found
     return vectors
+
+
+class _Watched:
+    """An encoder whose bad rows are remembered, by what they hold, before its error goes on."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.encoder = encoder
+        self.name, self.fingerprint = encoder.name, encoder.fingerprint
+        self.bad: dict[Row, str] = {}
+
+    def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> np.ndarray:
+        """As the encoder."""
+        from xvlm2vec.modeling.rows import BadRowsError
+
+        try:
+            return self.encoder.encode_rows(rows, images)
+        except BadRowsError as error:
+            for number, problem in error.problems.items():
+                self.bad[rows[number]] = problem.removeprefix(f"row {number}").lstrip(":, ")
+            raise
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
@@ -200,8 +239,9 @@ def _report(rows: Rows, output: Path) -> int:
     path.unlink(missing_ok=True)
     if not rows.bad:
         return 0
-    write_json(path, [{"row": number, "problem": problem} for number, problem in rows.bad.items()])
-    for number, problem in list(rows.bad.items())[:SHOWN]:
+    bad = sorted(rows.bad.items())
+    write_json(path, [{"row": number, "problem": problem} for number, problem in bad])
+    for number, problem in bad[:SHOWN]:
         logger.warning("row %d: %s", number, problem)
     logger.warning("%d of %d rows could not be embedded; all are listed in %s", len(rows.bad), len(rows.rows), path)
     return 1

@@ -3,46 +3,93 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xvlm2vec import console
+from xvlm2vec.benchmark_choice import (
+    MTEB,
+    add_benchmark_flags,
+    benchmark_tasks,
+    check_benchmark_flags,
+    chosen_templates,
+    mteb_tasks_of,
+)
+from xvlm2vec.evaluate_extras import add_extra_flags, runner_extras
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.ranking import RankingTask
+    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.results import Results
 
 logger = logging.getLogger(__name__)
 
 STORE = "embeddings"
-EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses the flags, embeds what is not embedded yet, scores, and shows the table."""
     parser = _parser()
     flags = parser.parse_args(console.with_help(arguments))
-    if flags.data is None and flags.benchmark != "emoji":
-        parser.error(f"--benchmark {flags.benchmark} needs --data, the folder with its files")
+    check_benchmark_flags(parser, flags)
     console.set_up()
-    from xvlm2vec.eval.report import terminal_table
-    from xvlm2vec.eval.runner import evaluate
-    from xvlm2vec.sources import load_encoder
+    from xvlm2vec.eval.processes import processes
+    from xvlm2vec.eval.report import as_text, size_table, terminal_table
 
-    tasks = benchmark_tasks(flags)
-    encoder = load_encoder(
-        flags.model,
+    group = processes()
+    if not group.is_main:
+        logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
+    output = Path(flags.output)
+    results = None
+    if not flags.benchmark.startswith(MTEB):
+        results = _results(flags, output)
+    elif group.is_main:  # mteb runs a task in one process; the others wait
+        results = _mteb_results(flags)
+    if group.is_main and results is not None:
+        path = results.save(output)
+        sizes = f"\n{as_text(size_table(results))}" if results.sizes else ""
+        console.show(f"\n{terminal_table(results, intervals=False)}{sizes}\n{path}")
+    group.wait()
+    return 0
+
+
+def _results(flags: argparse.Namespace, output: Path) -> Results:
+    """Scores on ranking tasks; a model that takes no instructions gets none unless the flags name some."""
+    from xvlm2vec.eval.benchmarks import NO_INSTRUCTIONS
+    from xvlm2vec.eval.runner import evaluate
+
+    tasks = benchmark_tasks(flags, chosen_templates(flags))
+    extras = runner_extras(flags, _encoder(flags.drift_from, flags) if flags.drift_from else None)
+    encoder = _encoder(flags.model, flags)
+    if flags.templates is None and not getattr(encoder, "instructed", True):
+        logger.info("%s takes no instructions; texts are embedded as they are, and pictures alone", encoder.name)
+        tasks = benchmark_tasks(flags, NO_INSTRUCTIONS)
+    store = Path(flags.store) if flags.store else output / STORE
+    return evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
+
+
+def _mteb_results(flags: argparse.Namespace) -> Results:
+    """Scores on tasks of mteb, by mteb."""
+    if not importlib.util.find_spec("mteb"):
+        raise ImportError("tasks of mteb need it: pip install 'xvlm2vec[eval]'")
+    from xvlm2vec.eval.mteb_run import evaluate_mteb
+
+    tasks = mteb_tasks_of(flags)
+    return evaluate_mteb(_encoder(flags.model, flags), tasks, templates=chosen_templates(flags), seed=flags.seed)
+
+
+def _encoder(source: str, flags: argparse.Namespace) -> Encoder:
+    from xvlm2vec.encoders import load_encoder
+
+    return load_encoder(
+        source,
         dim=flags.dim,
         max_tokens=flags.max_tokens,
         batch_size=flags.batch_size,
         trust=flags.trust_remote_code,
     )
-    output = Path(flags.output)
-    results = evaluate(encoder, tasks, seed=flags.seed, store=output / STORE)
-    path = results.save(output)
-    console.show(f"\n{terminal_table(results, intervals=False)}\n{path}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,75 +97,23 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         "Scores a model per task and language: precision at 1 with ties shared evenly and 95% intervals, and more. "
         "Writes OUTPUT/results.json and keeps the embeddings, so that an interrupted run goes on where it stopped and "
-        "another benchmark reuses them.",
+        "another benchmark reuses them.\n\nStarted by `accelerate launch -m xvlm2vec evaluate ...`, several processes "
+        "share the embedding; tasks of mteb run in the first of them.",
         "xvlm2vec evaluate runs/student --benchmark folder --data data/benchmark --output scores/student\n"
         "xvlm2vec evaluate runs/student --benchmark mmmeb --data MMMEB --datasets xm,xtd --languages de,fr \\\n"
-        "    --tasks t2i --output scores/mmmeb",
+        "    --tasks t2i --dims 64,128 --precision int8,binary --output scores/mmmeb\n"
+        "xvlm2vec evaluate sentence-transformers/clip-ViT-B-32 --benchmark mteb:XM3600T2IRetrieval --languages de \\\n"
+        "    --output scores/clip",
     )
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an XVLM2VecModel, of an adapter on one, or "
-                        "of any model of sentence-transformers")  # fmt: skip
-    parser.add_argument("--benchmark", required=True, choices=("mmmeb", "emoji", "folder"), help="mmmeb: the published "
-                        "layout; emoji: the built-in world, or an exported one with --data; folder: what `xvlm2vec "
-                        "corpus` or a release wrote")  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="folder of the benchmark, or Hub id of a data set")
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an XVLM2VecModel, of an adapter on one, of "
+                        "any model of sentence-transformers, or of a CLIP or SigLIP; a name that mteb knows, or "
+                        "mteb:NAME; package.module:function for a function (texts, images) -> vectors")  # fmt: skip
+    add_benchmark_flags(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="for results.json and the embeddings")
-    parser.add_argument("--datasets", type=console.names, metavar="NAMES", help="such as xm,xtd (default: all)")
-    parser.add_argument("--languages", type=console.names, metavar="CODES", help="such as de,fr (default: all)")
-    parser.add_argument("--tasks", type=console.names, metavar="NAMES", help="of c,i2t,t2i,vqa,vg (default: all)")
-    parser.add_argument("--styles", type=console.names, metavar="NAMES", help="of plain,punct,newline, how texts end "
-                        "(default: plain for mmmeb, otherwise texts as they are)")  # fmt: skip
-    parser.add_argument("--templates", metavar="FILE", help="JSON with instructions instead of the benchmark's own: "
-                        '{task: {language: {"query": "... {text} ...", "target": ...}}}')  # fmt: skip
+    parser.add_argument("--store", metavar="DIR", help="for the embeddings, shared by several outputs (default: "
+                        "embeddings in OUTPUT)")  # fmt: skip
+    add_extra_flags(parser)
     console.add_encoder_flags(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of intervals, examples, and of the built-in "
                         "emoji world (default 0)")  # fmt: skip
     return parser
-
-
-def benchmark_tasks(flags: argparse.Namespace) -> list[RankingTask]:
-    """The tasks that the flags ask for.
-
-    Raises:
-        ValueError: A name is unknown, or a file is damaged.
-        FileNotFoundError: A file or folder is missing.
-    """
-    from xvlm2vec.eval.exported import read_exported, read_templates
-    from xvlm2vec.eval.mmmeb import VERBATIM, read_mmmeb_folder
-    from xvlm2vec.sources import dataset_folder
-
-    templates = read_templates(flags.templates) if flags.templates else None
-    chosen = {"datasets": flags.datasets, "languages": flags.languages, "tasks": flags.tasks, "templates": templates}
-    if flags.benchmark == "mmmeb":
-        return read_mmmeb_folder(dataset_folder(flags.data), styles=flags.styles or ("plain",), **chosen)
-    if flags.data is None:
-        return _emoji_tasks(flags, chosen)
-    folder = dataset_folder(flags.data)
-    name = "emoji" if flags.benchmark == "emoji" else _name(folder)
-    return read_exported(folder, name, styles=flags.styles or (VERBATIM,), **chosen)
-
-
-def _name(folder: Path) -> str:
-    """The name on the benchmark's card, or that of its folder."""
-    from xvlm2vec.hub.card import read_metadata
-
-    card = folder / "README.md"
-    found = read_metadata(card).get("pretty_name") if card.is_file() else None
-    return str(found or folder.resolve().name)
-
-
-def _emoji_tasks(flags: argparse.Namespace, chosen: dict[str, Any]) -> list[RankingTask]:
-    """The test split of the built-in world, written into a temporary folder and read back like any other."""
-    import tempfile
-
-    from xvlm2vec.corpus.emoji_benchmark import emoji_benchmark
-    from xvlm2vec.emoji_sources import emoji_world
-    from xvlm2vec.eval.exported import read_exported
-    from xvlm2vec.eval.mmmeb import VERBATIM
-    from xvlm2vec.hub.dataset_export import export_benchmark
-    from xvlm2vec.quickstart_release import benchmark_card
-
-    logger.info("Making the emoji world")
-    made = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, flags.seed))
-    with tempfile.TemporaryDirectory() as name:
-        export_benchmark(made.tasks, made.images, Path(name) / "emoji", benchmark_card(), made.templates)
-        return read_exported(Path(name) / "emoji", "emoji", styles=flags.styles or (VERBATIM,), **chosen)

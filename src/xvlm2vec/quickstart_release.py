@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.eval.results import Results
+from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.hub.card import LossNote, ReleaseCard
 from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
-from xvlm2vec.hub.release import BenchmarkInputs, ReleaseInputs, release_to_folder
+from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, release_to_folder
 from xvlm2vec.quickstart import TASKS, Quickstart
 from xvlm2vec.run_state import write_json
 
@@ -61,6 +62,39 @@ def release_student(
     )
 
 
+def student_inputs(run: Quickstart) -> ReleaseInputs:
+    """What a finished run has to release; with LoRA the teacher, too, which is the adapter's base."""
+    from xvlm2vec import quickstart_stages as stages
+
+    model, processor = stages.load_student(run)
+    card = model_card(run, stages.scores(run))
+    found = stages.benchmark(run)
+    teacher = stages.load(run, "teacher")[0] if run.config.lora else None
+    return ReleaseInputs(
+        model=model,
+        processor=processor,
+        card=card,
+        adapter=stages.load_adapter(stages.load(run, "teacher")[0], run.path("adapter")) if run.config.lora else None,
+        benchmark=BenchmarkInputs(found.tasks, found.images, benchmark_card(), found.templates),
+        base=BaseInputs(teacher, teacher_card(card)) if teacher is not None else None,
+    )
+
+
+def teacher_card(card: ReleaseCard) -> ReleaseCard:
+    """What the card of the English teacher says, the base of the student's adapter."""
+    return ReleaseCard(
+        name=f"{card.name}: the English teacher",
+        repo_id=card.adapter_base,
+        description=f"The picture and text embedder for English that {card.name} was distilled from.",
+        languages=("en",),
+        method="contrastive training",
+        licence=card.licence,
+        versions=card.versions,
+        scores={"student": card.scores["teacher"]},
+        limits=card.limits[:1],
+    )
+
+
 def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
     """What the student's card says; every number comes from the run's own files."""
     trained = json.loads(
@@ -75,22 +109,23 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         name=NAME,
         repo_id="release/model",
         description=(
-            "A two-million-parameter picture and text embedder, taught on emoji scenes in English and made "
+            "A tiny picture and text embedder, taught on emoji scenes in English and made "
             "multilingual by self-knowledge distillation. It shows the method end to end; it knows emoji and "
             "nothing else. Its scores are on the benchmark that was released beside it."
         ),
         languages=("en", *run.trained_languages),
-        base_model_relation="adapter" if run.config.lora else "finetune",
         method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
         licence="apache-2.0",
+        datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
         losses=(LossNote(trained["loss"]["name"], trained["loss"]["citation"]),),
         hyperparameters=trained["settings"],
         versions=scores["student"].versions,
         scores=table,
+        sizes=size_summary(scores["student"].sizes),
         english_drift=drift,
         limits=(
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
-            f"Not taught, and near chance: {', '.join(run.control_languages)}.",
+            f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",
         ),
         adapter_id="release/adapter" if run.config.lora else None,
         adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,

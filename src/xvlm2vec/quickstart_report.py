@@ -11,17 +11,11 @@ import numpy as np
 from xvlm2vec.corpus.emoji_benchmark import WITHHELD, EmojiBenchmark
 from xvlm2vec.corpus.emoji_text import instruct
 from xvlm2vec.eval.before_after import before_after_svg
-from xvlm2vec.eval.html_report import (
-    Candidate,
-    Credit,
-    Example,
-    LanguageInfo,
-    ReportData,
-    SearchEntry,
-    write_report,
-)
+from xvlm2vec.eval.html_data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.html_report import write_report
 from xvlm2vec.eval.report import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
+from xvlm2vec.eval.results_page import vector_measures
 from xvlm2vec.quickstart import MEAN_TASKS, TASKS, Quickstart, peak_memory_mb
 from xvlm2vec.quickstart_release import SOURCES, score_table
 from xvlm2vec.quickstart_stages import BENCHMARK, benchmark, load, load_student, scores
@@ -131,6 +125,7 @@ def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], 
         examples_note="The same randomly drawn test rows in every language.",
         withheld=withheld["scores"] if withheld["scores"]["teacher"] else None,
         withheld_languages=withheld["languages"],
+        measures=vector_measures([results[name] for name in MODELS]),
         credits=[Credit(f"{source.name}: {source.licence}", source.url) for source in SOURCES],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from xvlm2vec.eval.embedding import ModelEncoder
 from xvlm2vec.eval.mmmeb import DatasetImages, ranking_task
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.results import Results
-from xvlm2vec.eval.runner import evaluate
+from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.quickstart import Quickstart, tiny_model_config
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from xvlm2vec.corpus.emoji_world import EmojiWorld
 
 BENCHMARK = "emoji"
+EXTRAS = Extras(examples=5, precisions=("int8", "binary"))
 SAVE_STEPS = 250  # half a minute of work at most is done twice after an interruption
 
 
@@ -189,5 +191,6 @@ def progress(title: str) -> list[TrainerCallback]:
 def _measure(run: Quickstart, name: str, model: XVLM2VecModel, processor: XVLM2VecProcessor) -> None:
     # Batches that stay in the cache of a CPU take two thirds of the time of larger ones.
     encoder = ModelEncoder(model, processor, name=name, max_tokens_per_batch=4_096)
-    results = evaluate(encoder, benchmark_tasks(benchmark(run)), seed=run.config.seed, examples=5, chunk=4_096)
+    extras = replace(EXTRAS, dims=(model.config.hidden_size // 2,))
+    results = evaluate(encoder, benchmark_tasks(benchmark(run)), seed=run.config.seed, chunk=4_096, extras=extras)
     results.save(run.path("scores") / name)

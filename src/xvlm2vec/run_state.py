@@ -29,13 +29,15 @@ class RunState:
         folder: The run's folder, made if it is missing.
         settings: What decides the outcome; another run's folder is refused.
         needs_mb: Free disk space, in megabytes, that the run needs.
+        writes: Whether this process keeps the file; of several processes one does.
 
     Raises:
         RunStateError: The folder holds other files, another run, or a damaged state, or its disk is too full.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], needs_mb: int = 0) -> None:
+    def __init__(self, folder: str | Path, settings: dict[str, Any], needs_mb: int = 0, writes: bool = True) -> None:
         self.folder = Path(folder)
+        self.writes = writes
         self.settings = json.loads(json.dumps(settings))
         self._stages: dict[str, dict[str, Any]] = {}
         self._open()
@@ -96,7 +98,8 @@ class RunState:
         return shutil.disk_usage(self.folder).free // 1_000_000
 
     def _write(self) -> None:
-        write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
+        if self.writes:
+            write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.embedding import Encoder
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -83,8 +82,12 @@ def _hub_file(source: str, name: str) -> str | None:
         raise FileNotFoundError(f"{source} is neither a folder here nor a repository on the Hub.") from error
 
 
-def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
+def load_embedder(source: str, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
     """An `XVLM2VecModel` and its processor; an adapter is put on its base and merged.
+
+    Args:
+        source: Folder or Hub id.
+        **options: Of `from_pretrained`, such as `dtype`.
 
     Raises:
         ValueError: It is another kind of model.
@@ -96,7 +99,7 @@ def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
     kind = model_kind(source)
     if kind == "adapter":
         base = adapter_base(source)
-        model, processor = load_embedder(base)
+        model, processor = load_embedder(base, **options)
         return put_adapter(model, source).merge_and_unload(), processor
     if kind != "xvlm2vec":
         raise ValueError(
@@ -105,7 +108,7 @@ def load_embedder(source: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
         )
     # An adapter remembers the path of its base, which must hold from any folder.
     place = str(Path(source).resolve()) if Path(source).is_dir() else source
-    return XVLM2VecModel.from_pretrained(place), XVLM2VecProcessor.from_pretrained(place)
+    return XVLM2VecModel.from_pretrained(place, **options), XVLM2VecProcessor.from_pretrained(place)
 
 
 def adapter_base(source: str) -> str:
@@ -129,36 +132,6 @@ def put_adapter(model: XVLM2VecModel, source: str) -> Any:
 
         source = snapshot_download(source)
     return load_adapter(model, source)
-
-
-def load_encoder(
-    source: str, *, dim: int | None = None, max_tokens: int = 16_384, batch_size: int = 32, trust: bool = False
-) -> Encoder:
-    """Any model that embeds, as the runner of evaluations takes it.
-
-    Args:
-        source: Folder or Hub id of an `XVLM2VecModel`, an adapter on one, or a model of sentence-transformers.
-        dim: Vectors are cut to this size.
-        max_tokens: Of one forward pass of an `XVLM2VecModel`.
-        batch_size: Rows of one forward pass of another model.
-        trust: Whether the code in another model's repository may be run.
-
-    Raises:
-        ValueError: It is a plain backbone, which does not embed.
-    """
-    import torch
-
-    from xvlm2vec.eval.embedding import ModelEncoder, SentenceTransformerEncoder
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model_kind(source) == "sentence-transformers":
-        from sentence_transformers import SentenceTransformer
-
-        other = SentenceTransformer(source, trust_remote_code=trust, device=device)
-        return SentenceTransformerEncoder(other, name=source, batch_size=batch_size, dim=dim)
-    model, processor = load_embedder(source)
-    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to`
-    return ModelEncoder(model.eval(), processor, name=source, dim=dim, max_tokens_per_batch=max_tokens)
 
 
 def dataset_folder(source: str) -> Path:

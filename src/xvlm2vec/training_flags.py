@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
@@ -19,6 +20,7 @@ FREE = {
     "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm",
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "max_tokens_per_forward",
     "mini_batch_size", "use_cpu", "log_level", "push_to_hub", "hub_token", "gradient_checkpointing",
+    "teacher_store", "picture_cache_gb",
 }  # fmt: skip
 _UNKNOWN = "Some specified arguments are not used by the HfArgumentParser: "
 
@@ -64,11 +66,13 @@ class Parsed:
         own: The command's own flags.
         settings: All settings of the training by name.
         given: Own flags and settings that differ from their defaults.
+        named: Own flags and settings that were written down, even with the value of the default.
     """
 
     own: Any
     settings: dict[str, Any]
     given: dict[str, Any]
+    named: frozenset[str]
 
     def identity(self, *but: str) -> dict[str, Any]:
         """What decides the outcome of the run: what was given, without names of folders and reports."""
@@ -91,7 +95,8 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
         for item in dataclasses.fields(part)
         if getattr(part, item.name) != _default(item)
     }
-    return Parsed(own, {field.name: getattr(settings, field.name) for field in dataclasses.fields(flags)}, given)
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(flags)}
+    return Parsed(own, values, given, _named(words))
 
 
 def flags_of(settings: type, left_out: Collection[str] = ()) -> type:
@@ -138,6 +143,15 @@ def _parser(form: TrainingForm) -> tuple[TrlParser, type]:
 
 def _default(item: dataclasses.Field[Any]) -> Any:
     return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+
+
+def _named(words: Sequence[str]) -> frozenset[str]:
+    """The names of all flags among words that were parsed, and of those in the file of `--config`."""
+    flags = {word.removeprefix("--").partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    if "--config" not in words:
+        return frozenset(flags)
+    file = yaml.safe_load(Path(words[words.index("--config") + 1]).read_text(encoding="utf-8"))
+    return frozenset(flags | set(file or {}))
 
 
 def _apart(argument: str) -> list[str]:

@@ -63,6 +63,17 @@ def test_reads_are_memory_mapped(filled: EmbeddingStore) -> None:
     assert all(isinstance(shard, np.memmap) for shard in reopen(filled)._shards)
 
 
+def test_a_view_reads_what_is_asked_for(filled: EmbeddingStore) -> None:
+    order = np.array([7, 0, 3, 3, 9])
+    view = reopen(filled).view([KEYS[i] for i in order])
+    assert view.shape == (5, 6)
+    np.testing.assert_array_equal(view[1:3], VECTORS[order[1:3]])
+    np.testing.assert_array_equal(view.select(np.array([4, 0]))[np.array([0])], VECTORS[[9]])
+    np.testing.assert_array_equal(np.asarray(view), VECTORS[order])
+    with pytest.raises(KeyError):
+        filled.view([row_key("other")])
+
+
 def test_another_width_is_refused(filled: EmbeddingStore) -> None:
     with pytest.raises(StoreError, match="width 6, the model gives 5"):
         reopen(filled).add([row_key("new")], np.ones((1, 5)))
@@ -167,5 +178,7 @@ def test_content_digest(tmp_path: Path) -> None:
     picture.save(path)
     assert content_digest(path) == content_digest(str(path))
     assert content_digest(picture) == content_digest(picture.copy()) != content_digest(Image.new("RGB", (3, 2), "red"))
+    stored = {"bytes": path.read_bytes(), "path": "elsewhere.png"}
+    assert content_digest(stored) == content_digest(path) == content_digest({"bytes": None, "path": str(path)})
     with pytest.raises(TypeError, match="not int"):
         content_digest(3)

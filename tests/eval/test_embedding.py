@@ -146,3 +146,28 @@ def test_what_is_no_model() -> None:
     assert as_encoder(encoder) is encoder
     with pytest.raises(TypeError, match="cannot embed with a int"):
         as_encoder(3)
+
+
+def test_rows_with_several_pictures(tmp_path: Path) -> None:
+    """Their order counts, and they are not the row with one of them."""
+    RED.save(tmp_path / "red.png")
+    images = {"r": tmp_path / "red.png", "b": BLUE}
+    distinct = DistinctRows()
+    rows = [Row("a", ("r", "b")), Row("a", ("b", "r")), Row("a", "r"), Row("a", ("r", "b"))]
+    assert distinct.add(rows, images).tolist() == [0, 1, 2, 0]
+    seen: dict[int, list] = {}
+
+    def embed(texts: list[str | None], pictures: list) -> np.ndarray:
+        for picture in pictures:
+            parts = picture if isinstance(picture, list) else [picture]
+            seen[len(seen)] = [part.getpixel((0, 0)) for part in parts]
+        return np.ones((len(texts), 2))
+
+    embed_distinct(as_encoder(embed), distinct, progress=False)
+    assert sorted(map(len, seen.values())) == [1, 2, 2]
+    assert sorted(value for value in seen.values() if len(value) == 2) == [
+        [(0, 0, 255), (255, 0, 0)],
+        [(255, 0, 0), (0, 0, 255)],
+    ]
+    with pytest.raises(KeyError, match="no picture 'x' for 'a' \\+ picture 'r' \\+ picture 'x'"):
+        distinct.add([Row("a", ("r", "x"))], images)

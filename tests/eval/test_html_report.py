@@ -5,25 +5,16 @@ import json
 import os
 import random
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image, ImageDraw
 
+from xvlm2vec.common.languages import language
 from xvlm2vec.eval import html_report
-from xvlm2vec.eval.html_report import (
-    Candidate,
-    Credit,
-    Example,
-    LanguageInfo,
-    ReportData,
-    SearchEntry,
-    heat_colours,
-    render_report,
-    write_report,
-)
-from xvlm2vec.eval.languages import language
+from xvlm2vec.eval.html_colours import heat_colours
+from xvlm2vec.eval.html_data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.html_report import render_report, write_report
 
 TASKS = {
     "c": "classification",
@@ -303,10 +294,15 @@ def test_contradictions_are_named(data):
         render_report(dataclasses.replace(data, search=[dataclasses.replace(data.search[0], lang="xx")]))
     with pytest.raises(ValueError, match=r"examples\[0\].*'xx'"):
         render_report(dataclasses.replace(data, examples=[dataclasses.replace(data.examples[0], task="xx")]))
-    with pytest.raises(ValueError, match="exactly one language"):
-        render_report(dataclasses.replace(data, languages=data.languages[1:]))
-    with pytest.raises(ValueError, match=r"scores\['teacher'\]\['c'\] lacks the languages \['he'\]"):
+    with pytest.raises(ValueError, match="one language at most"):
+        render_report(dataclasses.replace(data, languages=[*data.languages, LanguageInfo.of("en-GB", "english")]))
+    with pytest.raises(ValueError, match=r"no task has scores of the languages \['he'\]"):
         render_report(dataclasses.replace(data, languages=[*data.languages, LanguageInfo.of("he", "control")]))
+    without = {task: {c: s for c, s in row.items() if c != "de"} for task, row in data.scores["teacher"].items()}
+    with pytest.raises(ValueError, match=r"scores\['teacher'\]\['c'\] lacks the languages \['de'\]"):
+        render_report(dataclasses.replace(data, scores={**data.scores, "teacher": without}))
+    with pytest.raises(ValueError, match="scores of the 'student' are missing"):
+        render_report(dataclasses.replace(data, scores={"teacher": data.scores["teacher"]}))
     with pytest.raises(ValueError, match="withheld needs"):
         render_report(dataclasses.replace(data, withheld={"teacher": data.withheld["teacher"]}))
 
@@ -377,26 +373,6 @@ def test_languages():
     assert language("he").rtl
     with pytest.raises(ValueError, match="empty"):
         language("")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("Chromium or ChromeDriver is not installed")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    for (
-        flag
-    ) in f"{flags} disable-component-update disable-sync force-prefers-reduced-motion window-size=1280,900".split():
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    session = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    yield session
-    session.quit()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from xvlm2vec.common.store import content_digest
+from xvlm2vec.eval.embedding import distinct_rows, row_pictures
 from xvlm2vec.eval.mmmeb import (
     DATASETS,
     TASKS,
@@ -224,6 +226,38 @@ def test_picture_names(tmp_path: Path) -> None:
     assert images["xm_images/1"] == tmp_path / "xm_images" / "1.jpg"
     with pytest.raises(FileNotFoundError, match=r"picture '9' of xm: .*xm_images/9\.jpg"):
         images["9"]
+
+
+@pytest.mark.parametrize("below", ["", "some/folder/"])
+def test_pictures_in_the_archive_as_it_is_downloaded(tmp_path: Path, below: str) -> None:
+    folder = write_folder(tmp_path)
+    loose = FolderImages(folder, "xm")
+    digests = {name: content_digest(loose[name]) for name in ("1", "xm_images/2.png")}
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for path in sorted((folder / "xm_images").iterdir()):
+            archive.write(path, f"{below}xm_images/{path.name}")
+            path.unlink()
+    images = FolderImages(folder, "xm")
+    assert {name: content_digest(images[name]) for name in digests} == digests
+    tasks = read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"])
+    distinct, _ = distinct_rows(tasks)
+    opened = row_pictures(distinct.rows, distinct.images)
+    assert [picture.mode for picture in opened if picture is not None] == ["RGB", "RGB"]
+    with pytest.raises(FileNotFoundError, match=r"no file .*9\.jpg, and .*images\.zip has none of the name"):
+        images["9"]
+    (folder / "images.zip").write_bytes(b"PK torn")
+    with pytest.raises(ValueError, match=r"images\.zip is damaged"):
+        FolderImages(folder, "xm")["1"]
+
+
+def test_names_without_any_file_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no file .*_pt_<N>_formatted_\*\.jsonl for the data sets"):
+        read_mmmeb_folder(folder, ["xm"], ["de", "pt"], ["t2i"])
+    assert not caplog.text
+    read_mmmeb_folder(folder, ["xm", "maxm_v1"], ["de"], ["t2i", "vqa"])
+    assert "Nothing of data set maxm_v1" in caplog.text
+    assert "Nothing of task vqa" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "xm_images/../../secret.jpg", "/etc/passwd.jpg", "..\\secret.jpg"])

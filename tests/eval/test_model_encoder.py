@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xvlm2vec.eval.abilities import EVERYTHING
 from xvlm2vec.eval.embedding import ModelEncoder, as_encoder
 from xvlm2vec.eval.ranking import Row
 from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
@@ -54,3 +55,7 @@ def test_through_sentence_transformers(encoder: ModelEncoder, tmp_path: Path) ->
     encoder.processor.save_pretrained(tmp_path)
     door = as_encoder(SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True))
     np.testing.assert_allclose(door.encode_rows(ROWS, IMAGES), encoder.encode_rows(ROWS, IMAGES), atol=2e-6)
+    assert (door.embeds, door.joint, door.instructed) == (EVERYTHING, True, True)
+    several = [Row("which?", ("noise", "red"))]
+    images = {**IMAGES, "red": Image.new("RGB", (32, 32), "red")}
+    np.testing.assert_allclose(door.encode_rows(several, images), encoder.encode_rows(several, images), atol=2e-6)

@@ -56,7 +56,9 @@ def test_the_gold_place_is_not_favoured() -> None:
 
 def test_top_candidates() -> None:
     pool = np.eye(6)
-    found = top_candidates(make([[0, 1, 2], [3, 1], [5, 0]]), 0, np.array([0.1, 3.0, 2, 0, 0, 9]), pool, k=2)
+    queries = np.array([[0.1, 3.0, 2, 0, 0, 9], [0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 2]])
+    found, last = top_candidates(make([[0, 1, 2], [3, 1], [5, 0]]), [0, 2], queries, pool, k=2)
+    assert [place for place, _ in last] == [5, 0]
     assert [place for place, _ in found] == [1, 2]
     assert found[0][1] > found[1][1] > 0
 
@@ -99,3 +101,43 @@ def test_bad_vectors() -> None:
         score_task(task, good[:3], good[:, :3])
     with pytest.raises(ValueError, match="candidate embeddings"):
         score_task(task, good[:3], good[:5])
+
+
+def test_the_best_of_several_gold_candidates_is_ranked_against_the_rest() -> None:
+    pool = np.array([[1.0, 0], [0, 1], [1, 1], [1, 0.1], [-1, 0], [0.5, 0.1]])
+    queries = np.array([[1.0, 0], [0, 1.0], [1.0, 0]])
+    lists = [[2, 0, 1, 3], [4, 1, 2], [5, 3]]
+    counts = score_task(make(lists, gold_counts=np.array([2, 1, 1])), queries, pool)
+    assert counts.above.tolist() == [0, 2, 1], "the second gold candidate of row 0 is the best; it does not compete"
+    assert counts.tied.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("block", [1, 1 << 24])
+def test_the_whole_pool_competes(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking_module, "_BLOCK", block)
+    generator = np.random.default_rng(2)
+    queries, pool = generator.normal(size=(3, 8)), generator.normal(size=(6, 8))
+    golds = [[4, 0], [2], [1, 3, 5]]
+    others = [[c for c in range(6) if c not in row] for row in golds]
+    spelt_out = make([g + o for g, o in zip(golds, others, strict=True)], gold_counts=np.array([2, 1, 3]))
+    short = make(golds, whole_pool=True)
+    expected, found = score_task(spelt_out, queries, pool), score_task(short, queries, pool)
+    assert (found.above.tolist(), found.tied.tolist()) == (expected.above.tolist(), expected.tied.tolist())
+    tops = [top_candidates(task, [0, 2], queries, pool, 6) for task in (short, spelt_out)]
+    assert [[place for place, _ in row] for row in tops[0]] == [[place for place, _ in row] for row in tops[1]]
+
+
+@pytest.mark.parametrize(
+    ("index", "golds", "message"),
+    [
+        ([[0, 1], [2, 2, 3], [4]], [1, 2, 1], "row 1 .* more than once"),
+        ([[0, 1], [2, 3, 3], [4]], [1, 2, 1], "row 1 .* more than once"),
+        ([[0, 1], [2], [4]], [1, 2, 1], "row 1 .* no gold candidate in place 2"),
+        ([[0], [2], [4]], [1, 3, 1], "row 1 .* should have 3 gold candidates, and its list has only 1"),
+        ([[0], [2], [4]], [1, 1, 0], "row 2 .* has no gold candidate"),
+        ([[0], [2], [4]], [1, 1], "lengths differ"),
+    ],
+)
+def test_bad_gold_candidates(index: list, golds: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(index, gold_counts=np.array(golds))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from PIL import Image
 
 from xvlm2vec.eval.embedding import CallableEncoder
 from xvlm2vec.eval.mmmeb import ranking_task
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.report import eval_results, markdown_table, score_table, terminal_table
-from xvlm2vec.eval.results import FILE, PER_ROW_FILE, PerRow, Results, ResultsError, row_key
+from xvlm2vec.eval.results import FILE, PER_ROW, PerRow, Results, ResultsError, row_key
 from xvlm2vec.eval.runner import evaluate
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
@@ -159,16 +161,49 @@ def test_damaged_results(teacher: Results, tmp_path: Path, change, message: str)
         Results.load(path)
 
 
-def test_missing_and_torn_results(teacher: Results, tmp_path: Path) -> None:
+def test_missing_and_torn_results(teacher: Results, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ResultsError, match="there is no results file"):
         Results.load(tmp_path)
     teacher.save(tmp_path)
-    (tmp_path / PER_ROW_FILE).write_bytes(b"PK torn")
-    with pytest.raises(ResultsError, match=PER_ROW_FILE):
+    (values,) = tmp_path.glob(f"{PER_ROW}-*.npz")
+    named = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / f"{PER_ROW}.npz").write_bytes(values.read_bytes())
+    (tmp_path / FILE).write_text(json.dumps({name: value for name, value in named.items() if name != PER_ROW}))
+    assert set(Results.load(tmp_path).per_row) == set(teacher.per_row), "results that name no file"
+    (tmp_path / FILE).write_text(json.dumps(named))
+    values.write_bytes(b"PK torn")
+    with pytest.raises(ResultsError, match=f"{values.name} is damaged"):
         Results.load(tmp_path)
+    values.unlink()
+    assert Results.load(tmp_path).per_row == {}
+    assert f"{values.name} is missing: no paired tests" in caplog.text
     (tmp_path / FILE).write_text('{"model": ')
     with pytest.raises(ResultsError, match="no valid JSON"):
         Results.load(tmp_path)
+
+
+def test_a_kill_between_two_files_leaves_the_earlier_results_whole(
+    teacher: Results, student: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher.save(tmp_path)
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == FILE:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            student.save(tmp_path)
+    kept = Results.load(tmp_path)
+    assert kept == teacher
+    for key, value in teacher.per_row.items():
+        np.testing.assert_array_equal(kept.per_row[key].hits, value.hits)
+    student.save(tmp_path)
+    assert Results.load(tmp_path) == student
+    assert len(list(tmp_path.glob("*.npz"))) == 1, "nothing is left of the earlier ones"
 
 
 def test_tables(teacher: Results, student: Results) -> None:
@@ -206,3 +241,8 @@ def test_model_index(student: Results) -> None:
     assert len(entries) == 8
     assert (entries[0].metric_type, entries[0].metric_value) == ("precision_at_1", 100.0)
     assert len({(e.dataset_name, e.metric_type) for e in entries}) == 8
+    index = eval_results_to_model_index("student", entries)
+    assert [(len(one["metrics"]), one["dataset"]["config"]) for one in index[0]["results"]] == [
+        (2, f"{task}_{language}") for language in ("en", "de") for task in ("i2t", "t2i")
+    ]
+    assert model_index_to_eval_results(index)[1] == entries, "no task's scores stand under another's name"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +26,9 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub.card import LossNote, ReleaseCard
 from xvlm2vec.hub.export import export_model
+
+sys.path.insert(0, str(Path(__file__).parent))  # the loopback Hub is made of several files beside this one
+from loopback_hub import ORG, TOKENS, LoopbackHub, client_environment
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
 PROMPTS = {"query": "Find the picture: ", "document": ""}
@@ -158,3 +166,79 @@ def make_adapter(model: XVLM2VecModel):
 def make_card():
     """Makes cards with some fields changed."""
     return full_card
+
+
+@dataclass(frozen=True)
+class HubSite:
+    """The Hub that tests push to: the loopback one, or the real one that the environment names.
+
+    Args:
+        endpoint: Its address.
+        namespace: Where tests may create repositories.
+        tokens: Tokens by what they may do: `"write"`, `"read"`, and on the loopback Hub `"stranger"`.
+        home: Folder for the caches of client processes.
+        loopback: The server, to break it and to look inside; `None` for the real Hub.
+    """
+
+    endpoint: str
+    namespace: str
+    tokens: dict[str, str]
+    home: Path
+    loopback: LoopbackHub | None = None
+
+    def environment(self, token: str | None = "write", cache: str = "cache") -> dict[str, str]:
+        """Environment of a client: the token's name in `tokens` (a token itself is taken, too), and its cache."""
+        known = self.tokens.get(token, token) if token else None
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
+        return inherited | client_environment(self.endpoint, known, self.home / cache, self.loopback is not None)
+
+    def python(self, code: str, *arguments: object, token: str | None = "write", cache: str = "cache") -> str:
+        """Runs a script in a process of its own and returns what it printed."""
+        done = self.run([sys.executable, "-c", code, *map(str, arguments)], token=token, cache=cache)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def cli(self, *arguments: object, token: str | None = "write", cache: str = "cache") -> subprocess.CompletedProcess:
+        """Runs `xvlm2vec` in a process of its own."""
+        return self.run([sys.executable, "-m", "xvlm2vec", *map(str, arguments)], token=token, cache=cache)
+
+    def run(self, command: list[str], token: str | None, cache: str) -> subprocess.CompletedProcess:
+        """Runs a command with this Hub in its environment."""
+        return subprocess.run(
+            command, env=self.environment(token, cache), capture_output=True, text=True, timeout=600, check=False
+        )
+
+
+@pytest.fixture(scope="session")
+def make_site() -> Iterator[Callable[[Path], HubSite]]:
+    """Makes Hubs. With `XVLM2VEC_TEST_HUB_TOKEN` and `..._NAMESPACE` set it is the one of `HF_ENDPOINT`, the real one.
+
+    The token has a name of its own, so that nobody pushes tests with the token that is set for other work.
+    """
+    started: list[LoopbackHub] = []
+
+    def make(folder: Path) -> HubSite:
+        token = os.environ.get("XVLM2VEC_TEST_HUB_TOKEN")
+        if token:
+            endpoint, tokens = os.environ.get("HF_ENDPOINT", "https://huggingface.co"), {"write": token}
+            return HubSite(endpoint, os.environ["XVLM2VEC_TEST_HUB_NAMESPACE"], tokens, folder / "home")
+        started.append(LoopbackHub().start())
+        return HubSite(started[-1].endpoint, ORG, TOKENS, folder / "home", started[-1])
+
+    yield make
+    for hub in started:
+        hub.stop()
+
+
+@pytest.fixture
+def hub_site(make_site: Callable[[Path], HubSite], tmp_path: Path) -> HubSite:
+    """A Hub for one test."""
+    return make_site(tmp_path)
+
+
+@pytest.fixture
+def loopback(hub_site: HubSite) -> LoopbackHub:
+    """The loopback Hub of a test that breaks it or looks inside."""
+    if hub_site.loopback is None:
+        pytest.skip("needs the loopback Hub: it breaks the server on purpose")
+    return hub_site.loopback

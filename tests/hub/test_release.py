@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub import release
 from xvlm2vec.hub.dataset_export import BenchmarkCard
 from xvlm2vec.hub.golden import read_golden, write_golden
-from xvlm2vec.hub.release import BenchmarkInputs, ReleaseInputs, release_to_folder
+from xvlm2vec.hub.release import (
+    BaseInputs,
+    BenchmarkInputs,
+    ReleaseInputs,
+    name_for_folder,
+    release_to_folder,
+    show_proof,
+)
 from xvlm2vec.hub.staging import ExportError
 from xvlm2vec.hub.verify import VerifyError
 
@@ -35,6 +43,9 @@ def test_a_release_has_all_parts_and_is_verified(
     run = ReleaseInputs(adapted, processor, card, adapter=adapted, benchmark=benchmark)
     done = release_to_folder(run, tmp_path / "release", dtypes=("float32",))
     assert done.report.ok
+    assert re.search(
+        r"^adapter: 5 comparisons through peft, largest 1-cos \S+ in float32$", show_proof(done), re.MULTILINE
+    )
     assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["adapter", "base", "benchmark", "model"]
     assert (done.model, done.adapter) == (tmp_path / "release" / "model", tmp_path / "release" / "adapter")
     assert json.loads((done.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
@@ -67,6 +78,17 @@ def test_a_release_that_fails_verification_keeps_the_earlier_one(
     assert caught.value.report.checks[0].first_difference == "text en"
     assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
     assert read_golden(folder / release.UNVERIFIED), "the failed export stays to be looked at"
+
+
+def test_cards_name_the_folders_of_a_release(adapted: PeftModel, model, processor, benchmark, make_card) -> None:
+    base = BaseInputs(model, make_card(name="base"))
+    run = ReleaseInputs(adapted, processor, make_card(), adapter=adapted, base=base, benchmark=benchmark, native=True)
+    named = name_for_folder(run, "out")
+    card = named.card
+    assert (card.repo_id, card.adapter_id, card.native_id) == ("out/model", "out/adapter", "out/native")
+    assert card.adapter_base == str(Path("out/base").resolve())
+    assert (named.base.card.repo_id, named.benchmark.card.repo_id) == ("out/base", "out/benchmark")
+    assert not card.on_hub
 
 
 def test_an_adapter_needs_its_base(adapted: PeftModel, processor, make_card, tmp_path: Path) -> None:

@@ -216,3 +216,22 @@ def test_code_that_needs_the_package_fails_and_its_output_is_shown(export_copy: 
     assert not report.checks
     assert "Traceback" in report.problems[0]
     assert "xvlm2vec" in report.table()
+
+
+@pytest.mark.slow
+def test_the_code_of_a_release_gets_no_token_and_an_offline_client(
+    export_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever verifies a model lends it nothing."""
+    path = export_copy / "modeling_xvlm2vec.py"
+    lines = [
+        path.read_text(encoding="utf-8"),
+        "import os, huggingface_hub as hub",
+        "assert hub.get_token() is None and hub.constants.HF_HUB_OFFLINE",
+        "assert 'hf_mine' not in os.environ.values()",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    report = verify(export_copy, doors=("automodel",), dtypes=("float32",))
+    assert report.ok, report.table()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return built[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def put_in_cache() -> Callable[..., None]:
+    """Lays a folder down as the Hub client does what it has downloaded."""
+
+    def put(cache: Path, name: str, folder: Path, commit: str = "0" * 40) -> None:
+        place = cache / f"models--{name.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text(commit, encoding="utf-8")
+        shutil.copytree(folder, place / "snapshots" / commit)
+
+    return put
 
 
 @pytest.fixture(scope="session")

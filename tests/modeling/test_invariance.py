@@ -113,6 +113,15 @@ def pooled(wrapped: Wrapped, text: str, images: Any) -> torch.Tensor:
         return wrapped.model(**wrapped.processor(text=[text], images=[images])).pooler_output[0]
 
 
+def test_more_picture_tokens_than_pictures(wrapped: Wrapped) -> None:
+    """Whatever a backbone would put there, it would be wrong."""
+    inputs = wrapped.processor(text=["a red bicycle"], images=[wrapped.images[0]])
+    token = getattr(wrapped.model.backbone.config, "image_token_id", None)
+    inputs["input_ids"][0, -1] = -2 if token is None else token
+    with pytest.raises((ValueError, RuntimeError)), torch.no_grad():
+        wrapped.model(**inputs)
+
+
 def test_extra_padding(wrapped: Wrapped) -> None:
     vectors = wrapped.vectors([0, 3], padding_side="left", pad_to_multiple_of=64)
     assert wrapped.shortfall([0, 3], vectors) < SHORTFALL

@@ -136,6 +136,11 @@ class TestWrongKinds:
 
 
 class TestRoundTrip:
+    def test_saving_writes_no_fingerprint(self, saved: Path) -> None:
+        """Which is for exports and `verify --write`: a checkpoint of a training run has nothing to prove."""
+        assert (saved / "modules.json").is_file()
+        assert not list(saved.glob("golden*"))
+
     def test_processor_comes_from_beside_the_weights(self, saved: Path) -> None:
         assert XVLM2VecModel.from_pretrained(saved).processor.model_type == "qwen2_vl"
         unsaved = XVLM2VecModel(XVLM2VecConfig(vlm_config=XVLM2VecConfig.from_pretrained(saved).vlm_config))

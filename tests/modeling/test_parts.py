@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
 from xvlm2vec.modeling.batching import pad_rows, split_rows, spread_rows
-from xvlm2vec.modeling.encoding import token_batches
+from xvlm2vec.modeling.families import FAMILIES
+from xvlm2vec.modeling.grouping import split_prefix
 from xvlm2vec.modeling.modeling_xvlm2vec import cut
 from xvlm2vec.modeling.pooling import last_token_index, pool
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
@@ -61,11 +64,10 @@ def test_spread_rows() -> None:
     assert spread_rows(torch.tensor([[1.0], [2.0]]), [0, 2], 4).tolist() == [[1], [0], [2], [0]]
 
 
-def test_batches_stay_within_the_budget() -> None:
-    lengths = [1, 2, 3, 10, 40, 41]
-    batches = list(token_batches(range(6), lengths.__getitem__, 20))
-    assert batches == [[0, 1, 2], [3], [4], [5]]
-    assert list(token_batches([], lengths.__getitem__, 20)) == []
+def test_a_prefix_is_told_only_from_a_tail_that_fits() -> None:
+    assert split_prefix([1, 2, 3, 4], [3, 4]) == [1, 2]
+    assert split_prefix([1, 2, 3, 4], [2, 4]) is None
+    assert split_prefix([1, 2], []) is None
 
 
 def test_cut_vectors() -> None:
@@ -146,3 +148,8 @@ def test_cut_text_needs_a_fast_tokenizer() -> None:
     slow.is_fast = False
     with pytest.raises(ValueError, match="Letters does not tell where its tokens lie"):
         cut_text(letters("abc"), Prompt("abc", 0, 3), slow, 2, "row 0")
+
+
+def test_guide_names_every_family() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    assert not [name for name in FAMILIES if f"`{name}`" not in guide]

@@ -16,8 +16,23 @@ from PIL import Image
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import expansion
 from xvlm2vec.modeling.pictures import PictureError
+from xvlm2vec.modeling.rows import BadRowsError
 
-CUT_FAMILIES = ["qwen2_vl", "llava_next-llama", "idefics3", "internvl", "gemma3", "paligemma", "phi3_v"]
+CUT_FAMILIES = [
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "llava_next-llama",
+    "llava_next-mistral",
+    "llava_onevision",
+    "smolvlm",
+    "idefics3",
+    "internvl",
+    "gemma3",
+    "paligemma",
+    "llava",
+    "phi3_v",
+]
 INSTRUCTION = "represent the query: "
 LONG = "a red bicycle leans against the wall of the old bakery " * 8
 
@@ -222,7 +237,7 @@ class TestRows:
         self, checkpoint: Callable[[str], Path], pictures: list[Any]
     ) -> None:
         model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))
-        with pytest.raises(PictureError, match="row 4, picture 1: there is no file"):
+        with pytest.raises(BadRowsError, match="1 of 5 rows cannot be embedded: row 4, picture 1: there is no file"):
             model.encode(
                 text=["a", "a much longer text", "b", "c", "d"],
                 images=[None, None, None, pictures[0], [pictures[1], "no.png"]],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from datasets import Dataset
 from PIL import Image
 
 from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+
+sys.path.insert(0, str(Path(__file__).parent))  # steps.py lies beside this file
 
 TEXTS = {
     "en": ["a red bicycle by the wall", "two dogs run in the park", "the old bakery opens early", "rain over the sea"],

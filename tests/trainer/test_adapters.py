@@ -9,7 +9,19 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xvlm2vec.trainer.adapters import AdapterConfig, AdapterError, add_adapter, load_adapter
+from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
+from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.trainer.adapters import (
+    AdapterConfig,
+    AdapterError,
+    add_adapter,
+    check_four_bit,
+    four_bit_config,
+    load_adapter,
+)
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 
 KINDS = {
     "lora": AdapterConfig(rank=3),
@@ -55,6 +67,15 @@ def test_a_fresh_adapter_changes_nothing_and_trains_only_the_language_model(mode
     others = {name for name in trainable if ".lora_" not in name}
     assert len(others) == config.train_embeddings
     assert all("embed_tokens" in name for name in others)
+
+
+def test_a_tower_beside_the_token_embeddings_gets_no_adapter():
+    with torch.device("meta"):
+        phi = XVLM2VecModel(XVLM2VecConfig(vlm_config=Phi3VConfig()))
+        adapted = add_adapter(phi, AdapterConfig(rank=2))
+    hit = {name for name, module in adapted.named_modules() if isinstance(module, LoraLayer)}
+    assert len(hit) == 4 * 32  # qkv, o, gate and up, down of each layer
+    assert all(".layers." in name and "vision" not in name for name in hit)
 
 
 @pytest.mark.parametrize(("config", "scale"), [(AdapterConfig(rank=4), 2), (AdapterConfig(rank=4, alpha=4), 1)])
@@ -111,3 +132,44 @@ def test_a_key_that_lands_nowhere_is_an_error_that_names_it(tmp_path, model):
     save_file(weights, tmp_path / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match=r"unexpected .*layers\.9"):
         load_adapter(base, tmp_path)
+
+
+@pytest.mark.parametrize("embeddings", [False, True], ids=["dora", "dora and embeddings"])
+def test_dora_from_training_to_a_merged_model_on_disk(tmp_path, model, processor, corpus, inputs, embeddings):
+    """Three steps, saved, put on the base again, merged, saved as an ordinary model, loaded: the same vectors."""
+    base = copy.deepcopy(model)
+    config = AdapterConfig(rank=2, dora=True, train_embeddings=embeddings)
+    args = SelfDistillationConfig(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no",
+        max_steps=3, per_device_train_batch_size=4, learning_rate=1e-2, teacher="adapter-off",
+    )  # fmt: skip
+    trainer = SelfDistillationTrainer(
+        add_adapter(model, config), args, train_dataset=corpus, processing_class=processor
+    )
+    trainer.train()
+    vectors = embed(trainer.model.eval(), inputs)
+    assert (vectors - embed(base, inputs)).abs().max() > 1e-3
+    trainer.save_model(str(tmp_path / "adapter"))
+    magnitudes = [name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors") if "magnitude" in name]
+    assert magnitudes
+    load_adapter(base, tmp_path / "adapter").merge_and_unload().save_pretrained(tmp_path / "merged")
+    loaded = XVLM2VecModel.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(embed(loaded, inputs), vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_four_bits_need_a_gpu_and_say_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="needs a CUDA GPU"):
+        check_four_bit()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("xvlm2vec.trainer.adapters.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install bitsandbytes"):
+        check_four_bit()
+
+
+def test_four_bits_are_those_of_qlora():
+    config = four_bit_config()
+    assert config.load_in_4bit
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
+    assert config.bnb_4bit_compute_dtype == config.bnb_4bit_quant_storage == torch.bfloat16
+    assert {"vision_model", "visual", "connector"} <= set(config.llm_int8_skip_modules)

@@ -2,12 +2,13 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from xvlm2vec.trainer.checkpoints import newest_complete_checkpoint
+from xvlm2vec.trainer.checkpoints import find_fault, newest_complete_checkpoint
 
 
 def write(folder, step, state=None):
@@ -58,6 +59,36 @@ def test_a_file_cut_off_anywhere_tears_the_checkpoint(tmp_path, caplog, name, si
     with caplog.at_level(logging.WARNING):
         assert newest_complete_checkpoint(tmp_path) == complete
     assert f"checkpoint-20, which was not written to its end: {name} is cut off" in caplog.text
+
+
+def write_of_processes(folder, step, ranks, processes):
+    checkpoint = Path(write(folder, step))
+    (checkpoint / "rng_state.pth").unlink()
+    for rank in ranks:
+        torch.save({"cpu": torch.get_rng_state()}, checkpoint / f"rng_state_{rank}.pth")
+    if processes is not None:
+        (checkpoint / "processes.json").write_text(json.dumps({"processes": processes}), encoding="utf-8")
+    return str(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "processes", "missing"),
+    [
+        ([0], 2, 1),
+        ([1], 2, 0),
+        ([0, 1], 4, 2),
+        ([0, 2], None, 1),
+        ([0], None, 1),
+        ([0, 1], 2, None),
+        ([0, 1], None, None),
+    ],
+)
+def test_a_process_without_its_random_state_tears_the_checkpoint(tmp_path, ranks, processes, missing):
+    complete = write(tmp_path, 10)
+    newest = write_of_processes(tmp_path, 20, ranks, processes)
+    assert newest_complete_checkpoint(tmp_path) == (newest if missing is None else complete)
+    expected = None if missing is None else f"rng_state_{missing}.pth of process {missing} is missing"
+    assert find_fault(Path(newest)) == expected
 
 
 def test_folders_that_are_no_checkpoints_are_ignored(tmp_path):

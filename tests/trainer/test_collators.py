@@ -5,22 +5,29 @@ import copy
 import pytest
 import torch
 
-from xvlm2vec.trainer.collators import ParallelCollator, pad_ids, real_ids
+from xvlm2vec.common.store import content_digest, row_key
+from xvlm2vec.trainer.collators import ParallelCollator
 
 
 def collate(processor, rows, **settings):
-    return ParallelCollator(processor, **settings)(rows)["batch"]
+    (batch,) = ParallelCollator(processor, **settings)(rows)["batches"]
+    return batch
 
 
-def ids_of_processor(processor, row, text):
-    return real_ids(processor(text=[text], images=[row["image"]]))[0]
+def real_ids(inputs):
+    pairs = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in pairs]
+
+
+def texts_of(row):
+    return [row["text_en"], *(item["text"] for item in row["translations"])]
 
 
 def assert_ids_are_the_processors(processor, rows):
     batch = collate(processor, rows)
-    expected = [ids_of_processor(processor, row, row["text_en"]) for row in rows]
-    expected += [ids_of_processor(processor, row, item["text"]) for row in rows for item in row["translations"]]
-    assert batch.token_ids == expected
+    for row, group in zip(rows, batch.groups, strict=True):
+        expected = [real_ids(processor(text=[text], images=[row["image"]]))[0] for text in texts_of(row)]
+        assert [group.prefix + text for text in group.texts] == expected
     return batch
 
 
@@ -28,17 +35,18 @@ def test_token_ids_are_those_of_the_full_processor(processor, rows):
     batch = assert_ids_are_the_processors(processor, rows)
     assert batch.row_of_pair.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
     assert batch.languages == ["it", "de", "ar", "it", "ar", "de", "it", "de", "ar"]
+    assert batch.ids == ["row-0", "row-1", "row-2", "row-3"]
+    assert batch.texts == [row["text_en"] for row in rows]
+    assert batch.translations == [item["text"] for row in rows for item in row["translations"]]
+    assert batch.pairs == 9
+    assert batch.has_picture.tolist() == [True, False, True, False]
 
 
 def test_rows_with_several_pictures(processor, rows, picture):
     several = {**rows[0], "image": [picture(5), picture(6)]}
     one_in_a_list = {**rows[2], "image": [picture(7)]}
-    assert_ids_are_the_processors(processor, [rows[1], several, one_in_a_list, rows[3]])
-
-
-def test_only_texts(processor, rows):
-    batch = assert_ids_are_the_processors(processor, [rows[1], rows[3]])
-    assert set(batch.english) == {"input_ids", "attention_mask"}
+    batch = assert_ids_are_the_processors(processor, [rows[1], several, one_in_a_list, rows[3]])
+    assert len(set(batch.digests)) == 3
 
 
 @pytest.mark.parametrize("text", [" a red bicycle", "a red bicycle\n", "!", "دراجة", "a  red", "Bäckerei"])
@@ -50,7 +58,7 @@ def test_texts_that_start_or_end_oddly(processor, rows, picture, text, with_pict
     assert_ids_are_the_processors(processor, [reverse])
 
 
-def test_an_english_text_that_is_cut(processor, rows):
+def test_a_text_that_is_cut_is_told(processor, rows):
     short = copy.copy(processor)
     short.max_length = 14
     long_text = "a red bicycle by the wall of the old bakery in the park over the sea"
@@ -58,12 +66,54 @@ def test_an_english_text_that_is_cut(processor, rows):
         assert_ids_are_the_processors(short, [{**rows[0], "text_en": long_text}])
 
 
-def test_the_pictures_are_prepared_once_for_all_texts_of_a_row(processor, rows):
-    batch = collate(processor, rows)
-    expected = processor(text=[row["text_en"] for row in rows], images=[row["image"] for row in rows])
-    assert set(batch.english) == set(expected)
-    for name, value in expected.items():
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared", "whole"])
+def test_a_budget_cuts_a_batch_and_loses_nothing(processor, rows, sharing):
+    whole = collate(processor, rows, sharing=sharing)
+    parts = ParallelCollator(processor, sharing=sharing, max_tokens=60)(rows)["batches"]
+    assert len(parts) > 1
+    assert sum(part.pairs for part in parts) == whole.pairs
+    assert sum(part.tokens for part in parts) == whole.tokens
+    assert len(ParallelCollator(processor, sharing=sharing, max_tokens=1)(rows)["batches"]) == 4
+    found = {
+        (part.ids[row], language, text)
+        for part in parts
+        for row, language, text in zip(part.row_of_pair.tolist(), part.languages, part.translations, strict=True)
+    }
+    assert found == {(row["id"], item["lang"], item["text"]) for row in rows for item in row["translations"]}
+
+
+def test_texts_are_prepared_whole_where_pictures_cannot_be_shared(processor, rows):
+    batch = collate(processor, rows, sharing=False)
+    assert batch.groups is None
+    english = processor(text=[row["text_en"] for row in rows], images=[row["image"] for row in rows])
+    assert set(batch.english) == set(english)
+    for name, value in english.items():
         assert torch.equal(batch.english[name], value), name
+    pairs = [(item["text"], row["image"]) for row in rows for item in row["translations"]]
+    assert real_ids(batch.translated) == real_ids(
+        processor(text=[text for text, _ in pairs], images=[image for _, image in pairs])
+    )
+
+
+def test_pictures_and_translations_alone_are_prepared_on_demand(processor, rows):
+    batch = collate(processor, rows, alone=True)
+    assert real_ids(batch.pictures_alone) == real_ids(
+        processor(text=["", ""], images=[rows[0]["image"], rows[2]["image"]])
+    )
+    shown = [item["text"] for row in (rows[0], rows[2]) for item in row["translations"]]
+    assert real_ids(batch.translations_alone) == real_ids(processor(text=shown))
+    assert collate(processor, [rows[1]], alone=True).pictures_alone is None
+
+
+def test_rows_are_named_by_their_content(processor, rows):
+    batch = collate(processor, rows)
+    digest = content_digest(rows[0]["image"])
+    assert batch.keys[0] == row_key(rows[0]["text_en"], digest)
+    assert batch.keys[1] == row_key(rows[1]["text_en"])
+    assert batch.picture_keys == [row_key("", digest), row_key("", content_digest(rows[2]["image"]))]
+    keys = ParallelCollator(processor, alone=True).keys(rows)
+    texts, (first, second) = batch.keys, batch.picture_keys
+    assert keys == [[texts[0], first], [texts[1]], [texts[2], second], [texts[3]]]
 
 
 def test_the_draw_is_the_rows_own(processor, rows):
@@ -107,13 +157,8 @@ def test_a_row_without_a_translation_is_named(processor, rows, translations):
         collate(processor, rows)
 
 
-def test_padding_is_on_the_right_and_masked():
-    padded = pad_ids([[5, 6, 7], [8]], 3, torch.device("cpu"))
-    assert padded["input_ids"].tolist() == [[5, 6, 7], [8, 3, 3]]
-    assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-
-
 def test_a_batch_moves_whole(processor, rows):
-    moved = collate(processor, rows).to("meta")
-    assert {value.device.type for value in moved.english.values()} == {"meta"}
+    moved = collate(processor, rows, sharing=False, alone=True).to("meta")
+    for inputs in (moved.english, moved.translated, moved.pictures_alone, moved.translations_alone):
+        assert {value.device.type for value in inputs.values()} == {"meta"}
     assert moved.row_of_pair.device.type == "meta"

@@ -86,7 +86,7 @@ def test_the_result_is_a_model_with_its_processor_and_a_summary(tmp_path, model,
     assert summary["loss"]["name"] == "SelfDistillationLoss"
     assert summary["loss"]["settings"]["language_weight"] == 0.5
     assert "2503.09313" in summary["loss"]["citation"]
-    assert summary["settings"]["teacher"] == "copy"
+    assert summary["settings"]["teacher"] == "cached"
     assert summary["settings"]["max_steps"] == 2
 
 

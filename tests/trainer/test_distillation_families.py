@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from steps import is_vision, named
 from torch.nn.functional import mse_loss
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.collators import ParallelCollator
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 
-FAMILIES = ("llava", "llava_next-mistral", "llava_onevision", "smolvlm")
+SHARING = (
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next-llama", "llava_next-mistral", "llava_onevision",
+    "smolvlm", "idefics3", "internvl", "phi3_v",
+)  # fmt: skip
+LOOKING_AHEAD = ("gemma3", "paligemma")  # pictures, or whole prompts, attend in both directions
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +48,28 @@ def pairs_one_by_one(student, teacher, processor, rows):
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen vision", "trained vision"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SHARING + LOOKING_AHEAD)
 def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint, rows, family, frozen):
     folder = build_checkpoint(family, tmp_path / "model")
     student = XVLM2VecModel.from_backbone(folder, dtype=torch.float32)
     processor = XVLM2VecProcessor.from_pretrained(folder)
     teacher = copy.deepcopy(student)
-    args = SelfDistillationConfig(str(tmp_path / "out"), use_cpu=True, report_to="none", freeze_vision=frozen)
-    trainer = SelfDistillationTrainer(student, args, processing_class=processor)
+    args = SelfDistillationConfig(
+        str(tmp_path / "out"), use_cpu=True, report_to="none", freeze_vision=frozen, teacher="copy"
+    )
+    trainer = SelfDistillationTrainer(student, args, train_dataset=Dataset.from_list(rows), processing_class=processor)
+    assert trainer.collator.sharing is (family in SHARING)
     trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
-    assert any(".vision_" in name for name in trained) is not frozen
+    assert any(is_vision(name) for name in trained) is not frozen
     with torch.no_grad():
         for parameter in trained.values():
             parameter += 0.02 * torch.randn_like(parameter)
     expected = pairs_one_by_one(student, teacher, processor, rows)
-    loss = trainer.compute_loss(student, ParallelCollator(processor)(rows))
+    loss = trainer.compute_loss(student, trainer.data_collator(rows))
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert loss.item() > 1e-2
     options = {"allow_unused": True, "materialize_grads": True}
     mine = torch.autograd.grad(loss, list(trained.values()), **options)
     theirs = torch.autograd.grad(expected, list(trained.values()), **options)
     for name, gradient, other in zip(trained, mine, theirs, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6, msg=named(name))

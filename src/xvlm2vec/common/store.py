@@ -12,12 +12,13 @@ import hashlib
 import io
 import json
 import logging
+import mmap
 import os
 import re
 import time
 import tokenize
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -37,11 +38,18 @@ class StoreError(ValueError):
 
 
 def content_digest(picture: Any) -> bytes:
-    """SHA-256 of a picture: of the file's bytes for a path, of mode, size and pixels for a `PIL.Image`.
+    """SHA-256 of a picture.
+
+    Of the file's bytes for a path, of the bytes themselves if they are encoded (also in a dictionary as
+    `datasets.Image` stores it), of mode, size and pixels for a `PIL.Image`.
 
     Raises:
-        TypeError: The picture is neither.
+        TypeError: The picture is none of these.
     """
+    if isinstance(picture, Mapping):
+        return content_digest(picture["path"] if picture.get("bytes") is None else picture["bytes"])
+    if isinstance(picture, bytes | bytearray):
+        return hashlib.sha256(picture).digest()
     if isinstance(picture, str | os.PathLike):
         with open(picture, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -49,7 +57,7 @@ def content_digest(picture: Any) -> bytes:
         head = f"{picture.mode} {picture.size}\n".encode()
         palette = bytes(picture.getpalette() or ()) if picture.mode == "P" else b""
         return hashlib.sha256(head + palette + picture.tobytes()).digest()
-    raise TypeError(f"a picture must be a path or a PIL image, not {type(picture).__name__}")
+    raise TypeError(f"a picture must be a path, encoded bytes or a PIL image, not {type(picture).__name__}")
 
 
 def row_key(text: str | None, picture: bytes | None = None, instruction: str | None = None) -> bytes:
@@ -84,7 +92,8 @@ class EmbeddingStore:
         self.dtype = dtype
         self.width = self._read_meta()
         self._shards: list[npt.NDArray[np.void]] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
+        self._starts: list[int] = []  # the number that the first row of each shard has among all rows
+        self._places: dict[bytes, int] = {}
         if width is not None:
             self._check_width(width)
         self._open_shards()
@@ -101,13 +110,26 @@ class EmbeddingStore:
         Raises:
             KeyError: A key is not stored.
         """
-        if not keys:
-            return np.zeros((0, self.width or 0), dtype=np.float32)
-        places = np.array([self._places[key] for key in keys])
-        vectors = np.empty((len(keys), self.width or 0), dtype=np.float32)
-        for shard in np.unique(places[:, 0]):
-            rows = np.flatnonzero(places[:, 0] == shard)
-            vectors[rows] = self._shards[shard]["vector"][places[rows, 1]]
+        return self._read(np.array([self._places[key] for key in keys], dtype=np.int64))
+
+    def view(self, keys: Sequence[bytes]) -> StoredVectors:
+        """The same vectors left on disk: read when they are asked for, so that they may exceed the memory.
+
+        Raises:
+            KeyError: A key is not stored.
+        """
+        return StoredVectors(self._read, np.array([self._places[key] for key in keys], dtype=np.int64), self.width or 0)
+
+    def _read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        vectors = np.empty((len(places), self.width or 0), dtype=np.float32)
+        if not len(places):
+            return vectors
+        shards = np.searchsorted(self._starts, places, side="right") - 1
+        order = np.argsort(shards, kind="stable")
+        numbers, first = np.unique(shards[order], return_index=True)
+        for number, rows in zip(numbers, np.split(order, first[1:]), strict=True):
+            vectors[rows] = self._shards[number]["vector"][places[rows] - self._starts[number]]
+            _release(self._shards[number])
         return vectors
 
     def add(self, keys: Iterable[bytes], vectors: npt.ArrayLike) -> None:
@@ -152,11 +174,13 @@ class EmbeddingStore:
         shard = self._map(path)
         if shard is None:
             return
-        number = len(self._shards)
+        start = self._starts[-1] + len(self._shards[-1]) if self._shards else 0
         self._shards.append(shard)
+        self._starts.append(start)
         content = shard["key"].tobytes()
         for row in range(len(shard)):
-            self._places.setdefault(content[32 * row : 32 * row + 32], (number, row))
+            self._places.setdefault(content[32 * row : 32 * row + 32], start + row)
+        _release(shard)
 
     def _map(self, path: Path) -> npt.NDArray[np.void] | None:
         """Memory-map a shard: None if it is torn, an error if it is whole but not what was written."""
@@ -211,6 +235,39 @@ class EmbeddingStore:
             with _replacing(self.folder / "meta.json") as file:
                 file.write(json.dumps(meta, indent=1).encode())
             self.width = width
+
+
+class StoredVectors:
+    """Rows of a store in an order of one's own, read from the disk whenever they are asked for.
+
+    Attributes:
+        shape: `(rows, width)`.
+    """
+
+    def __init__(self, read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+                 places: npt.NDArray[np.int64], width: int) -> None:  # fmt: skip
+        self._stored, self._places = read, places
+        self.shape = (len(places), width)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        return self._stored(self._places[rows])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def select(self, rows: npt.NDArray[np.integer]) -> StoredVectors:
+        """Some of the rows, still on disk."""
+        return StoredVectors(self._stored, self._places[rows], self.shape[1])
+
+
+def _release(shard: npt.NDArray[np.void]) -> None:
+    """Hands back the pages that reading brought into memory; the system keeps them in its cache while there is room."""
+    mapped = shard.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

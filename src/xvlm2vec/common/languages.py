@@ -1,11 +1,11 @@
-"""What a report needs to know of a language: its English name, its own name and its direction of writing."""
+"""What a person is to be told of a language: its English name, its own name and its direction of writing."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Language:
-    """A language as reports show it.
+    """A language as reports and demos show it.
 
     Attributes:
         code: ISO 639-1 code, as in the corpus ("de").

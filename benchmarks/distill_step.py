@@ -1,0 +1,98 @@
+"""What a step of self-distillation costs: the reference's three full passes a pair, and each thing that is saved.
+
+    python benchmarks/distill_step.py --prefix 768 --languages 4
+    python benchmarks/distill_step.py --json distill_step.json --plot distill_step.svg
+
+Every cell (P tokens of pictures, K translations, 24 tokens of text) is measured in one process on one thread: forward
+and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
+timed, losses and gradients of all variants are compared. The vision tower is a small one; it, the reference's
+language-model head and the optimiser are rows of their own. A ratio's label begins with its cell; those without are of
+the only cell asked for, or of 768 tokens and 4 languages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from distill_cells import Bench, Cell, Shape, build_model, compare, llava_picture
+
+PREFIXES, LANGUAGES = (64, 256, 768), (1, 4, 12)
+HEADLINE = (768, 4)
+"""The cell whose ratios are also written without its name, as those of a run of one cell are."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--prefix", type=int, nargs="*", default=PREFIXES, help="tokens of pictures (default 64 256 768)"
+    )
+    parser.add_argument("--languages", type=int, nargs="*", default=LANGUAGES, help="translations (default 1 4 12)")
+    parser.add_argument("--repeats", type=int, default=3, help="steps of each kind (default 3)")
+    parser.add_argument("--json", type=Path, help="where the numbers go; cells that it holds already are kept")
+    parser.add_argument("--plot", type=Path, help="draw the ratios (needs matplotlib)")
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    content = json.loads(flags.json.read_text()) if flags.json and flags.json.exists() else new_content()
+    for prefix in flags.prefix:
+        for languages in flags.languages:
+            if f"P={prefix} K={languages} flop_estimate" in content["ratios"]:
+                continue
+            rows, ratios = measure(Cell(prefix, languages), Shape(), flags.repeats)
+            content["rows"] += rows
+            content["ratios"] |= {f"P={prefix} K={languages} {name}": value for name, value in ratios.items()}
+            if (prefix, languages) == HEADLINE or len(flags.prefix) * len(flags.languages) == 1:
+                content["ratios"] |= ratios
+            print(json.dumps({"rows": rows, "ratios": ratios}, indent=1), flush=True)
+            if flags.json:
+                flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if flags.plot:
+        draw(content, flags.plot)
+
+
+def new_content() -> dict[str, Any]:
+    """The head of a result."""
+    machine = {"cores": os.cpu_count(), "threads": 1, "python": platform.python_version(), "torch": torch.__version__}
+    return {"name": "distill_step", "machine": machine, "shape": asdict(Shape()), "rows": [], "ratios": {}}
+
+
+def measure(cell: Cell, shape: Shape, repeats: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Rows and ratios of one cell."""
+    bench = Bench(cell, build_model(shape, cell.prefix), llava_picture(cell.prefix))
+    bench.check()
+    return compare(bench, shape, repeats)
+
+
+def draw(content: dict[str, Any], path: Path) -> None:
+    """Measured and estimated ratios over the number of languages, one panel for each prefix."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ratios = content["ratios"]
+    prefixes = sorted({int(row["prefix"]) for row in content["rows"]})
+    figure, panels = pyplot.subplots(1, len(prefixes), figsize=(4 * len(prefixes), 3.4), squeeze=False)
+    variants = ("all", "shared_prefix", "deduplicated", "cached_teacher")
+    kinds = (*(f"{name}_over_reference" for name in variants), "flop_estimate")
+    for panel, prefix in zip(panels[0], prefixes, strict=True):
+        counts = sorted({int(row["languages"]) for row in content["rows"] if row["prefix"] == prefix})
+        for kind in kinds:
+            values = [ratios[f"P={prefix} K={count} {kind}"] for count in counts]
+            style = "k:" if kind == "flop_estimate" else "o-"
+            panel.plot(counts, values, style, label=kind.replace("_over_reference", "").replace("_", " "))
+        panel.set(title=f"{prefix} picture tokens", xlabel="languages", ylabel="times faster than the reference step")
+        panel.set_xticks(counts)
+    panels[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Queries to look at: a few drawn ones, the same items in every language, and some that went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .embedding import open_picture
+from .metrics import RankCounts, expected_rank, hit_at_1
+from .pool import VectorSource
+from .ranking import RankingTask, Row, top_candidates
+
+_NAMES = ("benchmark", "dataset", "task", "language", "style")
+
+
+class Gallery:
+    """Small copies of the pictures that examples show, named by their contents.
+
+    Args:
+        size: Longest side in pixels; None keeps no copies.
+
+    Attributes:
+        files: WebP bytes by file name.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        self.size = size
+        self.files: dict[str, bytes] = {}
+        self._names: dict[tuple[int, str], str] = {}
+
+    def add(self, task: RankingTask, row: Row) -> list[str]:
+        """File names of the pictures of a row; none where no copies are kept."""
+        return [self._add(task, name) for name in row.pictures] if self.size else []
+
+    def _add(self, task: RankingTask, name: str) -> str:
+        known = (id(task.images), name)
+        if known not in self._names:
+            content = _small_copy(task.images[name], self.size or 0)
+            self._names[known] = f"{hashlib.sha256(content).hexdigest()[:16]}.webp"
+            self.files[self._names[known]] = content
+        return self._names[known]
+
+
+def choose_rows(
+    row_ids: npt.NDArray[np.integer], hits: npt.NDArray[np.floating], drawn: int, failures: int, seed: int
+) -> list[int]:
+    """Rows to show: `drawn` at random and then `failures` of those that were missed.
+
+    The order depends on the items alone, so that every language and every model shows the same ones.
+    """
+    ids = np.asarray(row_ids)
+    if not len(ids):
+        return []
+    position = np.random.default_rng(seed).permutation(int(ids.max()) + 1)
+    order = np.argsort(position[ids])
+    missed = [int(row) for row in order[drawn:] if hits[row] < 1]
+    return [int(row) for row in order[:drawn]] + missed[:failures]
+
+
+def task_examples(
+    task: RankingTask,
+    sides: tuple[VectorSource, VectorSource],
+    ranks: RankCounts,
+    gallery: Gallery,
+    *,
+    drawn: int,
+    failures: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The chosen rows, each with its gold candidate, its expected rank from 1, and the best five.
+
+    `drawn` tells those drawn at random from those that are shown because they were missed.
+    """
+    chosen = choose_rows(np.asarray(task.row_ids), hit_at_1(ranks), drawn, failures, seed)
+    found = top_candidates(task, chosen, *sides) if chosen else []
+    rank = expected_rank(ranks) + 1
+    return [
+        {
+            **{name: getattr(task, name) for name in _NAMES},
+            "row": int(np.asarray(task.row_ids)[row]),
+            "drawn": number < drawn,
+            "rank": float(rank[row]),
+            "query": _content(task, task.queries[row], gallery),
+            "gold": _candidate(task, int(task.candidate_index[row, 0]), gallery),
+            "golds": _gold_places(task, row),
+            "top": [_candidate(task, place, gallery) | {"score": score} for place, score in best],
+        }
+        for number, (row, best) in enumerate(zip(chosen, found, strict=True))
+    ]
+
+
+def _gold_places(task: RankingTask, row: int) -> list[int]:
+    count = 1 if task.gold_counts is None else int(task.gold_counts[row])
+    return [int(place) for place in task.candidate_index[row, :count]]
+
+
+def _candidate(task: RankingTask, place: int, gallery: Gallery) -> dict[str, Any]:
+    return {"id": place, **_content(task, task.candidates[place], gallery)}
+
+
+def _content(task: RankingTask, row: Row, gallery: Gallery) -> dict[str, Any]:
+    content: dict[str, Any] = {"text": row.text, "image": row.image}
+    copies = gallery.add(task, row)
+    return content | ({"pictures": copies} if copies else {})
+
+
+def _small_copy(picture: Any, size: int) -> bytes:
+    copy = open_picture(picture).convert("RGB")
+    copy.thumbnail((size, size))
+    buffer = io.BytesIO()
+    copy.save(buffer, "WEBP", quality=82)
+    return buffer.getvalue()

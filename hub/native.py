@@ -1,0 +1,225 @@
+"""Writes a model without remote code: the backbone as transformers knows it, stock modules of sentence-transformers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from xvlm2vec.modeling.families import family_of
+from xvlm2vec.modeling.modeling_xvlm2vec import OWN_BACKBONES, XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.st_files import write_sentence_transformers_files
+
+from .card import ReleaseCard, card_data, write_licence_note, write_scores
+from .export import check_no_pickles, merge_adapter
+from .golden import write_golden
+from .staging import ExportError, staged_folder
+
+KIND = "native"
+_SHOWN = 8  # names of prompts in the card
+TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
+POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+class NativeError(ExportError):
+    """The libraries alone would not compute a model's vectors; the message says why."""
+
+
+def export_native(
+    model: XVLM2VecModel | PeftModel,
+    processor: XVLM2VecProcessor,
+    folder: str | os.PathLike[str],
+    *,
+    card: ReleaseCard | None = None,
+    max_shard_size: int | str = "5GB",
+) -> Path:
+    """Writes the same weights as a plain model of transformers and sentence-transformers, which runs no remote code.
+
+    What this package's processor does to a row, a chat template does here; pooling and normalisation are stock modules.
+    The golden files beside it hold the vectors of this package's own model: `verify` compares.
+
+    Args:
+        model: An `XVLM2VecModel`, or a `PeftModel` around one, which is merged.
+        processor: Its processor.
+        folder: Where to write: missing, empty, or an earlier native export, which is replaced.
+        card: What to say in `README.md`.
+        max_shard_size: Largest weights file.
+
+    Returns:
+        The folder.
+
+    Raises:
+        NativeError: The backbone is none of transformers, or is run in a way of its own.
+        ExportError: An adapter that does not merge, or a foreign folder.
+    """
+    merged: Any = merge_adapter(model, processor) if isinstance(model, PeftModel) else model
+    check_native(merged)
+    card = card or ReleaseCard(name=Path(folder).name)
+    with staged_folder(folder, KIND) as staging:
+        merged.backbone.save_pretrained(staging, max_shard_size=max_shard_size)
+        plain_processor(processor).save_pretrained(staging)
+        _write_modules(staging, merged.config)
+        golden = write_golden(staging, merged, processor)
+        text = _readme(card, merged.config, golden.prompts)
+        (staging / "README.md").write_text(text, encoding="utf-8")
+        write_scores(staging, card)
+        write_licence_note(staging, card)
+        _check_plain(staging)
+    return Path(folder)
+
+
+def check_native(model: XVLM2VecModel) -> None:
+    """Raises if the libraries alone cannot compute a model's vectors.
+
+    Raises:
+        NativeError: Saying why.
+    """
+    backbone = model.config.vlm_config.model_type if model.config.vlm_config is not None else None
+    if backbone in OWN_BACKBONES:
+        raise NativeError(
+            f"transformers has no {backbone!r} model any more, so this one needs the code that is released with it; "
+            "release it without --native."
+        )
+    if model.config.layout is not None:
+        raise NativeError(
+            f"this model was trained with the prompts and positions of {model.config.layout!r}, which only the code "
+            "that is released with it writes; release it without --native."
+        )
+
+
+def plain_processor(processor: XVLM2VecProcessor) -> Any:
+    """A copy of the backbone's own processor whose chat template writes a row as ours does."""
+    plain = copy.deepcopy(processor.inner)
+    plain.chat_template = chat_template(processor)
+    limit = processor.limit()
+    if limit is not None:
+        plain.tokenizer.model_max_length = limit
+    return plain
+
+
+def chat_template(processor: XVLM2VecProcessor) -> str:
+    """A Jinja template of one row: its pictures, then the instruction (the `system` message), then its text.
+
+    Raises:
+        NativeError: How the backbone's prompts show a picture is unknown.
+    """
+    family = family_of(processor.model_type)
+    image = family.image or getattr(processor.inner, "image_token", None)
+    if image is None:
+        raise NativeError(f"{processor.model_type!r} names no token for a picture, so no chat template can write one.")
+    parts = {
+        "image": image,
+        "after_images": family.after_images,
+        "before_text": family.before_text,
+        "after_text": family.after_text,
+    }
+    quoted = {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
+    pictures = (
+        "{%- for message in messages %}{% if message['content'] is not string %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}{{ " + quoted["image"] + " }}{% set ns.images = true %}{% endif %}"
+        "{% endfor %}{% endif %}{% endfor %}"
+    )
+    return (
+        "{%- set ns = namespace(images=false) -%}" + pictures + "{%- if ns.images %}{{ " + quoted["after_images"]
+        + " }}{% else %}{{ " + quoted["before_text"] + " }}{% endif -%}"
+        + _texts("==") + _texts("!=") + "{%- if not ns.images %}{{ " + quoted["after_text"] + " }}{% endif -%}"
+    )  # fmt: skip
+
+
+def _texts(comparison: str) -> str:
+    """The texts of the messages whose role is (or is not) `system`."""
+    return (
+        "{%- for message in messages %}{% if message['role'] " + comparison + " 'system' %}"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{% endif %}{% endfor -%}"
+    )
+
+
+def _write_modules(folder: Path, config: Any) -> None:
+    """The files with which sentence-transformers puts backbone, pooling and normalisation together."""
+    write_sentence_transformers_files(folder, config)
+    modules = [("", TRANSFORMER), (POOLING_FOLDER, POOLING)]
+    modules += [(NORMALIZE_FOLDER, NORMALIZE)] if config.normalize else []
+    content = [{"idx": at, "name": str(at), "path": path, "type": name} for at, (path, name) in enumerate(modules)]
+    _write_json(folder / "modules.json", content)
+    path = folder / "sentence_bert_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    kinds = {"text": _FORWARD, "image": _FORWARD, "image+text": _FORWARD}
+    settings |= {
+        "modality_config": {**kinds, "message": {**_FORWARD, "format": "structured"}},
+        "module_output_name": "token_embeddings",
+    }
+    _write_json(path, settings)
+    (folder / POOLING_FOLDER).mkdir()
+    pooling = {"embedding_dimension": config.hidden_size, "pooling_mode": config.pooling, "include_prompt": True}
+    _write_json(folder / POOLING_FOLDER / "config.json", pooling)
+    if config.normalize:
+        (folder / NORMALIZE_FOLDER).mkdir()
+        names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+        _write_json(folder / NORMALIZE_FOLDER / "config.json", names)
+
+
+def _check_plain(folder: Path) -> None:
+    """Raises if something in the folder would be run, or would have to be.
+
+    Raises:
+        NativeError: Naming it.
+    """
+    check_no_pickles(folder)
+    code = sorted(path.name for path in folder.rglob("*.py"))
+    configs = [path for path in folder.glob("*.json") if path.stat().st_size < 1_000_000]
+    mapped = [path.name for path in configs if '"auto_map"' in path.read_text(encoding="utf-8")]
+    if code or mapped:
+        raise NativeError(f"a native release holds no code, and this one has {', '.join(code + mapped)}.")
+
+
+def _readme(card: ReleaseCard, config: Any, prompts: dict[str, str]) -> str:
+    place = card.native_id or card.name
+    original = card.repo_id or card.name
+    page = f"[{original}](https://huggingface.co/{original})" if card.on_hub else f"`{original}`"
+    names = ", ".join(f"`{name}`" for name in list(prompts)[:_SHOWN])
+    if len(prompts) > _SHOWN:
+        names += f" and {len(prompts) - _SHOWN} more"
+    pooled = "the last attended token" if config.pooling == "lasttoken" else "all attended tokens"
+    return f"""---
+{card_data(card).to_yaml()}
+---
+
+# {card.name}, without remote code
+
+The weights of {page} as a plain `{config.vlm_config.model_type}` model. No code from this repository is run, only
+transformers and sentence-transformers, and the vectors are the same. Scores, training and limits are on the page of the
+original.
+
+```python
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{place}")
+picture = Image.new("RGB", (64, 64), "red")
+embeddings = model.encode(["ein rotes Bild", {{"text": "Which colour is this?", "image": picture}}])
+```
+
+It loads as `SentenceTransformer`, as above{f", with the prompts {names}" if names else ""}; or as `AutoModel` with
+`AutoProcessor`, where a row goes through `processor.apply_chat_template` and its vector is the hidden state of
+{pooled}{", divided by its length" if config.normalize else ""}. Backbones with a video processor (the Qwen family) need
+torchvision here.
+
+Some of what the code of `{original}` does is missing here: it refuses placeholder tokens in texts, keeps black pictures
+where the backbone takes them for padding, and cuts only the text of a row that is too long.
+
+`golden.safetensors` holds the vectors of the original for the inputs in `golden.json`. `xvlm2vec verify {place}`, of
+the Python package xvlm2vec, computes them anew and compares.
+"""
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

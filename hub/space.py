@@ -1,0 +1,221 @@
+"""Writes a Space: a small app that searches the pictures of a released benchmark with a released model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from xvlm2vec.common.languages import language
+
+from .card import SCORES_FILE, TASK_NAMES, read_metadata
+from .export import tested_versions
+from .staging import ExportError, staged_folder
+
+APP = Path(__file__).with_name("space_app.py")
+STYLE = APP.with_suffix(".css")
+GRADIO = "6.31.0"
+"""The version that the app is tested with; a Space names one."""
+LIBRARIES = ("torch", "transformers", "huggingface-hub", "pillow", "numpy")
+MAX_GALLERY = 2000
+EXAMPLES = 6
+LONGEST_EXAMPLE = 40
+HUB_DESCRIPTION = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the app finds a model or a benchmark, and a folder with the same files.
+
+    Args:
+        folder: The files, here.
+        hub_id: Its id on the Hub; `None` if the app is to read the folder.
+        revision: Its revision on the Hub.
+    """
+
+    folder: Path
+    hub_id: str | None = None
+    revision: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """As the app reads it."""
+        name = self.hub_id or str(Path(self.folder).resolve())
+        return {"id": name, "revision": self.revision, "on_hub": self.hub_id is not None}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A configuration of a benchmark whose rows have a text and its picture: the columns of both."""
+
+    task: str
+    text: str
+    picture: str
+
+
+SOURCES = (Source("t2i", "text", "images"), Source("c", "classes", "img"))
+"""Where captions are from; of a column of lists the first entry is the right one."""
+
+
+def write_space(
+    folder: str | os.PathLike[str], model: Place, benchmark: Place, *, title: str, licence: str | None = None
+) -> Path:
+    """Writes the files of a Space: `app.py`, its style, `requirements.txt`, `README.md` and what the app reads.
+
+    Args:
+        folder: Where to write: missing, empty, or an earlier Space, which is replaced.
+        model: The released model.
+        benchmark: The released benchmark.
+        title: Of the page.
+        licence: Of the Space, as the Hub spells it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: The benchmark has no pictures with captions, or the folder is a foreign one.
+    """
+    gallery = read_gallery(Path(benchmark.folder))
+    settings = space_settings(model, benchmark, title, gallery)
+    with staged_folder(folder, "space") as staging:
+        shutil.copyfile(APP, staging / "app.py")
+        shutil.copyfile(STYLE, staging / "app.css")
+        _write_json(staging / "space.json", settings)
+        _write_json(staging / "gallery.json", gallery)
+        (staging / "requirements.txt").write_text(requirements(), encoding="utf-8")
+        (staging / "README.md").write_text(_readme(settings, licence), encoding="utf-8")
+    return Path(folder)
+
+
+def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `space.json` holds: where everything lies, languages, example queries and scores."""
+    codes = list(dict.fromkeys(code for entry in gallery for code in entry["captions"]))
+    card = Path(model.folder) / "README.md"
+    taught = (read_metadata(card).get("language") if card.is_file() else None) or codes
+    scores = _read_scores(Path(model.folder) / SCORES_FILE)
+    tasks = [task for task in scores.get("student", {})]
+    return {
+        "title": title,
+        "model": model.settings(),
+        "benchmark": benchmark.settings(),
+        "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
+        "examples": {code: _examples(gallery, code) for code in codes},
+        "tasks": {task: TASK_NAMES.get(task, task) for task in tasks},
+        "scores": scores,
+    }
+
+
+def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
+    """The pictures to search: `{"path": ..., "captions": {language: text}}`, in the order of the benchmark.
+
+    Raises:
+        ExportError: No configuration names pictures beside texts.
+    """
+    captions: dict[str, dict[str, str]] = {}
+    for source in SOURCES:
+        for file in sorted((benchmark / source.task).glob("*.parquet")):
+            for path, text in _pairs(file, source):
+                captions.setdefault(path, {})[file.stem] = text
+    if not captions:
+        names = " or ".join(f"{source.task} ({source.text}, {source.picture})" for source in SOURCES)
+        raise ExportError(f"{benchmark} has no pictures with captions to search: it needs the task {names}.")
+    order = _language_order(benchmark)
+    return [
+        {"path": path, "captions": {code: found[code] for code in sorted(found, key=order)}}
+        for path, found in list(captions.items())[:MAX_GALLERY]
+    ]
+
+
+def requirements() -> str:
+    """The libraries of the app beside Gradio, in the versions that the model is tested with."""
+    tested = tested_versions()
+    return "\n".join([*(f"{name}{tested.get(name, '')}" for name in LIBRARIES), "pyarrow"]) + "\n"
+
+
+def _pairs(file: Path, source: Source) -> Iterator[tuple[str, str]]:
+    """Path and text of each row of a parquet file, if it has the columns."""
+    schema = pq.read_schema(file)
+    if not {source.text, source.picture} <= set(schema.names):
+        return
+    table = pq.read_table(file, columns=[source.picture, source.text])
+    pictures, texts = (_first(table[column]) for column in (source.picture, source.text))
+    yield from zip(pictures, texts, strict=True)
+
+
+def _first(column: pa.ChunkedArray) -> list[str]:
+    """Strings as they are, of lists the first."""
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    return (pc.list_element(column, 0) if is_list else column).to_pylist()
+
+
+def _language_order(benchmark: Path) -> Any:
+    """The order in which the benchmark's card names its languages."""
+    card = benchmark / "README.md"
+    codes = (read_metadata(card).get("language") if card.is_file() else None) or []
+    place = {code: number for number, code in enumerate(codes)}
+    return lambda code: (place.get(code, len(place)), code)
+
+
+def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:
+    """Short captions from all over the gallery, the same pictures in every language."""
+    pool = [entry for entry in gallery if all(len(text) <= LONGEST_EXAMPLE for text in entry["captions"].values())]
+    pool = [entry for entry in pool or gallery if code in entry["captions"]]
+    step = max(1, len(pool) // EXAMPLES)
+    return list(dict.fromkeys(entry["captions"][code] for entry in pool[::step]))[:EXAMPLES]
+
+
+def _language(code: str, taught: bool) -> dict[str, Any]:
+    known = language(code)
+    return {"code": code, "name": known.name, "native_name": known.native_name, "taught": taught}
+
+
+def _read_scores(path: Path) -> dict[str, Any]:
+    """The scores of `scores.json`; none where an older release has no such file.
+
+    Raises:
+        ExportError: It is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["scores"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path} holds no scores ({error!r}); release the model again.") from error
+
+
+def _readme(settings: dict[str, Any], licence: str | None) -> str:
+    model, benchmark = settings["model"], settings["benchmark"]
+    taught = [item["name"] for item in settings["languages"] if item["taught"]]
+    head: dict[str, Any] = {
+        "title": settings["title"],
+        "emoji": "🌍",
+        "colorFrom": "indigo",
+        "colorTo": "blue",
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+        "app_file": "app.py",
+        "short_description": f"Picture search in {len(taught)} languages"[:HUB_DESCRIPTION],
+        "tags": ["xvlm2vec", "multimodal", "multilingual", "embeddings"],
+    }
+    head |= {"license": licence} if licence else {}
+    head |= {"models": [model["id"]]} if model["on_hub"] else {}
+    head |= {"datasets": [benchmark["id"]]} if benchmark["on_hub"] else {}
+    return (
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {settings['title']}\n\n"
+        f"Search the pictures of `{benchmark['id']}` with `{model['id']}`: type in any of its languages "
+        f"({', '.join(taught)}), or drop a picture. "
+        "Texts and pictures are limited in size, and addresses are not fetched.\n\n"
+        "`app.py` runs anywhere: `pip install gradio -r requirements.txt && python app.py`.\n"
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,266 @@
+"""Attention over packed rows in which several texts continue one prefix: each text sees its prefix and itself.
+
+Registered with transformers as the attention implementation `"tree"`. A forward pass that is given a `TreeLayout` as
+its keyword `tree` runs causal attention over the prefixes, and then over `[prefix, own text]` for all texts of a bucket
+at once, so that nothing is computed that would be masked away. Any other forward pass runs the plain `"sdpa"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "tree"
+"""Of the attention implementation."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Texts of like length, side by side in a pack.
+
+    Args:
+        texts: Texts of each group of the bucket.
+        rows: Texts `R` of all its groups.
+        tokens: Tokens of all texts together.
+        width: Tokens `T` of the longest text.
+        pad: `(R * T,)` int64, for each place of the padded texts a token of the block; `None` if every text has `T`
+            tokens.
+        unpad: `(tokens,)` int64, the place of each token among the padded texts; `None` like `pad`.
+    """
+
+    texts: int
+    rows: int
+    tokens: int
+    width: int
+    pad: torch.Tensor | None = None
+    unpad: torch.Tensor | None = None
+
+    def spread(self, states: torch.Tensor) -> torch.Tensor:
+        """Texts on end, `(1, heads, tokens, D)`, as padded rows `(R, heads, T, D)`."""
+        if self.pad is not None:
+            states = states.index_select(2, self.pad)
+        return states[0].unflatten(1, (self.rows, self.width)).transpose(0, 1)
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Padded rows `(R, heads, T, D)` as texts on end, `(1, tokens, heads, D)`."""
+        states = rows.transpose(1, 2).flatten(0, 1)
+        return (states if self.unpad is None else states.index_select(0, self.unpad))[None]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Groups of one shape, side by side in a pack: all their prefixes, then their texts, the short ones first.
+
+    Args:
+        groups: Number of groups `G`.
+        prefix: Tokens `P` of each prefix; may be 0.
+        blocks: The texts; each block has the same number of every group.
+    """
+
+    groups: int
+    prefix: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of all prefixes, and of each block."""
+        return [self.groups * self.prefix, *(block.tokens for block in self.blocks)]
+
+    def to(self, device: torch.device) -> Bucket:
+        """The same bucket on another device."""
+        return move(self, device, blocks=tuple(move(block, device) for block in self.blocks))
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """Where prefixes and texts lie in a pack of `N` tokens.
+
+    Args:
+        buckets: They follow each other.
+        group: `(N,)` int64, the group of each token.
+        text: `(N,)` int64, the text of each token, numbered over the pack; -1 in a prefix.
+        index: `(N,)` int64, the place of each token in its full row.
+        dense: Mask one attention over all tokens instead: far slower, for checks.
+    """
+
+    buckets: tuple[Bucket, ...]
+    group: torch.Tensor
+    text: torch.Tensor
+    index: torch.Tensor
+    dense: bool = False
+
+    def to(self, device: torch.device) -> TreeLayout:
+        """The same layout on another device."""
+        return move(self, device, buckets=tuple(bucket.to(device) for bucket in self.buckets))
+
+    def mask(self, window: int | None) -> torch.Tensor:
+        """`(N, N)` bool, whether the query (row) sees the key (column), within a sliding window if there is one."""
+        query, key = (..., None), (None, ...)
+        sees = (self.group[query] == self.group[key]) & (self.index[key] <= self.index[query])
+        sees &= (self.text[key] == -1) | (self.text[key] == self.text[query])
+        return sees if window is None else sees & (self.index[query] - self.index[key] < window)
+
+
+def move(instance: Any, device: torch.device, **changes: Any) -> Any:
+    """A copy of a dataclass with its tensors on a device.
+
+    Args:
+        instance: The instance.
+        device: The device.
+        **changes: Fields that become something else.
+    """
+    fields = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    moved = {name: value.to(device) for name, value in fields.items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(instance, **{**moved, **changes})
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    tree: TreeLayout | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls for an attention layer.
+
+    Args:
+        module: The layer.
+        query: `(B, heads, N, D)`; with a layout `B` is 1.
+        key: `(B, key heads, N, D)`.
+        value: As `key`.
+        attention_mask: For the plain attention only.
+        tree: The layout of the pack; `None` runs the plain attention.
+        **options: `dropout`, `scaling`, `sliding_window`, and what concerns the plain attention only.
+
+    Returns:
+        `(B, N, heads, D)`, and nothing in place of attention weights.
+
+    Raises:
+        ValueError: The layer wants something that this attention does not compute.
+    """
+    if tree is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    unknown = [name for name in ("softcap", "position_bias", "s_aux", "cache") if options.get(name) is not None]
+    if unknown:
+        raise ValueError(f"Tree attention knows no `{unknown[0]}`, which {type(module).__name__} asks for.")
+    settings: dict[str, Any] = {"scale": options.get("scaling"), "dropout_p": options.get("dropout") or 0.0}
+    window = options.get("sliding_window")
+    if tree.dense:
+        settings["attn_mask"] = tree.mask(window)
+        result = sdpa(query, key, value, enable_gqa=query.shape[1] != key.shape[1], **settings)
+        return result.transpose(1, 2).contiguous(), None
+    sizes = [size for bucket in tree.buckets for size in bucket.sizes]
+    parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
+    pieces = []
+    for bucket in tree.buckets:
+        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings)
+    return torch.cat(pieces, dim=1), None
+
+
+States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values."""
+
+
+def bucket_attention(
+    bucket: Bucket, prefixes: States, texts: list[States], window: int | None, settings: dict[str, Any]
+) -> list[torch.Tensor]:
+    """Attention of one bucket.
+
+    Args:
+        bucket: The bucket.
+        prefixes: Queries, keys and values `(1, heads, G * P, D)` of its prefixes.
+        texts: The same `(1, heads, tokens, D)` of each block.
+        window: Tokens that a sliding window sees.
+        settings: `scale` and `dropout_p`.
+
+    Returns:
+        `(1, G * P, heads, D)`, and `(1, tokens, heads, D)` of each block.
+    """
+    rows: list[States] = [
+        (block.spread(query), block.spread(key), block.spread(value))
+        for block, (query, key, value) in zip(bucket.blocks, texts, strict=True)
+    ]
+    pieces = []
+    if bucket.prefix:
+        shape = (bucket.groups, bucket.prefix)
+        query, key, value = (states[0].unflatten(1, shape).transpose(0, 1) for states in prefixes)
+        pieces.append(causal(query, key, value, window=window, settings=settings).transpose(1, 2).flatten(0, 1)[None])
+        rows = [(first, behind(key, second), behind(value, third)) for first, second, third in rows]
+    seen = [causal(*own, window=window, settings=settings) for own in rows]
+    return pieces + [block.gather(states) for block, states in zip(bucket.blocks, seen, strict=True)]
+
+
+def behind(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Puts each text behind its prefix: `(G, heads, P, D)` and `(G * K, heads, T, D)` to `(G * K, heads, P + T, D)`."""
+    rows = rows.unflatten(0, (len(prefix), -1))
+    shared = prefix[:, None].expand(-1, rows.shape[1], -1, -1, -1)
+    return torch.cat([shared, rows], dim=3).flatten(0, 1)
+
+
+def causal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, settings: dict[str, Any]
+) -> torch.Tensor:
+    """Causal attention of the last `T` tokens of rows.
+
+    Args:
+        query: `(R, heads, T, D)`.
+        key: `(R, key heads, S, D)`, `S >= T`; each serves `heads / key heads` neighbouring heads of the query.
+        value: As `key`.
+        window: Tokens that a sliding window sees.
+        settings: `scale` and `dropout_p`.
+
+    Returns:
+        `(R, heads, T, D)`.
+    """
+    tokens, seen = query.shape[2], key.shape[2]
+    share = query.shape[1] // key.shape[1]
+    windowed = window is not None and window < seen
+    if tokens == seen and not windowed:
+        return sdpa(query, key, value, is_causal=True, enable_gqa=share > 1, **settings)
+    mask = None
+    if tokens > 1 or windowed:
+        ahead = (
+            torch.arange(seen, device=query.device) - torch.arange(seen - tokens, seen, device=query.device)[:, None]
+        )
+        mask = (ahead <= 0) & (ahead > -window) if windowed and window is not None else ahead <= 0
+    if share == 1:
+        return sdpa(query, key, value, attn_mask=mask, **settings)
+    # The heads that share a key stand behind each other as further queries: no key is repeated in memory.
+    folded = query.unflatten(1, (-1, share)).flatten(2, 3)
+    repeated = None if mask is None else mask.repeat(share, 1)
+    return sdpa(folded, key, value, attn_mask=repeated, **settings).unflatten(2, (share, tokens)).flatten(1, 2)
+
+
+def use_tree(backbone: PreTrainedModel) -> None:
+    """Sets the attention of a backbone's language model to `"tree"`; without a layout it stays the plain attention.
+
+    Args:
+        backbone: A vision-language model.
+
+    Raises:
+        ValueError: Its language model runs another attention than `"sdpa"`.
+    """
+    config = backbone.config.get_text_config()
+    if config._attn_implementation == NAME:
+        return
+    if config._attn_implementation != "sdpa":
+        raise ValueError(
+            f"Packed rows need the attention 'sdpa', not {config._attn_implementation!r}: load the model with "
+            "attn_implementation='sdpa'."
+        )
+    # The empty name leaves the parts of a model alone that has its vision tower in the same configuration.
+    config._attn_implementation = {"": NAME}
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

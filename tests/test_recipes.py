@@ -1,0 +1,97 @@
+"""The recipes in configs/: each parses, and its plan is computed from a configuration of the real size."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import Qwen2VLConfig, Qwen3VLConfig
+
+from xvlm2vec.cli import main
+from xvlm2vec.distill_command import FORM, training_arguments
+from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
+from xvlm2vec.training_flags import parse
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(CONFIGS.glob("recipes/*.yaml"), key=lambda path: path.name)
+QWEN2 = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+         "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True}  # fmt: skip
+QWEN3 = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936}  # fmt: skip
+TOWERS = {
+    "qwen2": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14},
+    "qwen3": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "out_hidden_size": 2048,
+              "deepstack_visual_indexes": [5, 11, 17]},
+}  # fmt: skip
+SHAPES = {
+    "phi-3.5-v": lambda: Phi3VConfig(dtype="bfloat16"),
+    "qwen2-vl-2b": lambda: Qwen2VLConfig(text_config=QWEN2, vision_config=TOWERS["qwen2"], dtype="bfloat16"),
+    "qwen3-vl-embedding-2b": lambda: Qwen3VLConfig(text_config=QWEN3, vision_config=TOWERS["qwen3"], dtype="bfloat16"),
+}
+BILLIONS = {"phi-3.5-v": 4.05, "qwen2-vl-2b": 2.21, "qwen3-vl-embedding-2b": 2.13}
+
+
+def shape_of(recipe):
+    return next(name for name in SHAPES if recipe.name.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders with nothing but a configuration."""
+    found = {name: tmp_path_factory.mktemp(name) for name in SHAPES}
+    for name, folder in found.items():
+        SHAPES[name]().save_pretrained(folder)
+    return found
+
+
+def test_there_are_recipes_for_three_models_and_two_machines():
+    assert {shape_of(path) for path in RECIPES} == set(SHAPES)
+    assert {path.stem.rpartition("-")[2] for path in RECIPES} == {"24gb", "fsdp4"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_parses_into_settings(recipe, tmp_path):
+    parsed = parse(FORM, ["--config", str(recipe), "--use-cpu"])
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    args = training_arguments(parsed, str(tmp_path))
+    for name, value in content.items():
+        found = getattr(parsed.own, name, getattr(args, name, None))
+        assert getattr(found, "value", found) == value, name
+    assert f"--config configs/recipes/{recipe.name}" in recipe.read_text(encoding="utf-8")
+
+
+def test_the_papers_run_has_the_papers_settings(tmp_path):
+    parsed = parse(FORM, ["--config", str(CONFIGS / "recipes" / "phi-3.5-v-paper-fsdp4.yaml"), "--use-cpu"])
+    args = training_arguments(parsed, str(tmp_path))
+    assert (args.learning_rate, args.lr_scheduler_type.value, args.warmup_steps) == (1e-5, "cosine", 0)
+    assert (args.weight_decay, args.max_grad_norm, args.num_train_epochs) == (0, 0.3, 1)
+    assert args.bf16
+    assert args.activation_checkpointing
+    assert not args.freeze_vision
+    languages, processes = 4, 4
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    assert rows * languages == 8 * 4 * 16
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_plan_needs_no_weights(recipe, folders, capsys):
+    name = shape_of(recipe)
+    assert main(["distill", "--config", str(recipe), "--model", str(folders[name]), "--plan"]) == 0
+    text = capsys.readouterr().out
+    billions, trained = re.search(r"([\d.]+) billion weights, ([\d,.]+) million of them trained", text).groups()
+    adapter = float(trained.replace(",", "")) / 1000 if "lora" in recipe.stem else 0
+    assert float(billions) - adapter == pytest.approx(BILLIONS[name], abs=0.02)
+    cards = re.search(r"fits a GPU of\s+(.*)", text).group(1)
+    one, _, four, _ = re.findall(r"(\d+|none)", cards)
+    if recipe.stem.endswith("24gb"):
+        assert int(one) <= 24
+    else:
+        assert int(four) <= 80
+    assert sorted(path.name for path in folders[name].iterdir()) == ["config.json"]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_launch_configurations_name_no_class_and_leave_the_number_format_to_the_recipe(name):
+    content = yaml.safe_load((CONFIGS / "accelerate" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert content["mixed_precision"] == "no"
+    assert "fsdp_transformer_layer_cls_to_wrap" not in content.get("fsdp_config", {})

@@ -1,0 +1,112 @@
+"""One process of a training on several: `accelerate launch` starts it, and it writes what it saw into `rank-N.json`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from conftest import TEXTS, TINY, parallel_row, picture
+from datasets import Dataset
+from torch.distributed.tensor import DTensor
+
+from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
+from xvlm2vec.trainer.collators import ParallelCollator
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
+from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, ImageDistillationLoss, LossSum
+from xvlm2vec.trainer.tiny import build_tiny_model
+
+LANGUAGES = (("it", "de", "ar"), ("it",), ("de", "ar"), ("ar",), ("it", "de"))
+
+
+class Watching(SelfDistillationTrainer):
+    """Notes the rows of each step, and where other processes have more passes."""
+
+    seen: tuple[str, ...] = ()
+    waited: int = 0
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        batches = inputs["batches"]
+        self.seen += tuple(name for batch in batches if batch.weight for name in batch.ids)
+        self.waited += sum(batch.passes not in (None, self.passes.counts(batch)) for batch in batches)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+def corpus(rows, pictures):
+    """Rows with other numbers of translations, some with a picture: no two processes have the same work.
+
+    Args:
+        rows: Their number.
+        pictures: `True` for two thirds of the rows, `"first"` for all of the first of two processes with two rows each.
+    """
+    shown = (lambda index: index // 2 % 2 == 0) if pictures == "first" else (lambda index: index % 3)
+    return Dataset.from_list(
+        [
+            {
+                **parallel_row(index, None, LANGUAGES[index % 5]),
+                "image": picture(index) if pictures and shown(index) else None,
+            }
+            for index in range(rows)
+        ]
+    )
+
+
+def turn_long_rows(model, processor, rows):
+    """Has the longer rows with a picture turned by other RoPE factors, as in Phi-3.5-V: they need another pass."""
+    (batch,) = ParallelCollator(processor)(list(rows))["batches"]
+    lengths = sorted(len(group.prefix) + len(text) for group in batch.groups if group.pictures for text in group.texts)
+    text = model.backbone.config.get_text_config()
+    half = text.hidden_size // text.num_attention_heads // 2
+    text.rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "original_max_position_embeddings": lengths[len(lengths) // 2],
+        "short_factor": [1.0] * half,
+        "long_factor": [2.0] * half,
+    }
+    model.backbone.text_model.rotary_emb = type(model.backbone.text_model.rotary_emb)(text)
+
+
+def main(folder, settings):
+    torch.set_num_threads(1)
+    options = {"rows": 16, "pictures": True, "adapter": None, "stream": False, **settings.pop("options", {})}
+    aligned = LossSum({"image": ImageDistillationLoss(), "alignment": CrossModalAlignmentLoss(0.5)})
+    quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
+    steps = {"max_steps": 4, "learning_rate": 1e-3, "teacher_store": str(folder / "teacher")}
+    args = SelfDistillationConfig(output_dir=str(folder), **{**quiet, **steps, **settings})
+    model, processor = build_tiny_model(TINY, [text for texts in TEXTS.values() for text in texts])
+    rows = corpus(options["rows"], options["pictures"])
+    if options.get("rope_limit"):
+        turn_long_rows(model, processor, rows)
+    if options["adapter"]:
+        torch.manual_seed(3)
+        model = add_adapter(model, AdapterConfig(**options["adapter"]))
+    if options["stream"]:
+        rows = rows.to_iterable_dataset(num_shards=options["stream"])
+    trainer = Watching(
+        model,
+        args,
+        train_dataset=rows,
+        eval_dataset=corpus(options["held_out"], True) if "held_out" in options else None,
+        processing_class=processor,
+        loss=aligned if options.get("aligned") else None,
+    )
+    trainer.train(resume_from_checkpoint=options.get("resume"))
+    trainer.save_model(str(folder / "model"))
+    parts = {name: p for name, p in trainer.model.named_parameters() if isinstance(p, DTensor)}
+    result = {
+        "world": args.world_size,
+        "kind": str(trainer.accelerator.distributed_type),
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "norms": [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry],
+        "sharded": {name: [list(p.shape), list(p.to_local().shape)] for name, p in parts.items()},
+        "seen": trainer.seen,
+        "waited": trainer.waited,
+        "shared": trainer.collator.sharing,
+        "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+    }
+    (folder / f"rank-{args.process_index}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,182 @@
+"""Two real processes: the loss curve and the weights of one process at the same global batch, sharded or not."""
+
+import copy
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.trainer.adapters import load_adapter
+from xvlm2vec.trainer.checkpoints import find_fault
+
+ROOT = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("distributed_worker.py")
+# Without Adam, which blows up rounding errors of gradients that should be zero to steps of full size.
+SGD = {"optim": "sgd", "learning_rate": 0.05}
+FULL = {**SGD, "freeze_vision": False, "gradient_accumulation_steps": 2}
+
+
+def run(folder, processes=1, config="ddp", **settings):
+    """What each process of a training saw; two processes have half the batch each."""
+    folder.mkdir()
+    settings.setdefault("per_device_train_batch_size", 4 // processes)
+    words = [str(WORKER), str(folder), json.dumps(settings)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launch = [sys.executable]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = str(free.getsockname()[1])
+        launch += ["-m", "accelerate.commands.launch", "--config_file", f"{ROOT}/configs/accelerate/{config}.yaml"]
+        launch += ["--num_processes", str(processes), "--main_process_port", port]
+    child = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=600)
+    assert child.returncode == 0, child.stderr[-4000:]
+    results = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+    assert [result["world"] for result in results] == [processes] * processes
+    return results
+
+
+def same_curve(results, expected):
+    for name in ("losses", "norms"):
+        assert len(expected[0][name]) == 4
+        for result in results[:1]:  # the first process writes the log
+            assert result[name] == pytest.approx(expected[0][name], rel=1e-5)
+
+
+def same_weights(folder, other, name="model.safetensors"):
+    first, second = (load_file(path / "model" / name) for path in (folder, other))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], rtol=1e-4, atol=1e-6, msg=key)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process, all weights trained."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    return folder, run(folder, **FULL)
+
+
+@pytest.mark.slow
+def test_ddp_is_one_process(tmp_path, alone):
+    folder, expected = alone
+    results = run(tmp_path / "run", processes=2, **FULL)
+    assert {result["kind"] for result in results} == {"DistributedType.MULTI_CPU"}
+    same_curve(results, expected)
+    same_weights(tmp_path / "run", folder)
+    assert sorted(results[0]["seen"] + results[1]["seen"]) == sorted(expected[0]["seen"])
+
+
+@pytest.mark.slow
+def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
+    folder, expected = alone
+    results = run(tmp_path / "run", processes=2, config="fsdp2", **FULL)
+    assert {result["kind"] for result in results} == {"DistributedType.FSDP"}
+    same_curve(results, expected)
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert {name for name in results[0]["sharded"]} == set(weights)  # every weight, vision included
+    for name, (whole, local) in results[0]["sharded"].items():
+        other = results[1]["sharded"][name][1]
+        assert local[0] + other[0] == whole[0] == weights[name].shape[0]
+        assert local[0] < whole[0] or whole[0] == 1
+    same_weights(tmp_path / "run", folder)
+    assert not list((tmp_path / "run" / "model").glob("_fsdp*"))  # the model's own code was saved, not torch's
+    loaded, one = (XVLM2VecModel.from_pretrained(path / "model") for path in (tmp_path / "run", folder))
+    inputs = processor(text=["due cani", "rain over the sea"])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).embeddings, one(**inputs).embeddings)
+
+
+@pytest.mark.slow
+def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor):
+    settings = {**SGD, "options": {"adapter": {"rank": 2, "dora": True}}, "teacher": "adapter-off"}
+    expected = run(tmp_path / "alone", **settings)
+    results = run(tmp_path / "run", processes=2, config="fsdp2", **settings)
+    same_curve(results, expected)
+    sharded = results[0]["sharded"]
+    assert any("lora_A" in name for name in sharded)
+    assert any("q_proj.base_layer" in name for name in sharded)
+    assert not any("vision_model" in name for name in sharded)
+    same_weights(tmp_path / "run", tmp_path / "alone", "adapter_model.safetensors")
+    vectors = []
+    for folder in ("run", "alone"):
+        merged = load_adapter(copy.deepcopy(model), tmp_path / folder / "model").merge_and_unload()
+        with torch.no_grad():
+            vectors.append(merged(**processor(text=["due cani"])).embeddings)
+    torch.testing.assert_close(*vectors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "shards"), [(13, 2), (13, 3)], ids=["shards divided", "rows divided"])
+def test_a_stream_is_read_once_by_two_processes(tmp_path, rows, shards):
+    options = {"rows": rows, "stream": shards}
+    results = run(
+        tmp_path / "run", processes=2, options=options, max_steps=4, teacher="copy", per_device_train_batch_size=2
+    )
+    seen = [name for result in results for name in result["seen"]]
+    assert sorted(seen) == sorted(f"row-{index}" for index in range(rows))
+    assert all(result["seen"] for result in results)
+    assert len(results[0]["losses"]) == 4
+
+
+@pytest.mark.slow
+def test_fsdp2_goes_on_from_a_checkpoint(tmp_path):
+    settings = {"processes": 2, "config": "fsdp2", "freeze_vision": False, "save_strategy": "steps", "save_steps": 2}
+    whole = run(tmp_path / "whole", **settings)
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    assert find_fault(checkpoint) is None
+    resumed = run(tmp_path / "resumed", **settings, options={"resume": str(checkpoint)})
+    for name in ("losses", "norms"):
+        assert resumed[0][name] == whole[0][name]  # bit for bit, Adam's states and the order of rows included
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ("fsdp2", {"freeze_vision": False, "teacher": "copy"}),
+        ("fsdp2", {"sharing": "off", "options": {"adapter": {"rank": 2}}, "teacher": "adapter-off"}),
+        ("ddp", {}),
+    ],
+)
+def test_one_process_has_pictures_and_the_other_none(tmp_path, config, settings):
+    options = {"pictures": "first", "aligned": True, **settings.pop("options", {})}
+    settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, **settings}
+    settings["per_device_train_batch_size"] = 2
+    expected = run(tmp_path / "alone", **settings, gradient_accumulation_steps=2)
+    results = run(tmp_path / "run", processes=2, config=config, **settings)
+    same_curve(results, expected)  # no pictures join those of the first process, so one process has the same candidates
+    assert [result["waited"] for result in results] == [0, 4]
+    assert len(set(results[0]["seen"]) | set(results[1]["seen"])) == 16
+
+
+@pytest.mark.slow
+def test_one_process_has_rows_beyond_a_rope_limit(tmp_path):
+    options = {"pictures": "first", "rope_limit": True}
+    settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, "teacher": "copy"}
+    settings["freeze_vision"] = False
+    expected = run(tmp_path / "alone", **settings)
+    results = run(tmp_path / "run", processes=2, config="fsdp2", **settings)
+    assert results[0]["shared"]
+    assert sum(result["waited"] for result in results) > 0
+    same_curve(results, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_each_held_out_row_once(tmp_path):
+    settings = {**SGD, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2}
+    settings |= {"options": {"held_out": 9}, "max_tokens_per_forward": 60}
+    expected, results = run(tmp_path / "alone", **settings), run(tmp_path / "run", processes=2, **settings)
+    assert len(expected[0]["evaluations"]) == 2
+    for entry, other in zip(results[0]["evaluations"], expected[0]["evaluations"], strict=True):
+        assert entry.keys() == other.keys()
+        for name in entry:
+            if "distance" in name or name in ("eval_loss", "eval_english_drift"):
+                assert entry[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)  # one minus a float32 cosine

@@ -1,0 +1,146 @@
+"""Several processes: FSDP2 through accelerate, with layers found in the model, on CPUs too; towers that may rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.trainer.streaming import StreamingTrainer
+from xvlm2vec.trainer.vision import vision_modules, vision_parameters
+
+
+class ShardingTrainer(StreamingTrainer):
+    """A `transformers.Trainer` of embedders that is right with several processes, whatever the model's family.
+
+    A subclass sets `trained` and `embedder` before it calls `super().__init__`.
+
+    - Each layer of the language model is a unit that FSDP2 shards.
+    - A frozen vision tower is kept whole in every process: it has neither gradients nor optimizer states to divide, and
+      is called outside the model's forward pass, by some processes more often than by others.
+    - A trained one is gathered with the rest of the model, and every pass uses it: one process may have pictures while
+      another has none, and collective operations must meet nevertheless.
+
+    Attributes:
+        trained: The model, with its adapter if it has one.
+        embedder: The `XVLM2VecModel` in it.
+    """
+
+    trained: nn.Module
+    embedder: XVLM2VecModel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        trained = [weight for weight in vision_parameters(self.embedder) if weight.requires_grad]
+        if self.args.world_size > 1 and trained:
+            use_vision_in_every_pass(self.embedder)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Makes the accelerator and tells its FSDP2 what to shard."""
+        let_cpus_shard()
+        super().create_accelerator_and_postprocess()
+        if self.accelerator.is_fsdp2:
+            choose_layers(self.accelerator, self.trained, self.embedder)
+            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True  # see `gradients_wait`
+
+    def gradients_wait(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context for backward passes before a step's last one, whose gradients are sent with the last.
+
+        FSDP2 sends them each time: those kept back would be whole on every device, which it is there to avoid.
+        """
+        return nullcontext() if self.accelerator.is_fsdp2 else self.accelerator.no_sync(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As in `transformers.Trainer`: weights and processor in a folder."""
+        with own_class(self.trained):
+            super()._save(output_dir, state_dict)
+
+
+@contextmanager
+def own_class(model: nn.Module) -> Iterator[None]:
+    """Gives a model that FSDP2 has sharded its class back for a while.
+
+    FSDP2 puts a class of its own, defined in torch, in its place; a model that is saved with its code would be saved
+    with torch's.
+    """
+    sharded: Any = type(model)
+    if issubclass(sharded, FSDPModule):
+        own: Any = next(kind for kind in sharded.__mro__[1:] if not issubclass(kind, FSDPModule))
+        model.__class__ = own
+    try:
+        yield
+    finally:
+        model.__class__ = sharded
+
+
+def let_cpus_shard() -> None:
+    """Has accelerate shard on CPUs, where it would train whole copies without a word.
+
+    FSDP2 itself runs over gloo; accelerate only asks whether the processes have accelerators. To be called between
+    the making of `TrainingArguments`, which sets up the processes, and of the accelerator.
+    """
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and PartialState().distributed_type == DistributedType.MULTI_CPU:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def choose_layers(accelerator: Accelerator, model: nn.Module, embedder: XVLM2VecModel) -> None:
+    """Has FSDP2 shard each layer of the language model as a unit, unless the configuration names classes itself.
+
+    Args:
+        accelerator: With an FSDP2 plugin.
+        model: Still whole.
+        embedder: In it. Its vision tower has no units of its own; what is frozen of it is not sharded at all.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = layer_classes(model, vision_modules(embedder))
+    frozen = nn.ParameterList(weight for weight in vision_parameters(embedder) if not weight.requires_grad)
+    if plugin.ignored_modules is None and len(frozen):
+        plugin.ignored_modules = [frozen.to(accelerator.device)]
+
+
+def layer_classes(model: nn.Module, but: Iterable[nn.Module] = ()) -> list[str]:
+    """Class names of the layers that a model repeats: the elements of its outermost lists of modules.
+
+    `_no_split_modules` would be the place to look, but for some families of transformers it names classes that the
+    model does not hold (LLaVA-NeXT, Gemma 3), which accelerate refuses, or parts of a layer only (Idefics3).
+
+    Args:
+        model: Any model.
+        but: Parts that do not count.
+    """
+    left_out = {id(module) for part in but for module in part.modules()}
+    return sorted({type(layer).__name__ for layer in repeated_layers(model) if id(layer) not in left_out})
+
+
+def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
+    """The elements of the outermost lists of modules inside a module that have parameters."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList) and len(child) > 1:
+            yield from (layer for layer in child if next(layer.parameters(), None) is not None)
+        else:
+            yield from repeated_layers(child)
+
+
+def use_vision_in_every_pass(embedder: XVLM2VecModel) -> None:
+    """Adds zero times the trained weights of the vision tower to every vector, so that each pass gives them a gradient.
+
+    Without it, a process without pictures would have no gradients of the tower to send, while the others wait.
+    """
+
+    def add_nothing(module: Any, args: Any, output: Any) -> Any:
+        if torch.is_grad_enabled():  # weights are looked up each time, as FSDP2 puts gathered ones in their places
+            weights = [weight for weight in vision_parameters(module) if weight.requires_grad]
+            output.pooler_output = output.pooler_output + 0 * sum(weight.sum() for weight in weights)
+        return output
+
+    embedder.register_forward_hook(add_nothing)

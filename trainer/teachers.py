@@ -1,0 +1,236 @@
+"""Where the targets of self-distillation come from: a store of the English vectors, the bare adapter's base, a copy."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from tqdm.auto import tqdm
+
+from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
+from xvlm2vec.common.store import EmbeddingStore
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.collators import ParallelBatch, ParallelCollator
+from xvlm2vec.trainer.health import check_room
+from xvlm2vec.trainer.student import Passes, RowVectors
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 256
+"""Rows that are read, embedded and written at a time: an interruption costs no more."""
+
+
+class TeacherError(ValueError):
+    """A teacher has no vector for a row, or cannot be had for this model or corpus."""
+
+
+class Teacher(Protocol):
+    """Gives the English vectors that the student learns from."""
+
+    def vectors(self, batch: ParallelBatch) -> RowVectors:
+        """The vectors of the batch's English texts, without gradients."""
+        ...
+
+
+class CopyTeacher:
+    """A frozen copy of the student as it was at the start: twice the weights in memory, one pass a step.
+
+    Args:
+        embedder: The student.
+        passes: Runs it.
+    """
+
+    def __init__(self, embedder: XVLM2VecModel, passes: Passes) -> None:
+        self.model = frozen_copy(embedder)
+        self.passes = passes
+
+    @torch.no_grad()
+    def vectors(self, batch: ParallelBatch) -> RowVectors:
+        """One pass of the copy."""
+        return self.passes.english(self.model, batch)
+
+
+class AdapterOffTeacher:
+    """The student without its adapter: one copy of the weights, one pass a step.
+
+    Args:
+        model: A `peft.PeftModel`, or what wraps it for several processes.
+        passes: Runs it.
+    """
+
+    def __init__(self, model: nn.Module, passes: Passes) -> None:
+        self.model = model
+        self.passes = passes
+
+    @torch.no_grad()
+    def vectors(self, batch: ParallelBatch) -> RowVectors:
+        """One pass of the student's base."""
+        with adapter_off(self.model) as base:
+            return self.passes.english(base, batch)
+
+
+class CachedTeacher:
+    """English vectors from a store on disk, which one pass over the distinct English rows fills before the training.
+
+    The store is keyed by the weights, the settings of model and processor, the number format, and, row by row, by text
+    and picture (its encoded bytes, or its pixels where it is not encoded). Epochs, languages and runs share it; what
+    was embedded before an interruption, even a `kill -9`, is there afterwards.
+
+    Args:
+        folder: Of the store.
+        name: Of the model: see `teacher_name`.
+        passes: Tell what the loss needs.
+    """
+
+    def __init__(self, folder: str | Path, name: str, passes: Passes) -> None:
+        self.folder, self.name, self.passes = Path(folder), name, passes
+        self.store = self._open()
+
+    def vectors(self, batch: ParallelBatch) -> RowVectors:
+        """Reads the vectors of a batch.
+
+        Raises:
+            TeacherError: A row is not in the store.
+        """
+        device = batch.row_of_pair.device
+        english = self._read(batch.keys, batch, device)
+        width = english.shape[1] // 2 if self.passes.needs.picture_means else english.shape[1]
+        alone = None
+        if self.passes.needs.alone:
+            alone = english.new_zeros(len(english), width)
+            alone[batch.has_picture] = self._read(batch.picture_keys, batch, device)[:, :width]
+        means = english[:, width:] if self.passes.needs.picture_means else None
+        return RowVectors(english[:, :width], means, picture_alone=alone)
+
+    def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
+        """Embeds the English rows that the store lacks and opens it again.
+
+        Args:
+            rows: This process's share of the corpus.
+            collator: Prepares them.
+            model: The teacher, with gradients off.
+            show_progress: Whether to show a bar.
+
+        Raises:
+            DiskSpaceError: The store would not fit on the disk.
+        """
+        checked = False
+        with tqdm(total=len(rows), desc="Teacher", unit="row", disable=not show_progress, dynamic_ncols=True) as bar:
+            for start in range(0, len(rows), CHUNK):
+                part = [rows[index] for index in range(start, min(start + CHUNK, len(rows)))]
+                new = self._lacking(part, collator)
+                if new and not checked:
+                    self._check_room(len(rows) - start)
+                    checked = True
+                for batch in collator.english_batches(new):
+                    self._add(self.passes.english(model, batch.to(self.passes.embedder.device)), batch)
+                bar.update(len(part))
+
+    def reopen(self) -> None:
+        """Sees what other processes have written."""
+        self.store = self._open()
+
+    def _open(self) -> EmbeddingStore:
+        parts = {name for name, wanted in vars(self.passes.needs).items() if wanted}
+        return EmbeddingStore(self.folder, f"{self.name}:{'+'.join(sorted(parts))}" if parts else self.name)
+
+    def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
+        """The distinct rows that the store does not hold whole."""
+        new: dict[bytes, dict[str, Any]] = {}
+        for row, keys in zip(rows, collator.keys(rows), strict=True):
+            if any(key not in self.store for key in keys):
+                new.setdefault(keys[0], row)
+        return list(new.values())
+
+    def _add(self, vectors: RowVectors, batch: ParallelBatch) -> None:
+        english = vectors.english
+        parts = [english] if vectors.english_picture is None else [english, vectors.english_picture]
+        self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
+        if vectors.picture_alone is not None and batch.picture_keys:
+            alone = vectors.picture_alone[batch.has_picture]
+            filler = [alone.new_zeros(alone.shape)] * (len(parts) - 1)
+            self.store.add(batch.picture_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
+
+    def _read(self, keys: Sequence[bytes], batch: ParallelBatch, device: torch.device) -> torch.Tensor:
+        try:
+            found = self.store.get(keys)
+        except KeyError:
+            missing = next((name for name, key in zip(batch.ids, batch.keys, strict=True) if key not in self.store), "")
+            raise TeacherError(
+                f"The teacher's store {self.folder} has no vector for row {missing!r}: it was filled from the "
+                'corpus as it was at the start. Rows that are made anew whenever they are read need teacher="copy" or '
+                '"adapter-off".'
+            ) from None
+        return torch.from_numpy(np.ascontiguousarray(found)).to(device)
+
+    def _check_room(self, rows: int) -> None:
+        width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.picture_means else 1)
+        needed = rows * (1 + self.passes.needs.alone) * (32 + 4 * width)
+        check_room(
+            self.folder,
+            needed,
+            "The teacher's vectors need room",
+            'Make room, keep them elsewhere (--teacher-store), or use teacher="copy".',
+        )
+
+
+def default_store() -> Path:
+    """Where the English vectors of all runs lie: `$XVLM2VEC_CACHE/teacher`, by default in the user's cache."""
+    cache = os.environ.get("XVLM2VEC_CACHE")
+    if cache:
+        return Path(cache) / "teacher"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xvlm2vec" / "teacher"
+
+
+def teacher_name(embedder: XVLM2VecModel, processor: XVLM2VecProcessor, precision: str) -> str:
+    """What names a teacher in the store: weights without any adapter, settings, processor and number format."""
+    settings = {"config": plain_config(embedder.config), "processor": saved_digest(processor), "precision": precision}
+    return fingerprint(settings, bare_weights(embedder.state_dict()))
+
+
+def bare_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a model without those of its adapter, by the names that they have without it."""
+    return {
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): value
+        for name, value in state.items()
+        if not re.search(r"\.(lora_|modules_to_save\.)", name)
+    }
+
+
+def teacher_of(model: nn.Module) -> Any:
+    """A context that gives the model as a teacher: in evaluation mode, its adapter off if it has one."""
+    return adapter_off(model) if hasattr(model, "disable_adapter") else _evaluating(model)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[nn.Module]:
+    """The student without its adapter and without dropout: the model as it was at the start."""
+    with _evaluating(model), model.disable_adapter():
+        yield model
+
+
+def frozen_copy(model: XVLM2VecModel) -> XVLM2VecModel:
+    """A copy that is never trained."""
+    teacher = copy.deepcopy(model).eval()
+    return teacher.requires_grad_(False)
