@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class MuonFloat32(torch.optim.Muon):
+    """`torch.optim.Muon` (with Nesterov momentum) that orthogonalises in float32.
+
+    torch's own iteration runs in bfloat16, which most processors without a GPU emulate: there it takes three times as
+    long as in float32, and a third of a training step of the quickstart's model. Rates are matched to AdamW's root mean
+    square. Arguments and state are those of `torch.optim.Muon`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Steps all matrices that have a gradient, a tensor of (rows, columns) each."""
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            matrices: list[Tensor] = []
+            gradients: list[Tensor] = []
+            buffers: list[Tensor] = []
+            self._init_group(group, matrices, gradients, buffers)
+            for matrix, gradient, buffer in zip(matrices, gradients, buffers, strict=True):
+                buffer.lerp_(gradient, 1 - group["momentum"])
+                update = orthogonalise(gradient.lerp(buffer, group["momentum"]), group["ns_coefficients"])
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-0.2 * math.sqrt(max(matrix.shape)) * group["lr"])
+        return loss
+
+
+def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], steps: int = 5) -> Tensor:
+    """Brings the singular values of a matrix near one by Newton and Schulz's iteration.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+
+    Args:
+        matrix: (rows, columns), float32.
+        coefficients: Of the odd polynomial of degree five that each step applies to the singular values.
+        steps: How often it is applied.
+
+    Returns:
+        (rows, columns), float32; singular values lie between about 0.7 and 1.2.
+    """
+    a, b, c = coefficients
+    wide = matrix if matrix.size(0) <= matrix.size(1) else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.size(0) <= matrix.size(1) else wide.T
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Steps `torch.optim.Muon` on hidden matrices and `torch.optim.AdamW` on everything else.
+    """Steps Muon on hidden matrices and `torch.optim.AdamW` on everything else.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) orthogonalises the update of a matrix;
     embeddings, norms, biases and convolutions are not hidden matrices.
@@ -34,11 +82,8 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices, rest = split_parameters(model)
         self._parts: list[torch.optim.Optimizer] = []
         if matrices:
-            self._parts.append(
-                torch.optim.Muon(
-                    matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw", ns_steps=5
-                )
-            )
+            muon = torch.optim.Muon if any(matrix.is_cuda for matrix in matrices) else MuonFloat32
+            self._parts.append(muon(matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
         if rest:
             self._parts.append(torch.optim.AdamW(rest, lr=adamw_lr, weight_decay=weight_decay, betas=betas, fused=True))
         if not self._parts:

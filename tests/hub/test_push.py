@@ -264,7 +264,7 @@ def test_no_token_is_in_logs_errors_or_cards(made: Attempts) -> None:
 
 @pytest.mark.slow
 def test_an_upload_that_breaks_for_good_leaves_the_remote_unchanged(hub_site, loopback, tmp_path: Path) -> None:
-    loopback.fail("PUT", "/upload/", cut_after=1_000, times=99)
+    loopback.fail("PUT", "/upload/", cut_after=500, times=99)
     draft, outcome = write_draft(tmp_path / "draft", "first"), tmp_path / "outcome.json"
     given = {"cut": {"name": "cut", "draft": str(draft)}}
     hub_site.python(ATTEMPTS, json.dumps([TOKENS, given]), outcome)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xvlm2vec.trainer.optimizers import MuonAdamW, split_parameters
+from xvlm2vec.trainer.optimizers import MuonAdamW, orthogonalise, split_parameters
 
 
 def network():
@@ -26,7 +26,7 @@ def make(model):
 
 
 def test_steps_are_those_of_two_separate_optimizers():
-    ours, theirs = network(), network()
+    ours, theirs, start = network(), network(), network()
     optimizer = make(ours)
     muon = torch.optim.Muon(
         [theirs[1].weight, theirs[3].weight], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw", ns_steps=5
@@ -39,9 +39,26 @@ def test_steps_are_those_of_two_separate_optimizers():
         optimizer.step()
         muon.step()
         adamw.step()
-        for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7, msg=f"{name} after step {step}")
-    assert not torch.equal(ours[1].weight, network()[1].weight)
+        # torch orthogonalises in bfloat16, which has two to three digits; from the second step on all differ by that
+        for (name, mine), other, before in zip(
+            ours.named_parameters(), theirs.parameters(), start.parameters(), strict=True
+        ):
+            tolerance = 1e-5 if step == 0 and name not in {"1.weight", "3.weight"} else 2e-2
+            assert (mine - other).norm() <= tolerance * (other - before).norm(), f"{name} after step {step}"
+    assert not torch.equal(ours[1].weight, start[1].weight)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (32, 32)])
+def test_an_orthogonalised_matrix_keeps_its_singular_vectors(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    coefficients = (3.4445, -4.775, 2.0315)
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / values.norm()
+    for _ in range(5):
+        values = sum(a * values**power for a, power in zip(coefficients, (1, 3, 5), strict=True))
+    torch.testing.assert_close(
+        orthogonalise(matrix, coefficients).double(), left @ values.diag() @ right, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_every_trainable_parameter_is_in_one_part():
