@@ -59,9 +59,11 @@ def backbone_inputs(
 
 
 def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool | None:
-    """Whether the tokens hold a picture's placeholder; `None` where nobody can tell."""
+    """Whether the tokens hold a picture's placeholder; `None` where nobody can tell, as in a compiled graph."""
     token = getattr(config, "image_token_id", None)
-    return None if input_ids is None or token is None else bool((input_ids == token).any())
+    if input_ids is None or token is None or torch.compiler.is_compiling():
+        return None
+    return bool((input_ids == token).any())
 
 
 def _has_pictures(inputs: dict[str, Any]) -> bool:

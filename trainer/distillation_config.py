@@ -90,6 +90,11 @@ class SelfDistillationConfig(TrainingArguments):
             raise ValueError(f"teacher={self.teacher!r} is unknown; choose one of {', '.join(TEACHERS)}.")
         if self.sharing not in SHARING:
             raise ValueError(f"sharing={self.sharing!r} is unknown; choose one of {', '.join(SHARING)}.")
+        if self.torch_compile and self.sharing != "off":
+            raise ValueError(
+                "torch_compile needs sharing='off': a pack of texts that share their pictures has another layout in "
+                "nearly every step and would be compiled each time. Sharing saves more; leave torch_compile out."
+            )
         if self.max_tokens_per_forward < 1:
             raise ValueError("max_tokens_per_forward must be at least 1.")
         if self.translations_per_row is not None and self.translations_per_row < 1:

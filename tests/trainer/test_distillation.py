@@ -90,6 +90,28 @@ def test_the_result_is_a_model_with_its_processor_and_a_summary(tmp_path, model,
     assert summary["settings"]["max_steps"] == 2
 
 
+@pytest.mark.slow  # compiles forty graphs
+def test_a_compiled_model_learns_and_is_saved_like_any_other(tmp_path, model, processor, corpus):
+    def start(name, **settings):
+        args = arguments(tmp_path / name, sharing="off", max_steps=2, **settings)
+        return distill(copy.deepcopy(model), processor, args, corpus)
+
+    plain = start("plain")
+    torch._dynamo.utils.counters.clear()
+    # the graphs are captured and differentiated, but not turned into C++, so that no compiler is needed
+    compiled = start("compiled", torch_compile=True, torch_compile_backend="aot_eager")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
+    assert dict(losses(compiled)) == pytest.approx(dict(losses(plain)), rel=1e-5)
+    loaded = XVLM2VecModel.from_pretrained(tmp_path / "compiled").state_dict()
+    for name, weight in plain.model.state_dict().items():
+        torch.testing.assert_close(loaded[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_model_does_not_share_pictures(tmp_path):
+    with pytest.raises(ValueError, match="torch_compile needs sharing='off'"):
+        arguments(tmp_path, torch_compile=True)
+
+
 def test_the_result_of_an_adapter_is_an_adapter(tmp_path, model, processor, corpus):
     base = copy.deepcopy(model)
     adapted, settings = students(model, "lora")
