@@ -180,6 +180,10 @@ def look_before(api: HfApi, target: HubTarget, parts: Sequence[str]) -> dict[str
                 f"{repo_id} exists and is public: nothing was pushed. Make it private in its settings first, or leave "
                 "out --private."
             )
+    version = next_version(target.version, list(remotes.values()))
+    for remote in remotes.values():
+        if remote.tags.get(f"v{version}", remote.head) != remote.head:
+            raise _version_exists(remote, version)
     return remotes
 
 
@@ -305,10 +309,7 @@ def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str,
     gone = sorted(set(remote.files) - {content.name for content in contents} - HUB_OWN)
     tagged = remote.tags.get(f"v{version}")
     if tagged is not None and (changed or gone or tagged != remote.head):
-        raise PushError(
-            f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed "
-            "there. Pass a new --version."
-        )
+        raise _version_exists(remote, version)
     if remote.head is None:
         with hub_errors(f"making {remote.repo_id}"):
             api.create_repo(
@@ -322,6 +323,13 @@ def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str,
         remote = Remote(remote.repo_id, remote.kind, head)
     additions = [CommitOperationAdd(content.name, content.path) for content in changed]
     return _Plan(part, draft / part, remote, additions, [CommitOperationDelete(name) for name in gone])
+
+
+def _version_exists(remote: Remote, version: str) -> PushError:
+    return PushError(
+        f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed "
+        "there. Pass a new --version."
+    )
 
 
 def _is_other(content: Content, known: str | None) -> bool:

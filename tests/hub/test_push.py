@@ -88,6 +88,7 @@ class Attempts:
             "same version, same content": {"name": "good", "draft": one, "version": "1.0.0"},
             "same version, other content": {"name": "good", "draft": two, "version": "1.0.0"},
             "next": {"name": "good", "draft": two},
+            "a version before the last": {"name": "good", "draft": one, "version": "1.0.0"},
             "private": {"name": "hidden", "draft": one, "private": True, "version": "v0.3.0"},
             "private, but public": {"name": "public", "draft": one, "private": True},
             "no token": {"name": "none", "draft": one, "token": None},
@@ -173,6 +174,7 @@ def test_an_unchanged_release_sends_nothing(made: Attempts) -> None:
 
 def test_a_version_stays_what_it_is(made: Attempts) -> None:
     assert "has a v1.0.0 with other content" in made.error("same version, other content")
+    assert "has a v1.0.0 with other content" in made.error("a version before the last")
     found = made.outcomes["next"]
     assert (found["version"], found["changed"]) == ("1.0.1", True)
     repo = made.repo("good")
