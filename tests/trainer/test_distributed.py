@@ -95,6 +95,16 @@ def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
 
 
 @pytest.mark.slow
+def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path):
+    settings = {"freeze_vision": False, "muon_learning_rate": 1e-2, "learning_rate": 1e-9}  # AdamW's part stands still
+    expected = run(tmp_path / "alone", **settings)
+    results = run(tmp_path / "run", processes=2, config="fsdp2", **settings)
+    assert results[0]["sharded"]
+    same_curve(results, expected)
+    same_weights(tmp_path / "run", tmp_path / "alone")
+
+
+@pytest.mark.slow
 def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor):
     settings = {**SGD, "options": {"adapter": {"rank": 2, "dora": True}}, "teacher": "adapter-off"}
     expected = run(tmp_path / "alone", **settings)
