@@ -146,8 +146,8 @@ def _head(height: int, title: str) -> str:
             _text(28, 42, title, size=21, weight=650),
             f'<circle cx="34" cy="66" r="5" fill="#fdfcfa" stroke="{_BEFORE}" stroke-width="2.5"/>',
             _text(46, 70.5, "before: English-only teacher", fill=_BEFORE, weight=600),
-            f'<circle cx="246" cy="66" r="6" fill="{_AFTER}"/>',
-            _text(258, 70.5, "after: multilingual student", fill=_AFTER, weight=600),
+            f'<circle cx="286" cy="66" r="6" fill="{_AFTER}"/>',
+            _text(298, 70.5, "after: multilingual student", fill=_AFTER, weight=600),
         ]
     )
 

@@ -95,7 +95,7 @@ class QuickstartConfig:
 
     Args:
         output: The run's folder.
-        small: Two minutes instead of twelve: fewer concepts, smaller pictures, two languages and one control.
+        small: Under two minutes: fewer concepts, smaller pictures, two languages and one control.
         languages: Codes of the languages to teach; by default eleven, or two with `small`.
         lora: Train an adapter (and the token embeddings) instead of all weights.
         seed: Of the world, the weights and the order of the rows.
