@@ -80,8 +80,8 @@ SMALL = Sizes(
     vocab_size=2_000,
     lessons=((220, {"c": 1.0}), (130, {"c": 0.3, "i2t": 0.3, "t2i": 0.2, "vqa": 0.1, "vg": 0.1})),
     teacher_batch=40,
-    distill_steps=200,
-    distill_batch=32,
+    distill_steps=220,
+    distill_batch=40,
     translations_per_row=2,
     test_rows=250,
 )
