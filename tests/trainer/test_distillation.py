@@ -93,7 +93,9 @@ def test_the_result_is_a_model_with_its_processor_and_a_summary(tmp_path, model,
 @pytest.mark.slow  # compiles forty graphs
 def test_a_compiled_model_learns_and_is_saved_like_any_other(tmp_path, model, processor, corpus):
     def start(name, **settings):
-        args = arguments(tmp_path / name, sharing="off", max_steps=2, **settings)
+        # AdamW's first step follows the sign of a gradient, also where it is rounding noise: 1e-9 moves a loss by 4e-4.
+        steps = {"max_steps": 3, "optim": "sgd", "learning_rate": 0.1}
+        args = arguments(tmp_path / name, sharing="off", **{**steps, **settings})
         return distill(copy.deepcopy(model), processor, args, corpus)
 
     plain = start("plain")
@@ -102,9 +104,10 @@ def test_a_compiled_model_learns_and_is_saved_like_any_other(tmp_path, model, pr
     compiled = start("compiled", torch_compile=True, torch_compile_backend="aot_eager")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
     assert dict(losses(compiled)) == pytest.approx(dict(losses(plain)), rel=1e-5)
+    assert losses(plain)[-1][1] < 0.9 * losses(plain)[0][1]
     loaded = XVLM2VecModel.from_pretrained(tmp_path / "compiled").state_dict()
     for name, weight in plain.model.state_dict().items():
-        torch.testing.assert_close(loaded[name], weight, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(loaded[name], weight, rtol=1e-5, atol=1e-6)
 
 
 def test_a_compiled_model_does_not_share_pictures(tmp_path):
