@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,14 @@ def test_a_model_of_another_width_than_the_store(finished: Path) -> None:
     assert files(finished) == before
 
 
-def test_a_damaged_store(finished: Path) -> None:
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda content: content[:-1], lambda _: b"garbage", lambda _: b""])
+def test_a_damaged_store(finished: Path, damage: Callable[[bytes], bytes]) -> None:
     shard = next((finished / "store").glob("*/*.npy"))
-    content = bytearray(shard.read_bytes())
-    content[-3] ^= 1
-    shard.write_bytes(content)
+    shard.write_bytes(damage(shard.read_bytes()))
     before = files(finished)
     with pytest.raises(StoreError, match=f"{shard.name} is damaged; delete it"):
         evaluate(encoder(), [task()], store=finished / "store", progress=False)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import mmap
 import os
 import re
@@ -25,8 +24,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-
-logger = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
 _DTYPES = ("float32", "float16")
@@ -172,8 +169,6 @@ class EmbeddingStore:
 
     def _attach(self, path: Path) -> None:
         shard = self._map(path)
-        if shard is None:
-            return
         start = self._starts[-1] + len(self._shards[-1]) if self._shards else 0
         self._shards.append(shard)
         self._starts.append(start)
@@ -182,8 +177,8 @@ class EmbeddingStore:
             self._places.setdefault(content[32 * row : 32 * row + 32], start + row)
         _release(shard)
 
-    def _map(self, path: Path) -> npt.NDArray[np.void] | None:
-        """Memory-map a shard: None if it is torn, an error if it is whole but not what was written."""
+    def _map(self, path: Path) -> npt.NDArray[np.void]:
+        """Memory-map a shard that is what was written; nothing is deleted, for a killed process leaves no torn one."""
         named = _SHARD.fullmatch(path.name)
         damaged = StoreError(f"{path} is damaged; delete it, and its rows are embedded again")
         if not named:
@@ -192,9 +187,7 @@ class EmbeddingStore:
         header = io.BytesIO()
         np.save(header, np.empty(0, dtype=self._row_dtype()))  # NumPy keeps room for any row count: one size for all
         if path.stat().st_size < header.tell() + count * self._row_dtype().itemsize:
-            logger.warning("%s is torn (written when the machine stopped): its %d rows are embedded again", path, count)
-            path.unlink()
-            return None
+            raise damaged
         try:
             shard = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:  # what a bad header raises
