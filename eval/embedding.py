@@ -16,6 +16,7 @@ from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, content_digest, row_key
 
 from .abilities import EVERYTHING, PAIR, PICTURE, TEXT, row_kind, sentence_transformer_abilities
+from .function_fingerprint import function_fingerprint
 from .metrics import unit_rows
 from .processes import ALONE, Processes, processes
 from .ranking import RankingTask, Row
@@ -37,7 +38,7 @@ class Encoder(Protocol):
 
     Attributes:
         name: Name in results.
-        fingerprint: Changes whenever the vectors would.
+        fingerprint: Changes whenever the vectors would; empty if that is not known, and then nothing is stored.
 
     It may have an attribute `embeds` with what it takes, of `abilities.EVERYTHING`; tasks that need more are then left
     out with the reason. An attribute `instructed` that is false says that it takes no instructions.
@@ -167,13 +168,15 @@ class CallableEncoder:
     Args:
         function: The function.
         name: Name in results.
-        fingerprint: Names the function with all its settings; change it whenever the vectors change.
+        fingerprint: Names the function with all its settings; change it whenever the vectors change (default: a digest
+            of its code and of what that refers to; empty if it refers to what has no known contents, such as a model,
+            and then nothing can be stored).
     """
 
     def __init__(self, function: EmbedFunction, *, name: str, fingerprint: str | None = None) -> None:
         self.function = function
         self.name = name
-        self.fingerprint = fingerprint or f"callable:{name}"
+        self.fingerprint = fingerprint or function_fingerprint(function) or ""
         self.embeds = getattr(function, "embeds", EVERYTHING)
         self.instructed = getattr(function, "instructed", True)
 
@@ -285,8 +288,8 @@ def embed_distinct(
         `(len(distinct.rows), D)` float32; with a store they stay on disk and are read when indexed.
 
     Raises:
-        ValueError: The encoder returned another number of rows, or a vector with a NaN, which names the row; or there
-            are several processes and no store.
+        ValueError: The encoder returned another number of rows, or a vector with a NaN, which names the row; there is
+            a store and the encoder has no fingerprint; or there are several processes and no store.
     """
     if store is not None:
         return _embed_stored(encoder, distinct, store, chunk, progress)
@@ -304,6 +307,11 @@ def _embed_stored(
     encoder: Encoder, distinct: DistinctRows, store: str | Path, chunk: int, progress: bool
 ) -> StoredVectors:
     """Embed what a store lacks; of several processes each takes a share, and all wait for the last."""
+    if not encoder.fingerprint:
+        raise ValueError(
+            f"{encoder.name} refers to values that cannot be told apart, so its stored vectors could be another's; wrap it "
+            'as as_encoder(function, fingerprint="...") and change that name with the vectors, or do without a store'
+        )
     group = processes()
     cache = EmbeddingStore(store, encoder.fingerprint)
     missing = [i for i, key in enumerate(distinct.keys) if key not in cache]

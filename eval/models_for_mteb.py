@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -100,7 +101,8 @@ class EncoderForMteb(AbsEncoder):
         self.mteb_model_meta = ModelMeta.create_empty(
             {
                 "name": name if name.count("/") == 1 else f"local/{name.rsplit('/', 1)[-1]}",
-                "revision": encoder.fingerprint[:40].replace(" ", "_").replace("/", "_"),
+                # mteb keeps scores by revision: those of a model without a fingerprint are nobody else's
+                "revision": (encoder.fingerprint[:40] or uuid4().hex).replace(" ", "_").replace("/", "_"),
                 "modalities": [part for kind, part in ((TEXT, "text"), (PICTURE, "image")) if kind in embeds],
                 "similarity_fn_name": ScoringFunction.COSINE,
             }

@@ -16,7 +16,7 @@ import numpy as np
 from .abilities import split_by_ability
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
-from .embedding import Encoder, distinct_rows, embed_distinct
+from .embedding import EmbedFunction, Encoder, as_encoder, distinct_rows, embed_distinct
 from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
@@ -49,11 +49,11 @@ class Extras:
     alignment: bool = True
     dims: Sequence[int] = ()
     precisions: Sequence[str] = ()
-    drift_from: Encoder | None = None
+    drift_from: Encoder | EmbedFunction | None = None
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: Encoder | EmbedFunction,
     tasks: Sequence[RankingTask],
     *,
     seed: int = 0,
@@ -68,7 +68,7 @@ def evaluate(
     Processes that a launcher started together share the embedding through the store, and all return the same scores.
 
     Args:
-        encoder: The model; `embedding.as_encoder` wraps those of several libraries.
+        encoder: The model, or anything else that `embedding.as_encoder` wraps, such as a function.
         tasks: The tasks. A row that several of them share is embedded once.
         seed: Seed of the bootstrap and of the choice of examples.
         store: Folder for embeddings, so that an interrupted run resumes and another one reuses them.
@@ -85,6 +85,7 @@ def evaluate(
             usable, or they cannot be cut as `extras` ask for.
     """
     _check_tasks(tasks)
+    encoder = as_encoder(encoder)
     tasks, left_out = split_by_ability(encoder, tasks)
     for spared in left_out:
         logger.warning("Left out %s: %s", "/".join(spared[name] for name in KEYS), spared["reason"])
@@ -170,14 +171,18 @@ def _check_tasks(tasks: Sequence[RankingTask]) -> None:
 
 
 def _drift(
-    other: Encoder | None, parts: Sequence[TaskVectors], store: str | Path | None, chunk: int, progress: bool
+    other: Encoder | EmbedFunction | None,
+    parts: Sequence[TaskVectors],
+    store: str | Path | None,
+    chunk: int,
+    progress: bool,
 ) -> dict[str, dict[str, float]]:
     """Drift of the English tasks' rows from another model's vectors, by the task's name."""
     english = [part for part in parts if part.task.language == "en"]
     if other is None or not english:
         return {}
     distinct, places = distinct_rows([part.task for part in english])
-    theirs = embed_distinct(other, distinct, store, chunk, progress)
+    theirs = embed_distinct(as_encoder(other), distinct, store, chunk, progress)
     found = {}
     for part, (queries, candidates) in zip(english, places, strict=True):
         ours = np.concatenate([part.vectors[side] for side in (part.query_places, part.candidate_places)])

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,14 @@ from xvlm2vec.common.store import StoreError
 from xvlm2vec.eval.embedding import (
     CallableEncoder,
     DistinctRows,
+    EmbedFunction,
     Encoder,
     SentenceTransformerEncoder,
     as_encoder,
     distinct_rows,
     embed_distinct,
 )
+from xvlm2vec.eval.function_fingerprint import function_fingerprint
 from xvlm2vec.eval.ranking import RankingTask, Row
 
 RED, BLUE = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
@@ -86,10 +92,10 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
 
 def test_a_store_of_another_width_is_refused(tmp_path: Path) -> None:
     distinct, _ = distinct_rows(make_tasks())
-    embed_distinct(CallableEncoder(hashed, name="m"), distinct, tmp_path, progress=False)
+    embed_distinct(CallableEncoder(hashed, name="m", fingerprint="m"), distinct, tmp_path, progress=False)
     more = DistinctRows()
     more.add([Row("new")], {})
-    narrow = CallableEncoder(lambda texts, images: hashed(texts, images)[:, :8], name="m")
+    narrow = CallableEncoder(lambda texts, images: hashed(texts, images)[:, :8], name="m", fingerprint="m")
     with pytest.raises(StoreError, match="width 32, the model gives 8"):
         embed_distinct(narrow, more, tmp_path, progress=False)
 
@@ -171,3 +177,66 @@ def test_rows_with_several_pictures(tmp_path: Path) -> None:
     ]
     with pytest.raises(KeyError, match="no picture 'x' for 'a' \\+ picture 'r' \\+ picture 'x'"):
         distinct.add([Row("a", ("r", "x"))], images)
+
+
+def scaled(factor: float) -> Callable[[list, list], np.ndarray]:
+    return lambda texts, images: factor * hashed(texts, images)
+
+
+class Model:
+    """Stands for weights, which a fingerprint of code does not see."""
+
+    def __call__(self, texts: list, images: list) -> np.ndarray:
+        return hashed(texts, images)
+
+
+def test_functions_of_one_name_do_not_share_vectors(tmp_path: Path) -> None:
+    distinct, _ = distinct_rows(make_tasks())
+    functions = [
+        scaled(1.0),
+        scaled(2.0),
+        lambda texts, images: hashed(texts, images)[:, ::-1],
+        lambda texts, images, factor=3.0: factor * hashed(texts, images),
+        lambda texts, images, factor=4.0: factor * hashed(texts, images),
+    ]
+    assert {as_encoder(function).name for function in functions} == {"<lambda>"}
+    for function in functions:
+        stored = embed_distinct(as_encoder(function), distinct, tmp_path, progress=False)
+        np.testing.assert_array_equal(stored, embed_distinct(as_encoder(function), distinct, progress=False))
+    assert as_encoder(scaled(1.0)).fingerprint == as_encoder(scaled(1.0)).fingerprint
+
+
+@pytest.mark.parametrize("shared", [np.arange(4.0), {"a": [1, {2, 3}]}, hashed, np.linalg.norm, Model])
+def test_a_fingerprint_follows_what_a_function_refers_to(shared: object) -> None:
+    def refers(value: object) -> Callable[[list, list], object]:
+        return lambda texts, images: value
+
+    first, again, other = (function_fingerprint(refers(value)) for value in (shared, shared, "another"))
+    assert first == again != other
+
+
+def test_a_function_is_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_words.py").write_text(
+        "import numpy as np\nKINDS = {'a', 'b', 'c'}\ndef embed(texts, images):\n    return np.ones((len(KINDS), 2))\n"
+    )
+    code = "from own_words import embed; from xvlm2vec.eval.function_fingerprint import function_fingerprint as f; " \
+        "print(f(embed))"  # fmt: skip
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
+            capture_output=True, text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert found[0] == found[1] != "None\n"
+
+
+@pytest.mark.parametrize("function", [Model(), lambda texts, images, model=Model(): model(texts, images)])
+def test_a_function_with_a_model_is_not_stored_without_a_name(function: EmbedFunction, tmp_path: Path) -> None:
+    distinct, _ = distinct_rows(make_tasks())
+    encoder = as_encoder(function)
+    with pytest.raises(ValueError, match=r'as as_encoder\(function, fingerprint="..."\)'):
+        embed_distinct(encoder, distinct, tmp_path, progress=False)
+    assert embed_distinct(encoder, distinct, progress=False).shape == (6, 32)
+    named = as_encoder(function, fingerprint="v1")
+    assert embed_distinct(named, distinct, tmp_path, progress=False).shape == (6, 32)

@@ -17,7 +17,7 @@ from xvlm2vec.eval.mmmeb import ranking_task
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.report import eval_results, markdown_table, score_table, terminal_table
 from xvlm2vec.eval.results import FILE, PER_ROW, PerRow, Results, ResultsError, row_key
-from xvlm2vec.eval.runner import evaluate
+from xvlm2vec.eval.runner import Extras, evaluate
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
 WORDS = {"en": COLOURS, "de": ["rot", "grün", "blau", "gelb", "türkis", "lila"]}
@@ -246,3 +246,12 @@ def test_model_index(student: Results) -> None:
         (2, f"{task}_{language}") for language in ("en", "de") for task in ("i2t", "t2i")
     ]
     assert model_index_to_eval_results(index)[1] == entries, "no task's scores stand under another's name"
+
+
+def test_a_plain_function_is_a_model(tmp_path: Path) -> None:
+    function = colour_encoder("en").function
+    results = evaluate(function, make_tasks(), progress=False, extras=Extras(drift_from=function))
+    assert results.model == "embed"
+    assert [row["p_at_1"] for row in results.rows] == [row["p_at_1"] for row in evaluate(
+        colour_encoder("en"), make_tasks(), progress=False).rows]  # fmt: skip
+    assert results.rows[0]["alignment"]["english_drift"] == pytest.approx(1)
