@@ -17,11 +17,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from xvlm2vec.common.pickles import is_named_pickle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .card import ReleaseCard, write_card, write_licence_note, write_scores
 from .golden import ROWS, golden_vectors, picture_size, tensor_places, write_golden
-from .scan import PICKLES
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
 
@@ -220,7 +220,7 @@ def check_no_pickles(folder: Path) -> None:
     Raises:
         ExportError: Naming the files.
     """
-    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix in PICKLES)
+    pickles = sorted(path.name for path in folder.rglob("*") if is_named_pickle(path))
     if pickles:
         raise ExportError(f"{', '.join(pickles)} may run code when loaded and must not be released.")
 

@@ -21,8 +21,9 @@ from huggingface_hub import (
 from xvlm2vec import __version__
 
 from .card import read_metadata
+from .connection import hub_errors
 from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, ReleaseInputs
-from .remote import HUB_OWN, PushError, Remote, check_account, hub_errors, inspect
+from .remote import HUB_OWN, PushError, Remote, check_account, inspect
 from .scan import Content, list_files, scan_folder
 from .space import Place, write_space
 from .verify import VerifyError, verify
@@ -175,7 +176,7 @@ def look_before(api: HfApi, target: HubTarget, parts: Sequence[str]) -> dict[str
     for part in parts:
         repo_id, kind = target.repo_of(part), kind_of(part)
         remotes[part] = inspect(api, repo_id, kind, MANIFEST_KINDS.get(part, part), target.overwrite)
-        if target.private and remotes[part].head is not None and not remotes[part].private:
+        if target.private and remotes[part].exists and not remotes[part].private:
             raise PushError(
                 f"{repo_id} exists and is public: nothing was pushed. Make it private in its settings first, or leave "
                 "out --private."
@@ -201,7 +202,8 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
 
     Raises:
         ScanError: A folder holds something that must not be published; nothing was pushed.
-        PushError: The Hub refused, was changed in between, or the connection broke.
+        PushError: A version that exists has other content, or what was pushed does not come back.
+        HubError: The Hub refused, was changed in between, or the connection broke.
         VerifyError: What was pushed does not come back as it was; it has no tag then.
     """
     private = {"your token": get_token() or ""}

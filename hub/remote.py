@@ -5,34 +5,26 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from .staging import MADE_BY, MANIFEST, ExportError
+from .connection import TOKENS_PAGE, HubError, hub_errors
+from .staging import MADE_BY, MANIFEST
 
 TITLE = re.compile(r"Release v\d+\.\d+\.\d+ \(xvlm2vec \S+\)\Z")
 FIRST_TITLE = "initial commit"
 HUB_OWN = {".gitattributes"}
 WRITERS = {"admin", "write", "contributor"}
-TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _VERSION_TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)\Z")
 _MOST_NAMES = 5
 
 
-class PushError(ExportError):
+class PushError(HubError):
     """A release was not pushed, or not whole; the message says how far it got and what to do."""
 
 
@@ -43,10 +35,11 @@ class Remote:
     Args:
         repo_id: Its id.
         kind: `"model"` or `"dataset"`.
-        head: Newest commit of the main branch; `None` if there is no such repository yet.
+        head: Newest commit of the main branch; `None` if there is no commit, or no such repository yet.
         files: Checksum of each file: SHA-256 of a large one, the id that git gives it of a small one.
         tags: Commit of each tag.
         private: Whether only its owners see it.
+        exists: Whether there is such a repository.
     """
 
     repo_id: str
@@ -55,6 +48,7 @@ class Remote:
     files: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     private: bool = False
+    exists: bool = False
 
     @property
     def versions(self) -> list[tuple[int, int, int]]:
@@ -70,7 +64,8 @@ def check_account(api: HfApi, namespace: str) -> str:
         The name of the account.
 
     Raises:
-        PushError: There is no token, it is not accepted, or it may not write there.
+        PushError: There is no token, or it may not write there.
+        HubError: It is not accepted, or the Hub cannot be reached.
     """
     if not get_token():
         raise PushError(
@@ -110,6 +105,8 @@ def inspect(api: HfApi, repo_id: str, kind: str, part: str, overwrite: bool = Fa
             info = api.repo_info(repo_id, repo_type=kind)
         except RepositoryNotFoundError:
             return Remote(repo_id, kind)
+        if info.sha is None:
+            return Remote(repo_id, kind, private=bool(info.private), exists=True)
         head = str(info.sha)
         entries = api.list_repo_tree(repo_id, recursive=True, revision=head, repo_type=kind)
         files = {
@@ -118,7 +115,7 @@ def inspect(api: HfApi, repo_id: str, kind: str, part: str, overwrite: bool = Fa
             if isinstance(entry, RepoFile)
         }
         tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=kind).tags}
-        remote = Remote(repo_id, kind, head, files, tags, bool(info.private))
+        remote = Remote(repo_id, kind, head, files, tags, bool(info.private), exists=True)
         if set(files) - HUB_OWN:
             _check_ours(api, remote, part, overwrite)
     return remote
@@ -163,64 +160,3 @@ def _manifest(remote: Remote) -> dict:
         except (EntryNotFoundError, ValueError):
             return {}
     return content if isinstance(content, dict) else {}
-
-
-@contextmanager
-def hub_errors(action: str) -> Iterator[None]:
-    """Turns what the client raises into a `PushError` that says what to do.
-
-    Args:
-        action: What is being done, as in "pushing to org/name".
-    """
-    try:
-        yield
-    except ExportError:
-        raise
-    except LocalTokenNotFoundError as error:
-        raise PushError(f"{action}: there is no token; run `hf auth login`, or set HF_TOKEN.") from error
-    except OfflineModeIsEnabled as error:
-        raise PushError(f"{action}: HF_HUB_OFFLINE is set, which forbids it; unset it.") from error
-    except HFValidationError as error:
-        raise PushError(f"{action}: {error}") from error
-    except Exception as error:
-        found = _status_error(error)
-        if found is None and not _is_connection_error(error):
-            raise
-        raise PushError(f"{action}: {_advice(found)}") from error
-
-
-def _status_error(error: BaseException | None) -> HfHubHTTPError | None:
-    """The answer of the server behind an error; an upload wraps it in others."""
-    while error is not None:
-        if isinstance(error, HfHubHTTPError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _is_connection_error(error: BaseException | None) -> bool:
-    """Whether a connection broke; the client's HTTP library differs between its versions."""
-    while error is not None:
-        if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(
-            ("httpx", "requests")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _advice(error: HfHubHTTPError | None) -> str:
-    again = "run the same command again; what was uploaded is kept and not sent twice."
-    if error is None:
-        return f"the connection broke; {again}"
-    status = error.response.status_code
-    advice = {
-        401: f"the token was not accepted; make a new one on {TOKENS_PAGE}, then run `hf auth login`, or set HF_TOKEN.",
-        403: f"the token may not do that; give it the right to write there on {TOKENS_PAGE}.",
-        404: "there is no such repository or revision, or the token may not see it.",
-        412: "somebody committed there in the meantime, and nothing was changed; look at it, then run again.",
-        429: "too many requests; wait a few minutes, then run the same command again.",
-    }
-    said = error.server_message or ""
-    told = f" ({said})" if said else ""
-    return f"the Hub answered {status}{told}: {advice.get(status, again)}"

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xvlm2vec.common.pickles import holds_pickle, is_named_pickle
+
 from .staging import ExportError
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
 WEIGHTS = (".safetensors", ".parquet")
 SECRETS = {
     "a Hugging Face token": re.compile(rb"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"),
@@ -33,9 +34,6 @@ _BLOCK = 1 << 22
 _OVERLAP = 4_096
 _ROWS = 1_000
 _FIRST = 5
-_PICKLE_START = re.compile(rb"\x80[\x02-\x05]")
-_ARCHIVE_START = b"PK\x03\x04"
-_PICKLE_IN_ARCHIVE = b"data.pkl"
 
 
 class ScanError(ExportError):
@@ -111,8 +109,8 @@ def scan_folder(folder: Path, private: Mapping[str, str] | None = None) -> list[
 
 
 def _faults(content: Content, wanted: Mapping[str, re.Pattern[bytes]]) -> Iterator[str]:
-    suffix = content.path.suffix
-    if suffix in PICKLES:
+    suffix, is_named = content.path.suffix.lower(), is_named_pickle(content.path)
+    if is_named:
         yield f"{content.name} may run code when it is loaded"
     limit = LARGEST_FILE if suffix in WEIGHTS else LARGEST_OTHER
     if content.size > limit:
@@ -124,16 +122,9 @@ def _faults(content: Content, wanted: Mapping[str, re.Pattern[bytes]]) -> Iterat
     elif suffix == ".safetensors":
         yield from (f"{content.name} holds {what}" for what in _find([_header(content.path)], wanted))
     else:
-        if suffix not in PICKLES and _is_pickle(content.path):
+        if not is_named and holds_pickle(content.path):
             yield f"{content.name} is a pickle under another name, which may run code when it is loaded"
         yield from (f"{content.name} holds {what}" for what in _find(_blocks(content.path), wanted))
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether a file begins as pickles do, or is an archive with one, as PyTorch writes them."""
-    with path.open("rb") as file:
-        start = file.read(_OVERLAP)
-    return bool(_PICKLE_START.match(start)) or (start.startswith(_ARCHIVE_START) and _PICKLE_IN_ARCHIVE in start)
 
 
 def _find(texts: Iterable[bytes], wanted: Mapping[str, re.Pattern[bytes]]) -> list[str]:

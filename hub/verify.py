@@ -19,6 +19,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from PIL import Image
 from safetensors.torch import load_file
 
+from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
 from .scan import check_names
 
@@ -146,6 +147,7 @@ def verify(
         GoldenError: The release has no golden files, or they are damaged.
         FileNotFoundError: There is no such folder or repository, or the base of an adapter is gone.
         ScanError: A file name of the repository leads out of it.
+        HubError: The connection to the Hub broke, or it refused.
         ValueError: An unknown door or dtype.
     """
     _check_names("door", DOORS if doors is None else doors, DOORS + ADAPTER_DOORS + NATIVE_DOORS)
@@ -278,13 +280,14 @@ def download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[st
     Raises:
         FileNotFoundError: There is no such repository or revision, or no right to see it.
         ScanError: A file name leads out of the repository.
+        HubError: The connection broke, or the Hub refused.
     """
+    cache = None if cache_dir is None else Path(cache_dir)
     try:
-        if not constants.is_offline_mode():
-            check_names(HfApi().list_repo_files(repo_id, revision=revision))
-        return Path(
-            snapshot_download(repo_id, revision=revision, cache_dir=None if cache_dir is None else Path(cache_dir))
-        )
+        with hub_errors(f"downloading {repo_id}", (RepositoryNotFoundError, RevisionNotFoundError)):
+            if not constants.is_offline_mode():
+                check_names(HfApi().list_repo_files(repo_id, revision=revision))
+            return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache))
     except GatedRepoError as error:
         raise FileNotFoundError(f"{repo_id} is gated: ask for access on its page, then `hf auth login`.") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:

@@ -52,12 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if os.environ.get("XVLM2VEC_TRACEBACK"):
+    except Exception as error:
+        told = _told(error)
+        if told is None or os.environ.get("XVLM2VEC_TRACEBACK"):
             raise
-        print(f"xvlm2vec {arguments[0]}: {error}", file=sys.stderr)
+        print(f"xvlm2vec {arguments[0]}: {told}", file=sys.stderr)
         print("(set XVLM2VEC_TRACEBACK=1 to see where it happened)", file=sys.stderr)
         return 1
+
+
+def _told(error: Exception) -> str | None:
+    """What to say of an error; `None` for a fault of this package."""
+    if isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+        return str(error)
+    if type(error).__module__.startswith(("httpx", "requests")):  # libraries let those of the Hub's client pass
+        return f"the connection to the Hub broke ({error}); run the same command again."
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -58,18 +58,14 @@ def find_release(path: str, benchmark: str | None = None) -> tuple[Place, Place]
 
     Raises:
         FileNotFoundError: There is no such folder, or a part is not in it.
+        HubError: The Hub refused, or the connection broke.
     """
     from xvlm2vec.hub.space import Place
-    from xvlm2vec.sources import looks_like_path
+    from xvlm2vec.sources import looks_like_path, snapshot
 
     if not looks_like_path(path):
-        from huggingface_hub import snapshot_download
-
         small = ["*.json", "*.md"]  # the app downloads the weights itself
-        return (
-            Place(Path(snapshot_download(path, allow_patterns=small)), path),
-            _benchmark(benchmark or f"{path}-benchmark"),
-        )
+        return Place(snapshot(path, allow_patterns=small), path), _benchmark(benchmark or f"{path}-benchmark")
     folder = next((found for found in (Path(path, "release"), Path(path)) if (found / "model").is_dir()), None)
     if folder is None:
         raise FileNotFoundError(

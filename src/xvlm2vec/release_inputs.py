@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.run_state import STATE_FILE
+from xvlm2vec.sources import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
 
 if TYPE_CHECKING:
     import argparse
@@ -40,15 +41,6 @@ def release_inputs(flags: argparse.Namespace) -> ReleaseInputs:
     return _from_run(flags) if is_quickstart(Path(flags.model)) else _from_flags(flags)
 
 
-def is_quickstart(folder: Path) -> bool:
-    """Whether a folder is that of a quickstart run; a training keeps its state in a file of the same name."""
-    path = folder / STATE_FILE
-    try:
-        return path.is_file() and "sizes" in json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the settings of a run ({error}).") from error
-
-
 def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
     from dataclasses import replace
 
@@ -60,12 +52,18 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
             f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(given)}."
         )
     run = open_run(Path(flags.model))
-    for part in ("adapter" if run.config.lora else "student", "scores/student", "scores/teacher"):
+    model = "adapter" if run.config.lora else "student"
+    for part in (model, "scores/student", "scores/teacher"):
         if not run.path(part).is_dir():
             raise ValueError(
                 f"{flags.model} has no {part}: the run did not finish. `xvlm2vec quickstart --output {flags.model}` "
                 "(with the flags that it was begun with) goes on where it stopped."
             )
+    if run.config.lora and not run.path(TEACHER).is_dir():
+        raise FileNotFoundError(
+            f"{run.path(TEACHER)} is gone, the model below the adapter of this run: put it back, or run the quickstart "
+            "again; without its base an adapter is lost."
+        )
     inputs = student_inputs(run)
     changes: dict[str, Any] = {
         name: value
@@ -108,11 +106,11 @@ def open_run(folder: Path) -> Quickstart:
 
 def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
     from xvlm2vec.hub.release import BaseInputs, ReleaseInputs
-    from xvlm2vec.sources import load_embedder, put_adapter
 
     model_name, adapter = _model_and_adapter(flags.model, flags.adapter)
-    card = release_card(flags, model_name, adapter)
-    model, processor = load_embedder(model_name)
+    revision = hub_revision(model_name, base_revision(adapter)) if adapter else None
+    card = release_card(flags, model_name, adapter, revision)
+    model, processor = load_embedder(model_name, revision)
     if adapter is None:
         return ReleaseInputs(model=model, processor=processor, card=card)
     base = None
@@ -129,18 +127,8 @@ def _model_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None
         ValueError: The adapter was trained on another model, which loads without a complaint and gives wrong vectors.
         FileNotFoundError: The model below is gone.
     """
-    from xvlm2vec.sources import adapter_base, looks_like_path, model_kind
-
     if adapter is None:
-        if model_kind(model) != "adapter":
-            return model, None
-        base = adapter_base(model)
-        if looks_like_path(base) and not Path(base).is_dir():
-            raise FileNotFoundError(
-                f"{model} was trained on {base}, which is gone. Correct base_model_name_or_path in "
-                f"{model}/adapter_config.json if it was only moved; without its base an adapter is lost."
-            )
-        return base, model
+        return (adapter_base(model), model) if model_kind(model) == "adapter" else (model, None)
     base = adapter_base(adapter)
     same = base == model or (Path(base).exists() and Path(model).exists() and Path(base).samefile(model))
     if not same:
@@ -151,8 +139,17 @@ def _model_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None
     return model, adapter
 
 
-def release_card(flags: argparse.Namespace, model: str, adapter: str | None) -> ReleaseCard:
-    """What the card says: the flags, the scores, and what the training wrote down beside the model."""
+def release_card(
+    flags: argparse.Namespace, model: str, adapter: str | None, base_revision: str | None = None
+) -> ReleaseCard:
+    """What the card says: the flags, the scores, and what the training wrote down beside the model.
+
+    Args:
+        flags: Of `xvlm2vec release`.
+        model: Folder or Hub id of the model, or of that below the adapter.
+        adapter: Folder or Hub id of the adapter, if there is one.
+        base_revision: Commit of the model below the adapter, if that is on the Hub.
+    """
     from xvlm2vec.eval.results import Results
     from xvlm2vec.eval.sizes import size_summary
     from xvlm2vec.hub.card import LossNote, ReleaseCard
@@ -184,7 +181,7 @@ def release_card(flags: argparse.Namespace, model: str, adapter: str | None) -> 
         emissions=measured_emissions(trained_in),
         adapter_id=str(Path(flags.to) / "adapter") if adapter else None,
         adapter_base=(str(base.resolve()) if base.is_dir() else model) if adapter else None,
-        base_revision=hub_revision(model) if adapter else None,
+        base_revision=base_revision,
         benchmark_id=flags.benchmark_id,
     )
 
@@ -207,13 +204,13 @@ def base_card(card: ReleaseCard) -> ReleaseCard:
     )
 
 
-def hub_revision(model: str) -> str | None:
-    """The commit that a model's Hub id stands for now; `None` for a folder."""
+def hub_revision(model: str, revision: str | None = None) -> str | None:
+    """The commit that a model's Hub id stands for at a revision, by default now; `None` for a folder."""
     if Path(model).is_dir():
         return None
     from xvlm2vec.hub.verify import download
 
-    return download(model, None).name
+    return download(model, revision).name
 
 
 def card_scores(results: Results) -> dict[str, dict[str, dict[str, Any]]]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from loopback_store import StoredFile
 
 from xvlm2vec.hub.push import ADAPTER, BASE_REVISION, HubTarget, name_for_hub, next_version, pin_base
 from xvlm2vec.hub.release import BaseInputs, ReleaseInputs
-from xvlm2vec.hub.remote import PushError, Remote
+from xvlm2vec.hub.remote import PushError, Remote, inspect
 
 # One process makes all attempts, one after the other, since its imports take most of the time. An attempt says under
 # which name a benchmark is pushed, with which token and from which draft; "meddle" stands for somebody else's commit.
@@ -69,6 +70,7 @@ class Attempts:
         hub.fail("POST", commit.format("raced"), action=lambda: hub.store.push(raced, {"late.txt": b"x"}))
         hub.fail("POST", commit.format("failing"), status=500)
         hub.fail("POST", "acme/busy-benchmark/preupload", status=503)
+        hub.fail("POST", commit.format("refused"), status=422)
         hub.fail("GET", "acme/unproven-benchmark/resolve", status=500, times=99)
         hub.fail("GET", "acme/tampered-benchmark/tree", action=self.tamper)
         outcome = folder / "outcomes.json"
@@ -104,6 +106,7 @@ class Attempts:
             "failing": {"name": "failing", "draft": one},
             "failing, again": {"name": "failing", "draft": one},
             "busy": {"name": "busy", "draft": one},
+            "refused": {"name": "refused", "draft": one},
             "edited": {"name": "edited", "draft": one},
             "by hand": {"name": "edited", "draft": one, "meddle": "README.md"},
             "edited, again": {"name": "edited", "draft": two},
@@ -168,7 +171,7 @@ def test_an_unchanged_release_sends_nothing(made: Attempts) -> None:
     assert [commit.title[:14] for commit in made.repo("good").history("v1.0.0")] == ["Release v1.0.0", "initial commit"]
     oid = made.repo("good").commits[made.outcomes["new"]["commit"]].tree["t2i/de.parquet"].sha256
     sent = [entry for entry in made.hub.uploaded() if oid in entry.path]
-    pushes = ["good", "hidden", "raced", "failing", "busy", "edited", "added", "unproven", "tampered"]
+    pushes = ["good", "hidden", "raced", "failing", "busy", "refused", "edited", "added", "unproven", "tampered"]
     assert len(sent) == len(pushes), "the large file went to each repository once"
 
 
@@ -236,6 +239,18 @@ def test_a_failing_server_is_told_and_the_next_attempt_completes(made: Attempts)
     assert made.outcomes["failing, again"]["version"] == "1.0.0"
     assert len(made.repo("failing").commits) == 2
     assert made.outcomes["busy"]["version"] == "1.0.0", "the client repeats a 503 by itself"
+
+
+def test_a_refusal_that_would_come_again_is_not_to_be_repeated(made: Attempts) -> None:
+    assert "the Hub answered 422" in made.error("refused")
+    assert "correct what it names" in made.error("refused")
+    assert "again" not in made.error("refused")
+
+
+def test_a_repository_without_commits_is_empty() -> None:
+    info = SimpleNamespace(sha=None, private=True)
+    found = inspect(SimpleNamespace(repo_info=lambda *_, **__: info), "a/b", "model", "model")
+    assert (found.head, found.files, found.private, found.exists) == (None, {}, True, True)
 
 
 def test_changes_by_hand_are_not_lost(made: Attempts) -> None:

@@ -89,7 +89,9 @@ def test_tables_without_secrets_pass_and_damaged_ones_do_not(folder: Path) -> No
         scan_folder(folder)
 
 
-@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "sub/x.pkl", "vectors.npy"])
+@pytest.mark.parametrize(
+    "name", ["training_args.bin", "optimizer.pt", "sub/x.pkl", "vectors.npy", "WEIGHTS.BIN", "__0_0.distcp"]
+)
 def test_no_pickle_leaves(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"x")
     with pytest.raises(ScanError, match="may run code when it is loaded"):
