@@ -1,0 +1,285 @@
+"""Translations of a corpus's English texts by a sequence-to-sequence model, kept on disk as they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SOURCE = "en"
+# NLLB and its kin name a language by FLORES-200's codes (https://github.com/facebookresearch/flores).
+FLORES = {
+    "ar": "arb_Arab", "bn": "ben_Beng", "cs": "ces_Latn", "da": "dan_Latn", "de": "deu_Latn", "el": "ell_Grek",
+    "en": "eng_Latn", "es": "spa_Latn", "fa": "pes_Arab", "fi": "fin_Latn", "fr": "fra_Latn", "he": "heb_Hebr",
+    "hi": "hin_Deva", "hu": "hun_Latn", "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "ko": "kor_Hang",
+    "nl": "nld_Latn", "no": "nob_Latn", "pl": "pol_Latn", "pt": "por_Latn", "ro": "ron_Latn", "ru": "rus_Cyrl",
+    "sv": "swe_Latn", "sw": "swh_Latn", "th": "tha_Thai", "tr": "tur_Latn", "uk": "ukr_Cyrl", "vi": "vie_Latn",
+    "zh": "zho_Hans",
+}  # fmt: skip
+IN_FRONT = ("<2", ">>")
+"""How the tags begin that stand before the English text (MADLAD, Marian); others (NLLB, M2M100) begin the answer."""
+
+
+@dataclass(frozen=True)
+class Untranslated:
+    """A translation that cannot be used.
+
+    Attributes:
+        id: Of the first row with this text.
+        language: Into which it should have been translated.
+        problem: What is wrong.
+    """
+
+    id: str
+    language: str
+    problem: str
+
+
+@dataclass
+class Outcome:
+    """What became of a corpus.
+
+    Attributes:
+        made: Texts translated, by language.
+        bad: What could not be.
+    """
+
+    made: Counter[str] = field(default_factory=Counter)
+    bad: list[Untranslated] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """Counts and every failure, as JSON takes it."""
+        return {"translated": dict(self.made), "bad": len(self.bad), "bad_texts": [vars(item) for item in self.bad]}
+
+
+class Translator:
+    """A sequence-to-sequence model of transformers: NLLB, M2M100, MADLAD, or Marian.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        tags: The model's own name of a language where it is not found by the code, such as `{"de": "deu_Latn"}`.
+        batch_size: Texts at a time.
+        num_beams: Of the beam search; 1 is greedy.
+        max_new_tokens: Of a translation; a longer one is a failure, never cut off in silence.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        tags: Mapping[str, str] | None = None,
+        batch_size: int = 32,
+        num_beams: int = 1,
+        max_new_tokens: int = 256,
+    ) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.tags = dict(tags or {})
+        self.batch_size, self.num_beams, self.max_new_tokens = batch_size, num_beams, max_new_tokens
+        self._vocabulary = tokenizer.get_vocab()
+        limit = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+        self.limit = min(limit, 100_000)
+
+    def tag(self, language: str) -> str | None:
+        """The model's name of a language; `None` for a model that knows no names, being made for one pair.
+
+        Raises:
+            ValueError: The model knows names of languages, but none for this one.
+        """
+        if language in self.tags:
+            if self.tags[language] not in self._vocabulary:
+                raise ValueError(f"The model's vocabulary has no tag {self.tags[language]!r} (for {language}).")
+            return self.tags[language]
+        found = [name for name in _names(language) if name in self._vocabulary]
+        if found:
+            return found[0]
+        if any(name in self._vocabulary for code in FLORES for name in _names(code)):
+            raise ValueError(f"The model has no tag for the language {language!r}; name it with --tags {language}=TAG.")
+        return None
+
+    def check(self, languages: Sequence[str]) -> None:
+        """Finds out before the first text whether all languages can be had.
+
+        Raises:
+            ValueError: One cannot.
+        """
+        untagged = [language for language in languages if self.tag(language) is None]
+        if len(languages) > 1 and untagged:
+            raise ValueError(
+                f"The model has no names of languages, so it translates into one only, not into {', '.join(languages)}."
+            )
+
+    def translate(self, texts: Sequence[str], language: str) -> Iterator[tuple[int, str | None, str]]:
+        """Translates English texts, those of like length together.
+
+        Args:
+            texts: English texts.
+            language: Code of the language.
+
+        Yields:
+            Number of a text, its translation or `None`, and what is wrong.
+        """
+        tag = self.tag(language)
+        ids = [self._source(text, tag) for text in texts]
+        order = sorted(range(len(texts)), key=lambda number: len(ids[number]))
+        fitting = [number for number in order if len(ids[number]) <= self.limit]
+        for number in order[len(fitting) :]:
+            yield number, None, f"the English text has {len(ids[number])} tokens, and the model reads {self.limit}"
+        for start in range(0, len(fitting), self.batch_size):
+            part = fitting[start : start + self.batch_size]
+            for number, answer in zip(part, self._generate([ids[number] for number in part], tag), strict=True):
+                yield number, *self._judge(answer)
+
+    def _source(self, text: str, tag: str | None) -> list[int]:
+        """Token ids of a text with what tells the languages."""
+        encoded = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        first = tag if tag and tag.startswith(IN_FRONT) else self.tag(SOURCE) if tag else None
+        head = [] if first is None else [self._vocabulary[first]]
+        return [*head, *encoded, self.tokenizer.eos_token_id]
+
+    def _generate(self, rows: Sequence[Sequence[int]], tag: str | None) -> torch.Tensor:
+        """Answers `(B, T)` int64."""
+        import torch
+
+        inputs = self.tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
+        begin = {} if tag is None or tag.startswith(IN_FRONT) else {"forced_bos_token_id": self._vocabulary[tag]}
+        with torch.inference_mode():
+            return self.model.generate(  # type: ignore[operator]  # transformers types it as a tensor or module
+                **{name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")},
+                max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, do_sample=False, **begin,
+            )  # fmt: skip
+
+    def _judge(self, answer: torch.Tensor) -> tuple[str | None, str]:
+        """The text of an answer, or what is wrong with it."""
+        if self.tokenizer.eos_token_id not in answer[1:]:  # some models begin an answer with it
+            return None, f"the translation was not at its end after {self.max_new_tokens} tokens"
+        text = str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
+        return (text, "") if text else (None, "the translation is empty")
+
+
+class TranslationFile:
+    """Translations into one language as JSON lines, read again after an interruption.
+
+    Args:
+        path: The file; made with the first translation.
+
+    Attributes:
+        texts: What the file holds, by `text_key`: a translation, or `None` and what was wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.texts: dict[str, tuple[str | None, str]] = {}
+        if path.is_file():
+            self._read()
+
+    def add(self, entries: Sequence[tuple[str, str | None, str]]) -> None:
+        """Adds keys with translations, on disk when it returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"key": k, "text": text, "problem": why}, ensure_ascii=False) for k, text, why in entries]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        self.texts |= {key: (text, problem) for key, text, problem in entries}
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # the last line was cut off by an interruption
+            with open(self.path, "r+b") as file:
+                file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self.texts[entry["key"]] = entry["text"], entry["problem"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{self.path}, line {number}: damaged ({error}); remove the file.") from error
+
+
+def text_key(text: str) -> str:
+    """What names an English text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def translate_corpus(
+    corpus: Dataset, translator: Translator, languages: Sequence[str], folder: Path, progress: bool = False
+) -> Outcome:
+    """Translates each distinct English text into the languages that a row of it lacks.
+
+    What was translated before an interruption is in the folder, and is not translated again.
+
+    Args:
+        corpus: Columns `id`, `text_en`, `translations`.
+        translator: The model.
+        languages: Codes.
+        folder: Of one file of translations for each language.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: The model cannot translate into one of the languages, or a file is damaged.
+    """
+    translator.check(languages)
+    outcome = Outcome()
+    rows = corpus.select_columns(["id", "text_en", "translations"])
+    for language in languages:
+        wanted = _wanted(rows, language)
+        done = TranslationFile(translation_path(folder, language))
+        missing = [text for text in wanted if text_key(text) not in done.texts]
+        with tqdm(total=len(missing), desc=language, unit="text", disable=not progress, dynamic_ncols=True) as bar:
+            batch: list[tuple[str, str | None, str]] = []
+            for number, translation, problem in translator.translate(missing, language):
+                batch.append((text_key(missing[number]), translation, problem))
+                if len(batch) == translator.batch_size:
+                    done.add(batch)
+                    batch = []
+                bar.update()
+            done.add(batch)
+        for text, name in wanted.items():
+            translation, problem = done.texts[text_key(text)]
+            outcome.made[language] += translation is not None
+            outcome.bad += [] if translation is not None else [Untranslated(name, language, problem)]
+    return outcome
+
+
+def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a corpus with the translations of a folder behind their own, pictures as they are stored."""
+    from datasets import Image
+
+    files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}
+    for row in corpus.cast_column("image", Image(decode=False)):
+        key = text_key(row["text_en"])
+        own = {item["lang"] for item in row["translations"]}
+        made = {language: files[language].get(key, (None, ""))[0] for language in languages if language not in own}
+        new = [{"lang": language, "text": text} for language, text in made.items() if text is not None]
+        yield {**row, "translations": [*row["translations"], *new]}
+
+
+def translation_path(folder: Path, language: str) -> Path:
+    """The file of the translations into a language."""
+    return folder / f"{language}.jsonl"
+
+
+def _names(language: str) -> list[str]:
+    """How models call a language: M2M100, NLLB, MADLAD, Marian."""
+    names = [f"__{language}__", FLORES.get(language, ""), f"<2{language}>"]
+    long = FLORES.get(language, "")[:3]
+    return [name for name in (*names, f">>{language}<<", f">>{long}<<" if long else "") if name]
+
+
+def _wanted(rows: Dataset, language: str) -> dict[str, str]:
+    """The distinct English texts of rows that lack a language, each with the id of the first row that has it."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if all(item["lang"] != language for item in row["translations"]):
+            found.setdefault(row["text_en"], row["id"])
+    return found
