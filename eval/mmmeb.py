@@ -261,7 +261,7 @@ def read_mmmeb_folder(
     chosen = default_templates() if templates is None else templates
     found = []
     for (dataset, task, language), path in files.items():
-        converted = _Converted(read_jsonl(path), task, str(path))
+        converted = _Converted(read_jsonl(path, task), task, str(path))
         images = FolderImages(folder, dataset)
         found += [
             converted.ranking_task(images, chosen, language=language, dataset=dataset, style=style) for style in styles
@@ -269,16 +269,27 @@ def read_mmmeb_folder(
     return found
 
 
-def read_jsonl(path: str | Path) -> pa.Table:
-    """Read a file of JSON lines into an Arrow table.
+def read_jsonl(path: str | Path, task: str) -> pa.Table:
+    """Read the columns of a task, those that hold anything, from a file of JSON lines into an Arrow table.
+
+    The types are told beforehand: from the rows themselves, Arrow would make dates of texts that look like dates.
 
     Raises:
-        ValueError: The file is empty or not JSON lines; names it.
+        ValueError: The file is empty or not JSON lines, or a column holds something else; names it.
     """
+    form = TASKS[task]
+    strings = [(name, pa.string()) for name in (form.picture, form.text) if name]
+    schema = pa.schema([*strings, (form.candidates, pa.list_(pa.string()))])
     try:
-        return pa_json.read_json(path, read_options=pa_json.ReadOptions(block_size=1 << 26))
+        table = pa_json.read_json(
+            path,
+            read_options=pa_json.ReadOptions(block_size=1 << 26),
+            parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        table.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} cannot be read as JSON lines: {error}") from error
+        raise ValueError(f"{path} cannot be read as JSON lines of {', '.join(schema.names)}: {error}") from error
+    return table.drop_columns([name for name in schema.names if table.column(name).null_count == len(table)])
 
 
 class _Converted:

@@ -213,6 +213,40 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
         read_mmmeb_folder(folder, ["xm"], ["en"], ["t2i"])
 
 
+def save_rows(folder: Path, task: str, rows: list[dict]) -> Path:
+    path = folder / f"xm_en_9_formatted_{task}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"img": "1", "captions": [None, "a"]}, {"img": "2", "captions": ["b", "c"]}], "row 0 has no gold candidate"),
+        ([{"img": "1", "captions": ["a"]}, {"img": "2", "captions": [None, "c"]}], "row 1 has no gold candidate"),
+        ([{"img": "1", "captions": ["a", 2]}], "cannot be read as JSON lines of img, captions: .* in row 0"),
+        ([{"img": 1, "captions": ["a"]}], "cannot be read as JSON lines of img, captions: .* in row 0"),
+        ([{"img": "1", "captions": "a"}], "cannot be read as JSON lines of img, captions: .* in row 0"),
+        ([{"img": "1", "captions": ["a"]}, {"captions": ["b"]}], "row 1 has no img"),
+        ([{"img": "1", "captions": ["a"]}, {"img": "2"}], "row 1 has an empty candidate list"),
+        ([{"img": "1", "texts": ["a"]}], "no column captions; task 'i2t' needs img, captions"),
+    ],
+)
+def test_damaged_rows_of_a_file(tmp_path: Path, rows: list[dict], message: str) -> None:
+    path = save_rows(tmp_path, "i2t", rows)
+    with pytest.raises(ValueError, match=f"{path.name}.*{message}"):
+        read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["i2t"])
+
+
+def test_texts_of_a_file_stay_texts(tmp_path: Path) -> None:
+    """Arrow would take them for dates, and further columns may hold anything."""
+    rows = [{"text": "2020-01-01", "images": ["1", "2"], "id": 3}, {"text": "2", "images": ["2", None, "1"], "id": "x"}]
+    save_rows(tmp_path, "t2i", rows)
+    task = read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["t2i"], styles=["plain"])[0]
+    assert [row.text.split()[-1] for row in task.queries] == ["2020-01-01", "2"]
+    assert task.candidate_index.tolist() == [[0, 1, -1], [1, -1, 0]]
+
+
 def test_own_data_set_in_the_layout(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     (folder / "xm_de_1000_formatted_t2i.jsonl").rename(folder / "mine_de_2_formatted_t2i.jsonl")
