@@ -309,7 +309,7 @@ def _embed_stored(
     """Embed what a store lacks; of several processes each takes a share, and all wait for the last."""
     if not encoder.fingerprint:
         raise ValueError(
-            f"{encoder.name} refers to values that cannot be told apart, so its stored vectors could be another's; wrap it "
+            f"{encoder.name} refers to what cannot be told apart, so stored vectors could be another's; wrap it "
             'as as_encoder(function, fingerprint="...") and change that name with the vectors, or do without a store'
         )
     group = processes()

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from xvlm2vec.common.store import content_digest
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 
 
@@ -65,6 +67,8 @@ class _Parts:
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             yield f"array {value.dtype} {value.shape}".encode()
             yield value.tobytes()
+        elif hasattr(value, "tobytes") and hasattr(value, "mode"):
+            yield content_digest(value)  # a picture
         elif isinstance(value, tuple | list | set | frozenset | Mapping):
             yield from self._collection(value)
         elif isinstance(getattr(value, "__qualname__", None), str) and value.__module__ in sys.modules:

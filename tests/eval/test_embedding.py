@@ -190,6 +190,9 @@ class Model:
         return hashed(texts, images)
 
 
+MODEL = Model()
+
+
 def test_functions_of_one_name_do_not_share_vectors(tmp_path: Path) -> None:
     distinct, _ = distinct_rows(make_tasks())
     functions = [
@@ -206,7 +209,7 @@ def test_functions_of_one_name_do_not_share_vectors(tmp_path: Path) -> None:
     assert as_encoder(scaled(1.0)).fingerprint == as_encoder(scaled(1.0)).fingerprint
 
 
-@pytest.mark.parametrize("shared", [np.arange(4.0), {"a": [1, {2, 3}]}, hashed, np.linalg.norm, Model])
+@pytest.mark.parametrize("shared", [np.arange(4.0), {"a": [1, {2, 3}]}, hashed, np.linalg.norm, Model, RED])
 def test_a_fingerprint_follows_what_a_function_refers_to(shared: object) -> None:
     def refers(value: object) -> Callable[[list, list], object]:
         return lambda texts, images: value
@@ -231,7 +234,7 @@ def test_a_function_is_the_same_in_another_process(tmp_path: Path, monkeypatch: 
     assert found[0] == found[1] != "None\n"
 
 
-@pytest.mark.parametrize("function", [Model(), lambda texts, images, model=Model(): model(texts, images)])
+@pytest.mark.parametrize("function", [MODEL, lambda texts, images: MODEL(texts, images)])
 def test_a_function_with_a_model_is_not_stored_without_a_name(function: EmbedFunction, tmp_path: Path) -> None:
     distinct, _ = distinct_rows(make_tasks())
     encoder = as_encoder(function)
