@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_CHARACTERS = 300
 MAX_BYTES = 5_000_000
 MAX_PIXELS = 16_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what an upload may be; rarer decoders are not lent to strangers
 LONGEST_EDGE = 1024  # a larger picture is made smaller before it is embedded
 THUMBNAIL = 256
 FOUND = 12
@@ -103,8 +104,8 @@ def open_upload(path: str | None) -> Image.Image:
     if os.path.getsize(path) > MAX_BYTES:
         raise gr.Error(f"This file is too large: pictures may have {MAX_BYTES // 1_000_000} MB.")
     try:
-        width, height = Image.open(path).size
-        picture = Image.open(path).convert("RGB") if width * height <= MAX_PIXELS else None
+        width, height = Image.open(path, formats=FORMATS).size
+        picture = Image.open(path, formats=FORMATS).convert("RGB") if width * height <= MAX_PIXELS else None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise gr.Error("This file is no picture that can be read; try PNG, JPEG or WebP.") from error
     if picture is None:

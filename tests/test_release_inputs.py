@@ -104,6 +104,33 @@ def test_the_card_takes_the_name_of_the_repository_and_what_the_training_wrote(t
         release_card(flags(model=str(tmp_path)), str(tmp_path), None)
 
 
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ([1], "a list instead of fields"),
+        ({"loss": "x"}, "loss is a str instead of a dict"),
+        ({"loss": {"name": "SomeLoss"}}, "loss.citation is not there, or is no text"),
+        ({"settings": 3}, "settings is a int instead of a dict"),
+        ({"start": ["a/b"]}, "start is a list instead of a str"),
+    ],
+)
+def test_notes_of_a_wrong_type_are_named(tmp_path: Path, notes: object, told: str) -> None:
+    (tmp_path / "distillation.json").write_text(json.dumps(notes), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"distillation\.json: {told}"):
+        release_card(flags(model=str(tmp_path)), str(tmp_path), None)
+
+
+def test_the_card_names_what_the_training_began_from(tmp_path: Path) -> None:
+    notes = {"start": "someone/embedder", "versions": {"torch": "2.9.0"}}
+    (tmp_path / "distillation.json").write_text(json.dumps(notes), encoding="utf-8")
+    card = release_card(flags(model=str(tmp_path)), str(tmp_path), None)
+    assert (card.base_model, card.base_model_relation) == ("someone/embedder", "finetune")
+    assert card.versions == {"torch": "2.9.0"}
+    assert release_card(flags(model=str(tmp_path), base_model="me/other"), str(tmp_path), None).base_model == "me/other"
+    merged = release_card(flags(model=str(tmp_path)), "someone/base", str(tmp_path), "c" * 40)
+    assert (merged.base_model, merged.adapter_base, merged.base_revision) == ("someone/base", "someone/base", "c" * 40)
+
+
 def test_the_card_of_a_base_has_its_own_scores(tmp_path: Path) -> None:
     card = release_card(flags(model=str(tmp_path), licence="mit", languages=("en", "de")), str(tmp_path), None)
     assert base_card(card).scores == {}

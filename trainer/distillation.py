@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
+from xvlm2vec.trainer.hub_doors import is_hub_id
 from xvlm2vec.trainer.precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
+LIBRARIES = ("torch", "transformers", "peft", "datasets")
 
 
 def distill(
@@ -73,7 +76,10 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
     )  # fmt: skip
     unused = "num_train_epochs" if args.max_steps > 0 else "max_steps"  # one of them says how long it went on
     settings: dict[str, Any] = {name: getattr(args, name) for name in names if name != unused}
+    start = str(getattr(trainer.embedder.config, "name_or_path", ""))
     content = {
+        **({"start": start} if is_hub_id(start) else {}),  # a path would tell where this machine keeps its models
+        "versions": {name: version(name) for name in LIBRARIES},
         "loss": {
             "name": type(loss).__name__,
             "settings": loss.get_config_dict(),  # type: ignore[operator]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import transformers.trainer as stock
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from torch import nn
 
+from xvlm2vec.common.pickles import pickle_patterns
 from xvlm2vec.trainer.sharding import ShardingTrainer
 
 logger = logging.getLogger(__name__)
@@ -19,11 +24,43 @@ COMPANIONS = ("*.py", "modules.json", "sentence_bert_config.json", "config_sente
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
 
 
+class PicklelessApi(HfApi):
+    """A client of the Hub that leaves pickles where they are."""
+
+    def upload_folder(  # type: ignore[override]
+        self, *, folder_path: str | Path, ignore_patterns: list[str] | None = None, **other: Any
+    ) -> Any:
+        """Uploads what is no pickle."""
+        ignored = [*(ignore_patterns or []), *pickle_patterns(Path(folder_path))]
+        return super().upload_folder(folder_path=folder_path, ignore_patterns=ignored, **other)
+
+
+@contextmanager
+def without_pickles() -> Iterator[None]:
+    """Lets the pushes of transformers leave pickles out, for which it has no setting."""
+    given = stock.hf_api
+    stock.hf_api = _pickleless_api
+    try:
+        yield
+    finally:
+        stock.hf_api = given
+
+
+@lru_cache(maxsize=1)
+def _pickleless_api() -> PicklelessApi:
+    """One client for all pushes, which it makes one after the other."""
+    logger.info(
+        "Pickles are not pushed: what resuming needs (optimizer, random states, training_args.bin) stays in the output "
+        "folder of this machine."
+    )
+    return PicklelessApi()
+
+
 class PushingTrainer(ShardingTrainer):
     """A trainer whose pushes, also those during the training, can be loaded through every door.
 
     A model is pushed whole, with its code, its processor and the files of sentence-transformers. A model with an
-    adapter is pushed as the adapter alone, which `PeftModel` puts on the base that it names.
+    adapter is pushed as the adapter alone, which `PeftModel` puts on the base that it names. Pickles are never pushed.
 
     Attributes:
         distillation_loss: What the card names.
@@ -31,11 +68,35 @@ class PushingTrainer(ShardingTrainer):
 
     distillation_loss: nn.Module
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository, unless nobody could load what would be pushed there.
+
+        Raises:
+            ValueError: The model below the adapter is a folder here, whose path would be published.
+        """
+        base = adapter_base(self.trained)
+        if base and not is_hub_id(base):
+            raise ValueError(
+                f"the base of the adapter is the folder {base}, which nobody else has: push the base first and load it "
+                "by its id, or train without push_to_hub and use `xvlm2vec release`, which pushes both."
+            )
+        super().init_hf_repo(token=token, private=private)
+
+    def push_to_hub(self, *arguments: Any, **settings: Any) -> Any:
+        """Pushes the model as it is now, without pickles; see `transformers.Trainer.push_to_hub`.
+
+        Raises:
+            ValueError: The model below the adapter is a folder here.
+        """
+        with without_pickles():
+            return super().push_to_hub(*arguments, **settings)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Pushes a checkpoint; its code and the files of sentence-transformers are part of the push."""
         if self.is_world_process_zero():
             copy_companions(Path(checkpoint_folder), Path(str(self.args.output_dir)))
-        super()._push_from_checkpoint(checkpoint_folder)
+        with without_pickles():
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def create_model_card(  # type: ignore[override]
         self,
@@ -68,12 +129,6 @@ class PushingTrainer(ShardingTrainer):
             datasets=other.get("dataset"),
             tags=list(dict.fromkeys([*TAGS, *given])),
         )
-        if base and not is_hub_id(base):
-            logger.warning(
-                "The adapter is pushed, but its base is the folder %s, which nobody else has: push the base, too, or "
-                "use `xvlm2vec release --adapter`, which does.",
-                base,
-            )
         text = card_text(model_name or place.rpartition("/")[2], place, base, type(self.distillation_loss).__name__)
         ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(Path(str(self.args.output_dir)) / "README.md")
 

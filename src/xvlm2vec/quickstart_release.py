@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
-from xvlm2vec.hub.card import LossNote, ReleaseCard
+from xvlm2vec.hub.card import ReleaseCard
 from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, release_to_folder
 from xvlm2vec.quickstart import TASKS, Quickstart
+from xvlm2vec.release_inputs import loss_notes, training_notes
 from xvlm2vec.run_state import write_json
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
 
 def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
     """What the student's card says; every number comes from the run's own files."""
-    trained = json.loads(
-        (run.path("adapter" if run.config.lora else "student") / "distillation.json").read_text(encoding="utf-8")
-    )
+    trained = training_notes(run.path("adapter" if run.config.lora else "student"))
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
@@ -117,9 +115,9 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
         licence="apache-2.0",
         datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
-        losses=(LossNote(trained["loss"]["name"], trained["loss"]["citation"]),),
-        hyperparameters=trained["settings"],
-        versions=scores["student"].versions,
+        losses=loss_notes(trained),
+        hyperparameters=trained.get("settings", {}),
+        versions=trained.get("versions") or scores["student"].versions,
         scores=table,
         sizes=size_summary(scores["student"].sizes),
         english_drift=drift,

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import argparse
 
     from xvlm2vec.eval.results import Results
-    from xvlm2vec.hub.card import ReleaseCard
+    from xvlm2vec.hub.card import LossNote, ReleaseCard
     from xvlm2vec.hub.release import ReleaseInputs
     from xvlm2vec.quickstart import Quickstart
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 EMISSIONS_FILE = "emissions.csv"
+_NOTES = {"loss": dict, "settings": dict, "versions": dict, "start": str}
 RUN_FLAGS = ("adapter", "results", "before", "base_model")
 
 
@@ -152,29 +153,29 @@ def release_card(
     """
     from xvlm2vec.eval.results import Results
     from xvlm2vec.eval.sizes import size_summary
-    from xvlm2vec.hub.card import LossNote, ReleaseCard
+    from xvlm2vec.hub.card import ReleaseCard
 
     results = {
         name: Results.load(path) for name, path in (("student", flags.results), ("teacher", flags.before)) if path
     }
     trained_in = Path(adapter or model)
     trained = training_notes(trained_in)
-    loss = trained.get("loss", {})
     base = Path(model)
+    below = model if adapter and not base.is_dir() else None
     return ReleaseCard(
         name=flags.name or Path(flags.to if is_hub_id(flags.to) else flags.model).name,
         repo_id=str(Path(flags.to) / "model"),
         description=flags.description,
         languages=flags.languages,
-        base_model=flags.base_model,
+        base_model=flags.base_model or below or trained.get("start"),
         base_model_relation="finetune",
         method="self-knowledge distillation" if trained else "",
         licence=flags.licence,
         datasets=flags.datasets,
         limits=flags.limits,
-        losses=(LossNote(loss["name"], loss["citation"]),) if loss else (),
+        losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
-        versions=results["student"].versions if "student" in results else {},
+        versions=trained.get("versions") or (results["student"].versions if "student" in results else {}),
         scores={name: card_scores(found) for name, found in results.items()},
         english_drift=english_drift(results),
         sizes=size_summary(results["student"].sizes) if "student" in results else (),
@@ -259,11 +260,40 @@ def measured_emissions(folder: Path) -> dict[str, Any]:
 
 
 def training_notes(folder: Path) -> dict[str, Any]:
-    """What the distillation wrote down beside its model; empty if there is nothing."""
+    """What the distillation wrote down beside its model; empty if there is nothing.
+
+    Raises:
+        ValueError: It is no JSON, or a field is of the wrong type.
+    """
     from xvlm2vec.trainer.distillation import SUMMARY_FILE
 
     path = folder / SUMMARY_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON ({error}); repair it, or remove it to do without it.") from error
+    wrong = _wrong_field(notes)
+    if wrong:
+        raise ValueError(f"{path}: {wrong}; repair it, or remove it to do without it.")
+    return notes
+
+
+def _wrong_field(notes: Any) -> str | None:
+    """The first field of a training's notes that is not of its type."""
+    if not isinstance(notes, dict):
+        return f"a {type(notes).__name__} instead of fields"
+    for name, kind in _NOTES.items():
+        if name in notes and not isinstance(notes[name], kind):
+            return f"{name} is a {type(notes[name]).__name__} instead of a {kind.__name__}"
+    for name in ("name", "citation"):
+        if "loss" in notes and not isinstance(notes["loss"].get(name), str):
+            return f"loss.{name} is not there, or is no text"
+    return None
+
+
+def loss_notes(notes: dict[str, Any]) -> tuple[LossNote, ...]:
+    """The loss of a training as a card names it."""
+    from xvlm2vec.hub.card import LossNote
+
+    loss = notes.get("loss")
+    return (LossNote(loss["name"], loss["citation"]),) if loss else ()

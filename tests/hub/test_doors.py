@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xvlm2vec.common.pickles import holds_pickle, is_named_pickle
+
 LOAD = """
 import importlib.abc, json, sys
 class KeepOut(importlib.abc.MetaPathFinder):
@@ -95,6 +97,10 @@ adapted = add_adapter(model, AdapterConfig(rank=2))
 trainer = train("adapter", adapted, processor, hub_strategy="every_save")
 trainer._finish_current_push()
 trainer.push_to_hub()
+try:
+    train("local", add_adapter(load()[0], AdapterConfig(rank=2)), processor)
+except ValueError as error:
+    print("REFUSED:", error)
 print(json.dumps(vectors(adapted.get_base_model(), processor)))
 """
 LOAD_ADAPTER = """
@@ -127,6 +133,17 @@ def loaded(hub_site, *places: tuple[str, str | None]) -> list:
     return last_line(hub_site.python(LOAD, json.dumps(places), cache="fresh"))
 
 
+def pickles_in(repo, work: Path) -> list[str]:
+    """Files of all commits of a repository that are pickles, by their names or by what they hold."""
+    found, copy = [], work / "pushed"
+    for commit in repo.history("main"):
+        for name, stored in commit.tree.items():
+            copy.write_bytes(stored.data)
+            if is_named_pickle(Path(name)) or holds_pickle(copy):
+                found.append(name)
+    return found
+
+
 @pytest.mark.slow
 def test_model_processor_and_sentence_transformer(hub_site, exported: Path, tmp_path: Path, prefix: str) -> None:
     expected = last_line(hub_site.python(COMMON + PUSH, exported, prefix, tmp_path))
@@ -153,24 +170,31 @@ def test_a_trainer_with_each_strategy(hub_site, loopback, exported: Path, tmp_pa
     np.testing.assert_allclose(found[-1][0], found[-1][1], atol=1e-5)
 
     assert "last-checkpoint/model.safetensors" in repos["checkpoint"].files()
-    assert {"checkpoint-1/optimizer.pt", "checkpoint-2/optimizer.pt"} <= set(repos["all_checkpoints"].files())
+    checkpoints = {f"checkpoint-{step}/{name}" for step in (1, 2) for name in ("model.safetensors", "config.json")}
+    assert checkpoints <= set(repos["all_checkpoints"].files())
+    assert (tmp_path / "all_checkpoints" / "checkpoint-2" / "optimizer.pt").is_file(), "what resuming needs stays here"
     card = repos["end"].files()["README.md"].decode()
     assert f'SentenceTransformer("{prefix}/end", trust_remote_code=True)' in card
     assert "license: apache-2.0" in card
     assert "More Information" not in card
     for repo in repos.values():
         leaks = [path for path, content in repo.files().items() if hub_site.tokens["write"].encode() in content]
-        assert not leaks, "training_args.bin must not hold the token"
+        assert not leaks
+        assert not pickles_in(repo, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_trainer_with_an_adapter_leaves_the_adapter(
     hub_site, loopback, exported: Path, tmp_path: Path, prefix: str
 ) -> None:
-    expected = last_line(hub_site.python(COMMON + TRAIN_ADAPTER, exported, prefix, tmp_path))
+    output = hub_site.python(COMMON + TRAIN_ADAPTER, exported, prefix, tmp_path)
+    assert "REFUSED: the base of the adapter is the folder" in output
+    assert ("model", f"{prefix}/local") not in loopback.store.repos
+    expected = last_line(output)
     found = last_line(hub_site.python(LOAD_ADAPTER, f"{prefix}/base", f"{prefix}/adapter", cache="fresh"))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     files = loopback.repo(f"{prefix}/adapter").files()
+    assert not pickles_in(loopback.repo(f"{prefix}/adapter"), tmp_path)
     assert "adapter_model.safetensors" in files
     assert "model.safetensors" not in files
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == f"{prefix}/base"

@@ -256,6 +256,11 @@ def test_uploads_are_limited_before_they_are_decoded(tmp_path: Path, monkeypatch
     broken.write_bytes(b"no picture")
     with pytest.raises(gr.Error, match="no picture that can be read"):
         space_app.open_upload(str(broken))
+    rare = tmp_path / "rare.png"
+    monkeypatch.setattr(space_app, "MAX_BYTES", 10_000)
+    Image.new("RGB", (8, 8), "red").save(rare, "TIFF")
+    with pytest.raises(gr.Error, match="no picture that can be read"):
+        space_app.open_upload(str(rare))
     with pytest.raises(gr.Error, match="as a file"):
         space_app.open_upload("https://example.org/picture.png")
 
