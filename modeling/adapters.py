@@ -10,7 +10,7 @@ from typing import Any
 
 from .inner_processors import read_json
 from .loading import CheckpointError
-from .vlm2vec import ADAPTER_CONFIG, Adapter, read_adapter
+from .vlm2vec import ADAPTER_CONFIG, Adapter, base_is_gone, read_adapter
 
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -63,22 +63,14 @@ def base_is_embedder(place: AdapterPlace) -> bool:
         CheckpointError: There is no such model.
     """
     hub = {key: place.options[key] for key in HUB_KEYS if place.options.get(key) is not None}
+    revision = place.options.get("revision")
     try:
         config = read_json(place.base, "config.json", hub) or read_json(place.base, ADAPTER_CONFIG, hub)
     except OSError as error:
-        raise _gone(place, error) from error
+        raise base_is_gone(place.adapter, place.base, revision, error) from error
     if not config:
-        raise _gone(place, f"{place.base!r} has no config.json")
+        raise base_is_gone(place.adapter, place.base, revision, f"{place.base!r} has no config.json")
     return config.get("model_type") == "xvlm2vec" or "model_type" not in config
-
-
-def _gone(place: AdapterPlace, reason: object) -> CheckpointError:
-    revision = place.options.get("revision")
-    name = f"{place.base!r}{f' at revision {revision}' if revision else ''}"
-    return CheckpointError(
-        f"The adapter {place.adapter.source!r} belongs on {name}, which cannot be loaded ({reason}). Pass `base` with "
-        "the folder or id of that model."
-    )
 
 
 def _beside(source: str | os.PathLike[str], base: str) -> str:

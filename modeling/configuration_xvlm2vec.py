@@ -28,6 +28,8 @@ class XVLM2VecConfig(PreTrainedConfig):
             for that.
         layout: Name in `families` of how prompts are written where it is not the backbone's usual way; see
             `XVLM2VecModel.from_vlm2vec`.
+        picture_settings: Settings of the processor that change what the model sees of a picture (`square`,
+            `num_crops`), as in training; a processor with others is refused. Empty where any will do.
 
     Raises:
         ValueError: For an unknown pooling or layout, or Matryoshka sizes that do not fit the hidden size.
@@ -45,6 +47,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         prompts: dict[str, str] | None = None,
         matryoshka_dims: list[int] | None = None,
         layout: str | None = None,
+        picture_settings: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vlm_config, dict):
@@ -60,6 +63,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         self.prompts = dict(prompts or {})
         self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
         self.layout = check_layout(layout) if layout is not None else None
+        self.picture_settings = dict(picture_settings or {})
         # The base class sets the attention implementation of all sub-configurations: hand on what the backbone has.
         kwargs.setdefault("attn_implementation", getattr(vlm_config, "_attn_implementation", None))
         super().__init__(**kwargs)
@@ -76,6 +80,21 @@ class XVLM2VecConfig(PreTrainedConfig):
         if self.vlm_config is None:
             return self
         return self.vlm_config.get_text_config()
+
+    @property
+    def legacy_rope_by_batch(self) -> bool:
+        """Whether a Phi-3.5-V backbone has the RoPE fault of the original; kept in `vlm_config`, which it reads.
+
+        Raises:
+            ValueError: On setting it for another backbone, which would not act on it.
+        """
+        return getattr(self.vlm_config, "legacy_rope_by_batch", False)
+
+    @legacy_rope_by_batch.setter
+    def legacy_rope_by_batch(self, value: bool) -> None:
+        if self.vlm_config is None or self.vlm_config.model_type != Phi3VConfig.model_type:
+            raise ValueError("Only a Phi-3.5-V backbone has a `legacy_rope_by_batch`.")
+        self.vlm_config.legacy_rope_by_batch = value
 
     @property
     def hidden_size(self) -> int:

@@ -21,6 +21,8 @@ class Family:
             without pictures needs too.
         after_text: As `before_text`, after the text.
         reserved: Further tokens that a user's text must not contain.
+        marked: Whether the config's `vision_start_token_id` must (or must not) stand right before a picture's tokens;
+            `None` where a backbone has no such mark, or does not mind.
         first_position: Position of a row's first token where the backbone counts tokens; the wrapper then passes
             positions that do not depend on padding. `None` leaves positions to the backbone (M-RoPE).
         required: Inputs without which vectors would silently be other ones.
@@ -41,6 +43,7 @@ class Family:
     before_text: str = ""
     after_text: str = ""
     reserved: tuple[str, ...] = ()
+    marked: bool | None = None
     first_position: int | None = None
     required: tuple[str, ...] = ()
     required_with_pictures: tuple[str, ...] = ()
@@ -57,6 +60,7 @@ class Family:
 _QWEN = Family(
     image="<|vision_start|><|image_pad|><|vision_end|>",
     reserved=("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"),
+    marked=True,
     # M-RoPE is computed from the token types; Qwen2.5-VL falls back to one-dimensional positions without a word.
     required_with_pictures=("mm_token_type_ids",),
     max_pixels=1280 * 28 * 28,
@@ -80,7 +84,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": _QWEN,
     # VLM2Vec was trained without the marks around a picture, and M-RoPE, which looks for them, then counts tokens.
     "qwen2_vl-vlm2vec": replace(
-        _QWEN, image="<|image_pad|>", after_images="\n", first_position=0, required_with_pictures=()
+        _QWEN, image="<|image_pad|>", after_images="\n", marked=False, first_position=0, required_with_pictures=()
     ),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,

@@ -32,7 +32,8 @@ def backbone_inputs(
         given: The caller's inputs; not changed.
 
     Raises:
-        ValueError: An input is missing without which the backbone would silently compute other vectors.
+        ValueError: An input is missing without which the backbone would silently compute other vectors, or pictures
+            are marked in another way than in training.
     """
     inputs = {name: value for name, value in given.items() if value is not None}
     holds_pictures = _holds_pictures(config, input_ids)
@@ -43,6 +44,8 @@ def backbone_inputs(
             "The tokens hold pictures, but there are no `pixel_values`. Was the batch cut into parts? Rows of "
             "sentence-transformers without a picture must have no `image` key rather than None there."
         )
+    if holds_pictures and input_ids is not None:
+        _check_marks(family, config, input_ids)
     needed = family.required
     if any(name.startswith(PICTURE_PREFIXES) for name in inputs):
         needed = (*needed, *family.required_with_pictures)
@@ -64,6 +67,24 @@ def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) ->
     if input_ids is None or token is None or torch.compiler.is_compiling():
         return None
     return bool((input_ids == token).any())
+
+
+def _check_marks(family: Family, config: PreTrainedConfig, input_ids: torch.Tensor) -> None:
+    """Raises if pictures stand between marks that this model was trained without, or the other way round."""
+    start, image = getattr(config, "vision_start_token_id", None), input_ids == getattr(config, "image_token_id", None)
+    if family.marked is None or start is None:
+        return
+    first = image.clone()
+    first[:, 1:] &= ~image[:, :-1]
+    marked = torch.zeros_like(image)
+    marked[:, 1:] = input_ids[:, :-1] == start
+    if bool((first & (marked != family.marked)).any()):
+        wanted = "with `vision_start_token_id`" if family.marked else "without `vision_start_token_id`"
+        raise ValueError(
+            f"This model was trained on prompts {wanted} before a picture, and these are written the other way: its "
+            "vectors would be wrong. Use `model.processor`, with a published VLM2Vec checkpoint as loaded by "
+            "XVLM2VecModel.from_vlm2vec."
+        )
 
 
 def _has_pictures(inputs: dict[str, Any]) -> bool:

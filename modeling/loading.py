@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 
@@ -21,10 +24,35 @@ def readable_files(source: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{os.fspath(source)!r} is incomplete: {error}. Copy or download it again.") from error
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{os.fspath(source)!r} has a broken file: {error}. Copy or download it again."
-        ) from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise _broken(source, error) from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" not in str(error):
+            raise
+        raise _broken(source, error) from error
+
+
+def read_pickle(file: Path, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The tensors of a `.bin` file, whose code is never run.
+
+    Args:
+        file: The file.
+        device: Where the tensors go; `"meta"` reads only their names and shapes.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds more than tensors.
+    """
+    with readable_files(file):
+        try:
+            content: dict[str, torch.Tensor] = torch.load(file, map_location=device, weights_only=True)
+        except OSError as error:  # torch seeks before the beginning of short files
+            raise _broken(file, error) from error
+    return content
+
+
+def _broken(source: str | os.PathLike[str], error: Exception) -> CheckpointError:
+    reason = str(error).partition("\n")[0]
+    return CheckpointError(f"{os.fspath(source)!r} has a broken file: {reason}. Copy or download it again.")
 
 
 def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable[str] = (), most: int = 8) -> None:

@@ -12,6 +12,8 @@ import torch
 from safetensors import safe_open
 from transformers.utils.hub import cached_file
 
+from .loading import read_pickle
+
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = (
@@ -60,8 +62,7 @@ class Checkpoint:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as tensors:
                 return tensors.get_tensor(key)
-        tensor: torch.Tensor = torch.load(file, map_location="cpu", weights_only=True)[key]
-        return tensor
+        return read_pickle(file)[key]
 
 
 def original_module_name(name: str) -> str:
@@ -152,7 +153,7 @@ def _stored_keys(file: Path) -> Iterable[str]:
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt") as tensors:
             return list(tensors.keys())
-    return list(torch.load(file, map_location="meta", weights_only=True))
+    return list(read_pickle(file, device="meta"))
 
 
 def check_loading_info(info: dict[str, Any], source: object) -> None:

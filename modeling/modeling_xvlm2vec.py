@@ -27,7 +27,7 @@ from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .rows import make_rows
 from .st_files import write_sentence_transformers_files
-from .vlm2vec import find_published
+from .vlm2vec import find_published, refuse_adapter
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
 OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}
@@ -78,10 +78,12 @@ class XVLM2VecModel(PreTrainedModel):
         if backbone is None:
             if config.vlm_config is None:
                 raise ValueError(
-                    "XVLM2VecConfig needs a `vlm_config`; use XVLM2VecModel.from_backbone to wrap a model."
+                    "XVLM2VecConfig needs a `vlm_config`. For a published VLM2Vec or xVLM2Vec checkpoint use "
+                    "XVLM2VecModel.from_vlm2vec, to wrap another model use XVLM2VecModel.from_backbone."
                 )
             backbone = new_backbone(config.vlm_config)
         self.backbone = backbone
+        config.vlm_config = backbone.config  # one and the same, so that a change of settings acts
         self._processor: XVLM2VecProcessor | None = None
         self._processor_source: str | os.PathLike[str] | None = None
         self._processor_options: dict[str, Any] = {}
@@ -100,8 +102,10 @@ class XVLM2VecModel(PreTrainedModel):
                 `AutoModel.from_pretrained`.
 
         Raises:
-            CheckpointError: A weight is missing or unexpected, or the checkpoint is no bare backbone.
+            CheckpointError: A weight is missing or unexpected, or the checkpoint is no bare backbone but, for example,
+                an adapter.
         """
+        refuse_adapter(pretrained_model_name_or_path, kwargs)
         settings = {
             key: kwargs.pop(key) for key in ("pooling", "normalize", "prompts", "matryoshka_dims") if key in kwargs
         }
@@ -147,6 +151,7 @@ class XVLM2VecModel(PreTrainedModel):
             model._processor_source = published.backbone
         model._processor_options = published.processor_options
         model.config.layout = published.layout
+        model.config.picture_settings = dict(published.picture_settings)
         return model
 
     @classmethod
@@ -166,11 +171,13 @@ class XVLM2VecModel(PreTrainedModel):
                 that its configuration names.
 
         Raises:
-            CheckpointError: A weight is missing, unexpected or of another shape, or an adapter's base is gone.
+            CheckpointError: A weight is missing, unexpected or of another shape, an adapter's base is gone, or a whole
+                model has an adapter beside it.
         """
         found = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
         if found is not None:
             return cls._from_adapter(found)
+        refuse_adapter(pretrained_model_name_or_path, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
         with readable_files(pretrained_model_name_or_path):
@@ -370,12 +377,19 @@ def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_processor(processor: XVLM2VecProcessor, config: XVLM2VecConfig) -> None:
-    """Raises if a processor writes prompts in another way than the model was trained with."""
+    """Raises if a processor writes prompts, or changes pictures, in another way than the model was trained with."""
     own = backbone_type(config)
     if processor.model_type != own:
         raise ValueError(
             f"This processor writes prompts for {processor.model_type!r}, but this model takes {own!r}: the vectors "
-            "would be wrong. Use the model's `processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
+            "would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
+        )
+    given = processor.picture_settings
+    other = [f"{key}={given[key]} for {value}" for key, value in config.picture_settings.items() if given[key] != value]
+    if other:
+        raise ValueError(
+            f"This processor has {', '.join(other)}, the setting of pictures that this model was trained with: the "
+            "vectors would be wrong. Use `model.processor`, or empty `config.picture_settings` to do without."
         )
 
 

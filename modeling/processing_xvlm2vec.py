@@ -29,6 +29,7 @@ from .messages import read_messages
 from .pictures import load_picture
 from .rows import TextImageRow, make_rows
 from .truncation import Prompt, cut_text
+from .vlm2vec import ADAPTER_CONFIG
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _NOT_PICTURES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
@@ -81,6 +82,11 @@ class XVLM2VecProcessor(ProcessorMixin):
         return family_of(self.model_type)
 
     @property
+    def picture_settings(self) -> dict[str, int | None]:
+        """What changes the model's view of a picture, under the names of `XVLM2VecConfig.picture_settings`."""
+        return {"square": self.square, "num_crops": getattr(self.inner.image_processor, "num_crops", None)}
+
+    @property
     def model_input_names(self) -> list[str]:
         """Names of what a call may return."""
         return self.inner.model_input_names
@@ -97,7 +103,8 @@ class XVLM2VecProcessor(ProcessorMixin):
                 backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
-            ValueError: transformers knows no processor for the backbone, or the layout is unknown.
+            ValueError: transformers knows no processor for the backbone, the layout is unknown, the folder holds an
+                adapter only, or its files are not those that the model beside them was trained with.
         """
         kwargs.pop("_from_auto", None)
         settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square") if key in kwargs}
@@ -108,7 +115,11 @@ class XVLM2VecProcessor(ProcessorMixin):
             own = saved["xvlm2vec"]
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
             kept: dict[str, Any] = {key: own.get(key) for key in ("max_length", "square")}
-            return cls(inner, layout or own["model_type"], **(kept | settings))
+            processor = cls(inner, layout or own["model_type"], **(kept | settings))
+            if layout is None and not kwargs.keys() & {"num_crops"} | settings.keys() & {"square"}:
+                check_beside(processor, pretrained_model_name_or_path, hub)
+            return processor
+        refuse_adapter_folder(pretrained_model_name_or_path, hub)
         config = AutoConfig.from_pretrained(
             pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
         )
@@ -370,6 +381,43 @@ class XVLM2VecProcessor(ProcessorMixin):
             batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
         return self.inner.tokenizer(strings)["input_ids"]
+
+
+def check_beside(processor: XVLM2VecProcessor, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
+    """Raises if a saved processor is not that of the embedding model in the same place.
+
+    Args:
+        processor: As its files say.
+        source: Folder or Hub id.
+        hub: Arguments of the Hub client.
+
+    Raises:
+        ValueError: The model was trained with other prompts or pictures.
+    """
+    config = read_json(source, "config.json", hub)
+    trained = {"layout": config.get("layout"), **(config.get("picture_settings") or {})}
+    given = {"layout": processor.model_type, **processor.picture_settings}
+    other = [f"{key}={given[key]!r} for {value!r}" for key, value in trained.items() if value not in (None, given[key])]
+    if other:
+        raise ValueError(
+            f"The processor in {os.fspath(source)!r} has {', '.join(other)}, with which the model beside it was "
+            "trained: vectors would be wrong. Save the model's own there: `model.processor.save_pretrained`, "
+            "with the model as XVLM2VecModel.from_vlm2vec loaded it."
+        )
+
+
+def refuse_adapter_folder(source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
+    """Raises where there is an adapter and no model, whose files would say which processor it needs.
+
+    Raises:
+        ValueError: There is an `adapter_config.json` and no `config.json`.
+    """
+    if read_json(source, ADAPTER_CONFIG, hub) and not read_json(source, "config.json", hub):
+        raise ValueError(
+            f"{os.fspath(source)!r} is an adapter, and its processor depends on how it was trained: load the model "
+            "with XVLM2VecModel.from_vlm2vec (a published VLM2Vec adapter) or XVLM2VecModel.from_pretrained and take "
+            "`model.processor`."
+        )
 
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:

@@ -96,12 +96,30 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
         instruction: Put verbatim before the text.
 
     Raises:
-        ValueError: The text is no string, or there is neither text nor picture.
+        ValueError: The text is no string or cannot be written as UTF-8, or there is neither text nor picture.
     """
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
+    check_encodable(index, instruction + (text or ""))
     found = images if is_several(images) else (images,)
     pictures = tuple(picture for picture in found if picture is not None)
     if text is None and not pictures:
         raise ValueError(f"row {index} has neither text nor picture.")
     return TextImageRow(text or "", pictures, instruction)
+
+
+def check_encodable(index: int, text: str) -> None:
+    """Raises for halves of surrogate pairs, which no tokenizer takes.
+
+    Args:
+        index: Number of the row, for the error.
+        text: The text.
+
+    Raises:
+        ValueError: The text cannot be written as UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        bad = f"{text[error.start]!r} at character {error.start}"
+        raise ValueError(f"row {index}: the text cannot be written as UTF-8 ({bad}).") from error

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
-from transformers.utils import cached_file
+from transformers.utils import cached_file, find_adapter_config_file
 
-from .loading import CheckpointError, readable_files
+from .loading import CheckpointError, read_pickle, readable_files
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,12 @@ class PublishedBackbone:
     Args:
         layout: The entry in `families` where prompts are not written in the backbone's usual way.
         renamings: Beginnings of module names, of older transformers classes and of today's base model.
-        processor_options: Settings of the processor that the checkpoints were trained with, whatever its files say.
+        picture_settings: Settings of the processor that the checkpoints were trained with, whatever its files say.
     """
 
     layout: str | None
     renamings: tuple[tuple[str, str], ...]
-    processor_options: dict[str, Any] = field(default_factory=dict)
+    picture_settings: dict[str, int] = field(default_factory=dict)
 
     def new_names(self, old: str) -> list[str]:
         """What a module of the adapter may be called in the backbone."""
@@ -296,6 +296,7 @@ class Published:
         options: Arguments to load them with.
         adapter: What is to be merged into them.
         layout: How prompts are written, see `XVLM2VecConfig`.
+        picture_settings: What the processor must do to pictures, see `XVLM2VecConfig`.
         processor_options: Arguments to load the processor with, from the folder or id of the backbone.
     """
 
@@ -303,6 +304,7 @@ class Published:
     options: dict[str, Any]
     adapter: Adapter | None
     layout: str | None
+    picture_settings: dict[str, int]
     processor_options: dict[str, Any]
 
 
@@ -327,9 +329,24 @@ def find_published(
     backbone = source if adapter is None else adapter.base
     kept = {key: value for key, value in options.items() if adapter is None or key not in _OWN_PLACE}
     hub = {key: kept[key] for key in _HUB_KEYS if kept.get(key) is not None}
-    config = AutoConfig.from_pretrained(backbone, trust_remote_code=kept.get("trust_remote_code"), **hub)
+    try:
+        config = AutoConfig.from_pretrained(backbone, trust_remote_code=kept.get("trust_remote_code"), **hub)
+    except (OSError, ValueError) as error:
+        if adapter is None:
+            raise
+        raise base_is_gone(adapter, os.fspath(backbone), kept.get("revision"), error) from error
     known = published_backbone(config.model_type, os.fspath(backbone))
-    return Published(backbone, kept, adapter, known.layout, {**hub, **known.processor_options})
+    processor_options = {**hub, **known.picture_settings}
+    return Published(backbone, kept, adapter, known.layout, known.picture_settings, processor_options)
+
+
+def base_is_gone(adapter: Adapter, base: str, revision: str | None, reason: object) -> CheckpointError:
+    """The error for an adapter whose base cannot be loaded."""
+    name = f"{base!r}{f' at revision {revision}' if revision else ''}"
+    return CheckpointError(
+        f"The adapter {adapter.source!r} belongs on {name}, which cannot be loaded ({reason}). Pass `base` with the "
+        "folder or id of that model."
+    )
 
 
 def published_backbone(model_type: str, source: str) -> PublishedBackbone:
@@ -346,6 +363,28 @@ def published_backbone(model_type: str, source: str) -> PublishedBackbone:
             "XVLM2VecModel.from_backbone for others."
         )
     return PUBLISHED[model_type]
+
+
+def refuse_adapter(source: str | os.PathLike[str] | None, hub: Mapping[str, Any]) -> None:
+    """Raises if transformers would put an adapter on the weights that it loads: it then checks neither.
+
+    Args:
+        source: Folder or Hub id of what should be a whole model; `None` where a caller has the weights in memory.
+        hub: Arguments of the Hub client; others are ignored.
+
+    Raises:
+        CheckpointError: There is an `adapter_config.json`.
+    """
+    if source is None:
+        return
+    places = {key: hub[key] for key in _HUB_KEYS if hub.get(key) is not None}
+    if find_adapter_config_file(os.fspath(source), **places) is None:
+        return
+    raise CheckpointError(
+        f"{os.fspath(source)!r} has an {ADAPTER_CONFIG}. An adapter is loaded with XVLM2VecModel.from_vlm2vec where "
+        "VLM2Vec or xVLM2Vec published it, and with XVLM2VecModel.from_pretrained where this package trained it; both "
+        "check that all of it lands. If the folder holds a whole model, take that file away."
+    )
 
 
 def read_adapter(
@@ -386,7 +425,7 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
     logger.warning("%s is a pickle file; it is read with weights_only=True.", file.name)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return read_pickle(file)
 
 
 def _check_settings(config: Mapping[str, Any], name: str) -> None:

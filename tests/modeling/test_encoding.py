@@ -349,3 +349,13 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINIT
 vectors = model.encode(text=texts, max_tokens_per_batch=10**7)
 assert abs(vectors[:8] - expected).max() < 1e-5
 """
+
+
+def test_half_of_a_surrogate_pair_is_a_bad_row(checkpoint: Callable[[str], Path]) -> None:
+    model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))
+    with pytest.raises(BadRowsError, match=r"row 1: the text cannot be written as UTF-8 \('\\ud800' at character 2\)"):
+        model.encode(text=["a", "b \ud800", "c"])
+    vectors = model.encode(text=["a", "\ud800", "c"], bad_rows="nan")
+    assert np.isnan(vectors).any(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="row 0: the text cannot be written as UTF-8"):
+        model.processor(text=["\ud800"])

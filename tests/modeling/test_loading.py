@@ -109,8 +109,13 @@ class TestBrokenCheckpoints:
 
 class TestWrongKinds:
     def test_backbone_loaded_as_a_whole(self, checkpoint: Callable[[str], Path]) -> None:
-        with pytest.raises(ValueError, match=r"use XVLM2VecModel\.from_backbone"):
+        with pytest.raises(ValueError, match=r"use XVLM2VecModel\.from_vlm2vec, .* use XVLM2VecModel\.from_backbone"):
             XVLM2VecModel.from_pretrained(checkpoint("idefics3"))
+
+    def test_adapter_beside_a_whole_model(self, copy: Path) -> None:
+        (copy / "adapter_config.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"has an adapter_config\.json.*take that file away"):
+            XVLM2VecModel.from_pretrained(copy)
 
     def test_whole_model_loaded_as_a_backbone(self, saved: Path) -> None:
         with pytest.raises(CheckpointError, match="is an embedding model already: use from_pretrained"):
@@ -136,6 +141,12 @@ class TestWrongKinds:
 
 
 class TestRoundTrip:
+    def test_config_of_an_older_version(self, copy: Path) -> None:
+        change(copy / "config.json", lambda config: {k: v for k, v in config.items() if k != "picture_settings"})
+        model = XVLM2VecModel.from_pretrained(copy)
+        assert model.config.picture_settings == {}
+        assert model.encode(text="a", processor=XVLM2VecProcessor.from_pretrained(copy, square=56)).shape == (32,)
+
     def test_saving_writes_no_fingerprint(self, saved: Path) -> None:
         """Which is for exports and `verify --write`: a checkpoint of a training run has nothing to prove."""
         assert (saved / "modules.json").is_file()

@@ -145,6 +145,17 @@ def make_adapter(folder: Path, family: str, base: Path, dora: bool) -> dict[str,
     return made
 
 
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("code of a checkpoint was run",)
+
+
+def break_pickle(weights: dict[str, Any], file: Path, damage: str) -> None:
+    torch.save(weights | ({"code": Code()} if damage == "code" else {}), file)
+    kept = {"cut": -1000, "code": None, "empty": 0}[damage]
+    file.write_bytes(file.read_bytes()[:kept])
+
+
 def peft_config(dora: bool) -> LoraConfig:
     return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.1, target_modules=TARGETS, use_dora=dora)
 
@@ -187,6 +198,16 @@ class TestFull:
         assert "weights_only=True" in caplog.text
         assert model.config.hidden_size == 32
         assert_same(encode(model, pictures), encode(XVLM2VecModel.from_vlm2vec(published("phi3_v")), pictures))
+
+    @pytest.mark.parametrize("damage", ["cut", "code", "empty"])
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_broken_pickle(self, family: str, damage: str, published: Callable[[str], Path], tmp_path: Path) -> None:
+        folder = tmp_path / "broken"
+        shutil.copytree(published(family), folder)
+        break_pickle(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin", damage)
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(CheckpointError, match=r"broken.* has a broken file"):
+            XVLM2VecModel.from_vlm2vec(folder)
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_missing_weight(self, family: str, published: Callable[[str], Path], tmp_path: Path) -> None:
@@ -275,6 +296,57 @@ class TestPrompts:
         usual = XVLM2VecProcessor.from_pretrained(published("qwen2_vl"))
         with pytest.raises(ValueError, match="writes prompts for 'qwen2_vl', but this model takes 'qwen2_vl-vlm2vec'"):
             model.encode(text="a red bicycle", processor=usual)
+
+    def test_forward_refuses_pictures_of_the_other_layout(
+        self, published: Callable[[str], Path], pictures: list[Any]
+    ) -> None:
+        folder = published("qwen2_vl")
+        rows = {"text": TEXTS, "images": [pictures[0], None, None, [pictures[1], pictures[2]]]}
+        rows["text"] = ["a red bicycle", "wall", *TEXTS[2:]]
+        trained, plain = XVLM2VecModel.from_vlm2vec(folder), XVLM2VecModel.from_backbone(folder)
+        usual = XVLM2VecProcessor.from_pretrained(folder)
+        for side in ("left", "right"):
+            with pytest.raises(ValueError, match=r"prompts without `vision_start_token_id`.*`model\.processor`"):
+                trained(**usual(**rows, padding_side=side))
+            with pytest.raises(ValueError, match="prompts with `vision_start_token_id`"):
+                plain(**trained.processor(**rows, padding_side=side))
+            with torch.no_grad():
+                assert torch.isfinite(plain(**usual(**rows, padding_side=side)).embeddings).all()
+
+    @pytest.mark.parametrize(
+        ("family", "message"),
+        [("phi3_v", "square=None for 1344"), ("llava_next-mistral", "square=None for 1344")],
+    )
+    def test_processor_with_other_pictures(
+        self, published: Callable[[str], Path], pictures: list[Any], tmp_path: Path, family: str, message: str
+    ) -> None:
+        model = XVLM2VecModel.from_vlm2vec(published(family))
+        usual = XVLM2VecProcessor.from_pretrained(published(family))
+        with pytest.raises(ValueError, match=rf"{message}.*Use `model\.processor`"):
+            model.encode(images=pictures[0], processor=usual)
+        model.save_pretrained(tmp_path)
+        usual.save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=rf"{message}.*`model\.processor\.save_pretrained`"):
+            XVLM2VecProcessor.from_pretrained(tmp_path)
+        model.processor.save_pretrained(tmp_path)
+        saved = XVLM2VecProcessor.from_pretrained(tmp_path)
+        again = XVLM2VecModel.from_pretrained(tmp_path)
+        expected = model.encode(images=pictures[1])
+        assert_same(again.encode(images=pictures[1], processor=saved), expected)
+        again.config.picture_settings = {}
+        free = again.encode(images=pictures[1], processor=XVLM2VecProcessor.from_pretrained(tmp_path, square=None))
+        assert np.abs(free - expected).max() > 1000 * TOLERANCE
+
+    def test_number_of_crops(self, published: Callable[[str], Path], pictures: list[Any]) -> None:
+        model = XVLM2VecModel.from_vlm2vec(published("phi3_v"))
+        other = XVLM2VecProcessor.from_pretrained(published("phi3_v"), square=1344, num_crops=16)
+        with pytest.raises(ValueError, match="num_crops=16 for 4"):
+            model.encode(images=pictures[0], processor=other)
+
+    def test_processor_of_an_adapter(self, published: Callable[[str], Path], tmp_path: Path) -> None:
+        make_adapter(tmp_path / "adapter", "qwen2_vl", published("qwen2_vl"), dora=False)
+        with pytest.raises(ValueError, match=r"is an adapter.*from_vlm2vec.*`model\.processor`"):
+            XVLM2VecProcessor.from_pretrained(tmp_path / "adapter")
 
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_vectors_do_not_depend_on_the_batch(
@@ -381,6 +453,37 @@ class TestAdapterFaults:
         pattern = r"model\.layers\.\d+\..*\.(q|k|v|o|down)_proj"
         change(adapter / "adapter_config.json", lambda config: config.update(target_modules=pattern))
         assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter), pictures), expected)
+
+    def test_only_our_doors_load_adapters(
+        self, adapter: Path, published: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        """transformers would load it and report what the adapter lacks, but nothing of its base."""
+        cut = Path(shutil.copytree(published("qwen2_vl"), tmp_path / "cut"))
+        lost = "model.layers.1.mlp.gate_proj.weight"
+        change_weights(cut / "model.safetensors", lambda weights: weights.pop(lost))
+        change(adapter / "adapter_config.json", lambda config: config.update(base_model_name_or_path=str(cut)))
+        with pytest.raises(CheckpointError, match=r"from_vlm2vec .* XVLM2VecModel\.from_pretrained"):
+            XVLM2VecModel.from_backbone(adapter)
+        with pytest.raises(CheckpointError, match=r"missing \(.*layers\.1\.mlp\.gate_proj"):
+            XVLM2VecModel.from_vlm2vec(adapter)
+        shutil.copy(adapter / "adapter_config.json", cut)
+        with pytest.raises(CheckpointError, match="take that file away"):
+            XVLM2VecModel.from_backbone(cut)
+
+    def test_base_is_gone(self, adapter: Path) -> None:
+        with pytest.raises(
+            CheckpointError, match=r"(?s)belongs on 'gone/x', which cannot be loaded .*Pass `base`"
+        ) as caught:
+            XVLM2VecModel.from_vlm2vec(adapter, base="gone/x", local_files_only=True)
+        assert str(adapter) in str(caught.value)
+
+    @pytest.mark.parametrize("damage", ["cut", "code", "empty"])
+    def test_broken_pickle(self, adapter: Path, damage: str) -> None:
+        stored, file = adapter / "adapter_model.safetensors", adapter / "adapter_model.bin"
+        break_pickle(load_file(stored), file, damage)
+        stored.unlink()
+        with pytest.raises(CheckpointError, match=r"adapter_model\.bin' has a broken file"):
+            XVLM2VecModel.from_vlm2vec(adapter)
 
     def test_rank_of_the_config(self, adapter: Path) -> None:
         change(adapter / "adapter_config.json", lambda config: config.update(r=8))
