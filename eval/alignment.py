@@ -11,8 +11,15 @@ import numpy.typing as npt
 
 from xvlm2vec.common.store import StoredVectors
 
-from .metrics import english_drift, hubness, linear_cka, modality_gap, same_language_share, translation_accuracy
-from .pool import VectorSource
+from .metrics import (
+    english_drift,
+    linear_cka,
+    modality_gap,
+    occurrence_skewness,
+    same_language_share,
+    translation_accuracy,
+)
+from .pool import VectorSource, pool_occurrence
 from .ranking import RankingTask
 
 _SAMPLE = 4_000  # rows looked at for a mean, or in the mixed pool of all languages
@@ -88,8 +95,16 @@ def alignment_scores(parts: Sequence[TaskVectors], *, reference: str = "en", ite
     return found
 
 
-def drift_scores(student: Vectors, teacher: Vectors) -> dict[str, float]:
-    """Mean and smallest cosine between two models' vectors of the same rows, `(n, D)` each.
+def drift_scores(
+    student: VectorSource, student_places: Places, teacher: VectorSource, teacher_places: Places
+) -> dict[str, float]:
+    """Mean and smallest cosine between two models' vectors of the same rows, read a few thousand at a time.
+
+    Args:
+        student: `(rows, D)`.
+        student_places: `(n,)` rows of it.
+        teacher: `(other rows, D)`.
+        teacher_places: `(n,)`, where it has the same rows.
 
     Raises:
         ValueError: The models' vectors differ in width.
@@ -98,8 +113,11 @@ def drift_scores(student: Vectors, teacher: Vectors) -> dict[str, float]:
         raise ValueError(
             f"the drift needs two models of one width, and these have {student.shape[1]} and {teacher.shape[1]}"
         )
-    drift = english_drift(student, teacher)
-    return {"english_drift": drift.mean, "english_drift_min": drift.minimum}
+    parts = [slice(start, start + _SAMPLE) for start in range(0, len(student_places), _SAMPLE)]
+    found = [english_drift(student[student_places[part]], teacher[teacher_places[part]]) for part in parts]
+    sizes = [len(student_places[part]) for part in parts]
+    mean = float(np.average([drift.mean for drift in found], weights=sizes))
+    return {"english_drift": mean, "english_drift_min": min(drift.minimum for drift in found)}
 
 
 def _within(part: TaskVectors) -> dict[str, float]:
@@ -112,8 +130,7 @@ def _within(part: TaskVectors) -> dict[str, float]:
         pictures, texts = (part.vectors[_sample(places[side], _SAMPLE)] for side in (seen, ~seen))
         found["modality_gap"] = modality_gap(pictures, texts)
     if len(task.candidates) > _NEIGHBOURS and len(task.queries) * len(task.candidates) <= _HUB_SCORES:
-        queries = part.vectors[part.query_places]
-        found["hubness"] = hubness(queries, part.vectors[part.candidate_places], _NEIGHBOURS)
+        found["hubness"] = occurrence_skewness(pool_occurrence(*part.sides(), _NEIGHBOURS))
     return found
 
 

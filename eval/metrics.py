@@ -211,7 +211,11 @@ def k_occurrence(queries: FloatArray, pool: FloatArray, k: int = 10) -> FloatArr
 
 def hubness(queries: FloatArray, pool: FloatArray, k: int = 10) -> float:
     """Skewness of the k-occurrence distribution (Radovanovic et al., 2010): 0 without hubs, large with a few."""
-    counts = k_occurrence(queries, pool, k)
+    return occurrence_skewness(k_occurrence(queries, pool, k))
+
+
+def occurrence_skewness(counts: FloatArray) -> float:
+    """`hubness` from how often each pool item occurs, `(m,)`."""
     spread = counts.std()
     return 0.0 if spread == 0 else float((((counts - counts.mean()) / spread) ** 3).mean())
 

@@ -88,6 +88,37 @@ def top_of_pool(queries: VectorSource, candidates: VectorSource, k: int) -> list
     ]
 
 
+def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> npt.NDArray[np.float64]:
+    """`metrics.k_occurrence` of candidates that are read in blocks, twice; `k` must not exceed their number.
+
+    Returns:
+        `(m,)`, which sums to `n * k`.
+    """
+    asked = unit_rows(queries[:])
+    best = np.full((len(asked), k), -np.inf, dtype=np.float32)
+    level = np.zeros(len(asked), dtype=np.int64)  # candidates so far that score as the k-th best one
+    for some, scores, _ in _scored_blocks(asked, candidates):
+        earlier = best[some]
+        found = np.partition(np.concatenate([earlier, scores], axis=1), -k, axis=1)[:, -k:]
+        edge = found.min(axis=1, keepdims=True)
+        same = edge[:, 0] == earlier.min(axis=1)
+        level[some] = np.where(same, level[some], (earlier == edge).sum(axis=1)) + (scores == edge).sum(axis=1)
+        best[some] = found
+    edge = best.min(axis=1, keepdims=True)
+    share = (best == edge).sum(axis=1, keepdims=True) / level[:, None]
+    counts = np.zeros(len(candidates))
+    for some, scores, places in _scored_blocks(asked, candidates):
+        counts[places] += (scores > edge[some]).sum(axis=0) + ((scores == edge[some]) * share[some]).sum(axis=0)
+    return counts
+
+
+def _scored_blocks(asked: Unit, candidates: VectorSource) -> Iterator[tuple[slice, Unit, slice]]:
+    """Some queries, their scores, and of which candidates."""
+    for start, block in unit_blocks(candidates, "candidate"):
+        for some in _slices(len(asked), max(1, _SCORES // len(block))):
+            yield some, asked[some] @ block.T, slice(start, start + len(block))
+
+
 def unit_blocks(vectors: VectorSource, what: str) -> Iterator[tuple[int, Unit]]:
     """Consecutive rows of length 1, as many as fit a block, each with the number of its first.
 

@@ -185,6 +185,6 @@ def _drift(
     theirs = embed_distinct(as_encoder(other), distinct, store, chunk, progress)
     found = {}
     for part, (queries, candidates) in zip(english, places, strict=True):
-        ours = np.concatenate([part.vectors[side] for side in (part.query_places, part.candidate_places)])
-        found[part.task.name] = drift_scores(ours, np.concatenate([theirs[queries], theirs[candidates]]))
+        ours = np.concatenate([part.query_places, part.candidate_places])
+        found[part.task.name] = drift_scores(part.vectors, ours, theirs, np.concatenate([queries, candidates]))
     return found

@@ -98,6 +98,15 @@ def test_large_sets_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_drift() -> None:
-    assert drift_scores(EYE, EYE * 3) == {"english_drift": 1, "english_drift_min": 1}
+    places = np.arange(len(EYE))
+    assert drift_scores(EYE, places, EYE * 3, places) == {"english_drift": 1, "english_drift_min": 1}
     with pytest.raises(ValueError, match="12 and 11"):
-        drift_scores(EYE, EYE[:, :11])
+        drift_scores(EYE, places, EYE[:, :11], places)
+
+
+def test_drift_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    student, teacher, places = rng.normal(size=(20, 4)), rng.normal(size=(20, 4)), rng.permutation(20)
+    whole = drift_scores(student, np.arange(20), teacher[places], np.argsort(places))
+    monkeypatch.setattr(alignment, "_SAMPLE", 7)
+    assert drift_scores(student, np.arange(20), teacher[places], np.argsort(places)) == pytest.approx(whole)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xvlm2vec.common.store import EmbeddingStore, row_key
+from xvlm2vec.common.store import EmbeddingStore, StoredVectors, row_key
 from xvlm2vec.eval import pool
 from xvlm2vec.eval.embedding import CallableEncoder
-from xvlm2vec.eval.metrics import unit_rows
-from xvlm2vec.eval.pool import score_pool, top_of_pool
+from xvlm2vec.eval.metrics import k_occurrence, unit_rows
+from xvlm2vec.eval.pool import pool_occurrence, score_pool, top_of_pool
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.runner import Extras, evaluate
@@ -108,3 +108,41 @@ def test_the_runner_leaves_a_stored_pool_on_disk(tmp_path: Path, monkeypatch: py
     tops = [[item["top"][0]["id"] % 200 for item in one.examples] for one in (stored, dense)]  # a copy is level
     assert tops[0] == tops[1]
     assert [row["p_at_1"] for row in stored.sizes] == [row["p_at_1"] for row in dense.sizes]
+
+
+@pytest.mark.parametrize(("values", "scores"), [(4, 1), (4 * 7, 50), (1 << 23, 1 << 22)])
+def test_occurrence_in_blocks(values: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of which many are level at the k-th rank, in whole numbers, so that no rounding tells them apart."""
+    rng = np.random.default_rng(0)
+    queries, candidates = np.eye(4)[rng.integers(4, size=30)], rng.integers(-1, 2, size=(50, 4)).astype(np.float32)
+    expected = k_occurrence(queries, candidates, 10)
+    monkeypatch.setattr(pool, "_CANDIDATES", values)
+    monkeypatch.setattr(pool, "_SCORES", scores)
+    found = pool_occurrence(queries, candidates, 10)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert found.sum() == pytest.approx(300)
+
+
+def test_no_measure_reads_a_whole_stored_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_CANDIDATES", 8 * 100)
+    monkeypatch.setattr("xvlm2vec.eval.alignment._SAMPLE", 100)
+    task = RankingTask("B", "d", "t2t", "en", "plain", [Row(f"q{i}") for i in range(30)],
+                       [Row(f"c{i}") for i in range(2000)], [[i] for i in range(30)], whole_pool=True)  # fmt: skip
+
+    def embed(texts: list, images: list) -> np.ndarray:
+        return np.random.default_rng(len(texts)).normal(size=(len(texts), 8))
+
+    model = CallableEncoder(embed, name="m")
+    extras = Extras(drift_from=CallableEncoder(embed, name="teacher", fingerprint="teacher"))
+    evaluate(model, [task], store=tmp_path, progress=False, extras=extras)
+    read, largest = StoredVectors.__getitem__, []
+
+    def counting(self: StoredVectors, rows: Any) -> np.ndarray:
+        found = read(self, rows)
+        largest.append(len(found))
+        return found
+
+    monkeypatch.setattr(StoredVectors, "__getitem__", counting)
+    results = evaluate(model, [task], store=tmp_path, progress=False, extras=extras)
+    assert {"hubness", "english_drift"} <= results.rows[0]["alignment"].keys()
+    assert max(largest) <= 100
