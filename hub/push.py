@@ -22,7 +22,7 @@ from xvlm2vec import __version__
 
 from .card import read_metadata
 from .connection import hub_errors
-from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, ReleaseInputs
+from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, NO_BENCHMARK, SPACE, ReleaseInputs
 from .remote import HUB_OWN, PushError, Remote, check_account, inspect
 from .scan import Content, list_files, scan_folder
 from .space import Place, write_space
@@ -30,7 +30,6 @@ from .verify import VerifyError, verify
 
 logger = logging.getLogger(__name__)
 
-SPACE = "space"
 SUFFIXES = {MODEL: "", ADAPTER: "-adapter", BASE: "-base", NATIVE: "-native", BENCHMARK: "-benchmark", SPACE: "-space"}
 ORDER = (BASE, ADAPTER, NATIVE, BENCHMARK, MODEL, SPACE)
 """The base first, whose commit the adapter names; the Space, which names the commits of model and benchmark, last."""
@@ -78,7 +77,7 @@ class HubTarget:
             PushError: A Space is wanted, and there is no benchmark for it to search.
         """
         if self.space and run.benchmark is None:
-            raise PushError("a Space searches the pictures of a benchmark, and this release has none; drop --space.")
+            raise PushError(NO_BENCHMARK)
         present = {
             BASE: run.base is not None,
             ADAPTER: run.adapter is not None,
@@ -206,12 +205,8 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
         HubError: The Hub refused, was changed in between, or the connection broke.
         VerifyError: What was pushed does not come back as it was; it has no tag then.
     """
-    private = {"your token": get_token() or ""}
-    for part in remotes:
-        if part != SPACE:  # written when the commits that it reads are known
-            scan_folder(draft / part, private)
-            check_card(draft / part / "README.md", kind_of(part))
     version = next_version(target.version, list(remotes.values()))
+    _check_all(draft, remotes, version)
     pushed: dict[str, Pushed] = {}
     if BASE in remotes:
         pushed[BASE] = _push([_plan(api, draft, target, remotes[BASE], BASE, version)], api, version)[0]
@@ -219,8 +214,8 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
     rest = [part for part in ORDER if part in remotes and part not in (BASE, SPACE)]
     plans = [_plan(api, draft, target, remotes[part], part, version) for part in rest]
     pushed |= {done.part: done for done in _push(plans, api, version)}
-    if SPACE in remotes:
-        scan_folder(add_space(draft, _each(pushed, "repo_id"), _each(pushed, "commit")), private)
+    if SPACE in remotes:  # once more, with the commits that it reads
+        add_space(draft, _each(pushed, "repo_id"), _each(pushed, "commit"))
         pushed[SPACE] = _push([_plan(api, draft, target, remotes[SPACE], SPACE, version)], api, version)[0]
     parts = tuple(pushed[part] for part in ORDER if part in pushed)
     if target.version is None and not any(done.changed for done in parts):
@@ -232,6 +227,26 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
         _tag(api, done, remotes[done.part], version)
     collection = _collect(api, target, parts) if target.collection else None
     return HubRelease(version, parts, collection)
+
+
+def _check_all(draft: Path, remotes: Mapping[str, Remote], version: str) -> None:
+    """Scans and compares every part before the first is pushed; the Space with the commits that are known so far.
+
+    Raises:
+        ScanError: A folder holds something that must not be published.
+        PushError: A card that the Hub does not take, or a version that exists with other content.
+    """
+    private = {"your token": get_token() or ""}
+    commits: dict[str, str] = {}
+    for part in (part for part in ORDER if part in remotes):
+        if part == SPACE:
+            add_space(draft, {part: remote.repo_id for part, remote in remotes.items()}, commits)
+        scan_folder(draft / part, private)
+        check_card(draft / part / "README.md", kind_of(part))
+        changed, gone = _compare(draft / part, remotes[part], version)
+        commits[part] = BASE_REVISION if changed or gone else str(remotes[part].head)
+        if part == BASE:
+            pin_base(draft, commits[BASE])
 
 
 def check_card(path: Path, kind: str) -> None:
@@ -306,12 +321,7 @@ def _text(version: tuple[int, int, int]) -> str:
 
 def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str, version: str) -> _Plan:
     """What has to be committed; the repository is made if there is none."""
-    contents = list_files(draft / part)
-    changed = [content for content in contents if _is_other(content, remote.files.get(content.name))]
-    gone = sorted(set(remote.files) - {content.name for content in contents} - HUB_OWN)
-    tagged = remote.tags.get(f"v{version}")
-    if tagged is not None and (changed or gone or tagged != remote.head):
-        raise _version_exists(remote, version)
+    changed, gone = _compare(draft / part, remote, version)
     if remote.head is None:
         with hub_errors(f"making {remote.repo_id}"):
             api.create_repo(
@@ -327,10 +337,25 @@ def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str,
     return _Plan(part, draft / part, remote, additions, [CommitOperationDelete(name) for name in gone])
 
 
+def _compare(folder: Path, remote: Remote, version: str) -> tuple[list[Content], list[str]]:
+    """The files of a part that are new or other than those on the Hub, and the names of those that go.
+
+    Raises:
+        PushError: The version is there with other content.
+    """
+    contents = list_files(folder)
+    changed = [content for content in contents if _is_other(content, remote.files.get(content.name))]
+    gone = sorted(set(remote.files) - {content.name for content in contents} - HUB_OWN)
+    tagged = remote.tags.get(f"v{version}")
+    if tagged is not None and (changed or gone or tagged != remote.head):
+        raise _version_exists(remote, version)
+    return changed, gone
+
+
 def _version_exists(remote: Remote, version: str) -> PushError:
     return PushError(
-        f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed "
-        "there. Pass a new --version."
+        f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed. "
+        "Pass a new --version."
     )
 
 

@@ -1,10 +1,12 @@
-"""A whole release in a folder: model, adapter and its base, benchmark; verified before it takes its place."""
+"""A whole release in a folder: model, adapter and its base, benchmark, Space; verified before it takes its place."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from .card import ReleaseCard
 from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model
-from .native import export_native
-from .staging import ExportError, check_replaceable, move_into_place
+from .native import check_native, export_native
+from .space import Place, write_space
+from .staging import ExportError, check_replaceable, move_all_into_place, move_into_place
 from .verify import VerifyError, VerifyReport, verify
 
-MODEL, ADAPTER, BASE, NATIVE, BENCHMARK = "model", "adapter", "base", "native", "benchmark"
-UNVERIFIED = "model.unverified"
+MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE = "model", "adapter", "base", "native", "benchmark", "space"
+PARTS = (MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE)
+UNVERIFIED = ".unverified"
+NO_BENCHMARK = "a Space searches the pictures of a benchmark, and this release has none; drop --space."
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class ReleaseInputs:
         base: The model below the adapter, if it is part of the release; the adapter is then verified over it.
         native: Whether the model is also released without remote code.
         max_shard_size: Largest weights file.
+        space: Whether a Space that searches the benchmark is written, too, which reads the other folders.
     """
 
     model: Any
@@ -66,6 +72,7 @@ class ReleaseInputs:
     base: BaseInputs | None = None
     native: bool = False
     max_shard_size: int | str = "5GB"
+    space: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,27 +86,37 @@ class Release:
     base: Path | None = None
     native: Path | None = None
     other_reports: tuple[VerifyReport, ...] = ()
+    space: Path | None = None
 
     def folders(self) -> list[Path]:
         """The folders of all parts that there are."""
-        return [path for path in (self.model, self.adapter, self.base, self.native, self.benchmark) if path is not None]
+        paths = (self.model, self.adapter, self.base, self.native, self.benchmark, self.space)
+        return [path for path in paths if path is not None]
 
 
 def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> ReleaseInputs:
-    """The same release with the folders that its parts will have, for its cards and its adapter's base."""
-    place = Path(folder)
+    """The same release with the folders that its parts will have, for its cards and its adapter's base.
+
+    A relative folder is named with a dot before it: `out/model` would be looked up on the Hub from another folder.
+    """
+    place = os.fspath(folder)
+    place = place if place.startswith(".") or Path(place).is_absolute() else f"./{place}"
+
+    def named(part: str) -> str:
+        return f"{place.rstrip('/')}/{part}"
+
     card = replace(
         run.card,
-        repo_id=str(place / MODEL),
-        adapter_id=str(place / ADAPTER) if run.adapter is not None else None,
-        native_id=str(place / NATIVE) if run.native else None,
+        repo_id=named(MODEL),
+        adapter_id=named(ADAPTER) if run.adapter is not None else None,
+        native_id=named(NATIVE) if run.native else None,
     )
     base, benchmark = run.base, run.benchmark
     if base is not None:
-        card = replace(card, adapter_base=str((place / BASE).resolve()))
-        base = replace(base, card=replace(base.card, repo_id=str(place / BASE)))
+        card = replace(card, adapter_base=str(Path(place, BASE).resolve()))
+        base = replace(base, card=replace(base.card, repo_id=named(BASE)))
     if benchmark is not None:
-        benchmark = replace(benchmark, card=replace(benchmark.card, repo_id=str(place / BENCHMARK)))
+        benchmark = replace(benchmark, card=replace(benchmark.card, repo_id=named(BENCHMARK)))
     return replace(run, card=card, base=base, benchmark=benchmark)
 
 
@@ -110,61 +127,133 @@ def release_to_folder(
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str | None = None,
 ) -> Release:
-    """Writes `folder/model`, and `folder/base`, `folder/adapter`, `folder/native` and `folder/benchmark` if wanted.
+    """Writes `folder/model`, and `base`, `adapter`, `native`, `benchmark` and `space` beside it if wanted.
 
-    The model is verified through each door before it takes the place of an earlier one. If it fails, it stays in
-    `folder/model.unverified` to be looked at, and nothing else is changed.
+    All parts are written and verified before the first takes the place of an earlier one. A part that fails stays in
+    `folder/<part>.unverified` to be looked at, and nothing else is changed.
 
     Args:
         run: What to release.
         folder: Where to write.
-        dtypes: In which dtypes the model is verified.
-        device: Where it is verified; a GPU if there is one.
+        dtypes: In which dtypes the parts are verified.
+        device: Where they are verified; a GPU if there is one.
 
     Returns:
         The release.
 
     Raises:
-        VerifyError: The exported model, or its adapter over its base, does not give its golden vectors.
+        VerifyError: An exported part does not give its golden vectors.
         ExportError: A part cannot be written; see `export_model`, `export_adapter` and `export_benchmark`.
     """
     folder = Path(folder)
+    _check_before(run, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".release.", dir=folder))
+    try:
+        writer = _Writer(run, staging, folder, dtypes, device)
+        writer.write_all()
+        move_all_into_place(staging, folder, writer.written)
+    except VerifyError as error:
+        failed = Path(error.report.source).name
+        move_into_place(staging / failed, folder / f"{failed}{UNVERIFIED}")
+        raise
+    finally:
+        shutil.rmtree(staging)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    for part in PARTS:
+        shutil.rmtree(folder / f"{part}{UNVERIFIED}", ignore_errors=True)
+    return writer.release()
+
+
+def _check_before(run: ReleaseInputs, folder: Path) -> None:
+    """What can be told before the work of an export begins.
+
+    Raises:
+        ExportError: A part that cannot be written.
+    """
     if run.adapter is not None and not run.card.adapter_base:
         raise ExportError("the adapter's card names no `adapter_base`; without its base an adapter cannot be loaded.")
-    for part in (MODEL, ADAPTER, BASE, NATIVE, BENCHMARK):
-        check_replaceable(folder / part, MODEL if part == BASE else part)
-    unverified = export_model(
-        run.model, run.processor, folder / UNVERIFIED, card=run.card, max_shard_size=run.max_shard_size
-    )
-    report = _check(verify(unverified, dtypes=dtypes, device=device))
-    move_into_place(unverified, folder / MODEL)
-    report.source = str(folder / MODEL)
-    base = adapter = native = benchmark = None
-    others: list[VerifyReport] = []
-    if run.base is not None:
-        base = export_model(
-            run.base.model, run.processor, folder / BASE, card=run.base.card, max_shard_size=run.max_shard_size
-        )
-        others.append(_check(verify(base, dtypes=dtypes, device=device)))
-    if run.adapter is not None:
-        adapter = export_adapter(
-            run.adapter,
-            folder / ADAPTER,
-            base=str(run.card.adapter_base),
-            base_revision=run.card.base_revision,
-            card=run.card,
-            processor=run.processor,
-        )
-        others.append(_check(verify(adapter, dtypes=dtypes, device=device, base=base)))
+    if run.space and run.benchmark is None:
+        raise ExportError(NO_BENCHMARK)
     if run.native:
-        native = export_native(
-            run.model, run.processor, folder / NATIVE, card=run.card, max_shard_size=run.max_shard_size
+        check_native(run.model)
+    for part in PARTS:
+        check_replaceable(folder / part, MODEL if part == BASE else part)
+
+
+@dataclass
+class _Writer:
+    """Writes the parts of a release into a folder beside their place, and verifies them there."""
+
+    run: ReleaseInputs
+    staging: Path
+    folder: Path
+    dtypes: Sequence[str]
+    device: str | None
+    written: list[str] = field(default_factory=list)
+    reports: list[VerifyReport] = field(default_factory=list)
+
+    def write_all(self) -> None:
+        """All parts that the release has; the adapter after its base, the Space after what it reads."""
+        run, card, shards = self.run, self.run.card, self.run.max_shard_size
+        export_model(run.model, run.processor, self._begin(MODEL), card=card, max_shard_size=shards)
+        self._verify(MODEL)
+        if run.base is not None:
+            base = run.base
+            export_model(base.model, run.processor, self._begin(BASE), card=base.card, max_shard_size=shards)
+            self._verify(BASE)
+        if run.adapter is not None:
+            self._write_adapter(run.adapter)
+        if run.native:
+            export_native(run.model, run.processor, self._begin(NATIVE), card=card, max_shard_size=shards)
+            self._verify(NATIVE)
+        if run.benchmark is not None:
+            given = run.benchmark
+            export_benchmark(given.tasks, given.images, self._begin(BENCHMARK), given.card, given.templates)
+        if run.space:
+            places = [Place(self.staging / part, home=self.folder / part) for part in (MODEL, BENCHMARK)]
+            write_space(self._begin(SPACE), *places, title=card.name, licence=card.licence)
+
+    def _write_adapter(self, adapter: PeftModel) -> None:
+        card = self.run.card
+        base = str(card.adapter_base)
+        export_adapter(
+            adapter,
+            self._begin(ADAPTER),
+            base=base,
+            base_revision=card.base_revision,
+            card=card,
+            processor=self.run.processor,
         )
-        others.append(_check(verify(native, dtypes=dtypes, device=device)))
-    if run.benchmark is not None:
-        given = run.benchmark
-        benchmark = export_benchmark(given.tasks, given.images, folder / BENCHMARK, given.card, given.templates)
-    return Release(folder / MODEL, adapter, benchmark, report, base, native, tuple(others))
+        here = self.staging / BASE if self.run.base is not None else self.folder / ADAPTER / base
+        beside = Path(os.path.normpath(here))  # a base may be named relative to the place of the adapter
+        self._verify(ADAPTER, beside if beside.is_dir() else None)
+
+    def _begin(self, part: str) -> Path:
+        self.written.append(part)
+        return self.staging / part
+
+    def _verify(self, part: str, base: Path | None = None) -> None:
+        report = verify(self.staging / part, dtypes=self.dtypes, device=self.device, base=base)
+        report.source = str(self.folder / part)
+        if not report.ok:
+            raise VerifyError(report)
+        self.reports.append(report)
+
+    def release(self) -> Release:
+        """The parts in their place."""
+        found = {part: self.folder / part if part in self.written else None for part in PARTS}
+        return Release(
+            self.folder / MODEL,
+            found[ADAPTER],
+            found[BENCHMARK],
+            self.reports[0],
+            found[BASE],
+            found[NATIVE],
+            tuple(self.reports[1:]),
+            found[SPACE],
+        )
 
 
 def show_proof(release: Release) -> str:
@@ -173,9 +262,3 @@ def show_proof(release: Release) -> str:
         f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.other_reports
     ]
     return "\n".join([release.report.table(), *others])
-
-
-def _check(report: VerifyReport) -> VerifyReport:
-    if not report.ok:
-        raise VerifyError(report)
-    return report

@@ -40,15 +40,17 @@ class Place:
         folder: The files, here.
         hub_id: Its id on the Hub; `None` if the app is to read the folder.
         revision: Its revision on the Hub.
+        home: Where the folder will lie when the app reads it, if that is elsewhere.
     """
 
     folder: Path
     hub_id: str | None = None
     revision: str | None = None
+    home: Path | None = None
 
     def settings(self) -> dict[str, Any]:
         """As the app reads it."""
-        name = self.hub_id or str(Path(self.folder).resolve())
+        name = self.hub_id or str(Path(self.home or self.folder).resolve())
         return {"id": name, "revision": self.revision, "on_hub": self.hub_id is not None}
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,28 @@ def move_into_place(source: Path, target: Path) -> None:
         holder.rmdir()
         raise
     shutil.rmtree(holder)
+
+
+def move_all_into_place(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Renames folders of `source` into `target`, in place of those of the same names there: all of them, or none."""
+    holder = Path(tempfile.mkdtemp(prefix=".earlier.", dir=target))
+    moved: list[tuple[Path, Path]] = []
+
+    def move(one: Path, other: Path) -> None:
+        os.replace(one, other)
+        moved.append((one, other))
+
+    try:
+        for name in names:
+            if (target / name).exists():
+                move(target / name, holder / name)
+            move(source / name, target / name)
+    except OSError:
+        for one, other in reversed(moved):
+            os.replace(other, one)
+        raise
+    finally:
+        shutil.rmtree(holder)
 
 
 def check_replaceable(folder: Path, kind: str) -> None:

@@ -9,7 +9,7 @@ from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.hub.card import ReleaseCard
 from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
-from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, release_to_folder
+from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
 from xvlm2vec.quickstart import TASKS, Quickstart
 from xvlm2vec.release_inputs import loss_notes, training_notes
 from xvlm2vec.run_state import write_json
@@ -51,7 +51,8 @@ def release_student(
         adapter=adapter,
         benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card(), benchmark.templates),
     )
-    released = release_to_folder(inputs, run.path("release"))
+    folder = run.path("release")
+    released = release_to_folder(name_for_folder(inputs, folder), folder)
     write_json(
         run.path("verification.json"),
         {
@@ -105,7 +106,7 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
     }
     return ReleaseCard(
         name=NAME,
-        repo_id="release/model",
+        repo_id="./release/model",
         description=(
             "A tiny picture and text embedder, taught on emoji scenes in English and made "
             "multilingual by self-knowledge distillation. It shows the method end to end; it knows emoji and "
@@ -125,7 +126,7 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",
         ),
-        adapter_id="release/adapter" if run.config.lora else None,
+        adapter_id="./release/adapter" if run.config.lora else None,
         adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,
     )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HUB_ONLY = ("private", "version", "collection", "overwrite", "space")
+HUB_ONLY = ("private", "version", "collection", "overwrite")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def _to_folder(flags: argparse.Namespace) -> int:
     from xvlm2vec.hub.release import name_for_folder, release_to_folder, show_proof
     from xvlm2vec.release_inputs import release_inputs
 
-    inputs = name_for_folder(replace(release_inputs(flags), native=flags.native), flags.to)
+    inputs = name_for_folder(replace(release_inputs(flags), native=flags.native, space=flags.space), flags.to)
     if flags.dry_run:
         return _dry_run(inputs, {}, flags.to)
     logger.info("Writing the release and checking it in fresh processes")
@@ -158,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
                         "destination, and show the card")  # fmt: skip
     parser.add_argument("--native", action="store_true", help="also release the same weights without remote code, "
                         "where the backbone is part of transformers")  # fmt: skip
+    parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
+                        "benchmark's pictures")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")
     model.add_argument("--adapter", metavar="DIR", help="folder of an adapter that was trained on RUN")
     model.add_argument(
@@ -179,7 +181,6 @@ def _parser() -> argparse.ArgumentParser:
     hub.add_argument("--version", metavar="X.Y.Z", help="tag of the release (default: one after the last, or 1.0.0)")
     hub.add_argument("--collection", nargs="?", const=True, metavar="TITLE", help="tie them in a collection "
                      "(default title: the model's name)")  # fmt: skip
-    hub.add_argument("--space", action="store_true", help="also push a Space that searches the benchmark's pictures")
     hub.add_argument("--overwrite", action="store_true", help="replace what others committed to the repositories "
                      "since the last release")  # fmt: skip
     return parser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,14 @@ from test_release_to_hub import SIZES
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.cli import main
+from xvlm2vec.quickstart import Quickstart, QuickstartConfig
 from xvlm2vec.sources import adapter_base
 
 RELEASE = """
 import json, sys
 from xvlm2vec.release_command import _parser
 from xvlm2vec.release_inputs import release_inputs
+from xvlm2vec.quickstart import Quickstart, QuickstartConfig
 from xvlm2vec.sources import load_embedder
 
 inputs = release_inputs(_parser().parse_args([sys.argv[1], "--to", "./out"]))
@@ -67,9 +68,8 @@ def test_an_adapter_is_put_on_the_commit_that_it_names(
 def run(adapted: PeftModel, tmp_path: Path) -> Path:
     """The folder of a run with an adapter that names its base by a path that could be a Hub id, and no base."""
     folder = tmp_path / "run"
+    Quickstart(QuickstartConfig(str(folder), languages=("de",), lora=True, sizes=SIZES))
     save_adapter(adapted, folder / "adapter", "run/teacher")
-    settings = {"languages": ["de"], "lora": True, "sizes": asdict(SIZES)}
-    (folder / "state.json").write_text(json.dumps({"settings": settings, "stages": {}}), encoding="utf-8")
     for name in ("student", "teacher"):
         (folder / "scores" / name).mkdir(parents=True)
     return folder

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from xvlm2vec.hub.staging import ExportError
 
 logging.basicConfig(level=logging.DEBUG)
 
-def attempt(name, draft, token="write", meddle=None, **settings):
+def attempt(name, draft, token="write", meddle=None, parts=(BENCHMARK,), **settings):
     os.environ.pop("HF_TOKEN", None)
     if token:
         os.environ["HF_TOKEN"] = tokens.get(token, token)
@@ -42,7 +43,7 @@ def attempt(name, draft, token="write", meddle=None, **settings):
         api.create_commit(target.repo_of(BENCHMARK), [operation], commit_message="By hand", repo_type="dataset")
         return None
     try:
-        done = push_release(api, Path(draft), target, look_before(api, target, [BENCHMARK]))
+        done = push_release(api, Path(draft), target, look_before(api, target, parts))
     except ExportError as error:
         return {"error": str(error)}
     return {"version": done.version, "changed": done.changed, "commit": done.parts[0].commit,
@@ -71,6 +72,13 @@ class Attempts:
         hub.fail("POST", commit.format("failing"), status=500)
         hub.fail("POST", "acme/busy-benchmark/preupload", status=503)
         hub.fail("POST", commit.format("refused"), status=422)
+        manifest = {"made_by": "xvlm2vec", "kind": "model", "files": ["README.md"]}
+        taken = hub.create("acme/taken", files={"README.md": b"other", "export.json": json.dumps(manifest).encode()},
+                           tags={})  # fmt: skip
+        taken.commits[taken.head] = replace(taken.commits[taken.head], title="Release v1.0.0 (xvlm2vec 0)")
+        taken.tags["v1.0.0"] = taken.head
+        (self.first / "model").mkdir()
+        (self.first / "model" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
         hub.fail("GET", "acme/unproven-benchmark/resolve", status=500, times=99)
         hub.fail("GET", "acme/tampered-benchmark/tree", action=self.tamper)
         outcome = folder / "outcomes.json"
@@ -114,6 +122,7 @@ class Attempts:
             "more by hand": {"name": "added", "draft": one, "meddle": "extra.txt"},
             "added, again": {"name": "added", "draft": two},
             "added, overwritten": {"name": "added", "draft": two, "overwrite": True},
+            "model taken": {"name": "taken", "draft": one, "version": "1.0.0", "parts": ["benchmark", "model"]},
             "unproven": {"name": "unproven", "draft": one},
             "tampered": {"name": "tampered", "draft": one},
         }
@@ -185,6 +194,11 @@ def test_a_version_stays_what_it_is(made: Attempts) -> None:
     assert repo.head == repo.tags["v1.0.1"]
     assert "old.txt" not in repo.files(), "what the release no longer has is removed"
     assert "old.txt" in repo.files("v1.0.0")
+
+
+def test_a_version_that_one_part_has_stops_all_of_them(made: Attempts) -> None:
+    assert "acme/taken has a v1.0.0 with other content" in made.error("model taken")
+    assert ("dataset", "acme/taken-benchmark") not in made.hub.store.repos
 
 
 def test_a_private_release(made: Attempts) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub import release
 from xvlm2vec.hub.dataset_export import BenchmarkCard
 from xvlm2vec.hub.golden import read_golden, write_golden
+from xvlm2vec.hub.native import NativeError
 from xvlm2vec.hub.release import (
     BaseInputs,
     BenchmarkInputs,
@@ -77,7 +80,7 @@ def test_a_release_that_fails_verification_keeps_the_earlier_one(
         release_to_folder(ReleaseInputs(model, processor, make_card()), folder, dtypes=("float32",))
     assert caught.value.report.checks[0].first_difference == "text en"
     assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
-    assert read_golden(folder / release.UNVERIFIED), "the failed export stays to be looked at"
+    assert read_golden(folder / "model.unverified"), "the failed export stays to be looked at"
 
 
 def test_cards_name_the_folders_of_a_release(adapted: PeftModel, model, processor, benchmark, make_card) -> None:
@@ -85,10 +88,35 @@ def test_cards_name_the_folders_of_a_release(adapted: PeftModel, model, processo
     run = ReleaseInputs(adapted, processor, make_card(), adapter=adapted, base=base, benchmark=benchmark, native=True)
     named = name_for_folder(run, "out")
     card = named.card
-    assert (card.repo_id, card.adapter_id, card.native_id) == ("out/model", "out/adapter", "out/native")
+    assert (card.repo_id, card.adapter_id, card.native_id) == ("./out/model", "./out/adapter", "./out/native")
     assert card.adapter_base == str(Path("out/base").resolve())
-    assert (named.base.card.repo_id, named.benchmark.card.repo_id) == ("out/base", "out/benchmark")
+    assert (named.base.card.repo_id, named.benchmark.card.repo_id) == ("./out/base", "./out/benchmark")
     assert not card.on_hub
+    assert name_for_folder(run, "/srv/out/").card.repo_id == "/srv/out/model"
+
+
+def test_a_part_that_cannot_be_written_leaves_the_earlier_release_as_it_was(
+    model: XVLM2VecModel, processor: XVLM2VecProcessor, benchmark, make_card, exported: Path, tmp_path: Path
+) -> None:
+    """The benchmark, which comes last, has a name that nothing can load."""
+    folder = tmp_path / "release"
+    shutil.copytree(exported, folder / "model")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    bad = replace(benchmark, tasks={"no name": benchmark.tasks["t2i"]})
+    run = ReleaseInputs(model, processor, make_card(name="other"), benchmark=bad)
+    with pytest.raises(ExportError, match="is no name for a split"):
+        release_to_folder(run, folder, dtypes=("float32",))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_needs_its_code_is_refused_before_anything_is_written(
+    model: XVLM2VecModel, processor: XVLM2VecProcessor, make_card, tmp_path: Path
+) -> None:
+    strange = copy.deepcopy(model)
+    strange.config.layout = "vlm2vec"
+    with pytest.raises(NativeError, match="release it without --native"):
+        release_to_folder(ReleaseInputs(strange, processor, make_card(), native=True), tmp_path / "release")
+    assert not (tmp_path / "release").exists()
 
 
 def test_an_adapter_needs_its_base(adapted: PeftModel, processor, make_card, tmp_path: Path) -> None:

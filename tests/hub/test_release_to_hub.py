@@ -179,6 +179,17 @@ def test_the_repositories_hold_what_they_should(released) -> None:
 
 
 @pytest.mark.slow
+def test_a_folder_holds_the_same_and_the_space_reads_its_neighbours(released, tmp_path: Path) -> None:
+    done = released.site.cli("release", released.run, "--to", tmp_path / "out", "--space")
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = ["adapter", "base", "benchmark", "model", "space"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == parts
+    settings = json.loads((tmp_path / "out" / "space" / "space.json").read_text(encoding="utf-8"))
+    places = [settings[part]["id"] for part in ("model", "benchmark")]
+    assert places == [str(tmp_path / "out" / part) for part in ("model", "benchmark")]
+
+
+@pytest.mark.slow
 def test_anyone_may_verify_and_a_second_push_sends_nothing(released) -> None:
     adapter = released.site.cli("verify", f"{released.name}-adapter@v1.0.0", "--dtypes", "float32", cache="third")
     assert adapter.returncode == 0, adapter.stdout + adapter.stderr

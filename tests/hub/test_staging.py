@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xvlm2vec import __version__
-from xvlm2vec.hub.staging import MANIFEST, ExportError, move_into_place, staged_folder
+from xvlm2vec.hub.staging import MANIFEST, ExportError, move_all_into_place, move_into_place, staged_folder
 
 
 def export(folder: Path, kind: str = "model", **files: str) -> None:
@@ -59,6 +59,19 @@ def test_what_is_not_an_untouched_export_of_the_kind_is_refused(tmp_path: Path) 
     (tmp_path / "odd" / MANIFEST).write_text('["a"]')
     with pytest.raises(ExportError, match="not empty"):
         export(tmp_path / "odd")
+
+
+def test_several_folders_take_their_places_or_none(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, text in ((source, "new"), (target, "old")):
+        export(folder / "model", text=text)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OSError, match="gone"):
+        move_all_into_place(source, target, ["model", "gone"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    move_all_into_place(source, target, ["model"])
+    assert [path.name for path in target.iterdir()] == ["model"]
+    assert not (source / "model").exists()
 
 
 def test_when_the_last_rename_fails_the_earlier_folder_comes_back(
