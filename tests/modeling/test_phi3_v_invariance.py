@@ -84,6 +84,33 @@ def test_alone_and_in_any_batch(model, attention, side):
     assert deviation(embed(model, rows[:3], side), alone[:3]) < SAME
 
 
+def test_wrapper_hands_on_the_fault_of_the_original(checkpoint, tmp_path):
+    from xvlm2vec import XVLM2VecConfig, XVLM2VecModel
+
+    def shift(wrapper):
+        rows = torch.arange(3, 3 + 2 * (SWITCH + 30)).reshape(2, -1)
+        mask = torch.ones_like(rows)
+        mask[0, 7:] = 0
+        with torch.no_grad():
+            alone, beside = wrapper(rows[:1, :7]).embeddings[0], wrapper(rows, mask).embeddings[0]
+        return float((alone - beside).abs().max())
+
+    wrapper = XVLM2VecModel.from_backbone(checkpoint("phi3_v"))
+    assert shift(wrapper) < SAME
+    wrapper.config.legacy_rope_by_batch = True
+    assert shift(wrapper) > 1e-3
+    wrapper.save_pretrained(tmp_path / "saved")
+    again = XVLM2VecModel.from_pretrained(tmp_path / "saved")
+    assert again.config.legacy_rope_by_batch
+    assert shift(again) > 1e-3
+    again.config.legacy_rope_by_batch = False
+    assert shift(again) < SAME
+    assert shift(XVLM2VecModel.from_pretrained(tmp_path / "saved", legacy_rope_by_batch=False)) < SAME
+    assert shift(XVLM2VecModel.from_backbone(checkpoint("phi3_v"), legacy_rope_by_batch=True)) > 1e-3
+    with pytest.raises(ValueError, match="Only a Phi"):
+        XVLM2VecConfig(vlm_config={"model_type": "qwen2_vl"}).legacy_rope_by_batch = True
+
+
 def test_short_rows_keep_their_factors_beside_long_ones_unless_asked_otherwise(model):
     short, long = make_rows()[0], make_rows()[3]
     alone = embed(model, [short])
