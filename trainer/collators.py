@@ -159,6 +159,7 @@ class ParallelCollator:
 
     Attributes:
         epoch: Another epoch draws other translations.
+        keeps_rows: Whether the rows go along with their batches, as `rows`, so that they can be made anew.
     """
 
     processor: XVLM2VecProcessor
@@ -169,8 +170,9 @@ class ParallelCollator:
     alone: bool = False
     sampler: LanguageSampler | None = None
     epoch: int = field(default=0, init=False)
+    keeps_rows: bool = False
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[ParallelBatch]]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Tokenises and prepares the rows.
 
         Raises:
@@ -182,7 +184,7 @@ class ParallelCollator:
             part = [index for index, row in enumerate(rows) if isinstance(row, FillerRow) is filler]
             made = self._batches([rows[index] for index in part], [chosen[index] for index in part])
             batches += [replace(batch, weight=0.0) for batch in made] if filler else made
-        return {"batches": batches}
+        return {"batches": batches, **({"rows": list(rows)} if self.keeps_rows else {})}
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 TEACHERS = ("cached", "adapter-off", "copy")
-SHARING = ("auto", "off")
+SHARING = ("auto", "tree", "dense", "off")
 NEARER_IS_BETTER = ("distance", "drift", "loss")
 
 
@@ -25,8 +25,10 @@ class SelfDistillationConfig(TrainingArguments):
             (LoRA: one copy of the weights); `"copy"` runs a frozen copy of the student as it was at the start. For
             rows that are made anew whenever they are read, only the last two will do.
         teacher_store: Folder of the store; by default `xvlm2vec/teacher` in the user's cache.
-        sharing: `"auto"` passes all texts of a row over one pass of their picture, if a check of one row at the start
-            shows that the backbone allows it; `"off"` passes each text whole.
+        sharing: `"tree"` passes all texts of a row over one pass of their picture, if a check of one row with a picture
+            shows that the backbone allows it; `"dense"` does so by one masked attention over all tokens, which is
+            slower; `"auto"` tries the first, then the second; `"off"` passes each text whole, as the
+            others do where the check fails.
         freeze_vision: Whether vision tower and connector stay as they are. A picture's features are then computed once
             for the student's and the teacher's rows.
         picture_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
@@ -49,7 +51,10 @@ class SelfDistillationConfig(TrainingArguments):
         default=None, metadata={"help": "Folder of cached targets; by default in the user's cache, for all runs."}
     )
     sharing: str = field(
-        default="auto", metadata={"help": "auto: all texts of a row over one pass of their picture; off: each whole."}
+        default="auto",
+        metadata={
+            "help": "auto: all texts of a row over one pass of their picture, by tree or else dense; off: each whole."
+        },
     )
     freeze_vision: bool = field(default=True, metadata={"help": "Keep vision tower and connector as they are."})
     picture_cache_gb: float = field(

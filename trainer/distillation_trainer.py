@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import EvalLoopOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packed import check_sharing, obstacle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.rows import TextImageRow, make_rows
 from xvlm2vec.modeling.tree import use_tree
 from xvlm2vec.trainer.checkpoints import PROCESSES_FILE
-from xvlm2vec.trainer.collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts, check_columns
+from xvlm2vec.trainer.collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.health import DiskSpaceCheck, stop_at
 from xvlm2vec.trainer.hub_doors import PushingTrainer
@@ -37,6 +34,7 @@ from xvlm2vec.trainer.losses import SelfDistillationLoss
 from xvlm2vec.trainer.measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from xvlm2vec.trainer.optimizers import MuonAdamW
 from xvlm2vec.trainer.picture_cache import KeepPictures
+from xvlm2vec.trainer.sharing import WAYS, sample_row, texts_of, why_not
 from xvlm2vec.trainer.student import Passes, RowVectors, needs_of
 from xvlm2vec.trainer.teachers import (
     AdapterOffTeacher,
@@ -51,9 +49,6 @@ from xvlm2vec.trainer.teachers import (
 from xvlm2vec.trainer.vision import freeze_vision
 
 logger = logging.getLogger(__name__)
-
-SAMPLE = 64
-"""Rows at the start of a corpus in which one with a picture is looked for, to check the sharing of pictures."""
 
 
 class SelfDistillationTrainer(PushingTrainer):
@@ -127,9 +122,7 @@ class SelfDistillationTrainer(PushingTrainer):
         if args.freeze_vision:
             self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
         with self._on_device():
-            self.collator.sharing = self._can_share()
-            if self.collator.sharing:
-                use_tree(self.embedder.backbone)
+            self._start_sharing()
             self.teacher = self._make_teacher()
 
     def compute_loss(
@@ -180,6 +173,7 @@ class SelfDistillationTrainer(PushingTrainer):
     ) -> tuple[list[Any], int]:
         """The batches of a step and the number of their pairs, over all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        samples = self._checked(samples)
         self._step = [batch for sample in samples for batch in sample["batches"]]
         pairs = sum(gather_object([sum(batch.pairs for batch in self._step if batch.weight)]))
         return [{"batches": in_step(sample["batches"], self.passes)} for sample in samples], pairs
@@ -188,6 +182,7 @@ class SelfDistillationTrainer(PushingTrainer):
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None
     ) -> tuple[torch.Tensor, None, None]:
         """The loss on held-out rows."""
+        (inputs,) = self._checked([inputs], training=False)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, {"batches": in_step(inputs["batches"], self.passes)})
         return loss.detach(), None, None
@@ -200,7 +195,7 @@ class SelfDistillationTrainer(PushingTrainer):
             rows = held_out[rows]
         if rows is None:
             raise ValueError("There are no held-out rows: pass an eval_dataset.")
-        args, collator = self.args, replace(self.collator, translations_per_row=None, sampler=None)
+        args, collator = self.args, self._eval_collator()
         if args.world_size > 1:
             rows = FilledRows(rows, args.eval_batch_size * args.world_size)
         loader = DataLoader(
@@ -283,18 +278,46 @@ class SelfDistillationTrainer(PushingTrainer):
                 self._pace.add(batch)
         return loss
 
-    def _can_share(self) -> bool:
-        """Whether the texts of a row go over one pass of their picture: tried on one row of the corpus."""
-        if self.args.sharing == "off":
-            return False
-        reason = obstacle(self.trained, training=True)
-        sample = sharing_sample(self.train_dataset) if not reason and self.train_dataset is not None else []
-        if sample:
-            reason = check_sharing(self.trained, self.processor, sample, training=True).reason
-        reason = broadcast_object_list([reason])[0]
-        if reason:
+    def _start_sharing(self) -> None:
+        """Finds out on one row of the corpus how the texts of a row go over one pass of their picture."""
+        corpora = [rows for rows in (self.train_dataset, *eval_sets(self.eval_dataset)) if rows is not None]
+        row = sample_row(corpora, self.args.teacher == "cached") if self.args.sharing != "off" else None
+        self._share(row)
+        self.collator.keeps_rows = self.collator.sharing and bool(corpora) and (row is None or row["image"] is None)
+
+    def _share(self, row: dict[str, Any] | None) -> None:
+        """Takes the first way that is right for a row, else has each text passed whole, and says why."""
+        sample = texts_of(row) if row is not None else []
+        self.collator.sharing = False
+        for way in WAYS[self.args.sharing]:
+            reason = broadcast_object_list([why_not(way, self.trained, self.processor, sample)])[0]
+            if not reason:
+                self.collator.sharing, self.passes.dense = True, way == "dense"
+                use_tree(self.embedder.backbone)
+                return
+            logger.warning("Pictures cannot be shared by the %s attention: %s.", way, reason)
+        if self.args.sharing != "off":
             logger.warning("Each text is passed whole, with its picture, which is slower: %s.", reason)
-        return not reason
+
+    def _eval_collator(self) -> ParallelCollator:
+        """As for training, with all translations of each row."""
+        return replace(self.collator, translations_per_row=None, sampler=None)
+
+    def _checked(self, samples: list[dict[str, Any]], training: bool = True) -> list[dict[str, Any]]:
+        """Batches that are made anew where the first picture that comes shows that it cannot be shared.
+
+        No row that was read at the start had one, so that only texts were compared then.
+        """
+        if self.collator.keeps_rows:
+            shown = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
+            found = next((row for row in gather_object([next(shown, None)]) if row is not None), None)
+            if found is not None:
+                self._share(found)
+                self.collator.keeps_rows = False
+        if self.collator.sharing:
+            return samples
+        collator = self.collator if training else self._eval_collator()
+        return [collator(sample["rows"]) if "rows" in sample else sample for sample in samples]
 
     def _make_teacher(self) -> Teacher:
         if self.args.teacher == "copy":
@@ -396,17 +419,6 @@ def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
             'teacher="cached" embeds the English rows before the training, but this corpus is streamed; use '
             'teacher="adapter-off" with an adapter, else teacher="copy".'
         )
-
-
-def sharing_sample(rows: Any) -> list[TextImageRow]:
-    """The English text and some translations of a row near the start of a corpus, if possible one with a picture."""
-    found = list(islice(iter(rows), SAMPLE))
-    row = next((row for row in found if row.get("image") is not None), found[0] if found else None)
-    if row is None:
-        return []
-    check_columns(row, 0)
-    texts = [row["text_en"], *(item["text"] for item in row["translations"][:2] if item["text"])]
-    return make_rows(texts, [row["image"]] * len(texts))[0]
 
 
 def encoded(rows: Any) -> Any:

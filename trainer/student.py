@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -73,6 +73,7 @@ class Passes:
         frozen_vision: Whether teacher and student have the same vision tower, which then sees a picture once.
 
     Attributes:
+        dense: Whether packs run one masked attention over all tokens.
         cache: Keeps what a frozen vision tower made of the pictures; may be set and removed at any time.
     """
 
@@ -80,6 +81,7 @@ class Passes:
         self.embedder = embedder
         self.needs = needs
         self.frozen_vision = frozen_vision
+        self.dense = False
         self.cache: PictureCache | None = None
         self._seen: tuple[ParallelBatch, dict[int, PictureStates]] | None = None
 
@@ -151,7 +153,8 @@ class Passes:
         pooled, means = [], []
         for pack in self.embedder.pack(groups, sum(map(len, groups))):
             shown = None if pictures is None else [pictures[number] for number in pack.groups if number in pictures]
-            output = model(pack=pack, picture_states=shown, picture_means=self.needs.picture_means)
+            options: dict[str, Any] = {"picture_means": self.needs.picture_means, "dense": self.dense}
+            output = model(pack=pack, picture_states=shown, **options)
             rows += pack.rows
             pooled.append(output.pooler_output)
             means.append(output.picture_means)

@@ -320,7 +320,7 @@ def test_activation_checkpointing_changes_nothing(tmp_path, model, processor, co
     [
         ({"teacher": "oracle"}, "choose one of cached, adapter-off, copy"),
         ({"translations_per_row": 0}, "at least 1"),
-        ({"sharing": "on"}, "choose one of auto, off"),
+        ({"sharing": "on"}, "choose one of auto, tree, dense, off"),
         ({"max_tokens_per_forward": 0}, "at least 1"),
     ],
 )
