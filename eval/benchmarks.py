@@ -143,7 +143,7 @@ def _ranking_task(
     for candidate in sheet.pool:
         places.setdefault(candidate, len(places))
     mark = _MARKS.get(sheet.task, ".")
-    target = sides.get("target", "{text}")
+    query, target = sides["query"], sides.get("target", "{text}")
     try:
         return RankingTask(
             benchmark=benchmark.name,
@@ -151,7 +151,7 @@ def _ranking_task(
             task=sheet.task,
             language=sheet.language,
             style=style,
-            queries=[Row(apply_style(_filled(sides["query"], item.text), style, mark), item.picture) for item in kept],
+            queries=[Row(apply_style(_filled(query, item.text), style, mark), item.picture) for item in kept],
             candidates=[_target(target, candidate, style) for candidate in places],
             candidate_index=index,
             images=sheet.images,
@@ -186,6 +186,13 @@ def _numbered(item: Item, places: dict[Candidate, int], sheet: Sheet, drop_copie
 
 
 def _filled(template: str, text: str | None) -> str:
+    """The instruction with the row's text in its place.
+
+    Raises:
+        ValueError: It has no place for the text, which would be lost.
+    """
+    if text and "{text}" not in template:
+        raise ValueError(f"the template {template!r} has no {{text}}, and a row has the text {text!r:.60}")
     return template.replace("{text}", text or "")
 
 

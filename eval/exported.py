@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,7 +45,8 @@ def read_exported(
 
     Raises:
         FileNotFoundError: The folder, its pictures or its templates are missing.
-        ValueError: A name is unknown, a file is damaged, or its rows are (see `mmmeb.ranking_task`).
+        ValueError: A name is unknown, a file is damaged, or its rows are (see `mmmeb.ranking_task`), or a row names a
+            picture that is not there.
     """
     folder = Path(folder)
     files = _files(folder)
@@ -65,7 +67,9 @@ def read_exported(
         ):
             continue
         options = {"task": form, "language": language, "dataset": dataset, "benchmark": name}
-        found += [ranking_task(table, images, chosen, style=style, **options) for style in styles]
+        made = [ranking_task(table, images, chosen, style=style, **options) for style in styles]
+        _check_pictures(made[0], path, folder)
+        found += made
     for kind, wanted in (("data set", datasets), ("task", tasks), ("language", languages)):
         unknown = [value for value in wanted or () if value not in known[kind]]
         if unknown:
@@ -127,6 +131,18 @@ def _images(folder: Path) -> Any:
         raise FileNotFoundError(f"{path} with the pictures is missing")
     dataset = Dataset(_read_table(path))
     return dataset.cast_column("image", Image()) if "image" in dataset.column_names else dataset
+
+
+def _check_pictures(task: RankingTask, path: Path, folder: Path) -> None:
+    """Refuses a row that names a picture which the folder lacks."""
+    where = folder / IMAGES / "test.parquet"
+    ids, known = np.asarray(task.row_ids), set(task.images)
+    for rows, places in ((task.queries, np.arange(len(ids))[:, None]), (task.candidates, task.candidate_index)):
+        for place, row in enumerate(rows):
+            lost = [name for name in row.pictures if name not in known]
+            if lost:
+                number = ids[int(np.flatnonzero((places == place).any(axis=1))[0])]
+                raise ValueError(f"{path}: row {number} names the picture {lost[0]!r}, which {where} lacks")
 
 
 def _read_table(path: Path) -> pa.Table:

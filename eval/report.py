@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +67,13 @@ def score_table(
     def cell(column: tuple[str, str, str, str], language: str) -> str:
         key = (column[0], column[1], column[2], language, column[3])
         earlier, row = before_rows.get(key), after_rows.get(key)
-        if row is None:
+        if row is None or metric not in row:
             return "-"
         value = _percent(row[metric])
         if intervals and metric == "p_at_1":
             low, high = row["ci95"]
             value += f" [{_percent(low)}, {_percent(high)}]"
-        return f"{_percent(earlier[metric])} -> {value}" if earlier else value
+        return f"{_percent(earlier[metric])} -> {value}" if earlier and metric in earlier else value
 
     rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
     rows.append(["mean", *(_mean_cell(results, before, column, metric) for column in columns)])
@@ -186,6 +186,7 @@ def eval_results(results: Results, *, dataset_type: str = "custom", task_type: s
         )
         for row, configuration in zip(results.rows, configurations, strict=True)
         for metric, name in _CARD_METRICS.items()
+        if metric in row
     ]
 
 
@@ -203,10 +204,14 @@ def eval_result_entries(results: Results, dataset_id: str) -> list[EvalResultEnt
             dataset_id=dataset_id,
             task_id=task_id,
             value=round(100 * row["p_at_1"], 2),
-            notes=f"P@1 in percent of {row['n']} rows, ties shared evenly; instructions {row['templates']}",
+            notes=f"P@1 in percent of {row['n']} rows, ties shared evenly{_instructions(row)}",
         )
         for row, task_id in zip(results.rows, task_ids, strict=True)
     ]
+
+
+def _instructions(row: Mapping[str, Any]) -> str:
+    return f"; instructions {row['templates']}" if row.get("templates") else ""
 
 
 def _row_ids(results: Results, names: Sequence[str], always: Sequence[str]) -> list[str]:
@@ -219,11 +224,11 @@ def _mean_cell(results: Results, before: Results | None, column: tuple[str, str,
     benchmark, dataset, task, style = column
     only = {"benchmark": benchmark, "dataset": dataset, "task": task, "style": style}
     means = [
-        _percent(float(np.mean([row[metric] for row in chosen])))
+        _percent(float(np.mean(values)))
         for source in (before, results)
-        if source is not None and (chosen := source.select(**only))
+        if source is not None and (values := [row[metric] for row in source.select(**only) if metric in row])
     ]
-    return " -> ".join(means)
+    return " -> ".join(means) or "-"
 
 
 def column_names(columns: Sequence[tuple[str, str, str, str]]) -> list[str]:
@@ -240,7 +245,7 @@ def _notes(results: Results, before: Results | None, metric: str, intervals: boo
     if metric == "p_at_1" and intervals:
         first += ", with 95% bootstrap intervals"
     models = f"{before.model} -> {results.model}" if before else results.model
-    skipped, ties = (sum(row[name] for row in rows) for name in ("skipped", "ties"))
+    skipped, ties = (sum(row.get(name, 0) for row in rows) for name in ("skipped", "ties"))
     return [
         f"{models}: {first}; ties shared evenly.",
         f"Rows left out for want of a query text: {skipped}; rows tied: {ties} of {sum(row['n'] for row in rows)}.",

@@ -31,7 +31,8 @@ KEYS = ("benchmark", "dataset", "task", "language", "style")
 _SAVED = (
     "model", "fingerprint", "rows", "left_out", "examples", "templates_hash", "versions", "settings", "seconds"
 )  # fmt: skip
-_NUMBERS = ("n", "skipped", "ties", "p_at_1", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")
+_NUMBERS = ("n", "p_at_1")
+_OPTIONAL_NUMBERS = ("skipped", "ties", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")  # results of others may lack them
 
 Key = tuple[str, str, str, str, str]
 
@@ -89,7 +90,7 @@ class Results:
     pictures: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def scores(self, metric: str = "p_at_1", **only: str) -> dict[str, dict[str, float]]:
-        """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves.
+        """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves and that have it.
 
         Args:
             metric: Which score.
@@ -97,6 +98,8 @@ class Results:
         """
         groups: dict[str, dict[str, list[float]]] = {}
         for row in self.select(**only):
+            if metric not in row:
+                continue
             groups.setdefault(row["task"], {}).setdefault(row["language"], []).append(row[metric])
         return {
             task: {language: float(np.mean(values)) for language, values in languages.items()}
@@ -262,7 +265,7 @@ def _check(content: Any, path: Path) -> None:
         missing = [name for name in (*KEYS, *_NUMBERS, "ci95") if not isinstance(row, dict) or name not in row]
         if missing:
             raise ResultsError(f"{path}: row {number} lacks {', '.join(missing)}")
-        for name in _NUMBERS:
+        for name in (*_NUMBERS, *(name for name in _OPTIONAL_NUMBERS if name in row)):
             if isinstance(row[name], bool) or not isinstance(row[name], int | float):
                 raise ResultsError(f"{path}: row {number}: {name} must be a number, not {row[name]!r}")
         if not 0 <= row["p_at_1"] <= 1:

@@ -105,7 +105,7 @@ def _label(column: Column, name: str) -> str:
 
 def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
     benchmarks = ", ".join(dict.fromkeys(row["benchmark"] for row in rows))
-    total, ties = (sum(row[name] for row in rows) for name in ("n", "ties"))
+    total, ties = (sum(row.get(name, 0) for row in rows) for name in ("n", "ties"))
     return f"{benchmarks}: {total:,} queries in all, of which {ties:,} had a right answer tied with another one."
 
 
@@ -113,8 +113,10 @@ def _scores(rows: Iterable[Mapping[str, Any]], shared: set[Any], names: Mapping[
     found: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for row in rows:
         if row_key(row) in shared:
-            values = (f"{METRICS[name]} {percent(row[name])}" for name in ("r_at_10", "ndcg_at_10", "mrr"))
-            more = f"; {', '.join(values)}"
+            values = (
+                f"{METRICS[name]} {percent(row[name])}" for name in ("r_at_10", "ndcg_at_10", "mrr") if name in row
+            )
+            more = "".join(f"{mark} {value}" for mark, value in zip((";", ",", ","), values, strict=False))
             cell = {name: row[name] for name in ("p_at_1", "ci95", "n")} | {"more": more}
             found[names[_column(row)]][row["language"]] = cell
     return found

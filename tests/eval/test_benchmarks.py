@@ -291,3 +291,10 @@ def test_every_entry_has_what_a_reader_wants_to_know() -> None:
         assert entry.source.startswith("https://")
         assert entry.licence
         assert all(part.form in benchmark_rows.FORMS for part in entry.parts)
+
+
+@pytest.mark.parametrize("side", ["query", "target"])
+def test_an_instruction_without_a_place_for_the_text(published: Callable, side: str) -> None:
+    sides = {"query": "{text}", "target": "{text}"} | {side: "Answer the question."}
+    with pytest.raises(ValueError, match=r"maxm.*the template 'Answer the question.' has no \{text\}, and a row has"):
+        read_benchmark("maxm", published("maxm"), languages=["en"], templates={"vqa": {"*": sides}})

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
 from PIL import Image as PILImage
@@ -134,3 +136,13 @@ def test_templates_are_checked(tmp_path: Path, content: str, message: str) -> No
 
     with pytest.raises(ValueError, match=message):
         read_templates(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("form", ["c", "t2i"])
+def test_a_picture_that_is_not_there(folder: Path, form: str) -> None:
+    """Named with its row, before anything is embedded."""
+    pictures = pq.read_table(folder / "images" / "test.parquet")
+    lost = pictures.column("path")[1].as_py()
+    pq.write_table(pictures.filter(pc.not_equal(pictures.column("path"), lost)), folder / "images" / "test.parquet")
+    with pytest.raises(ValueError, match=rf"{form}/\w+\.parquet: row \d names the picture '{lost}', which .*test.parq"):
+        read_exported(folder, "animals", tasks=[form])

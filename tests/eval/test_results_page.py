@@ -223,3 +223,17 @@ def test_sizes_as_tables(pair: tuple[Results, Results]) -> None:
     assert as_text(table, 200).splitlines()[-1].startswith("Points of P@1")
     with pytest.raises(ValueError, match="evaluate with --dims"):
         size_table(Results("m"))
+
+
+def test_results_with_nothing_but_what_the_format_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    names = {"benchmark": "M", "dataset": "xm", "task": "t2i", "style": "plain"}
+    rows = [{**names, "language": code, "n": 10, "p_at_1": 0.5, "ci95": [0.2, 0.8]} for code in ("en", "de")]
+    (tmp_path / "results.json").write_text(json.dumps({"model": "m", "rows": rows}))
+    for options in ([], ["--metric", "mrr"], ["--yaml"], ["--eval-results", "a/b"]):
+        assert main(["report", str(tmp_path), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "| de | 50.0 [20.0, 80.0] |" in shown
+    assert "| mean | - |" in shown
+    assert "ties shared evenly\n" in shown
+    assert main(["report", str(tmp_path), str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["report", str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
