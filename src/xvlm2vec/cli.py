@@ -20,6 +20,7 @@ COMMANDS = {
         "xvlm2vec.corpus_command",
         "make a corpus: the emoji world, or a CSV and a folder of pictures",
     ),
+    "translate": ("xvlm2vec.translate_command", "translate a corpus into languages that it lacks"),
     "contrast": ("xvlm2vec.contrast_command", "train an English embedder on pairs (the teacher)"),
     "distill": ("xvlm2vec.distill_command", "make an embedder multilingual by self-distillation"),
     "encode": ("xvlm2vec.encode_command", "embed texts and pictures into a file"),
