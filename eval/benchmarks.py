@@ -14,6 +14,7 @@ from .benchmark_entries import ENTRIES, Benchmark
 from .benchmark_rows import FORMS, Candidate, Item, Selection, Sheet, Source
 from .exported import read_exported
 from .mmmeb import (
+    STYLES,
     VERBATIM,
     Templates,
     apply_style,
@@ -51,7 +52,7 @@ def read_benchmark(
         datasets: Names of data sets (default: all).
         languages: Codes (default: all); `es` also stands for `es-Mexico`.
         tasks: Names of tasks (default: all).
-        styles: How texts end (default: `plain` for MMMEB, otherwise as they are).
+        styles: How texts end (default: MMMEB's three, each a task of its own; otherwise as they are).
         templates: Instructions (default: the benchmark's own).
         title: Name of an exported folder in results (default: the folder's name).
 
@@ -68,7 +69,7 @@ def read_benchmark(
         raise FileNotFoundError(f"there is no folder {folder}")
     chosen: dict[str, Any] = {"datasets": datasets, "languages": languages, "tasks": tasks, "templates": templates}
     if key == MMMEB:
-        return read_mmmeb_folder(folder, styles=styles or ("plain",), **chosen)
+        return read_mmmeb_folder(folder, styles=styles or STYLES, **chosen)
     if key in (EMOJI, FOLDER):
         shown = title or (EMOJI if key == EMOJI else folder.resolve().name)
         return read_exported(folder, shown, styles=styles or (VERBATIM,), **chosen)

@@ -13,7 +13,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from .benchmark_entries import ENTRIES
-from .benchmarks import EMOJI, FOLDER, HUB_IDS, read_benchmark
+from .benchmarks import EMOJI, FOLDER, HUB_IDS, MMMEB, read_benchmark
 from .metrics import RankCounts, hit_at_1, rank_counts, tied_rows
 from .models_for_mteb import OURS, language_script
 from .ranking import TIE_TOLERANCE, RankingTask, Row, gold_places
@@ -92,7 +92,7 @@ def mteb_tasks(
         datasets: Names of data sets (default: all).
         languages: Codes (default: all).
         tasks: Names of tasks (default: all).
-        styles: How texts end.
+        styles: How texts end (default: `plain` for MMMEB, otherwise as they are).
         templates: Instructions instead of ours.
 
     Returns:
@@ -107,6 +107,7 @@ def mteb_tasks(
         folder = Path(data) if data is not None else _download(benchmark)
         entry = ENTRIES.get(benchmark.lower())
         reference = entry.source.split(" ")[0] if entry else None
+        styles = styles or (("plain",) if benchmark.lower() == MMMEB else None)
         found = read_benchmark(
             benchmark, folder, datasets=datasets, languages=languages, tasks=tasks, styles=styles, templates=templates
         )

@@ -32,7 +32,7 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--languages", type=console.names, metavar="CODES", help="such as de,fr (default: all)")
     parser.add_argument("--tasks", type=console.names, metavar="NAMES", help="such as t2i,vqa (default: all)")
     parser.add_argument("--styles", type=console.names, metavar="NAMES", help="of plain,punct,newline, how texts end "
-                        "(default: plain for mmmeb, otherwise texts as they are)")  # fmt: skip
+                        "(default: all three for mmmeb, otherwise texts as they are)")  # fmt: skip
     parser.add_argument("--templates", metavar="FILE", help="JSON with instructions instead of the benchmark's own: "
                         '{task: {language: {"query": "... {text} ...", "target": ...}}}, the language * standing for '
                         "all others; none: no instructions at all, as for models of two towers")  # fmt: skip

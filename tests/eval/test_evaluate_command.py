@@ -58,8 +58,9 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return run
 
 
-def scores(results: dict[str, Any]) -> dict[tuple[str, str], float]:
-    return {(row["task"], row["language"]): row["p_at_1"] for row in results["rows"]}
+def scores(results: dict[str, Any], *styles: str) -> dict[tuple[str, str], float]:
+    rows = [row for row in results["rows"] if not styles or row["style"] in styles]
+    return {(row["task"], row["language"]): row["p_at_1"] for row in rows}
 
 
 def test_a_function_on_mmmeb(evaluate: Callable, published: Callable) -> None:
@@ -70,10 +71,13 @@ def test_a_function_on_mmmeb(evaluate: Callable, published: Callable) -> None:
     row = results["rows"][0]
     assert set(row) >= {"benchmark", "dataset", "task", "language", "style", "n", "p_at_1", "ci95"}
     assert (row["benchmark"], row["dataset"], row["style"], row["n"]) == ("MMMEB", "xm", "plain", 3)
-    assert scores(results)["t2i", "en"] == 1.0
-    assert scores(results)["t2i", "de"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3), "it knows one German word"
+    assert [row["style"] for row in results["rows"]] == ["plain", "punct", "newline"] * 4, "as published"
+    assert scores(results, "plain")["t2i", "en"] == 1.0
+    assert scores(results, "plain")["t2i", "de"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3), "it knows one German word"
     assert results["templates_hash"] == templates_hash(default_templates())
     assert (folder.parent / "scores" / "embeddings").is_dir()
+    one = evaluate("colour_words:embed", "--benchmark", "mmmeb", "--data", str(folder), *choice, "--styles", "plain")[1]
+    assert {row["style"] for row in one["rows"]} == {"plain"}
 
 
 def test_the_fingerprint_of_a_function_follows_its_code(evaluate: Callable, published: Callable) -> None:
