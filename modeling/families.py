@@ -88,6 +88,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
+    "qwen3_vl_moe": _QWEN,
     "llava_next": _LLAVA,
     "llava_onevision": Family(
         image="<image>",

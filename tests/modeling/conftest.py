@@ -76,7 +76,7 @@ def gemma_tokenizer(extra: dict[str, str]) -> Any:
 
 def build_qwen(name: str) -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer(None, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
-    patch = 16 if name == "Qwen3VL" else 14
+    patch = 16 if name.startswith("Qwen3VL") else 14
     pictures = transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 36 * patch**2, "longest_edge": 64 * patch**2}
     )
@@ -87,12 +87,14 @@ def build_qwen(name: str) -> tuple[Any, Any]:
         | {"fullatt_block_indexes": [1]},
         "Qwen3VL": {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 64}
         | {"deepstack_visual_indexes": [0], "num_position_embeddings": 64},
-    }[name]
+    }[name.removesuffix("Moe")]
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     text = LLM | {"vocab_size": len(tokenizer), "rope_parameters": rope}
-    if name == "Qwen3VL":
+    if name.startswith("Qwen3VL"):
         text |= {"head_dim": 8}
         text["rope_parameters"] = rope | {"mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    if name.endswith("Moe"):
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     ids = tokenizer.convert_tokens_to_ids
     config = getattr(transformers, f"{name}Config")(
         text_config=text,
@@ -267,6 +269,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_vl": lambda: build_qwen("Qwen2VL"),
     "qwen2_5_vl": lambda: build_qwen("Qwen2_5_VL"),
     "qwen3_vl": lambda: build_qwen("Qwen3VL"),
+    "qwen3_vl_moe": lambda: build_qwen("Qwen3VLMoe"),
     "llava_next-llama": lambda: build_llava_next("llama"),
     "llava_next-mistral": lambda: build_llava_next("mistral"),
     "llava_onevision": build_llava_onevision,
