@@ -18,12 +18,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.tree import use_tree
-from xvlm2vec.trainer.checkpoints import PROCESSES_FILE
+from xvlm2vec.trainer.checkpoints import PROCESSES_FILE, newest_complete_checkpoint
 from xvlm2vec.trainer.collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.health import DiskSpaceCheck, stop_at
@@ -63,7 +63,7 @@ class SelfDistillationTrainer(PushingTrainer):
 
     Args:
         model: An `XVLM2VecModel`, or a `peft.PeftModel` around one. It is its own teacher, as it is at the start.
-        args: Settings.
+        args: Settings; the defaults if `None`.
         train_dataset: A parallel corpus: columns `id`, `image`, `text_en`, `translations`.
         eval_dataset: A held-out part of it.
         processing_class: The model's processor; loaded from `model.processor` if `None`.
@@ -82,13 +82,14 @@ class SelfDistillationTrainer(PushingTrainer):
     def __init__(
         self,
         model: XVLM2VecModel | nn.Module,
-        args: SelfDistillationConfig,
+        args: SelfDistillationConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: XVLM2VecProcessor | None = None,
         loss: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
+        args = args or SelfDistillationConfig()
         self.trained = model
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor
@@ -124,6 +125,19 @@ class SelfDistillationTrainer(PushingTrainer):
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in transformers; `resume_from_checkpoint=True` means the newest checkpoint that was written to its end.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if resume_from_checkpoint is True:
+            folder = str(self.args.output_dir)
+            resume_from_checkpoint = newest_complete_checkpoint(folder)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no complete checkpoint in {folder} to resume from.")
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -321,7 +335,7 @@ class SelfDistillationTrainer(PushingTrainer):
 
     def _make_teacher(self) -> Teacher:
         if self.args.teacher == "copy":
-            return CopyTeacher(self.embedder, self.passes)
+            return CopyTeacher(self.trained, self.passes)
         if self.args.teacher == "adapter-off":
             return AdapterOffTeacher(self.trained, self.passes)
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"

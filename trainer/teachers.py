@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from datasets import Dataset
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -44,15 +45,15 @@ class Teacher(Protocol):
 
 
 class CopyTeacher:
-    """A frozen copy of the student as it was at the start: twice the weights in memory, one pass a step.
+    """A frozen copy of the student as it was at the start, without its adapter: twice the weights, one pass a step.
 
     Args:
-        embedder: The student.
+        model: The student, an `XVLM2VecModel` or a `peft.PeftModel` around one.
         passes: Runs it.
     """
 
-    def __init__(self, embedder: XVLM2VecModel, passes: Passes) -> None:
-        self.model = frozen_copy(embedder)
+    def __init__(self, model: nn.Module, passes: Passes) -> None:
+        self.model = frozen_copy(model)
         self.passes = passes
 
     @torch.no_grad()
@@ -230,7 +231,12 @@ def adapter_off(model: Any) -> Iterator[nn.Module]:
         yield model
 
 
-def frozen_copy(model: XVLM2VecModel) -> XVLM2VecModel:
-    """A copy that is never trained."""
-    teacher = copy.deepcopy(model).eval()
-    return teacher.requires_grad_(False)
+def frozen_copy(model: Any) -> nn.Module:
+    """A copy that is never trained, without the adapter if there is one: what `adapter_off` gives."""
+    teacher = copy.deepcopy(model)
+    if hasattr(teacher, "disable_adapter"):
+        for module in teacher.modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                module.modules_to_save.update({name: module.original_module for name in module.modules_to_save})
+        teacher = teacher.unload()
+    return teacher.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
-from xvlm2vec.trainer.distillation_trainer import embedder_of
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, embedder_of
 from xvlm2vec.trainer.losses import (
     CrossModalAlignmentLoss,
     ImageDistillationLoss,
@@ -346,3 +346,21 @@ def test_freezing_vision_leaves_the_language_model(model):
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == {
         name for name, _ in model.named_parameters() if is_vision(name)
     }
+
+
+def test_true_resumes_from_the_newest_checkpoint_that_is_whole(tmp_path, model, processor, corpus):
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    make_trainer(tmp_path, copy.deepcopy(model), processor, corpus, **settings).train()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    trainer = make_trainer(tmp_path, copy.deepcopy(model), processor, corpus, **settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        make_trainer(tmp_path / "none", model, processor, corpus).train(resume_from_checkpoint=True)
+
+
+def test_settings_have_defaults(tmp_path, model, processor, corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XVLM2VEC_CACHE", str(tmp_path))
+    trainer = SelfDistillationTrainer(model, train_dataset=corpus, processing_class=processor)
+    assert trainer.args.teacher == "cached"

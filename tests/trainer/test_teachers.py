@@ -40,6 +40,27 @@ def test_all_teachers_give_the_same_losses(tmp_path, model, processor, corpus, l
     assert losses["copy"] == pytest.approx(losses["cached"], rel=1e-5)
 
 
+@pytest.mark.parametrize("embeddings", [False, True], ids=["lora", "embeddings, too"])
+def test_all_teachers_are_the_base_of_an_adapter_that_was_trained_before(
+    tmp_path, model, processor, corpus, rows, embeddings
+):
+    student = shaken(add_adapter(copy.deepcopy(model), AdapterConfig(rank=2, train_embeddings=embeddings)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # only the adapter has moved
+            moved = dict(student.base_model.model.named_parameters())
+            inner = [n for n in moved if n.replace(".base_layer.", ".").replace(".original_module.", ".") == name]
+            moved[inner[0]].copy_(parameter)
+    losses = {}
+    for kind in ("copy", "adapter-off", "cached"):
+        settings = {"teacher": kind, "teacher_store": str(tmp_path / "store")}
+        trainer = make_trainer(tmp_path, copy.deepcopy(student), processor, corpus, **settings)
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+        losses[kind] = trainer.compute_loss(trainer.model.eval(), batch).item()
+    assert losses["copy"] > 1e-4
+    assert losses["copy"] == pytest.approx(losses["adapter-off"], rel=1e-5)
+    assert losses["copy"] == pytest.approx(losses["cached"], rel=1e-5)
+
+
 def test_the_store_holds_each_english_row_once_for_all_runs(tmp_path, model, processor, corpus):
     def start(student, rows):
         return make_trainer(tmp_path, student, processor, rows, teacher="cached", teacher_store=str(tmp_path / "store"))
