@@ -15,7 +15,7 @@ import numpy as np
 from .bootstrap import bootstrap_ci
 from .metrics import RankCounts, expected_rank, hit_at_1, reciprocal_rank, tied_rows
 from .mmmeb import Templates, templates_hash
-from .models_for_mteb import EncoderForMteb, MtebModelEncoder
+from .models_for_mteb import EncoderForMteb, MtebModelEncoder, subset_language
 from .results import PerRow, Results, row_key
 from .runner import library_versions
 from .tasks_for_mteb import counts_of_results
@@ -31,7 +31,7 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
 
     Args:
         name: Such as `XM3600T2IRetrieval`; case matters.
-        languages: Names of its subsets, or codes that begin them (default: all).
+        languages: Names of its subsets, codes that begin them, or codes of their languages (default: all).
 
     Raises:
         ValueError: mteb has no such task or subset, or it is no retrieval.
@@ -46,11 +46,12 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if not isinstance(task, AbsTaskRetrieval):
         raise ValueError(f"{name} is a task of type {task.metadata.type}; only retrieval is scored here")
     if languages is not None:
-        known = list(task.hf_subsets)
-        unknown = [code for code in languages if not any(_is_of(subset, code) for subset in known)]
+        known = {subset: {subset, subset.split("-")[0], _language(task, subset)} for subset in task.hf_subsets}
+        unknown = [code for code in languages if not any(code in names for names in known.values())]
         if unknown:
-            raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(known)}")
-        task.hf_subsets = [subset for subset in known if any(_is_of(subset, code) for code in languages)]
+            spoken = ", ".join(_language(task, subset) for subset in known)
+            raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {spoken}")
+        task.hf_subsets = [subset for subset, names in known.items() if names.intersection(languages)]
     return task
 
 
@@ -117,16 +118,18 @@ def _add(
     bootstrap: int,
 ) -> None:
     subset = score["hf_subset"]
+    codes = {name: _language(task, name) for name in task.hf_subsets}
+    language = codes[subset] if list(codes.values()).count(codes[subset]) == 1 else subset  # rows must not share a name
     counts = counts_of_results(task.dataset[subset][split]["relevant_docs"], predictions)
     name = task.metadata.name if len(task.eval_splits) == 1 else f"{task.metadata.name}:{split}"
-    row = mteb_row(name, str(task.metadata.category), subset, counts, score, seed, bootstrap)
+    row = mteb_row(name, str(task.metadata.category), language, counts, score, seed, bootstrap)
     row["main_score"] = {"name": task.metadata.main_score, "value": float(score["main_score"])}
     results.rows.append(row)
     results.per_row[row_key(row)] = PerRow(np.arange(len(counts.above)), hit_at_1(counts), expected_rank(counts))
 
 
 def mteb_row(
-    name: str, category: str, subset: str, counts: RankCounts, score: Mapping[str, Any], seed: int, bootstrap: int
+    name: str, category: str, language: str, counts: RankCounts, score: Mapping[str, Any], seed: int, bootstrap: int
 ) -> dict[str, Any]:
     """A row of `Results` from mteb's scores and the ranks of the relevant documents."""
     hits = hit_at_1(counts)
@@ -134,7 +137,7 @@ def mteb_row(
         "benchmark": BENCHMARK,
         "dataset": name,
         "task": category,
-        "language": subset,
+        "language": language,
         "style": STYLE,
         "n": len(hits),
         "skipped": 0,
@@ -149,5 +152,7 @@ def mteb_row(
     }
 
 
-def _is_of(subset: str, code: str) -> bool:
-    return subset == code or subset.split("-")[0] == code
+def _language(task: Any, subset: str) -> str:
+    """The code of a subset's language, or its name where that tells more, such as `es-Mexico`."""
+    code = subset_language(task.metadata, subset)
+    return subset if subset.startswith(f"{code}-") else code

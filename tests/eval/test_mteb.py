@@ -320,3 +320,10 @@ def test_of_several_processes_the_first_alone_runs_mteb(
         choice = ["--benchmark", "mteb:WordRetrieval", "--languages", "en", "--output", str(output)]
         assert cli.main(["evaluate", f"mteb:{registered}", *choice]) == 0
         assert (output / "results.json").exists() == (rank == 0)
+
+
+def test_a_subset_that_bears_no_language_in_its_name() -> None:
+    task = mteb_task("JinaVDRArxivQARetrieval", ["en"])
+    assert task.hf_subsets == ["default"]
+    with pytest.raises(ValueError, match="has no language de; it has en"):
+        mteb_task("JinaVDRArxivQARetrieval", ["de"])
