@@ -80,7 +80,7 @@ def read_exported(
 
 
 def read_templates(path: str | Path) -> Templates:
-    """Read instructions, `{task: {language: {"query": ..., "target": ...}}}`.
+    """Read instructions, `{task: {language: {"query": ..., "target": ...}}}`; null is the same as none.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -97,14 +97,17 @@ def read_templates(path: str | Path) -> Templates:
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from error
     _check_templates(content, path)
-    return content
+    return {
+        task: {code: {side: text for side, text in sides.items() if text is not None} for code, sides in codes.items()}
+        for task, codes in content.items()
+    }
 
 
 def _check_templates(content: Any, path: Path) -> None:
     for task, languages in _items(content, path, "the file"):
         for language, sides in _items(languages, path, repr(task)):
             for side, text in _items(sides, path, f"{task!r}, {language!r}"):
-                if side not in _SIDES or not isinstance(text, str):
+                if side not in _SIDES or not isinstance(text, str | None):
                     raise ValueError(f"{path}: {task!r}, {language!r} may hold texts for query and target, no {side!r}")
 
 

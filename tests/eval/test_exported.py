@@ -146,3 +146,8 @@ def test_a_picture_that_is_not_there(folder: Path, form: str) -> None:
     pq.write_table(pictures.filter(pc.not_equal(pictures.column("path"), lost)), folder / "images" / "test.parquet")
     with pytest.raises(ValueError, match=rf"{form}/\w+\.parquet: row \d names the picture '{lost}', which .*test.parq"):
         read_exported(folder, "animals", tasks=[form])
+
+
+def test_a_target_of_null_is_none(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"i2t": {"de": {"query": "Was?", "target": null}}}', encoding="utf-8")
+    assert read_templates(tmp_path / "t.json") == {"i2t": {"de": {"query": "Was?"}}}
