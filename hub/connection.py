@@ -34,7 +34,9 @@ def hub_errors(action: str, passing: tuple[type[Exception], ...] = ()) -> Iterat
     """
     try:
         yield
-    except (ExportError, *passing):
+    except ExportError:
+        raise
+    except passing:
         raise
     except LocalTokenNotFoundError as error:
         raise HubError(f"{action}: there is no token; run `hf auth login`, or set HF_TOKEN.") from error
