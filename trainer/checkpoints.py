@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # transformers.Trainer writes this file last: where it is missing or cut off, so is the checkpoint.
 LAST_FILE = "trainer_state.json"
 PROCESSES_FILE = "processes.json"  # of how many processes the states of the random number generators must be there
+WEIGHTS = ("*.safetensors", "pytorch_model*", "global_step*")
+STATES = ("optimizer", "scheduler", "rng_state")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 
@@ -70,8 +72,22 @@ def find_fault(checkpoint: Path) -> str | None:
     torn = [path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path)]
     if torn:
         return f"{torn[0]} is cut off"
+    lacking = _lacking(checkpoint)
+    if lacking is not None:
+        return f"{lacking} is missing"
     missing = _missing_process(checkpoint)
     return None if missing is None else f"rng_state_{missing}.pth of process {missing} is missing"
+
+
+def _lacking(checkpoint: Path) -> str | None:
+    """What a trainer writes and is not there: weights; optimizer, scheduler and random state, unless none was saved."""
+    if not any(any(checkpoint.rglob(pattern)) for pattern in WEIGHTS):
+        return "the file of the weights"
+    there = {name: any(checkpoint.glob(f"{name}*")) for name in STATES}
+    if any(checkpoint.glob("global_step*")):
+        there["optimizer"] = True  # DeepSpeed keeps it there
+    absent = [name for name, found in there.items() if not found]
+    return f"{absent[0]} (its file)" if absent and len(absent) < len(STATES) else None
 
 
 def _missing_process(checkpoint: Path) -> int | None:

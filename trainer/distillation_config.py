@@ -95,6 +95,11 @@ class SelfDistillationConfig(TrainingArguments):
             raise ValueError(f"teacher={self.teacher!r} is unknown; choose one of {', '.join(TEACHERS)}.")
         if self.sharing not in SHARING:
             raise ValueError(f"sharing={self.sharing!r} is unknown; choose one of {', '.join(SHARING)}.")
+        if self.dataloader_persistent_workers:
+            raise ValueError(
+                "dataloader_persistent_workers keeps workers that never hear of the next epoch and would draw the same "
+                "translations in each; leave it out."
+            )
         if self.torch_compile and self.sharing != "off":
             raise ValueError(
                 "torch_compile needs sharing='off': a pack of texts that share their pictures has another layout in "

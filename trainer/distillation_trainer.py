@@ -119,6 +119,7 @@ class SelfDistillationTrainer(PushingTrainer):
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(_EpochOfCollator(self.collator))
+        self.add_callback(_PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
         if args.freeze_vision:
             self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
@@ -376,6 +377,19 @@ class _EpochOfCollator(TrainerCallback):
     ) -> None:
         """Another epoch draws other translations."""
         self.collator.epoch = int(state.epoch or 0)
+
+
+class _PaceFromStart(TrainerCallback):
+    """Has the pace count from the first step: neither the teacher's store nor the check of sharing are training."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts anew."""
+        self.pace.restart()
 
 
 def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class Pace:
     """Rows and tokens a second since they were last read, of all processes together."""
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was counted."""
         self._rows = self._tokens = 0
         self._since = time.perf_counter()
 
@@ -62,7 +66,7 @@ class Pace:
         """The paces; all processes must call it. Starts anew."""
         counts = gather_object([(self._rows, self._tokens)])
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        self.__init__()  # type: ignore[misc]
+        self.restart()
         rows, tokens = (sum(values) for values in zip(*counts, strict=True))
         return {"rows_per_second": round(rows / seconds, 2), "tokens_per_second": round(tokens / seconds, 1)}
 

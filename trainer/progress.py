@@ -51,6 +51,8 @@ class StageBar(TrainerCallback):
             shown[worst] = f"{distances[worst]:.4f}"
         if "rows_per_second" in logs:
             shown["rows/s"] = f"{logs['rows_per_second']:.1f}"
+        if "tokens_per_second" in logs:
+            shown["tokens/s"] = f"{logs['tokens_per_second']:.0f}"
         self._bar.set_postfix(shown)
 
     def on_train_end(

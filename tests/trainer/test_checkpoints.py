@@ -16,6 +16,7 @@ def write(folder, step, state=None):
     checkpoint.mkdir(parents=True)
     save_file({"weight": torch.ones(300)}, checkpoint / "model.safetensors")
     torch.save({"state": torch.ones(300)}, checkpoint / "optimizer.pt")
+    torch.save({"last_epoch": step}, checkpoint / "scheduler.pt")
     torch.save({"cpu": torch.get_rng_state()}, checkpoint / "rng_state.pth")
     text = json.dumps({"global_step": step}) if state is None else state
     (checkpoint / "trainer_state.json").write_text(text, encoding="utf-8")
@@ -59,6 +60,30 @@ def test_a_file_cut_off_anywhere_tears_the_checkpoint(tmp_path, caplog, name, si
     with caplog.at_level(logging.WARNING):
         assert newest_complete_checkpoint(tmp_path) == complete
     assert f"checkpoint-20, which was not written to its end: {name} is cut off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("model.safetensors", "the file of the weights is missing"),
+        ("optimizer.pt", "optimizer (its file) is missing"),
+        ("scheduler.pt", "scheduler (its file) is missing"),
+        ("rng_state.pth", "rng_state (its file) is missing"),
+    ],
+)
+def test_a_file_that_is_missing_tears_the_checkpoint(tmp_path, name, told):
+    complete = write(tmp_path, 10)
+    torn = Path(write(tmp_path, 20))
+    (torn / name).unlink()
+    assert find_fault(torn) == told
+    assert newest_complete_checkpoint(tmp_path) == complete
+
+
+def test_a_checkpoint_of_weights_only_is_whole(tmp_path):
+    only = Path(write(tmp_path, 10))
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (only / name).unlink()
+    assert find_fault(only) is None
 
 
 def write_of_processes(folder, step, ranks, processes):

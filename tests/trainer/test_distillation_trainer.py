@@ -364,3 +364,16 @@ def test_settings_have_defaults(tmp_path, model, processor, corpus, monkeypatch)
     monkeypatch.setenv("XVLM2VEC_CACHE", str(tmp_path))
     trainer = SelfDistillationTrainer(model, train_dataset=corpus, processing_class=processor)
     assert trainer.args.teacher == "cached"
+
+
+def test_the_pace_counts_from_the_start_of_the_training(tmp_path, model, processor, corpus):
+    trainer = make_trainer(tmp_path, model, processor, corpus)
+    trainer._pace.leave_out(-1000.0)  # as if the teacher's store had taken so long
+    trainer.train()
+    (first, *_) = (entry for entry in trainer.state.log_history if "loss" in entry)
+    assert first["rows_per_second"] > 0.1
+
+
+def test_workers_that_stay_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="dataloader_persistent_workers"):
+        arguments(tmp_path, dataloader_num_workers=1, dataloader_persistent_workers=True)

@@ -18,12 +18,14 @@ def test_a_resumed_stage_starts_where_it_was_and_shows_the_loss(stage, capsys):
     stage["state"].global_step = 7
     bar.on_step_end(**stage)
     bar.on_log(**stage, logs={"loss": "0.25", "learning_rate": 1e-3, "english_drift": 0.125})
+    bar.on_log(**stage, logs={"loss": 0.25, "rows_per_second": 4.94, "tokens_per_second": 1234.4})
     bar.on_train_end(**stage)
     shown = capsys.readouterr().err
     assert "4/10" in shown
     assert "7/10" in shown
     assert "Teacher" in shown
     assert "loss=0.2500, english_drift=0.1250" in shown
+    assert "rows/s=4.9, tokens/s=1234" in shown
     assert "learning_rate" not in shown
 
 
