@@ -71,9 +71,10 @@ def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) ->
 
 def _check_marks(family: Family, config: PreTrainedConfig, input_ids: torch.Tensor) -> None:
     """Raises if pictures stand between marks that this model was trained without, or the other way round."""
-    start, image = getattr(config, "vision_start_token_id", None), input_ids == getattr(config, "image_token_id", None)
+    start = getattr(config, "vision_start_token_id", None)
     if family.marked is None or start is None:
         return
+    image = input_ids.eq(config.image_token_id)
     first = image.clone()
     first[:, 1:] &= ~image[:, :-1]
     marked = torch.zeros_like(image)

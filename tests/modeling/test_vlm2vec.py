@@ -547,7 +547,12 @@ def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: P
     ("family", "base", "adapter"),
     [
         ("phi3_v", "microsoft/Phi-3.5-vision-instruct", "TIGER-Lab/VLM2Vec-LoRA"),
+        ("phi3_v", "swap-uniba/xVLM2Vec", "TIGER-Lab/VLM2Vec-LoRA"),
+        ("phi3_v", "TIGER-Lab/VLM2Vec-Full", "TIGER-Lab/VLM2Vec-LoRA"),
+        ("llava_next-mistral", "TIGER-Lab/VLM2Vec-LLaVa-Next", "org/adapter"),
         ("qwen2_vl", "Qwen/Qwen2-VL-2B-Instruct", "TIGER-Lab/VLM2Vec-Qwen2VL-2B"),
+        ("qwen2_vl", "Qwen/Qwen2-VL-7B-Instruct", "TIGER-Lab/VLM2Vec-Qwen2VL-7B"),
+        ("qwen2_vl", "Qwen/Qwen2-VL-2B-Instruct", "VLM2Vec/VLM2Vec-V2.0"),
     ],
 )
 def test_hub_ids(
