@@ -46,6 +46,7 @@ from xvlm2vec.trainer.teachers import (
     teacher_name,
     teacher_of,
 )
+from xvlm2vec.trainer.translated_rows import translated
 from xvlm2vec.trainer.vision import freeze_vision
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class SelfDistillationTrainer(PushingTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or SelfDistillationConfig()
+        train_dataset, eval_dataset = translated(train_dataset), translated(eval_dataset)
         self.trained = model
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor

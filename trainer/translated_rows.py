@@ -1,0 +1,51 @@
+"""Rows without any translation, which a corpus may hold and a distillation step cannot use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 10_000
+SHOWN = 5
+
+
+def translated(rows: Any) -> Any:
+    """A stored corpus without the rows that have no translation; what is left out is counted in a warning.
+
+    Only the columns `id` and `translations` are read. Streams, and rows that are made when they are read, stay as they
+    are.
+
+    Args:
+        rows: A corpus, several by name, or `None`.
+
+    Raises:
+        ValueError: No row has a translation.
+    """
+    if isinstance(rows, Mapping):
+        return {name: translated(part) for name, part in rows.items()}
+    if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
+        return rows
+    kept: list[int] = []
+    left_out: list[str] = []
+    columns = rows.with_format(None).select_columns(["id", "translations"])
+    for start in range(0, len(columns), CHUNK):
+        part = columns[start : start + CHUNK]
+        for place, (name, items) in enumerate(zip(part["id"], part["translations"], strict=True), start):
+            if any(item["text"] for item in items or ()):
+                kept.append(place)
+            else:
+                left_out.append(str(name))
+    if not left_out:
+        return rows
+    if not kept:
+        raise ValueError("No row of the corpus has a translation.")
+    logger.warning(
+        "%d of %d rows have no translation and are left out: %s",
+        len(left_out), len(rows), ", ".join(left_out[:SHOWN]) + (" ..." if len(left_out) > SHOWN else ""),
+    )  # fmt: skip
+    return rows.select(kept)
