@@ -270,23 +270,21 @@ def read_mmmeb_folder(
 
 
 def read_jsonl(path: str | Path, task: str) -> pa.Table:
-    """Read the columns of a task, those that hold anything, from a file of JSON lines into an Arrow table.
-
-    The types are told beforehand: from the rows themselves, Arrow would make dates of texts that look like dates.
+    """Read the columns of a task, those that hold anything, from JSON lines; Arrow would make dates of some texts.
 
     Raises:
         ValueError: The file is empty or not JSON lines, or a column holds something else; names it.
     """
     form = TASKS[task]
-    strings = [(name, pa.string()) for name in (form.picture, form.text) if name]
-    schema = pa.schema([*strings, (form.candidates, pa.list_(pa.string()))])
+    schema = pa.schema(
+        [(name, pa.string()) for name in (form.picture, form.text) if name] + [(form.candidates, pa.list_(pa.string()))]
+    )
     try:
         table = pa_json.read_json(
             path,
             read_options=pa_json.ReadOptions(block_size=1 << 26),
             parse_options=pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-        table.validate(full=True)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} cannot be read as JSON lines of {', '.join(schema.names)}: {error}") from error
     return table.drop_columns([name for name in schema.names if table.column(name).null_count == len(table)])
@@ -418,7 +416,11 @@ def _candidate_index(
     encoded = pc.dictionary_encode(values).combine_chunks()
     distinct = encoded.dictionary.to_pylist()
     flat = pc.fill_null(encoded.indices, -1).to_numpy()
-    return distinct, _as_matrix(flat.astype(np.min_scalar_type(-max(len(distinct), 1))), lengths, row_ids, where)
+    index = _as_matrix(flat.astype(np.min_scalar_type(-max(len(distinct), 1))), lengths, row_ids, where)
+    empty = row_ids[index[:, 0] == (distinct.index("") if "" in distinct else len(distinct))]
+    if len(empty):
+        raise ValueError(f"{where}: row {empty[0]} has no gold candidate: the first entry of its list is empty")
+    return distinct, index
 
 
 def _as_matrix(

@@ -224,6 +224,10 @@ def save_rows(folder: Path, task: str, rows: list[dict]) -> Path:
     [
         ([{"img": "1", "captions": [None, "a"]}, {"img": "2", "captions": ["b", "c"]}], "row 0 has no gold candidate"),
         ([{"img": "1", "captions": ["a"]}, {"img": "2", "captions": [None, "c"]}], "row 1 has no gold candidate"),
+        (
+            [{"img": "1", "captions": ["a", ""]}, {"img": "2", "captions": ["", "c"]}],
+            "row 1 has no gold candidate: .*empty",
+        ),
         ([{"img": "1", "captions": ["a", 2]}], "cannot be read as JSON lines of img, captions: .* in row 0"),
         ([{"img": 1, "captions": ["a"]}], "cannot be read as JSON lines of img, captions: .* in row 0"),
         ([{"img": "1", "captions": "a"}], "cannot be read as JSON lines of img, captions: .* in row 0"),
