@@ -118,6 +118,7 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
         (["--streaming"], "--streaming needs --max-steps"),
         (["--streaming", "--max-steps", "2", "--teacher", "cached"], "use --teacher adapter-off (with --lora) or"),
         (["--lora-4bit"], "--lora-4bit has no effect without --lora"),
+        (["--lora", "--freeze-vision", "false"], "--freeze-vision false has no effect with --lora"),
         (["--code-switching", "1.5"], "must be above 0 and at most 1"),
         (["--code-switching", "0.5", "--lexicon", "./none.csv"], "no lexicon none.csv"),
     ],

@@ -146,6 +146,11 @@ def _check(parsed: Parsed) -> None:
             "--teacher cached embeds the corpus before the training, which a stream does not allow; with --streaming "
             "use --teacher adapter-off (with --lora) or --teacher copy, or leave --teacher out."
         )
+    if flags.lora and not parsed.settings["freeze_vision"]:
+        raise ValueError(
+            "--freeze-vision false has no effect with --lora: an adapter is trained on the language model only. Leave "
+            "one of them out."
+        )
     if flags.keep_best and not flags.eval_data:
         raise ValueError("--keep-best compares checkpoints on held-out rows; pass --eval-data, too.")
     if flags.lora_4bit and not flags.plan:
