@@ -155,7 +155,7 @@ class Translator:
         inputs = self.tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt")
         begin = {} if tag is None or tag.startswith(IN_FRONT) else {"forced_bos_token_id": self._vocabulary[tag]}
         with torch.inference_mode():
-            return self.model.generate(  # type: ignore[operator]  # transformers types it as a tensor or module
+            return self.model.generate(
                 **{name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")},
                 max_new_tokens=self.max_new_tokens, num_beams=self.num_beams, do_sample=False, **begin,
             )  # fmt: skip
