@@ -24,6 +24,7 @@ from .ranking import Row
 
 _ROWS = 256  # handed to an encoder at a time
 OURS = "xvlm2vec"  # marks our own tasks, whose texts have their instructions already
+NEWLINE = "-newline"  # how the names of those end whose texts do so with a line break
 _CATEGORIES = {TEXT: ("t2t", ["text"]), PICTURE: ("i2i", ["image"]), PAIR: ("it2it", ["image", "text"])}
 
 
@@ -142,7 +143,7 @@ class EncoderForMteb(AbsEncoder):
     def _instruction(self, task: TaskMetadata, subset: str, side: PromptType | None) -> Any:
         """How a text becomes one with its instruction, by what the task's two sides are."""
         if task.contributed_by == OURS:
-            return lambda text, _: text
+            return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
         name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
         sides = sides_for(self.templates, (name,), subset_language(task, subset)) if name else {}
         template = sides.get("target" if side == PromptType.document else "query", "{text}")
@@ -155,6 +156,17 @@ class EncoderForMteb(AbsEncoder):
             return template.replace("{text}", text or "")
 
         return wrap
+
+
+def ends_in_line_breaks(task: TaskMetadata, side: PromptType | None) -> bool:
+    """Whether one of our tasks is in the style `newline` on a side; text documents are in no style."""
+    styled = side != PromptType.document or "i" in str(task.category).partition("2")[2]
+    return styled and task.name.endswith(NEWLINE)
+
+
+def _with_line_break(text: str | None, _: bool) -> str | None:
+    """The text with the line break that mteb strips from documents."""
+    return f"{text.rstrip()}\n" if text else text
 
 
 def subset_language(task: TaskMetadata, subset: str) -> str:

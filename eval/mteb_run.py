@@ -46,13 +46,58 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if not isinstance(task, AbsTaskRetrieval):
         raise ValueError(f"{name} is a task of type {task.metadata.type}; only retrieval is scored here")
     if languages is not None:
-        known = {subset: {subset, subset.split("-")[0], _language(task, subset)} for subset in task.hf_subsets}
-        unknown = [code for code in languages if not any(code in names for names in known.values())]
-        if unknown:
-            spoken = ", ".join(_language(task, subset) for subset in known)
-            raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {spoken}")
+        known = _subset_names(task)
+        _check_spoken(name, languages, [task])
         task.hf_subsets = [subset for subset, names in known.items() if names.intersection(languages)]
     return task
+
+
+def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = None) -> list[Any]:
+    """Tasks of mteb by their names, or by that of a benchmark of mteb such as `JinaVDR`.
+
+    Args:
+        names: Names; case matters.
+        languages: As for `mteb_task`; of several tasks, those that have none of them are left out with a warning.
+
+    Raises:
+        ValueError: mteb has no such task, none of the tasks has a language, or one is no retrieval.
+    """
+    names = [task for name in names for task in _names_within(name)]
+    if languages is None or len(names) == 1:
+        return [mteb_task(name, languages) for name in names]
+    tasks = {name: mteb_task(name) for name in names}
+    _check_spoken(", ".join(names), languages, list(tasks.values()))
+    found = []
+    for name, task in tasks.items():
+        spoken = [code for code in languages if any(code in known for known in _subset_names(task).values())]
+        if spoken:
+            found.append(mteb_task(name, spoken))
+        else:
+            logger.warning("Left out %s: it has no language %s", name, ", ".join(languages))
+    return found
+
+
+def _names_within(name: str) -> list[str]:
+    """The names of a benchmark's tasks; any other name as it is."""
+    import mteb
+
+    try:
+        return [task.metadata.name for task in mteb.get_benchmark(name).tasks]
+    except KeyError:
+        return [name]
+
+
+def _subset_names(task: Any) -> dict[str, set[str]]:
+    """What a language of each subset of a task may be called."""
+    return {subset: {subset, subset.split("-")[0], _language(task, subset)} for subset in task.hf_subsets}
+
+
+def _check_spoken(name: str, languages: Sequence[str], tasks: Sequence[Any]) -> None:
+    known = [names for task in tasks for names in _subset_names(task).values()]
+    unknown = [code for code in languages if not any(code in names for names in known)]
+    if unknown:
+        spoken = dict.fromkeys(_language(task, subset) for task in tasks for subset in task.hf_subsets)
+        raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(spoken)}")
 
 
 def evaluate_mteb(

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.types import PromptType
 
 from .benchmark_entries import ENTRIES
 from .benchmarks import EMOJI, FOLDER, HUB_IDS, MMMEB, read_benchmark
 from .metrics import RankCounts, hit_at_1, rank_counts, tied_rows
-from .models_for_mteb import OURS, language_script
+from .models_for_mteb import OURS, EncoderForMteb, ends_in_line_breaks, language_script
 from .ranking import TIE_TOLERANCE, RankingTask, Row, gold_places
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class RankingMtebTask(AbsTaskRetrieval):
         """Score a model as mteb does.
 
         Raises:
-            ValueError: mteb would hide the pictures from the model.
+            ValueError: mteb would hide the pictures from the model, or the line breaks of the style newline.
         """
         meta = model.mteb_model_meta
         if "image" in self.metadata.modalities and "image" not in meta.modalities:
@@ -62,6 +63,11 @@ class RankingMtebTask(AbsTaskRetrieval):
             raise ValueError(
                 f"{self.metadata.name} has pictures, and mteb has {meta.name} as a model of {known}, so it would leave "
                 "them out; for a SentenceTransformer pass xvlm2vec.eval.mteb_model(model)"
+            )
+        if ends_in_line_breaks(self.metadata, PromptType.document) and not isinstance(model, EncoderForMteb):
+            raise ValueError(
+                f"{self.metadata.name}: mteb strips the line breaks from the ends of documents; "
+                "pass xvlm2vec.eval.mteb_model(model), which puts them back"
             )
         return super().evaluate(model, *args, **kwargs)
 
@@ -130,8 +136,7 @@ def as_mteb_task(tasks: Sequence[RankingTask], reference: str | None = None) -> 
         reference: Where the data comes from.
 
     Raises:
-        ValueError: A row has several pictures, which mteb's tasks cannot hold, or its style ends texts with a line
-            break, which mteb strips.
+        ValueError: A row has several pictures, which mteb's tasks cannot hold.
     """
     # mteb drops a task's metadata with its data and falls back on those of its class: so each has a class of its own.
     kind: type[RankingMtebTask] = type("RankingMtebTask", (RankingMtebTask,), {"metadata": _metadata(tasks, reference)})
@@ -180,8 +185,6 @@ def _metadata(tasks: Sequence[RankingTask], reference: str | None) -> TaskMetada
 
 
 def _check_rows(task: RankingTask) -> None:
-    if task.style == "newline":
-        raise ValueError(f"{task.name}: mteb strips the ends of documents, so the style newline cannot be scored there")
     for row in (*task.queries, *task.candidates):
         if len(row.pictures) > 1:
             raise ValueError(f"{task.name}: {row} has several pictures; mteb's tasks hold one for each row")

@@ -19,14 +19,25 @@ logger = logging.getLogger(__name__)
 
 EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
 MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
+# Benchmarks that run through mteb, by the names that they are known by: its tasks, or its own name for a set of them.
+OF_MTEB: Mapping[str, tuple[str, ...]] = {
+    "xm3600": ("XM3600T2IRetrieval", "XM3600I2TRetrieval"),
+    "xflickrco": ("XFlickr30kCoT2IRetrieval", "XFlickr30kCoI2TRetrieval"),
+    "multi30k": ("Multi30kT2IRetrieval", "Multi30kI2TRetrieval"),
+    "wit": ("WITT2IRetrieval", "WITI2TRetrieval"),
+    "vdr": ("VDRMultilingualRetrieval",),
+    "miracl-vision": ("MIRACLVisionRetrieval",),
+    "jina-vdr": ("JinaVDR",),
+}
 
 
 def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what names a benchmark and a part of it."""
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="mmmeb, mmeb, xtd10, babel-imagenet, maxm, "
                         "cvqa, visr-bench, merit or rsicd in the published layout; emoji: the built-in world, or an "
-                        "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; mteb:TASK,...: "
-                        "retrieval tasks of mteb, such as mteb:XM3600T2IRetrieval")  # fmt: skip
+                        "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; "
+                        f"{', '.join(OF_MTEB)}: through mteb, which gets the data; mteb:TASK,...: other retrieval "
+                        "tasks of mteb, such as mteb:XM3600T2IRetrieval")  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help="folder of the benchmark, or Hub id of a data set")
     parser.add_argument("--datasets", type=console.names, metavar="NAMES", help="such as xm,xtd (default: all)")
     parser.add_argument("--languages", type=console.names, metavar="CODES", help="such as de,fr (default: all)")
@@ -38,9 +49,14 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
                         "all others; none: no instructions at all, as for models of two towers")  # fmt: skip
 
 
+def runs_in_mteb(benchmark: str) -> bool:
+    """Whether a benchmark is mteb's, which gets the data and does the scoring."""
+    return benchmark.startswith(MTEB) or benchmark.lower() in OF_MTEB
+
+
 def check_benchmark_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Ends with a message where flags do not go together, before anything is loaded."""
-    if flags.benchmark.startswith(MTEB):
+    if runs_in_mteb(flags.benchmark):
         names = ("data", "datasets", "tasks", "styles", "dims", "precision", "drift_from", "store")
         unused = [name.replace("_", "-") for name in names if getattr(flags, name)]
         if unused:
@@ -65,14 +81,15 @@ def chosen_templates(flags: argparse.Namespace) -> Templates | None:
 
 
 def mteb_tasks_of(flags: argparse.Namespace) -> list[Any]:
-    """The tasks of mteb after `mteb:`.
+    """The tasks of mteb after `mteb:`, or of a benchmark in `OF_MTEB`.
 
     Raises:
         ValueError: There is no such task or language, or a task is no retrieval.
     """
-    from xvlm2vec.eval.mteb_run import mteb_task
+    from xvlm2vec.eval.mteb_run import mteb_tasks_named
 
-    return [mteb_task(name, flags.languages) for name in console.names(flags.benchmark.removeprefix(MTEB))]
+    names = OF_MTEB.get(flags.benchmark.lower()) or console.names(flags.benchmark.removeprefix(MTEB))
+    return mteb_tasks_named(names, flags.languages)
 
 
 def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = None) -> list[RankingTask]:
@@ -93,7 +110,8 @@ def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = Non
     chosen["templates"] = templates
     name = flags.benchmark.lower()
     if name not in NAMES:
-        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {', '.join(NAMES)} and mteb:TASK.")
+        known = ", ".join((*NAMES, *OF_MTEB))
+        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {known} and mteb:TASK.")
     if flags.data is None:
         return _emoji_tasks(flags.seed, chosen)
     folder = dataset_folder(flags.data)

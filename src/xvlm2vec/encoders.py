@@ -125,9 +125,17 @@ def _function(source: str, dim: int | None) -> Encoder:
 
 
 def _code_fingerprint(source: str, function: Any, module: Any) -> str:
-    """The function's own `fingerprint`, or a digest of its module: vectors of other code are not reused."""
+    """The function's own `fingerprint`, or a digest of its code and of what that refers to.
+
+    Where that is a model, or anything else without known contents, the file of the module stands for all.
+    """
+    from xvlm2vec.eval.function_fingerprint import function_fingerprint
+
     if hasattr(function, "fingerprint"):
         return str(function.fingerprint)
+    known = function_fingerprint(function)
+    if known is not None:
+        return f"{source} {known}"
     path = getattr(module, "__file__", None)
     return f"{source} {hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''}"
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from xvlm2vec import console
 from xvlm2vec.benchmark_choice import (
-    MTEB,
     add_benchmark_flags,
     benchmark_tasks,
     check_benchmark_flags,
     chosen_templates,
     mteb_tasks_of,
+    runs_in_mteb,
 )
 from xvlm2vec.evaluate_extras import add_extra_flags, runner_extras
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     output = Path(flags.output)
     results = None
-    if not flags.benchmark.startswith(MTEB):
+    if not runs_in_mteb(flags.benchmark):
         results = _results(flags, output)
     elif group.is_main:  # mteb runs a task in one process; the others wait
         results = _mteb_results(flags)
@@ -102,8 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "xvlm2vec evaluate runs/student --benchmark folder --data data/benchmark --output scores/student\n"
         "xvlm2vec evaluate runs/student --benchmark mmmeb --data MMMEB --datasets xm,xtd --languages de,fr \\\n"
         "    --tasks t2i --dims 64,128 --precision int8,binary --output scores/mmmeb\n"
-        "xvlm2vec evaluate sentence-transformers/clip-ViT-B-32 --benchmark mteb:XM3600T2IRetrieval --languages de \\\n"
-        "    --output scores/clip",
+        "xvlm2vec evaluate sentence-transformers/clip-ViT-B-32 --benchmark xm3600 --languages de --output scores/clip",
     )
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an XVLM2VecModel, of an adapter on one, of "
                         "any model of sentence-transformers, or of a CLIP or SigLIP; a name that mteb knows, or "

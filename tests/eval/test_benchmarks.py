@@ -181,8 +181,8 @@ def test_unknown_names(published: Callable, name: str, options: dict, message: s
 
 
 def test_unknown_benchmark_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no benchmark 'xm3600'; there are mmmeb, .*and mteb:NAME"):
-        read_benchmark("xm3600", tmp_path)
+    with pytest.raises(ValueError, match=r"no benchmark 'flickr'; there are mmmeb, .*and mteb:NAME"):
+        read_benchmark("flickr", tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder"):
         read_benchmark("MMMEB", tmp_path / "none")
 

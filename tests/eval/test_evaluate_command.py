@@ -89,6 +89,26 @@ def test_the_fingerprint_of_a_function_follows_its_code(evaluate: Callable, publ
     assert evaluate("colour_words:embed", *choice, "--tasks", "i2t")[1]["fingerprint"] != first
 
 
+def test_the_fingerprint_of_a_function_follows_what_it_imports(
+    evaluate: Callable, published: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = published("mmmeb")
+    choice = ("--benchmark", "mmmeb", "--data", str(folder), "--datasets", "xm", "--languages", "en", "--tasks", "t2i")
+    model = MODEL.replace('WORDS = {"red": 0, "lime": 1, "blue": 2, "rot": 0}', "from colour_places import find")
+    model = model.replace("WORDS.items()", "find().items()")
+    (folder.parent / "colour_words.py").write_text(model, encoding="utf-8")
+    found = {}
+    for places in ('{"red": 0, "lime": 1, "blue": 2}', '{"red": 1, "lime": 2, "blue": 0}'):
+        (folder.parent / "colour_places.py").write_text(f"def find():\n    return {places}\n", encoding="utf-8")
+        for name in ("colour_words", "colour_places"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        sys.path_importer_cache.clear()
+        code, results, messages = evaluate("colour_words:embed", *choice)
+        assert code == 0, messages
+        found[results["fingerprint"]] = scores(results, "plain")["t2i", "en"]
+    assert list(found.values()) == [1.0, 0.0], "vectors of the earlier words are not reused"
+
+
 def test_two_towers_as_they_are_published(evaluate: Callable, published: Callable, tiny_clip: Path) -> None:
     code, results, messages = evaluate(str(tiny_clip), "--benchmark", "xtd10", "--data", str(published("xtd10")))
     assert code == 0, messages
@@ -107,7 +127,8 @@ def test_instructions_can_be_left_away(evaluate: Callable, published: Callable) 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("colour_words:embed", "--benchmark", "xm3600", "--data", "."), 1, "no benchmark 'xm3600'; there are mmmeb,"),
+        (("colour_words:embed", "--benchmark", "flickr", "--data", "."), 1, "no benchmark 'flickr'; there are mmmeb,"),
+        (("colour_words:embed", "--benchmark", "xm3600", "--data", "."), 2, "--data has no meaning for xm3600"),
         (("colour_words:embed", "--benchmark", "xtd10"), 2, "--benchmark xtd10 needs --data"),
         (("colour_words:embed", "--benchmark", "mteb:X", "--data", "."), 2, "--data has no meaning for mteb:X"),
         (("colour_words:embed", "--benchmark", "xtd10", "--data", "xtd10", "--languages", "fr"), 1, "no language fr;"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from sentence_transformers import SentenceTransformer  # noqa: E402
 from sentence_transformers.sentence_transformer.modules import BoW  # noqa: E402
 
 import xvlm2vec.eval  # noqa: E402
+from xvlm2vec.benchmark_choice import mteb_tasks_of, runs_in_mteb  # noqa: E402
 from xvlm2vec.eval.abilities import PAIR, PICTURE, TEXT  # noqa: E402
 from xvlm2vec.eval.benchmarks import instructions, read_benchmark  # noqa: E402
 from xvlm2vec.eval.embedding import as_encoder  # noqa: E402
@@ -59,6 +61,29 @@ def test_our_tasks_score_the_same_in_mteb(published: Callable, colour_model: Cal
     assert {round(row["p_at_1"], 3) for row in here.rows} - {1.0} or name == "rsicd", "some rows are level"
 
 
+def test_line_breaks_that_mteb_strips_are_put_back(published: Callable, colour_model: Callable) -> None:
+    folder = published("mmmeb")
+    options = {"datasets": ["xm"], "languages": ["en"], "styles": ["newline"]}
+    seen: set[str] = set()
+    words = colour_model("en")
+
+    def embed(texts: list, images: list) -> np.ndarray:
+        seen.update(text for text in texts if text)
+        return words(texts, images)
+
+    here = evaluate(as_encoder(embed), read_benchmark("mmmeb", folder, **options), progress=False)
+    expected = set(seen)
+    seen.clear()
+    tasks = xvlm2vec.eval.mteb_tasks("mmmeb", folder, **options)
+    there = run(xvlm2vec.eval.mteb_model(embed), tasks)
+    assert seen == expected
+    assert sum(text.endswith(".\n") for text in seen) > 3
+    for row in here.rows:
+        assert score(there, f"MMMEB-xm-{row['task']}-newline", "en") == pytest.approx(row["p_at_1"])
+    with pytest.raises(ValueError, match=r"MMMEB-xm-t2i-newline: mteb strips the line breaks .* pass xvlm2vec"):
+        run(colour_model_of_mteb(), [task for task in tasks if task.metadata.name.endswith("t2i-newline")])
+
+
 def test_ties_are_shared_where_mteb_favours_one_side(published: Callable) -> None:
     def constant(texts: list, images: list) -> np.ndarray:
         return np.ones((len(texts), 2))
@@ -84,8 +109,6 @@ def test_a_bare_sentence_transformer(published: Callable) -> None:
 def test_what_mteb_cannot_hold(published: Callable) -> None:
     with pytest.raises(ValueError, match=r"MERIT/merit/product/.* has several pictures; mteb's tasks hold one"):
         xvlm2vec.eval.mteb_tasks("merit", published("merit"))
-    with pytest.raises(ValueError, match="the style newline cannot be scored there"):
-        xvlm2vec.eval.mteb_tasks("xtd10", published("xtd10"), styles=["newline"])
     with pytest.raises(
         FileNotFoundError, match=r"emoji has no data set on the Hub .* pass data=, a folder \(`xvlm2vec"
     ):
@@ -191,13 +214,32 @@ def test_unknown_tasks(name: str, languages: list | None, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["XM3600T2IRetrieval", "XM3600I2TRetrieval", "XFlickr30kCoT2IRetrieval", "XFlickr30kCoI2TRetrieval",
-     "Multi30kT2IRetrieval", "Multi30kI2TRetrieval", "WITT2IRetrieval", "WITI2TRetrieval", "VDRMultilingualRetrieval",
-     "MIRACLVisionRetrieval", "JinaVDRDocVQARetrieval"],
-)  # fmt: skip
-def test_the_tasks_that_the_guide_names_exist(name: str) -> None:
-    assert mteb_task(name).metadata.name == name
+    ("name", "tasks"),
+    [
+        ("xm3600", {"XM3600T2IRetrieval", "XM3600I2TRetrieval"}),
+        ("xflickrco", {"XFlickr30kCoT2IRetrieval", "XFlickr30kCoI2TRetrieval"}),
+        ("Multi30k", {"Multi30kT2IRetrieval", "Multi30kI2TRetrieval"}),
+        ("wit", {"WITT2IRetrieval", "WITI2TRetrieval"}),
+        ("vdr", {"VDRMultilingualRetrieval"}),
+        ("miracl-vision", {"MIRACLVisionRetrieval"}),
+        ("mteb:XM3600T2IRetrieval,WITT2IRetrieval", {"XM3600T2IRetrieval", "WITT2IRetrieval"}),
+    ],
+)
+def test_the_benchmarks_of_mteb_by_their_own_names(name: str, tasks: set[str]) -> None:
+    assert runs_in_mteb(name)
+    assert {task.metadata.name for task in mteb_tasks_of(Namespace(benchmark=name, languages=None))} == tasks
+
+
+def test_of_many_tasks_those_count_that_have_the_language(caplog: pytest.LogCaptureFixture) -> None:
+    everything = mteb_tasks_of(Namespace(benchmark="jina-vdr", languages=None))
+    assert len({task.metadata.name for task in everything}) == 43
+    assert all(task.metadata.name.startswith("JinaVDR") for task in everything)
+    german = mteb_tasks_of(Namespace(benchmark="jina-vdr", languages=("de",)))
+    assert "JinaVDREuropeanaDeNewsRetrieval" in {task.metadata.name for task in german}
+    assert 0 < len(german) < len(everything)
+    assert "Left out JinaVDRHindiGovVQARetrieval: it has no language de" in caplog.text
+    with pytest.raises(ValueError, match=r"JinaVDR.* has no language tlh; it has .*hi"):
+        mteb_tasks_of(Namespace(benchmark="jina-vdr", languages=("de", "tlh")))
 
 
 class ColourModel(AbsEncoder):
