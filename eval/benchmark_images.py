@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -29,16 +30,23 @@ class ArchiveImages:
         """The encoded picture, as `datasets.Image` stores it, at the first of some paths below any folder in it.
 
         Raises:
-            ValueError: The archive is damaged.
+            ValueError: The archive or the picture in it is damaged.
         """
         for path in paths:
             if path in self._members:
-                return {"bytes": self._archive.read(self._members[path]), "path": None}
+                member = self._members[path]
+                return {"bytes": self._read(member), "path": f"{self.path}/{member.filename}"}
         return None
 
     def lack(self) -> str:
         """Why a picture was not found here, for messages."""
         return f"{self.path} has none of the name" if self.path.is_file() else f"there is no archive {self.path} either"
+
+    def _read(self, member: zipfile.ZipInfo) -> bytes:
+        try:
+            return self._archive.read(member)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{self.path}/{member.filename} is damaged ({error}); download it again") from error
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+CHUNK = 256  # rows handed to an encoder at a time
+_SHARD, _SHARD_SECONDS = 1024, 20.0  # a shard is written when it has as many rows or is as old
 
 Vectors = npt.NDArray[np.float32]
 EmbedFunction = Callable[[list[str | None], list[Any]], Any]
@@ -273,7 +277,7 @@ def distinct_rows(
 
 
 def embed_distinct(
-    encoder: Encoder, distinct: DistinctRows, store: str | Path | None = None, chunk: int = 1024, progress: bool = True
+    encoder: Encoder, distinct: DistinctRows, store: str | Path | None = None, chunk: int = CHUNK, progress: bool = True
 ) -> Vectors | StoredVectors:
     """Embed each distinct row once, and none that the store has already.
 
@@ -281,7 +285,7 @@ def embed_distinct(
         encoder: The model.
         distinct: The rows.
         store: Folder of an `EmbeddingStore`; what was embedded before an interruption is read from it.
-        chunk: Rows handed to the encoder, and written to the store, at a time.
+        chunk: Rows handed to the encoder at a time; a run that is killed loses these and what the last seconds brought.
         progress: Whether to show a bar.
 
     Returns:
@@ -317,12 +321,45 @@ def _embed_stored(
     missing = [i for i, key in enumerate(distinct.keys) if key not in cache]
     group.wait()  # until all have looked: the shares are cut from what is missing, which must be the same for all
     chunk = max(1, min(chunk, math.ceil(len(missing) / group.count)))
-    for positions, part in _embedded(encoder, distinct, missing, chunk, progress, group):
-        cache.add([distinct.keys[i] for i in positions], part)
+    writer = _Writer(cache)
+    try:
+        for positions, part in _embedded(encoder, distinct, missing, chunk, progress, group):
+            writer.add([distinct.keys[i] for i in positions], part)
+    finally:
+        writer.flush()
     group.wait()
     if group.count > 1:
         cache = EmbeddingStore(store, encoder.fingerprint)
     return cache.view(distinct.keys)
+
+
+class _Writer:
+    """Writes what was embedded to a store in shards of a fair size, or in smaller ones where it comes slowly.
+
+    One shard for each call of the encoder would be too many: a process may hold only so many files open.
+    """
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        self.store = store
+        self._start()
+
+    def add(self, keys: list[bytes], vectors: Vectors) -> None:
+        if self.parts and vectors.shape[1] != self.parts[0].shape[1]:
+            self.flush()  # the store then says what does not fit
+        self.keys += keys
+        self.parts.append(vectors)
+        if len(self.keys) >= _SHARD or time.monotonic() - self.started >= _SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.keys:
+            self.store.add(self.keys, np.concatenate(self.parts))
+        self._start()
+
+    def _start(self) -> None:
+        self.keys: list[bytes] = []
+        self.parts: list[Vectors] = []
+        self.started = time.monotonic()
 
 
 def _embedded(
@@ -391,10 +428,17 @@ def encoded_by_kind(
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """The picture of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is."""
+    """The picture of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is.
+
+    Raises:
+        ValueError: It cannot be read; names the file, if it comes from one.
+    """
     from xvlm2vec.modeling.pictures import load_picture
 
-    return load_picture(picture) if isinstance(picture, str | Path | Mapping) else picture
+    if not isinstance(picture, str | Path | Mapping):
+        return picture
+    file = picture.get("path") if isinstance(picture, Mapping) else picture
+    return load_picture(picture, name=str(file or "picture"))
 
 
 def _chunks(distinct: DistinctRows, positions: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,7 @@ import pyarrow.json as pa_json
 from xvlm2vec.common.store import content_digest
 
 from .benchmark_images import ArchiveImages
+from .candidate_lists import candidate_lists, is_string
 from .ranking import RankingTask, Row
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class FolderImages(Mapping[str, Any]):
         self._archive = ArchiveImages(self.folder)
 
     def __getitem__(self, name: str) -> Any:
-        path = self._relative(name)
+        path = self.path_below(name)
         found = self._archive.find([path]) if not (self.folder / path).is_file() else self.folder / path
         if found is None:
             raise FileNotFoundError(
@@ -107,7 +108,8 @@ class FolderImages(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _relative(self, name: str) -> PurePosixPath:
+    def path_below(self, name: str) -> PurePosixPath:
+        """Where a picture lies below the folder: the same for every way to write its name."""
         file = name if "." in name else f"{name}.jpg"
         path = PurePosixPath(file) if "/" in file else PurePosixPath(f"{self.tag}_images", file)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
@@ -261,8 +263,8 @@ def read_mmmeb_folder(
     chosen = default_templates() if templates is None else templates
     found = []
     for (dataset, task, language), path in files.items():
-        converted = _Converted(read_jsonl(path, task), task, str(path))
         images = FolderImages(folder, dataset)
+        converted = _Converted(read_jsonl(path, task), task, str(path), file_of=images.path_below)
         found += [
             converted.ranking_task(images, chosen, language=language, dataset=dataset, style=style) for style in styles
         ]
@@ -293,7 +295,9 @@ def read_jsonl(path: str | Path, task: str) -> pa.Table:
 class _Converted:
     """What no style or template changes: distinct candidates, the lists as indices, the queries' columns."""
 
-    def __init__(self, rows: Any, task: str, where: str, form: str | None = None) -> None:
+    def __init__(
+        self, rows: Any, task: str, where: str, form: str | None = None, file_of: Callable[[str], Any] = str
+    ) -> None:
         _known("task", (form or task,), TASKS)
         self.task, self.form_name, self.where = task, form or task, where
         self.form = TASKS[self.form_name]
@@ -308,7 +312,8 @@ class _Converted:
         table, self.row_ids = self._with_text(table.select(needed))
         self.pictures = self._strings(table, self.form.picture)
         self.texts = self._strings(table, self.form.text)
-        self.candidates, self.index = _candidate_index(table.column(self.form.candidates), self.row_ids, where)
+        same = file_of if self.form.picture_candidates else None
+        self.candidates, self.index = candidate_lists(table.column(self.form.candidates), self.row_ids, where, same)
 
     def ranking_task(
         self,
@@ -391,56 +396,12 @@ class _Converted:
         if column is None:
             return None
         values = table.column(column)
-        if not _is_string(values.type):
+        if not is_string(values.type):
             raise ValueError(f"{self.where}: column {column} must hold strings, not {values.type}")
         if values.null_count:
             row = int(self.row_ids[np.flatnonzero(values.is_null().to_numpy())[0]])
             raise ValueError(f"{self.where}: row {row} has no {column}")
         return values.to_pylist()
-
-
-def _candidate_index(
-    column: pa.ChunkedArray, row_ids: npt.NDArray[np.int64], where: str
-) -> tuple[list[str], npt.NDArray[np.signedinteger]]:
-    """Dictionary-encode the lists: distinct strings, and `(n, m)` indices into them, -1 where there is none."""
-    if not any(check(column.type) for check in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
-        raise ValueError(f"{where}: the candidates must be lists of strings, not {column.type}")
-    if not len(column):
-        return [], np.zeros((0, 0), dtype=np.int8)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    if not lengths.all():
-        raise ValueError(f"{where}: row {int(row_ids[np.flatnonzero(lengths == 0)[0]])} has an empty candidate list")
-    values = pc.list_flatten(column)
-    if not _is_string(values.type):
-        raise ValueError(f"{where}: the candidates must be lists of strings, not {column.type}")
-    encoded = pc.dictionary_encode(values).combine_chunks()
-    distinct = encoded.dictionary.to_pylist()
-    flat = pc.fill_null(encoded.indices, -1).to_numpy()
-    index = _as_matrix(flat.astype(np.min_scalar_type(-max(len(distinct), 1))), lengths, row_ids, where)
-    empty = row_ids[index[:, 0] == (distinct.index("") if "" in distinct else len(distinct))]
-    if len(empty):
-        raise ValueError(f"{where}: row {empty[0]} has no gold candidate: the first entry of its list is empty")
-    return distinct, index
-
-
-def _as_matrix(
-    flat: npt.NDArray[np.signedinteger], lengths: npt.NDArray[np.integer], row_ids: npt.NDArray[np.int64], where: str
-) -> npt.NDArray[np.signedinteger]:
-    if (lengths == lengths[0]).all():
-        matrix = flat.reshape(len(lengths), int(lengths[0]))
-    else:
-        matrix = np.full((len(lengths), int(lengths.max())), -1, dtype=flat.dtype)
-        matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = flat
-    if (matrix[:, 0] == -1).any():
-        row = int(row_ids[np.flatnonzero(matrix[:, 0] == -1)[0]])
-        raise ValueError(f"{where}: row {row} has no gold candidate: the first entry of its list is null")
-    return matrix
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_string(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _select_files(

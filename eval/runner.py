@@ -16,7 +16,7 @@ import numpy as np
 from .abilities import split_by_ability
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
-from .embedding import EmbedFunction, Encoder, as_encoder, distinct_rows, embed_distinct
+from .embedding import CHUNK, EmbedFunction, Encoder, as_encoder, distinct_rows, embed_distinct
 from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
@@ -59,7 +59,7 @@ def evaluate(
     seed: int = 0,
     store: str | Path | None = None,
     bootstrap: int = 1000,
-    chunk: int = 1024,
+    chunk: int = CHUNK,
     progress: bool = True,
     extras: Extras | None = None,
 ) -> Results:

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from xvlm2vec.common.store import StoreError
+from xvlm2vec.eval import embedding
 from xvlm2vec.eval.embedding import (
     CallableEncoder,
     DistinctRows,
@@ -88,6 +89,36 @@ def test_a_killed_run_resumes(tmp_path: Path) -> None:
     resumed = embed_distinct(rest, distinct, tmp_path, 2, progress=False)
     assert len(rest.seen) == 2
     np.testing.assert_array_equal(resumed, embed_distinct(Counting(), distinct, None, progress=False))
+
+
+def shard_sizes(store: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[0]) for path in store.glob("*/*.npy"))
+
+
+def many_rows(count: int) -> DistinctRows:
+    distinct = DistinctRows()
+    distinct.add([Row(f"text {i}") for i in range(count)], {})
+    return distinct
+
+
+def test_a_small_run_keeps_what_it_had(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed_distinct(Counting(fail_after=599), many_rows(600), tmp_path, progress=False)
+    assert shard_sizes(tmp_path) == [512]
+    rest = Counting()
+    embed_distinct(rest, many_rows(600), tmp_path, progress=False)
+    assert len(rest.seen) == 600 - 512
+
+
+@pytest.mark.parametrize(("seconds", "shards"), [(600.0, [976, 1024]), (0.0, [208, *[256] * 7])])
+def test_shards_are_large_unless_rows_come_slowly(
+    seconds: float, shards: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "_SHARD_SECONDS", seconds)
+    distinct = many_rows(2000)
+    vectors = embed_distinct(Counting(), distinct, tmp_path, progress=False)
+    assert shard_sizes(tmp_path) == shards
+    np.testing.assert_array_equal(vectors[:], hashed([row.text for row in distinct.rows], [None] * 2000))
 
 
 def test_a_store_of_another_width_is_refused(tmp_path: Path) -> None:

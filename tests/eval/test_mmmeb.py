@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from xvlm2vec.common.store import content_digest
-from xvlm2vec.eval.embedding import distinct_rows, row_pictures
+from xvlm2vec.eval.embedding import as_encoder, distinct_rows, row_pictures
 from xvlm2vec.eval.mmmeb import (
     DATASETS,
     TASKS,
@@ -25,6 +25,7 @@ from xvlm2vec.eval.mmmeb import (
     templates_hash,
 )
 from xvlm2vec.eval.ranking import Row
+from xvlm2vec.eval.runner import evaluate
 
 TEMPLATES = {
     "t2i": {"de": {"query": "Finde: {text}", "target": "Bild."}},
@@ -249,6 +250,39 @@ def test_texts_of_a_file_stay_texts(tmp_path: Path) -> None:
     task = read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["t2i"], styles=["plain"])[0]
     assert [row.text.split()[-1] for row in task.queries] == ["2020-01-01", "2"]
     assert task.candidate_index.tolist() == [[0, 1, -1], [1, -1, 0]]
+
+
+@pytest.mark.parametrize("copy", ["1.jpg", "xm_images/1", "xm_images/1.jpg", "./xm_images//1.jpg"])
+def test_a_picture_under_two_names(tmp_path: Path, copy: str) -> None:
+    """As an answer it is one candidate; as the right answer it must not stand in the list again."""
+    rows = [{"text": "a", "images": ["2", "1", copy, "3"]}, {"text": "b", "images": ["3", copy]}]
+    path = save_rows(tmp_path, "t2i", rows)
+    task = read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["t2i"])[0]
+    assert [row.image for row in task.candidates] == ["2", "1", "3"]
+    assert task.candidate_index.tolist() == [[0, 1, 1, 2], [2, 1, -1, -1]]
+    save_rows(tmp_path, "t2i", [{"text": None, "images": ["2"]}, {"text": "b", "images": ["1", "2", copy]}])
+    with pytest.raises(ValueError, match=f"{path.name}: row 1 lists its gold candidate '1' more than once, maybe"):
+        read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["t2i"])
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    task = read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"])[0]
+    encoder = as_encoder(lambda texts, images: np.ones((len(texts), 2)), name="m")
+    torn = folder / "xm_images" / "2.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    with pytest.raises(ValueError, match=rf"{torn}: cannot be read as a picture"):
+        evaluate(encoder, [task], progress=False)
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for path in sorted((folder / "xm_images").iterdir()):
+            archive.write(path, f"some/xm_images/{path.name}")
+            path.unlink()
+    with pytest.raises(ValueError, match=r"images\.zip/some/xm_images/2\.png: cannot be read as a picture"):
+        evaluate(encoder, [task], progress=False)
+    content = (folder / "images.zip").read_bytes()
+    (folder / "images.zip").write_bytes(content.replace(b"IHDR", b"IHDX", 1))
+    with pytest.raises(ValueError, match=r"images\.zip/some/xm_images/2\.png is damaged \(Bad CRC-32.*download it"):
+        evaluate(encoder, read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"]), progress=False)
 
 
 def test_own_data_set_in_the_layout(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, row_key
-from xvlm2vec.eval import pool
+from xvlm2vec.eval import embedding, pool
 from xvlm2vec.eval.embedding import CallableEncoder
 from xvlm2vec.eval.metrics import k_occurrence, unit_rows
 from xvlm2vec.eval.pool import pool_occurrence, score_pool, top_of_pool
@@ -102,6 +102,7 @@ def test_the_runner_leaves_a_stored_pool_on_disk(tmp_path: Path, monkeypatch: py
 
     dense = run(index=lists)
     monkeypatch.setattr(pool, "_CANDIDATES", 16 * 32)
+    monkeypatch.setattr(embedding, "_SHARD", 50)
     stored = run(index=[[i] for i in range(40)], task={"whole_pool": True}, store=tmp_path, chunk=50)
     assert stored.rows[0]["ties"] > 0
     assert {**stored.rows[0], "alignment": None} == {**dense.rows[0], "alignment": None}

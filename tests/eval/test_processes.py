@@ -110,6 +110,7 @@ def test_a_killed_evaluation_goes_on(model: str, benchmark: str, tmp_path: Path)
         "def slow(self, rows, images):\n    time.sleep(0.3)\n    return real(self, rows, images)\n"
         "embedding.ModelEncoder.encode_rows = slow\n"
         "runner.evaluate.__kwdefaults__['chunk'] = 8\n"
+        "embedding._SHARD_SECONDS = 0\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     child = subprocess.Popen([sys.executable, "-c", code, *arguments(model, benchmark, output)])
