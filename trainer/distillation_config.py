@@ -32,7 +32,8 @@ class SelfDistillationConfig(TrainingArguments):
         freeze_vision: Whether vision tower and connector stay as they are. A picture's features are then computed once
             for the student's and the teacher's rows.
         picture_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
-            checkpoints, to keep pictures' features in for the next epoch. They are removed at the end. 0 keeps none.
+            checkpoints, to keep pictures' features in for the next epoch, or fewer where the disk would then lack room
+            for the checkpoints. They are removed at the end. 0 keeps none.
         translations_per_row: How many of a row's translations are drawn for one step; all by default.
         language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
             have weighs `n^(1/T - 1)`. Needs `translations_per_row`.

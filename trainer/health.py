@@ -100,12 +100,17 @@ def check_room(folder: str | Path, needed: int, what: str, remedy: str) -> None:
     Raises:
         DiskSpaceError: There are fewer bytes free.
     """
-    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free < needed:
         raise DiskSpaceError(
             f"{what}: about {size(needed)} in {folder}, but only {size(free)} are free there. {remedy}"
         )
+
+
+def free_bytes(folder: str | Path) -> int:
+    """What is free on the disk of a folder, which need not exist yet."""
+    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def size(count: int) -> str:
@@ -123,6 +128,8 @@ class DiskSpaceCheck(TrainerCallback):
         model: What is saved: all weights, or those of an adapter.
     """
 
+    final = "the final model"
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
@@ -136,13 +143,45 @@ class DiskSpaceCheck(TrainerCallback):
         """
         if not state.is_world_process_zero:
             return
-        weights, rest = saved_bytes(self.model), optimizer_bytes(self.model)
-        each = weights + (0 if args.save_only_model else rest)
+        each = checkpoint_bytes(self.model, args)
         count = checkpoints_at_once(args, state.max_steps)
-        there = sum(path.stat().st_size for path in Path(str(args.output_dir)).glob("checkpoint-*/*") if path.is_file())
-        what = f"{count} checkpoint{'s' if count != 1 else ''} of {size(each)} each and the final model need room"
+        what = f"{count} checkpoint{'s' if count != 1 else ''} of {size(each)} each and {self.final} need room"
         remedy = "Make room, keep fewer checkpoints (--save-total-limit), or write elsewhere."
-        check_room(str(args.output_dir), max(count * each - there, 0) + weights, what, remedy)
+        needed = bytes_to_come(self.model, args, state.max_steps) + self.more_bytes()
+        check_room(str(args.output_dir), needed, what, remedy)
+
+    def more_bytes(self) -> int:
+        """What is written beside checkpoints and final model."""
+        return 0
+
+
+class MergedSpaceCheck(DiskSpaceCheck):
+    """As `DiskSpaceCheck`, for an adapter that is merged into its base at the end: this model is written, too."""
+
+    final = "the final model, alone and merged,"
+
+    def more_bytes(self) -> int:
+        """All weights of the base."""
+        return merged_bytes(self.model)
+
+
+def bytes_to_come(model: nn.Module, args: TrainingArguments, max_steps: int) -> int:
+    """What a training will write beyond what lies there: its checkpoints and the final model."""
+    each, count = checkpoint_bytes(model, args), checkpoints_at_once(args, max_steps)
+    there = sum(path.stat().st_size for path in Path(str(args.output_dir)).glob("checkpoint-*/*") if path.is_file())
+    return max(count * each - there, 0) + saved_bytes(model)
+
+
+def checkpoint_bytes(model: nn.Module, args: TrainingArguments) -> int:
+    """Bytes of one checkpoint."""
+    return saved_bytes(model) + (0 if args.save_only_model else optimizer_bytes(model))
+
+
+def merged_bytes(model: nn.Module) -> int:
+    """Bytes of the base of an adapter, which is frozen, once the adapter is merged: unpacked if it is in 4 bits."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    whole: list[Any] = [getattr(parameter, "quant_state", None) or parameter for parameter in frozen]
+    return sum(part.shape.numel() * part.dtype.itemsize for part in whole)
 
 
 def saved_bytes(model: nn.Module) -> int:

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
 from xvlm2vec.modeling.packed import PictureStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.health import bytes_to_come, free_bytes, size
 from xvlm2vec.trainer.student import Passes
 from xvlm2vec.trainer.vision import vision_modules
 
@@ -82,7 +83,8 @@ class PictureCache:
 class KeepPictures(TrainerCallback):
     """Gives a training of several epochs a `PictureCache`, and removes it at the end.
 
-    It lies beside the checkpoints, so that a resumed run reads the very states that the interrupted one computed.
+    It lies beside the checkpoints, so that a resumed run reads the very states that the interrupted one computed. What
+    checkpoints and final model will need of the disk is left to them, and processes share what remains.
 
     Args:
         passes: Gets the cache.
@@ -99,7 +101,13 @@ class KeepPictures(TrainerCallback):
         """Opens the cache if a picture will be seen again."""
         if state.num_train_epochs > 1 and self.budget:
             folder = Path(str(args.output_dir)) / FOLDER / self._name(args)
-            self.passes.cache = PictureCache(folder, self.budget)
+            cache = PictureCache(folder, self.budget)
+            room = free_bytes(folder) - bytes_to_come(kwargs["model"], args, state.max_steps)
+            if room < self.budget - cache.used:
+                logger.warning("The disk has room for no more than %s of pictures' states.", size(max(room, 0)))
+            more = max(min(self.budget - cache.used, room), 0)
+            cache.budget = cache.used + more // args.world_size
+            self.passes.cache = cache
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

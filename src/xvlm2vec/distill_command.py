@@ -23,6 +23,7 @@ from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import encoded
 from xvlm2vec.trainer.epochs import TellEpoch
+from xvlm2vec.trainer.health import MergedSpaceCheck
 from xvlm2vec.trainer.precision import training_precision
 from xvlm2vec.trainer.progress import StageBar
 from xvlm2vec.training_flags import Parsed, TrainingForm, parse
@@ -217,6 +218,7 @@ def _train(
     if adapter is not None:
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         model = add_adapter(model, adapter)
+        callbacks = [*callbacks, MergedSpaceCheck(model)]
     trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks)
     if held_out is not None:
         measured = trainer.evaluate()

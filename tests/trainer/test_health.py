@@ -6,11 +6,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from steps import make_trainer
+from steps import arguments, make_trainer
 from transformers import TrainerCallback
 
 from xvlm2vec.trainer import health
-from xvlm2vec.trainer.health import DiskSpaceError, NonFiniteLossError, check_room, checkpoints_at_once, size
+from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
+from xvlm2vec.trainer.health import (
+    DiskSpaceCheck,
+    DiskSpaceError,
+    MergedSpaceCheck,
+    NonFiniteLossError,
+    bytes_to_come,
+    check_room,
+    checkpoints_at_once,
+    merged_bytes,
+    size,
+)
 from xvlm2vec.trainer.losses import SelfDistillationLoss
 
 
@@ -89,6 +100,27 @@ def test_a_full_disk_is_foreseen_before_the_first_step(tmp_path, model, processo
     start(needed)
     assert len(steps) == 9
     start(weights)  # what lies there already will be replaced
+
+
+def test_a_merged_adapter_needs_room_for_its_base(tmp_path, model, monkeypatch):
+    base = sum(parameter.numel() * 4 for parameter in model.parameters())
+    adapter = add_adapter(model, AdapterConfig(rank=2, train_embeddings=True))
+    needed = bytes_to_come(adapter, arguments(tmp_path), max_steps=3) + base
+    state, free = SimpleNamespace(is_world_process_zero=True, max_steps=3), needed - 1
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    DiskSpaceCheck(adapter).on_train_begin(arguments(tmp_path), state, None)
+    with pytest.raises(DiskSpaceError, match=f"alone and merged, need room: about {size(needed)}"):
+        MergedSpaceCheck(adapter).on_train_begin(arguments(tmp_path), state, None)
+    free = needed
+    MergedSpaceCheck(adapter).on_train_begin(arguments(tmp_path), state, None)
+
+
+def test_a_base_in_4_bits_is_merged_unpacked():
+    packed = torch.nn.Parameter(torch.zeros(8, 1, dtype=torch.bfloat16), requires_grad=False)
+    packed.quant_state = SimpleNamespace(shape=torch.Size((4, 8)), dtype=torch.bfloat16)  # as bitsandbytes has it
+    base = torch.nn.Module()
+    base.weight = packed
+    assert merged_bytes(base) == 64
 
 
 @pytest.mark.parametrize(
