@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENGLISH = "en"
 PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*\Z")
+LANGUAGE_CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*\Z")
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -87,12 +87,14 @@ class CsvCorpus:
         }
 
 
-class _Fault(Exception):
-    """Why a row is left out: kind, and what is wrong."""
+class RowFault(Exception):
+    """Why a row is left out: the kind of fault, and what is wrong."""
 
 
 def read_csv(path: str | Path, images: str | Path | None = None, progress: bool = False) -> CsvCorpus:
     """Reads a CSV whose header names languages: `image,en,de,fr` and, if there is one, `id`.
+
+    English may be the only language; the rows then have no translation yet.
 
     Commas, semicolons or tabs separate the columns, and the file is UTF-8. `image` is a path below the folder of
     pictures; it may be empty, and the column may be missing. Every picture is decoded once, so that a broken one is
@@ -312,11 +314,9 @@ def _header(line: str, path: Path, folder: Path | None) -> list[str]:
     if ENGLISH not in names:
         raise ValueError(f"{where}: no column {ENGLISH!r} in {line.strip()!r:.120}; {form}.")
     doubled = [name for name, count in Counter(names).items() if count > 1]
-    strange = [name for name in names if name not in {"image", "id"} and not _LANGUAGE.match(name)]
+    strange = [name for name in names if name not in {"image", "id"} and not LANGUAGE_CODE.match(name)]
     if doubled or strange:
         raise ValueError(f"{where}: {', '.join(map(repr, doubled + strange))} cannot be a column; {form}.")
-    if len(_languages(names)) < 2:
-        raise ValueError(f"{where}: no language beside English; {form}.")
     if "image" in names and folder is None:
         raise ValueError(f"{where}: there is a column 'image'; name the folder that holds the pictures (--images).")
     return names
@@ -330,34 +330,46 @@ def _add_row(corpus: CsvCorpus, cells: Mapping[Any, Any], number: int, line: int
     row_id = (cells.get("id") or "").strip() or f"row-{number:06d}"
     try:
         corpus.rows.append(_row(corpus.languages, cells, row_id, folder))
-    except _Fault as fault:
+    except RowFault as fault:
         corpus.bad.append(BadRow(line, row_id, *fault.args))
 
 
 def _row(languages: Sequence[str], cells: Mapping[Any, Any], row_id: str, folder: Path | None) -> TextRow:
     if None in cells:
-        raise _Fault("too many cells", f"{len(cells[None])} cells too many; put texts with commas in double quotes")
+        raise RowFault("too many cells", f"{len(cells[None])} cells too many; put texts with commas in double quotes")
     texts = {code: (cells.get(code) or "").strip() for code in languages}
     if not texts[ENGLISH]:
-        raise _Fault("empty English text", "the English text is empty")
+        raise RowFault("empty English text", "the English text is empty")
     texts = {code: text for code, text in texts.items() if text}
-    if len(texts) < 2:
-        raise _Fault("no translation", "there is no translation in any language")
+    if len(texts) < 2 <= len(languages):
+        raise RowFault("no translation", "there is no translation in any language")
     name = (cells.get("image") or "").strip()
-    return TextRow(row_id, texts, _picture(name, folder) if name and folder is not None else None, name)
+    return TextRow(row_id, texts, picture_below(name, folder) if name and folder is not None else None, name)
 
 
-def _picture(name: str, folder: Path) -> Path:
+def picture_below(name: str, folder: Path) -> Path:
+    """The file of a picture that a corpus names, which can be decoded.
+
+    Args:
+        name: Path below the folder.
+        folder: The folder of pictures.
+
+    Raises:
+        RowFault: It leads out of the folder, does not exist, or cannot be read as a picture.
+    """
     relative = PurePosixPath(name.replace("\\", "/"))
     path = folder / relative
-    if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder.resolve()):
-        raise _Fault("picture outside the folder", f"{name!r} leads out of the folder {folder}; refused")
-    if not path.is_file():
-        raise _Fault("missing picture", f"there is no file {path}")
     try:
+        outside = relative.is_absolute() or ".." in relative.parts
+        if outside or not path.resolve().is_relative_to(folder.resolve()):
+            raise RowFault("picture outside the folder", f"{name!r} leads out of the folder {folder}; refused")
+        if not path.is_file():
+            raise RowFault("missing picture", f"there is no file {path}")
         load_picture(path, name=name)
     except PictureError as error:
-        raise _Fault("unreadable picture", str(error)) from error
+        raise RowFault("unreadable picture", str(error)) from error
+    except (OSError, ValueError) as error:  # names that no file can have: too long, or with a zero byte
+        raise RowFault("missing picture", f"{name!r:.120} is no path ({error})") from error
     return path
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,7 +63,9 @@ def test_help_is_quick_and_light() -> None:
     assert all(name in child.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "corpus csv", "corpus emoji", "corpus check", "corpus build-emoji"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "corpus csv", "corpus jsonl", "corpus emoji", "corpus check", "corpus build-emoji"]
+)
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command.split(), "--help") == 0
 
@@ -100,6 +104,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
         (["report", "no-such-folder"], "no results file no-such-folder"),
         (["corpus", "check", "./none"], "no folder or file ./none"),
         (["corpus", "csv", "none.csv", "--output", "out"], "no file none.csv"),
+        (["corpus", "jsonl", "none.jsonl", "--output", "out"], "no file none.jsonl"),
         (["corpus", "emoji", "--languages", "xx", "--output", "out"], "Unknown language code 'xx'"),
         (["corpus", "build-emoji", "none.ttf"], "none.ttf"),
         (["encode", "./none", "--text", "none.txt", "--output", "x.npy"], "no file none.txt"),
@@ -157,6 +162,47 @@ def test_corpus_csv_without_a_good_row(tmp_path: Path, capsys: pytest.CaptureFix
     assert call("corpus", "csv", tmp_path / "texts.csv", "--output", tmp_path / "out") == 1
     assert "has no row that can be used: line 2: the English text is empty" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+
+    for number in range(4):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    lines = ["image,en", *(f"{number}.png,text {number}" for number in range(4)), ",word"]
+    (tmp_path / "texts.csv").write_text("\n".join(lines) + "\n")
+    command = ["corpus", "csv", tmp_path / "texts.csv", "--images", tmp_path, "--output", tmp_path / "out"]
+
+    assert call(*command, "--test-rows", 2) == 0
+
+    assert "`xvlm2vec translate`" in caplog.text
+    parallel = load_parallel(tmp_path / "out" / "parallel")
+    assert [row["translations"] for row in parallel] == [[]] * 5
+    assert len(load_pairs(tmp_path / "out" / "pairs")) == 2
+    assert (tmp_path / "out" / "benchmark" / "t2i" / "en.parquet").is_file()
+
+
+def test_corpus_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    from xvlm2vec.corpus.readers import load_parallel
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    rows = [("a cat", "un gatto", "it", "red.png"), ("a cat", "ein Kater", "de", "red.png"), ("a dog", "", "de", None)]
+    lines = [json.dumps(dict(zip(("text_en", "text", "code", "image"), row, strict=True))) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, "{"]) + "\n")
+    command = ["corpus", "jsonl", tmp_path / "rows.jsonl", "--language-field", "code", "--output", tmp_path / "out"]
+
+    assert call(*command, "--images", tmp_path) == 0
+
+    assert f"{tmp_path / 'rows.jsonl'}, line 3: the translation is empty" in caplog.text
+    assert "1 rows in en, it, de (1 with a picture); 2 lines left out" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "bad-rows.json").read_text())
+    assert [(row["line"], row["kind"]) for row in report["bad_rows"]] == [(3, "empty translation"), (4, "no JSON")]
+    (row,) = load_parallel(tmp_path / "out" / "parallel")
+    assert [item["lang"] for item in row["translations"]] == ["it", "de"]
+    assert row["source"] == "rows"
+    assert call(*command, "--images", tmp_path) == 0  # again: nothing left to do
+    assert call(*command) == 1  # the picture has no folder now
+    assert "line 1: the picture 'red.png' lies somewhere" in capsys.readouterr().err
 
 
 def test_corpus_check_fails_on_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,16 +357,19 @@ def test_hub_ids_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.slow
 def test_killed_training_goes_on(model: str, data: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
-        flags = ["--batch-size", "16", "--epochs", "20", "--learning-rate", "1e-3", "--save-steps", "5"]
+        # Behind its first checkpoint a run must last until the kill, on the quickest machine.
+        flags = ["--batch-size", "16", "--epochs", "50", "--learning-rate", "1e-3", "--save-steps", "5"]
         return ["contrast", "--model", model, "--data", str(data / "pairs"), "--output", str(output), *flags]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     child = subprocess.Popen([sys.executable, "-m", "xvlm2vec", *command(killed)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(killed.glob("checkpoints/*/trainer_state.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while not (saved := list(killed.glob("checkpoints/*/trainer_state.json"))) and time.monotonic() < deadline:
+        assert child.poll() is None
+        time.sleep(0.002)
     child.kill()
-    child.wait()
+    assert child.wait() == -signal.SIGKILL
+    assert saved
     assert not (killed / "model.safetensors").exists()
 
     assert main(command(killed)) == 0
@@ -358,6 +407,17 @@ def test_distill_with_an_adapter(
     load_embedder(model)[1].save_pretrained(tmp_path / "copy")
     assert call("release", "copy", *other[2:]) == 1
     assert "was trained on" in capsys.readouterr().err
+
+
+def test_distill_foresees_the_room_for_a_merged_adapter(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = sum(tensor.nbytes for tensor in load_file(Path(model) / "model.safetensors").values())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=base, used=0, free=base))
+    command = ["distill", "--model", model, "--data", data / "parallel", "--output", tmp_path / "student", "--lora"]
+
+    assert call(*command, "--lora-rank", 1, "--max-steps", 1) == 1
+    assert "the final model, alone and merged, need room" in capsys.readouterr().err
 
 
 def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from xvlm2vec.run_state import RunState, write_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from xvlm2vec.corpus.jsonl_reader import JsonlCorpus
     from xvlm2vec.corpus.readers import CsvCorpus
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
     _add_csv(kinds)
+    _add_jsonl(kinds)
     _add_emoji(kinds)
     _add_check(kinds)
     _add_build(kinds)
@@ -60,8 +63,8 @@ def _add_csv(kinds: Any) -> None:
         "Reads a CSV whose first line is `image,en,de,fr`, with your languages: `image` is a path below the folder of "
         "pictures and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
         "with its picture), pairs/ (English text and picture) and benchmark/ (held-out rows: pictures by text and "
-        f"texts by picture, in every language).\n\nRows that cannot be used are left out and listed in {REPORT} with "
-        "their lines.",
+        "texts by picture, in every language). English alone will do: `xvlm2vec translate` adds languages "
+        f"to parallel/.\n\nRows that cannot be used are left out and listed in {REPORT} with their lines.",
         "xvlm2vec corpus csv texts.csv --images pictures --output data --test-rows 200", _csv,
     )  # fmt: skip
     parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
@@ -73,6 +76,30 @@ def _add_csv(kinds: Any) -> None:
         "tenth, at most 500)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+
+
+def _add_jsonl(kinds: Any) -> None:
+    parser = _add(
+        kinds, "jsonl", "from JSONL files with a line per language, and a folder of pictures",
+        "Reads files whose lines hold an English text, the same text in another language, that language's code, and "
+        "perhaps a picture's path below the folder of pictures. Lines with the same English text and picture become "
+        "one row of parallel/, with all their translations: distillation passes the picture once for all of them.\n\n"
+        "Lines that cannot be used, and a second, different translation into one language, are left out and listed in "
+        f"{REPORT} with their numbers.",
+        "xvlm2vec corpus jsonl it.jsonl de.jsonl --images pictures --output data", _jsonl,
+    )  # fmt: skip
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSONL in UTF-8: a JSON object in each line")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if lines name pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    for name, default, what in (
+        ("english", "text_en", "the English text"),
+        ("text", "text", "the text in another language"),
+        ("language", "lang", "that language's code"),
+        ("picture", "image", "the picture's path; it may be missing, empty or null"),
+    ):
+        parser.add_argument(
+            f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
+        )
 
 
 def _add_emoji(kinds: Any) -> None:
@@ -131,12 +158,14 @@ def _add_build(kinds: Any) -> None:
 
 def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus import captions
-    from xvlm2vec.corpus.readers import read_csv, write_dataset
+    from xvlm2vec.corpus.readers import ENGLISH, read_csv, write_dataset
     from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 
     corpus = read_csv(flags.csv, flags.images, progress=True)
     _need_rows(corpus, flags.csv)
+    if corpus.languages == (ENGLISH,):
+        logger.warning("%s has no language beside English; `xvlm2vec translate` gives parallel/ its others.", flags.csv)
     source = Path(flags.csv)
     settings = {
         "corpus": "csv",
@@ -147,7 +176,8 @@ def _csv(flags: argparse.Namespace) -> int:
     }
     run = RunState(flags.output, settings)
     write_json(run.folder / REPORT, corpus.report())
-    _tell_bad_rows(corpus, flags.csv, run.folder / REPORT)
+    told = [f"{flags.csv}, line {row.line} ({row.id}): {row.problem}" for row in corpus.bad]
+    _tell_bad(told, f"{len(told)} of {len(told) + len(corpus.rows)} rows", run.folder / REPORT)
     wanted = min(500, len(corpus.rows) // 10) if flags.test_rows is None else flags.test_rows
     train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
     if len(test) < wanted:
@@ -184,18 +214,52 @@ def _csv(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_bad_rows(corpus: CsvCorpus, name: str, report: Path) -> None:
-    for row in corpus.bad[:SHOWN]:
-        logger.warning("%s, line %d (%s): %s", name, row.line, row.id, row.problem)
-    if corpus.bad:
-        logger.warning("%d of %d rows are left out; all are listed in %s", len(corpus.bad),
-                       len(corpus.bad) + len(corpus.rows), report)  # fmt: skip
+def _jsonl(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
+    from xvlm2vec.corpus.readers import write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+
+    fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.picture_field)
+    corpus = read_jsonl(flags.files, flags.images, fields, progress=True)
+    _need_rows(corpus, ", ".join(flags.files))
+    settings = {
+        "corpus": "jsonl",
+        "files_sha256": [_sha256(path) for path in flags.files],
+        "images": flags.images,
+        "fields": asdict(fields),
+    }
+    run = RunState(flags.output, settings)
+    write_json(run.folder / REPORT, corpus.report())
+    told = [f"{line.file}, line {line.line}: {line.problem}" for line in corpus.bad]
+    _tell_bad(told, f"{len(told)} lines", run.folder / REPORT)
+
+    def write_parallel() -> None:
+        write_dataset(corpus.examples, parallel_features(), run.folder / "parallel")
+
+    run.run("parallel", write_parallel)
+    console.show(
+        f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
+        f"({sum(row.picture is not None for row in corpus.rows)} with a picture); {len(corpus.bad)} lines left out"
+    )
+    return 0
 
 
-def _need_rows(corpus: CsvCorpus, name: str) -> None:
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tell_bad(faults: Sequence[str], count: str, report: Path) -> None:
+    for fault in faults[:SHOWN]:
+        logger.warning("%s", fault)
+    if faults:
+        logger.warning("%s are left out; all are listed in %s", count, report)
+
+
+def _need_rows(corpus: CsvCorpus | JsonlCorpus, name: str) -> None:
     if not corpus.rows:
         first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.bad[:SHOWN])
-        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ', only a header'}.")
+        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
 
 
 def _emoji(flags: argparse.Namespace) -> int:

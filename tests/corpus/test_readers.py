@@ -51,6 +51,16 @@ def test_csv_rows(tmp_path: Path, pictures: Path) -> None:
     assert corpus.rows[1].picture is None
 
 
+def test_english_alone_waits_for_translations(tmp_path: Path, pictures: Path) -> None:
+    corpus = read_csv(write(tmp_path, "image,en\nbelow/0.png,a cat\n,\n,a dog\n"), pictures)
+
+    assert corpus.languages == ("en",)
+    assert [row.kind for row in corpus.bad] == ["empty English text"]
+    examples = list(parallel_examples(corpus.rows, "mine"))
+    assert [(row["text_en"], row["translations"]) for row in examples] == [("a cat", []), ("a cat", []), ("a dog", [])]
+    assert validate_parallel_rows(examples) == 3
+
+
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_other_delimiters(tmp_path: Path, sign: str) -> None:
     corpus = read_csv(write(tmp_path, f"en{sign}de\na, b{sign}c\n"))
@@ -65,6 +75,7 @@ def test_other_delimiters(tmp_path: Path, sign: str) -> None:
         ("../secret.png,a,b,c", "picture outside the folder"),
         ("/etc/passwd,a,b,c", "picture outside the folder"),
         ("link.png,a,b,c", "picture outside the folder"),
+        (f"{'x' * 300}.png,a,b,c", "missing picture"),
         ("broken.png,a,b,c", "unreadable picture"),
         (",,b,c", "empty English text"),
         (", ,b,c", "empty English text"),
@@ -92,7 +103,6 @@ def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, pictures: Path,
     [
         ("image,de,fr\n", "line 1: no column 'en'"),
         ("", "line 1: no column 'en'"),
-        ("en\nword\n", "no language beside English"),
         ("en,de,de\n", "'de' cannot be a column"),
         ("en,Deutsch\n", "'Deutsch' cannot be a column"),
         ("image,en,de\n", "name the folder"),

@@ -1,0 +1,168 @@
+"""Rows per language are brought together: one row for an English text and its picture, faults with their lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from xvlm2vec.corpus.jsonl_reader import LineFields, group_parallel, read_jsonl
+from xvlm2vec.corpus.readers import load_parallel, write_dataset
+from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+def line(english: str, text: str, lang: str, image: str | None = None) -> dict[str, str | None]:
+    return {"text_en": english, "text": text, "lang": lang, "image": image}
+
+
+def write(path: Path, *lines: dict | str | bytes) -> Path:
+    coded = [json.dumps(item) if isinstance(item, dict) else item for item in lines]
+    path.write_bytes(b"\n".join(item.encode() if isinstance(item, str) else item for item in coded) + b"\n")
+    return path
+
+
+def test_lines_of_one_text_and_picture_become_one_row(tmp_path: Path, pictures: Path) -> None:
+    italian = write(tmp_path / "it.jsonl", line("a cat", "un gatto", "it", "0.png"), line("a cat", "gatto", "it"))
+    german = write(
+        tmp_path / "de.jsonl",
+        line("a cat", "eine Katze", "de", "0.png"),
+        line("a cat", "noch eine Katze", "de", "1.png"),
+        line("a cat", "eine Katze", "de", "0.png"),  # once more the same
+        "",
+    )
+
+    corpus = read_jsonl([italian, german], pictures)
+
+    assert not corpus.bad
+    assert [(row.picture_name, row.texts) for row in corpus.rows] == [
+        ("0.png", {"en": "a cat", "it": "un gatto", "de": "eine Katze"}),
+        ("", {"en": "a cat", "it": "gatto"}),
+        ("1.png", {"en": "a cat", "de": "noch eine Katze"}),
+    ]
+    assert corpus.sources == ["it", "it", "de"]
+    assert set(corpus.languages) == {"en", "it", "de"}
+    write_dataset(corpus.examples, parallel_features(), tmp_path / "parallel")
+    written = load_parallel(tmp_path / "parallel")
+    assert validate_parallel_rows(written) == 3
+    assert written[0]["translations"] == [{"lang": "it", "text": "un gatto"}, {"lang": "de", "text": "eine Katze"}]
+    assert written[1]["image"] is None
+    assert written[2]["image"].getpixel((0, 0)) == (40, 0, 0)
+
+
+def test_other_names_of_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"caption": "a cat", "translated": "un gatto", "language": "it"})
+
+    corpus = read_jsonl([path], fields=LineFields("caption", "translated", "language", "img_path"))
+
+    assert [row.texts for row in corpus.rows] == [{"en": "a cat", "it": "un gatto"}]
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ('["a cat", "un gatto"]', "no JSON"),
+        (b'{"text_en": "\xff"}', "not UTF-8"),
+        (r'{"text_en": "\ud83d", "text": "x", "lang": "it"}', "not UTF-8"),
+        ({"text_en": "a dog", "lang": "it"}, "missing field"),
+        ({"text_en": "a dog", "text": 3, "lang": "it"}, "no text"),
+        (line(" ", "un cane", "it"), "empty English text"),
+        (line("a dog", "", "it"), "empty translation"),
+        (line("a dog", "un cane", "Italian"), "no other language"),
+        (line("a dog", "a dog", "en"), "no other language"),
+        (line("a dog", "un cane", "it", "none.png"), "missing picture"),
+        (line("a dog", "un cane", "it", "x\0.png"), "missing picture"),
+        (line("a dog", "un cane", "it", "x" * 300), "missing picture"),
+        (line("a dog", "un cane", "it", "broken.png"), "unreadable picture"),
+        (line("a dog", "un cane", "it", "../secret.png"), "picture outside the folder"),
+        (line("a dog", "un cane", "it", "/etc/passwd"), "picture outside the folder"),
+        (line("a dog", "un cane", "it", "link.png"), "picture outside the folder"),
+        (line("a cat", "una gatta", "it"), "another translation"),
+    ],
+)
+def test_bad_lines_are_collected_with_their_numbers(
+    tmp_path: Path, pictures: Path, bad: dict | str | bytes, kind: str
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    (pictures / "link.png").symlink_to(tmp_path / "secret.png")
+    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:40])
+    path = write(tmp_path / "a.jsonl", line("a cat", "un gatto", "it"), "", bad, bad, line("a cat", "un chat", "fr"))
+
+    corpus = read_jsonl([path], pictures)
+
+    assert [row.texts for row in corpus.rows] == [{"en": "a cat", "it": "un gatto", "fr": "un chat"}]
+    assert [(found.line, found.kind) for found in corpus.bad] == [(3, kind), (4, kind)]
+    report = corpus.report()
+    assert (report["kept"], report["bad"], report["faults"]) == (1, 2, {kind: 2})
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_pictures_need_their_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", line("a cat", "un gatto", "it", "0.png"))
+
+    assert "--images" in read_jsonl([path]).bad[0].problem
+    with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
+        read_jsonl([path, tmp_path / "b.jsonl"])
+    with pytest.raises(FileNotFoundError, match="folder of pictures"):
+        read_jsonl([path], tmp_path / "none")
+
+
+def test_rows_of_any_kind_are_grouped(caplog: pytest.LogCaptureFixture) -> None:
+    red, other_red, blue = (Image.new("RGB", (4, 4), name) for name in ("red", "red", "blue"))
+    rows = [
+        {"text_en": "a cat", "text": "un gatto", "lang": "it", "image": red},
+        {"text_en": "a cat", "text": "eine Katze", "lang": "de", "image": other_red},
+        {"text_en": "a cat", "text": "un chat", "lang": "fr", "image": blue},
+        {"text_en": "a cat", "text": "una gatta", "lang": "it", "image": red},
+    ]
+
+    with caplog.at_level(logging.WARNING):
+        grouped = group_parallel(rows)
+
+    assert validate_parallel_rows(grouped) == 2
+    assert [[item["lang"] for item in row["translations"]] for row in grouped] == [["it", "de"], ["fr"]]
+    assert grouped[0]["translations"][0]["text"] == "un gatto"
+    assert "1 translations are left out" in caplog.text
+    with pytest.raises(ValueError, match="row 0 lacks the column 'lang'"):
+        group_parallel([{"text_en": "a", "text": "b"}])
+
+
+def test_a_stored_corpus_is_grouped(tmp_path: Path, pictures: Path) -> None:
+    picture = {"bytes": (pictures / "1.png").read_bytes(), "path": "1.png"}
+
+    def row(number: int, image: dict | None, *items: tuple[str, str]) -> dict:
+        translations = [{"lang": code, "text": text} for code, text in items]
+        return {"id": str(number), "image": image, "text_en": "a cat", "translations": translations, "source": "s"}
+
+    rows = [
+        row(0, picture, ("it", "un gatto")),
+        row(1, None, ("it", "gatto")),
+        row(2, {**picture, "path": "copy.png"}, ("de", "eine Katze"), ("it", "un gatto")),
+        row(3, None, ("fr", "chat")),
+    ]
+    Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(tmp_path / "corpus"))
+    corpus = load_parallel(tmp_path / "corpus")
+
+    grouped = group_parallel(corpus)
+
+    assert grouped.features == corpus.features
+    assert validate_parallel_rows(grouped) == 2
+    assert grouped["id"] == ["0", "1"]
+    assert grouped[0]["translations"] == [{"lang": "it", "text": "un gatto"}, {"lang": "de", "text": "eine Katze"}]
+    assert [item["lang"] for item in grouped[1]["translations"]] == ["it", "fr"]
+    assert grouped[0]["image"].getpixel((0, 0)) == (40, 0, 0)
+    assert group_parallel(grouped) is grouped  # nothing repeats
