@@ -182,18 +182,20 @@ class Passes:
 
     @torch.no_grad()
     def _look(self, groups: Sequence[TokenGroup], digests: Sequence[bytes | None]) -> dict[int, PictureStates]:
-        """The states of all pictures: those of the cache, and the others from one pass of the vision tower."""
+        """The states of all pictures: those of the cache, the others from one pass of the vision tower, each once."""
         names = {number: digest for number, digest in enumerate(digests) if digest and groups[number].pictures}
-        known = {n: self.cache.get(name, self.embedder.device) for n, name in names.items()} if self.cache else {}
-        found = {number: states for number, states in known.items() if states is not None}
-        numbers = [number for number in names if number not in found]
+        known = {name: self.cache.get(name, self.embedder.device) for name in set(names.values())} if self.cache else {}
+        found = {name: states for name, states in known.items() if states is not None}
+        first = {name: number for number, name in reversed(names.items()) if name not in found}
+        numbers = sorted(first.values())
         shown = [replace(groups[number], texts=groups[number].texts[:1]) for number in numbers]
         for pack in self.embedder.pack(shown, sum(map(len, shown))) if shown else ():
             for place, states in zip(pack.groups, picture_states(self.embedder.backbone, pack), strict=True):
-                found[numbers[place]] = states
+                name = names[numbers[place]]
+                found[name] = states
                 if self.cache is not None:
-                    self.cache.put(names[numbers[place]], states)
-        return found
+                    self.cache.put(name, states)
+        return {number: found[name] for number, name in names.items()}
 
     def _among(
         self, chosen: torch.Tensor, others: torch.Tensor, model: nn.Module, inputs: Inputs | None

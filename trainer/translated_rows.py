@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Image, IterableDataset
 
 logger = logging.getLogger(__name__)
 
@@ -15,10 +16,10 @@ SHOWN = 5
 
 
 def translated(rows: Any) -> Any:
-    """A stored corpus without the rows that have no translation; what is left out is counted in a warning.
+    """A corpus without the rows that have no translation; what is left out is counted in a warning.
 
-    Only the columns `id` and `translations` are read. Streams, and rows that are made when they are read, stay as they
-    are.
+    Of a stored corpus only the columns `id` and `translations` are read; a stream leaves rows out as they come. Rows
+    that are made when they are read stay as they are.
 
     Args:
         rows: A corpus, several by name, or `None`.
@@ -28,6 +29,10 @@ def translated(rows: Any) -> Any:
     """
     if isinstance(rows, Mapping):
         return {name: translated(part) for name, part in rows.items()}
+    if isinstance(rows, IterableDataset):
+        if isinstance((rows.features or {}).get("image"), Image):
+            rows = rows.cast_column("image", Image(decode=False))  # the filter would decode, and store them otherwise
+        return rows.filter(_Translated())
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
         return rows
     kept: list[int] = []
@@ -49,3 +54,26 @@ def translated(rows: Any) -> Any:
         len(left_out), len(rows), ", ".join(left_out[:SHOWN]) + (" ..." if len(left_out) > SHOWN else ""),
     )  # fmt: skip
     return rows.select(kept)
+
+
+class _Translated:
+    """Tells whether a row of a stream has a translation, and counts the others in warnings that become rare.
+
+    Attributes:
+        count: Rows without, of all passes over the stream, in this process.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        """Rows that are none of a parallel corpus pass: the collator names what they lack."""
+        if "translations" not in row or any(item["text"] for item in row["translations"] or ()):
+            return True
+        self.count += 1
+        if math.log10(self.count).is_integer():
+            logger.warning(
+                "%d rows of the stream have no translation so far and are left out, the last of them %r",
+                self.count, row.get("id"),
+            )  # fmt: skip
+        return False

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Image
 from steps import make_trainer
 
 from xvlm2vec.trainer.translated_rows import translated
@@ -18,6 +18,33 @@ def test_a_row_without_a_translation_is_left_out_and_told(tmp_path, model, proce
     assert f"2 of 16 rows have no translation and are left out: {rows[7]['id']}, {rows[9]['id']}" in caplog.text
     trainer.train()
     assert len(trainer.train_dataset) == 14
+
+
+def test_a_stream_leaves_rows_out_as_they_come(tmp_path, model, processor, corpus, caplog):
+    rows = list(corpus.cast_column("image", Image(decode=False)))
+    bare = [{**row, "id": f"bare-{index}", "translations": []} for index, row in enumerate(rows[:11])]
+    stream = Dataset.from_list([*rows[:1], *bare, *rows[1:]], features=corpus.features).to_iterable_dataset(2)
+    with caplog.at_level(logging.WARNING):
+        found = list(translated(stream))
+    assert found == rows  # pictures as they are stored
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.partition(" rows")[0] for message in told] == ["1", "10"]
+    assert "'bare-0'" in told[0]
+    trainer = make_trainer(tmp_path, model, processor, stream, max_steps=4)
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+def test_a_stream_is_still_shuffled_anew_in_each_epoch(corpus):
+    orders = []
+    for filtered in (False, True):
+        stream = corpus.to_iterable_dataset(4).shuffle(seed=0, buffer_size=8)
+        stream = translated(stream) if filtered else stream
+        for epoch in (0, 1):
+            stream.set_epoch(epoch)
+            orders.append([row["id"] for row in stream])
+    assert orders[2:] == orders[:2]
+    assert orders[0] != orders[1]
 
 
 def test_a_whole_corpus_stays_as_it_is(corpus):
