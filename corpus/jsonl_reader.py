@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -160,15 +160,7 @@ def read_jsonl(
     return JsonlCorpus(rows, sources, bad)
 
 
-@overload
-def group_parallel(rows: Dataset) -> Dataset: ...
-
-
-@overload
-def group_parallel(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]: ...
-
-
-def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Dataset | list[dict[str, Any]]:
+def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
     """Brings rows of the same English text and picture together: one row with all their translations.
 
     Distillation passes a row's picture and English text once for all its translations, so that corpora with a row per
@@ -180,7 +172,7 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Dataset | lis
             or a `text` and its `lang`.
 
     Returns:
-        For a `datasets.Dataset` another one; else rows of a parallel corpus.
+        For a `datasets.Dataset` another one; else a list of rows of a parallel corpus.
 
     Raises:
         ValueError: A row lacks a column; names it, counted from 0.
@@ -289,7 +281,8 @@ def _gather(
     rows: Iterable[Mapping[str, Any]], keep_rows: bool = True
 ) -> tuple[list[tuple[int, Mapping[str, Any]]], _Groups]:
     """Places of the first row of each group, with the row if asked for, and the groups."""
-    groups, kept, others = _Groups(), [], 0
+    groups, others = _Groups(), 0
+    kept: list[tuple[int, Mapping[str, Any]]] = []
     for place, row in enumerate(rows):
         try:
             image = row.get("image")
