@@ -82,6 +82,8 @@ def main(folder, settings):
         torch.manual_seed(3)
         model = add_adapter(model, AdapterConfig(**options["adapter"]))
     if options["stream"]:
+        bare = options.get("bare", 0)  # so many rows at the start have no translation
+        rows = rows.map(lambda row, index: row if index >= bare else {**row, "translations": []}, with_indices=True)
         rows = rows.to_iterable_dataset(num_shards=options["stream"])
     trainer = Watching(
         model,

@@ -125,14 +125,16 @@ def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "shards"), [(13, 2), (13, 3)], ids=["shards divided", "rows divided"])
-def test_a_stream_is_read_once_by_two_processes(tmp_path, rows, shards):
-    options = {"rows": rows, "stream": shards}
+@pytest.mark.parametrize(
+    ("shards", "bare"), [(2, 0), (3, 0), (2, 3)], ids=["shards divided", "rows divided", "rows without a translation"]
+)
+def test_a_stream_is_read_once_by_two_processes(tmp_path, shards, bare):
+    options = {"rows": 13 + bare, "stream": shards, "bare": bare}
     results = run(
         tmp_path / "run", processes=2, options=options, max_steps=4, teacher="copy", per_device_train_batch_size=2
     )
     seen = [name for result in results for name in result["seen"]]
-    assert sorted(seen) == sorted(f"row-{index}" for index in range(rows))
+    assert sorted(seen) == sorted(f"row-{index}" for index in range(bare, 13 + bare))
     assert all(result["seen"] for result in results)
     assert len(results[0]["losses"]) == 4
 
