@@ -29,7 +29,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         layout: Name in `families` of how prompts are written where it is not the backbone's usual way; see
             `XVLM2VecModel.from_vlm2vec`.
         picture_settings: Settings of the processor that change what the model sees of a picture (`square`,
-            `num_crops`), as in training; a processor with others is refused. Empty where any will do.
+            `num_crops`), as in training; `encode` warns of a processor with others. Empty where any will do.
 
     Raises:
         ValueError: For an unknown pooling or layout, or Matryoshka sizes that do not fit the hidden size.

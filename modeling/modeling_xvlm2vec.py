@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -377,19 +378,19 @@ def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_processor(processor: XVLM2VecProcessor, config: XVLM2VecConfig) -> None:
-    """Raises if a processor writes prompts, or changes pictures, in another way than the model was trained with."""
+    """Raises if a processor writes prompts in another way than the model was trained with; warns of other pictures."""
     own = backbone_type(config)
     if processor.model_type != own:
         raise ValueError(
             f"This processor writes prompts for {processor.model_type!r}, but this model takes {own!r}: the vectors "
             "would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
         )
-    given = processor.picture_settings
-    other = [f"{key}={given[key]} for {value}" for key, value in config.picture_settings.items() if given[key] != value]
+    other = processor.other_pictures(config.picture_settings)
     if other:
-        raise ValueError(
-            f"This processor has {', '.join(other)}, the setting of pictures that this model was trained with: the "
-            "vectors would be wrong. Use `model.processor`, or empty `config.picture_settings` to do without."
+        warnings.warn(
+            f"This processor has {other}, with which the model was trained: pictures get other vectors. Use "
+            "`model.processor` unless that is meant.",
+            stacklevel=3,
         )
 
 

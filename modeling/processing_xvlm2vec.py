@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,11 @@ class XVLM2VecProcessor(ProcessorMixin):
         """What changes the model's view of a picture, under the names of `XVLM2VecConfig.picture_settings`."""
         return {"square": self.square, "num_crops": getattr(self.inner.image_processor, "num_crops", None)}
 
+    def other_pictures(self, trained: Mapping[str, int]) -> str:
+        """In which settings a model saw pictures in another way, such as `"square=None for 1344"`; empty if in none."""
+        given = self.picture_settings
+        return ", ".join(f"{key}={given[key]} for {value}" for key, value in trained.items() if given[key] != value)
+
     @property
     def model_input_names(self) -> list[str]:
         """Names of what a call may return."""
@@ -103,8 +108,8 @@ class XVLM2VecProcessor(ProcessorMixin):
                 backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
-            ValueError: transformers knows no processor for the backbone, the layout is unknown, the folder holds an
-                adapter only, or its files are not those that the model beside them was trained with.
+            ValueError: transformers knows no processor for the backbone, the layout is unknown or not that of the
+                model in the same folder, or the folder holds an adapter only.
         """
         kwargs.pop("_from_auto", None)
         settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square") if key in kwargs}
@@ -116,7 +121,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
             kept: dict[str, Any] = {key: own.get(key) for key in ("max_length", "square")}
             processor = cls(inner, layout or own["model_type"], **(kept | settings))
-            if layout is None and not kwargs.keys() & {"num_crops"} | settings.keys() & {"square"}:
+            if layout is None:
                 check_beside(processor, pretrained_model_name_or_path, hub)
             return processor
         refuse_adapter_folder(pretrained_model_name_or_path, hub)
@@ -384,7 +389,7 @@ class XVLM2VecProcessor(ProcessorMixin):
 
 
 def check_beside(processor: XVLM2VecProcessor, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
-    """Raises if a saved processor is not that of the embedding model in the same place.
+    """Raises if a saved processor writes other prompts than the embedding model in the same place was trained with.
 
     Args:
         processor: As its files say.
@@ -392,17 +397,14 @@ def check_beside(processor: XVLM2VecProcessor, source: str | os.PathLike[str], h
         hub: Arguments of the Hub client.
 
     Raises:
-        ValueError: The model was trained with other prompts or pictures.
+        ValueError: It does.
     """
-    config = read_json(source, "config.json", hub)
-    trained = {"layout": config.get("layout"), **(config.get("picture_settings") or {})}
-    given = {"layout": processor.model_type, **processor.picture_settings}
-    other = [f"{key}={given[key]!r} for {value!r}" for key, value in trained.items() if value not in (None, given[key])]
-    if other:
+    trained = read_json(source, "config.json", hub).get("layout")
+    if trained not in (None, processor.model_type):
         raise ValueError(
-            f"The processor in {os.fspath(source)!r} has {', '.join(other)}, with which the model beside it was "
-            "trained: vectors would be wrong. Save the model's own there: `model.processor.save_pretrained`, "
-            "with the model as XVLM2VecModel.from_vlm2vec loaded it."
+            f"The processor in {os.fspath(source)!r} has layout={processor.model_type!r} for {trained!r}, with which "
+            "the model beside it was trained: vectors would be wrong. Save the model's own there: "
+            "`model.processor.save_pretrained`, with the model as XVLM2VecModel.from_vlm2vec loaded it."
         )
 
 

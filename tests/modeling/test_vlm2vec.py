@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling.lengths import measure_rows
-from xvlm2vec.modeling.modeling_xvlm2vec import CheckpointError
+from xvlm2vec.modeling.modeling_xvlm2vec import CheckpointError, check_processor
 from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.vlm2vec import read_adapter
 
@@ -322,26 +323,31 @@ class TestPrompts:
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published(family))
         usual = XVLM2VecProcessor.from_pretrained(published(family))
-        with pytest.raises(ValueError, match=rf"{message}.*Use `model\.processor`"):
-            model.encode(images=pictures[0], processor=usual)
-        model.save_pretrained(tmp_path)
-        usual.save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match=rf"{message}.*`model\.processor\.save_pretrained`"):
-            XVLM2VecProcessor.from_pretrained(tmp_path)
-        model.processor.save_pretrained(tmp_path)
-        saved = XVLM2VecProcessor.from_pretrained(tmp_path)
-        again = XVLM2VecModel.from_pretrained(tmp_path)
         expected = model.encode(images=pictures[1])
-        assert_same(again.encode(images=pictures[1], processor=saved), expected)
-        again.config.picture_settings = {}
-        free = again.encode(images=pictures[1], processor=XVLM2VecProcessor.from_pretrained(tmp_path, square=None))
+        with pytest.warns(UserWarning, match=rf"{message}.*Use `model\.processor`"):
+            check_processor(usual, model.config)
+        model.save_pretrained(tmp_path)
+        model.processor.save_pretrained(tmp_path)
+        again, saved = XVLM2VecModel.from_pretrained(tmp_path), XVLM2VecProcessor.from_pretrained(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_same(again.encode(images=pictures[1], processor=saved), expected)
+        with pytest.warns(UserWarning, match=message):
+            free = again.encode(images=pictures[1], processor=XVLM2VecProcessor.from_pretrained(tmp_path, square=None))
         assert np.abs(free - expected).max() > 1000 * TOLERANCE
 
-    def test_number_of_crops(self, published: Callable[[str], Path], pictures: list[Any]) -> None:
+    def test_number_of_crops(self, published: Callable[[str], Path]) -> None:
         model = XVLM2VecModel.from_vlm2vec(published("phi3_v"))
         other = XVLM2VecProcessor.from_pretrained(published("phi3_v"), square=1344, num_crops=16)
-        with pytest.raises(ValueError, match="num_crops=16 for 4"):
-            model.encode(images=pictures[0], processor=other)
+        with pytest.warns(UserWarning, match="num_crops=16 for 4"):
+            check_processor(other, model.config)
+
+    def test_saved_processor_of_another_layout(self, published: Callable[[str], Path], tmp_path: Path) -> None:
+        model = XVLM2VecModel.from_vlm2vec(published("qwen2_vl"))
+        model.save_pretrained(tmp_path)
+        XVLM2VecProcessor.from_pretrained(published("qwen2_vl")).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=r"layout='qwen2_vl' for .*`model\.processor\.save_pretrained`"):
+            XVLM2VecProcessor.from_pretrained(tmp_path)
 
     def test_processor_of_an_adapter(self, published: Callable[[str], Path], tmp_path: Path) -> None:
         make_adapter(tmp_path / "adapter", "qwen2_vl", published("qwen2_vl"), dora=False)
