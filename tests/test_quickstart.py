@@ -202,3 +202,13 @@ def test_a_stage_runs_once(tmp_path: Path) -> None:
         state.run("first", lambda: ran.append("first"))
     assert ran == ["first"]
     assert set(state.seconds) == {"first"}
+
+
+def test_memory_of_an_interrupted_run_counts(tmp_path: Path) -> None:
+    RunState(tmp_path, {"seed": 0}).run("first", lambda: None)
+    path = tmp_path / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    assert state["stages"]["first"]["peak_rss_mb"] > 10
+    state["stages"]["first"]["peak_rss_mb"] = 10**6  # as by a process that is gone
+    path.write_text(json.dumps(state), encoding="utf-8")
+    assert RunState(tmp_path, {"seed": 0}).peak_rss_mb == 10**6

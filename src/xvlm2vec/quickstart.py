@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -230,11 +229,6 @@ def tiny_model_config(config: QuickstartConfig) -> TinyModelConfig:
         vocab_size=sizes.vocab_size,
         seed=config.seed,
     )
-
-
-def peak_memory_mb() -> int:
-    """Largest resident size so far of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def languages_of(text: str | Sequence[str]) -> tuple[str, ...]:

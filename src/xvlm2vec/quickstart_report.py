@@ -16,7 +16,7 @@ from xvlm2vec.eval.html_report import write_report
 from xvlm2vec.eval.report import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.results_page import vector_measures
-from xvlm2vec.quickstart import MEAN_TASKS, TASKS, Quickstart, peak_memory_mb
+from xvlm2vec.quickstart import MEAN_TASKS, TASKS, Quickstart
 from xvlm2vec.quickstart_release import SOURCES, score_table
 from xvlm2vec.quickstart_stages import BENCHMARK, benchmark, load, load_student, scores
 from xvlm2vec.run_state import write_json
@@ -41,7 +41,7 @@ def write_outcome(run: Quickstart) -> None:
         "withheld": {"languages": list(run.world.config.withheld_languages), "scores": withheld},
         "summary": summary(run, tables),
         "seconds": run.state.seconds,
-        "peak_rss_mb": peak_memory_mb(),
+        "peak_rss_mb": run.state.peak_rss_mb,
         "release": _release_paths(run),
         "settings": run.config.settings(),
         "versions": results["student"].versions,

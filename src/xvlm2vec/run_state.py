@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -56,13 +57,21 @@ class RunState:
                 f"{name}: {error}. The stages before are kept in {self.folder} ({self._free_mb()} MB are free there); "
                 "the same command goes on from here."
             ) from error
-        self._stages[name] = {"seconds": round(time.perf_counter() - started, 2)}
+        self._stages[name] = {
+            "seconds": round(time.perf_counter() - started, 2),
+            "peak_rss_mb": peak_memory_mb(),
+        }
         self._write()
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds of each finished stage; of a resumed one, since it was resumed."""
         return {name: stage["seconds"] for name, stage in self._stages.items()}
+
+    @property
+    def peak_rss_mb(self) -> int:
+        """Largest resident size, in megabytes, of this process and of those that finished the stages before."""
+        return max([peak_memory_mb(), *(stage.get("peak_rss_mb", 0) for stage in self._stages.values())])
 
     def _open(self) -> None:
         path = self.folder / STATE_FILE
@@ -100,6 +109,11 @@ class RunState:
     def _write(self) -> None:
         if self.writes:
             write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
+
+
+def peak_memory_mb() -> int:
+    """Largest resident size so far of this process, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def write_json(path: Path, content: Any) -> None:
