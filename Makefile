@@ -1,4 +1,4 @@
-# make quickstart   the whole story on a laptop (25 minutes on two cores, 12 to 17 if they have bfloat16); make quickstart ARGS=--small takes two
+# make quickstart   the whole story on a laptop (13 minutes on two cores, 25 if they lack bfloat16); make quickstart ARGS=--small takes two
 # make test         the tests; SLOW=1 adds the slow ones
 # make check        lint, format, types and tests
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that

@@ -14,7 +14,7 @@ from xvlm2vec import __version__
 COMMANDS = {
     "quickstart": (
         "xvlm2vec.quickstart_command",
-        "the whole story on a laptop, in 12 to 25 minutes",
+        "the whole story on a laptop, in 13 to 25 minutes",
     ),
     "corpus": (
         "xvlm2vec.corpus_command",
