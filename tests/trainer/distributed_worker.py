@@ -1,6 +1,7 @@
 """One process of a training on several: `accelerate launch` starts it, and it writes what it saw into `rank-N.json`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -112,3 +113,6 @@ def main(folder, settings):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # gloo of torch 2.13 may abort a process that ends with its group, or hang one that leaves it first
