@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from safetensors.torch import load_file
 
 from xvlm2vec.cli import main
@@ -51,6 +52,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         for number in range(12)
         for english, german, italian in [TEXTS[number % 3]]
+    ]
+    Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "pictured"
+    rows = [
+        {
+            "id": f"row-{number}",
+            "image": Image.new("RGB", (16, 16), (20 * number, 90, 200 - 20 * number)),
+            "text_en": TEXTS[number % 3][0],
+            "translations": [{"lang": "de", "text": TEXTS[number % 3][1]}],
+            "source": "test",
+        }
+        for number in range(6)
     ]
     Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(folder))
     return str(folder)
@@ -111,6 +129,35 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
     assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
 
 
+def test_an_adapter_reaches_the_vision_tower_where_it_is_not_frozen(
+    model: str, pictured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--max-steps", 2, "--lora", "--lora-dora", "--lora-rank", 2]
+    seeing = [*flags, "--freeze-vision", "false"]
+    for name, chosen in (("language", flags), ("vision", seeing)):
+        assert call(*settings(model, pictured, tmp_path / name, *chosen)) == 0
+        adapter = load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        learned = [key for key, weight in adapter.items() if "lora_B" in key and weight.any()]
+        assert any("vision_model" in key for key in learned) is (name == "vision")
+        assert any("connector" in key for key in learned) is (name == "vision")
+    before, language, vision = (
+        load_file(folder / "model.safetensors")["backbone.vision_model.encoder.layers.0.mlp.fc1.weight"]
+        for folder in (Path(model), tmp_path / "language" / "merged", tmp_path / "vision" / "merged")
+    )
+    assert torch.equal(language, before)
+    assert not torch.equal(vision, before)
+    assert (
+        json.loads((tmp_path / "vision" / "adapter" / "distillation.json").read_text())["settings"]["freeze_vision"]
+        is False
+    )
+    capsys.readouterr()
+    counts = []
+    for chosen in (flags, seeing):
+        assert call(*settings(model, pictured, tmp_path / "plan", *chosen, "--plan")) == 0
+        counts.append(capsys.readouterr().out)
+    assert counts[0] != counts[1]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -118,7 +165,6 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
         (["--streaming"], "--streaming needs --max-steps"),
         (["--streaming", "--max-steps", "2", "--teacher", "cached"], "use --teacher adapter-off (with --lora) or"),
         (["--lora-4bit"], "--lora-4bit has no effect without --lora"),
-        (["--lora", "--freeze-vision", "false"], "--freeze-vision false has no effect with --lora"),
         (["--code-switching", "1.5"], "must be above 0 and at most 1"),
         (["--code-switching", "0.5", "--lexicon", "./none.csv"], "no lexicon none.csv"),
     ],

@@ -1,4 +1,4 @@
-"""LoRA adapters on the language model of a backbone, through peft."""
+"""LoRA adapters on the language model of a backbone, and on what sees its pictures, through peft."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.trainer.vision import VISION_PARTS
+from xvlm2vec.trainer.vision import VISION_PARTS, vision_modules
 
 EMBEDDINGS = "embed_tokens"
 
@@ -29,12 +29,14 @@ class AdapterConfig:
         dora: Weight-decomposed (DoRA) instead of plain LoRA.
         train_embeddings: Also train (and save) the token embeddings, which a language in a script that the model has
             never seen needs.
+        train_vision: Also put it on the vision tower and the connector; goes with the trainer's `freeze_vision=False`.
     """
 
     rank: int = 16
     alpha: int | None = None
     dora: bool = False
     train_embeddings: bool = False
+    train_vision: bool = False
 
 
 class AdapterError(ValueError):
@@ -44,7 +46,9 @@ class AdapterError(ValueError):
 def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
     """Puts a fresh adapter on every linear layer of the language model; everything else is frozen.
 
-    Vision towers share names such as `q_proj` with language models, so the targets are whole module paths.
+    Args:
+        model: The embedder; its layers are replaced in place.
+        config: The adapter; with `train_vision` the linear layers of vision tower and connector get it, too.
     """
     peft_config = LoraConfig(
         task_type="FEATURE_EXTRACTION",
@@ -52,7 +56,7 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
         lora_dropout=0.0,  # the student without its adapter must be the teacher, exactly
         use_dora=config.dora,
-        target_modules=language_linears(model),
+        target_modules=linear_layers(model, config.train_vision),
         modules_to_save=[EMBEDDINGS] if config.train_embeddings else None,
     )
     return get_peft_model(model, peft_config)
@@ -105,19 +109,29 @@ def load_adapter(model: XVLM2VecModel, folder: str | Path) -> PeftModel:
     return wrapped.eval()
 
 
-def language_linears(model: XVLM2VecModel) -> str:
+def linear_layers(model: XVLM2VecModel, vision: bool = False) -> str:
     """A regular expression for the paths of the linear layers in the backbone's language model.
 
-    Where the token embeddings lie beside the vision tower (Phi-3.5-V), the tower's paths are shut out.
+    The paths are whole ones: vision towers share names such as `q_proj` with language models, and in Phi-3.5-V the
+    tower lies beside the token embeddings.
+
+    Args:
+        model: The embedder.
+        vision: Whether those of vision tower and connector count, too.
     """
     paths = {id(module): name for name, module in model.named_modules()}
     root = paths[id(model.get_input_embeddings())].rpartition(".")[0] + "."
-    linears = [
-        name.removeprefix(root).split(".")
+    seeing = {id(module) for part in vision_modules(model) for module in part.modules()}
+    chosen = [
+        name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(root)
+        if isinstance(module, nn.Linear)
+        # Its parent would take the weight alone and pass over what is put on it.
+        and not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention)
+        and (vision if id(module) in seeing else name.startswith(root))
     ]
-    leaves = sorted({path[-1] for path in linears if not set(path) & set(VISION_PARTS)})
-    towers = sorted({part for path in linears for part in path if part in VISION_PARTS})
-    but = rf"(?!(?:.*\.)?(?:{'|'.join(towers)})\.)" if towers else ""
-    return rf"{re.escape(root)}{but}.*\.(?:{'|'.join(leaves)})"
+    leaves: dict[str, set[str]] = {}
+    for name in chosen:
+        parent, _, leaf = name.rpartition(".")
+        leaves.setdefault(re.sub(r"\\\.\d+(?=\\\.|$)", r"\\.\\d+", re.escape(parent)), set()).add(re.escape(leaf))
+    return "|".join(rf"{parent}\.(?:{'|'.join(sorted(names))})" for parent, names in sorted(leaves.items()))

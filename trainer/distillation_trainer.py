@@ -73,6 +73,7 @@ class SelfDistillationTrainer(PushingTrainer):
         **kwargs: As in `transformers.Trainer`.
 
     Raises:
+        ValueError: The vision tower is to be frozen, but has an adapter to train.
         TeacherError: The teacher cannot be had for this model or corpus.
         DiskSpaceError: The disk is too full for the teacher's vectors.
     """

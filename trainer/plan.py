@@ -40,7 +40,7 @@ class MemoryPlan:
         activations: What the backward pass needs of one micro-pack.
         teacher: A frozen copy of the model, where the teacher is one.
         unit: The largest layer that FSDP2 gathers at once.
-        tower: A trained vision tower, which FSDP2 keeps gathered during a step.
+        tower: What is trained of the vision tower, which FSDP2 keeps gathered during a step.
         parameters: How many weights there are.
         trained_parameters: How many of them are trained.
     """
@@ -92,13 +92,14 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
     embedder = embedder_of(model)
     vision = vision_modules(embedder)
     tower = {id(parameter) for part in vision for parameter in part.parameters()}
-    whole = tower if not any(p.requires_grad for part in vision for p in part.parameters()) else set()
+    whole = {id(p) for part in vision for p in part.parameters() if not p.requires_grad}
     packed = {id(m.weight) for m in embedder.modules() if base_in_4bit and isinstance(m, nn.Linear)} - tower
     named = dict(model.named_parameters())
     parameters = list(named.values())
     trained = [p for p in parameters if p.requires_grad]
     half = args.bf16 or args.fp16
     working = 2 if half else 4
+    trained_tower = sum(p.numel() for p in trained if id(p) in tower)
     return MemoryPlan(
         frozen=_bytes((p for p in parameters if not p.requires_grad and id(p) not in whole), packed),
         whole=_bytes(p for p in parameters if id(p) in whole),
@@ -106,10 +107,10 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         copies=2 * sum(p.numel() for p in parameters if half and p.dim() > 1 and p.dtype == torch.float32),
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(model, args),
-        activations=_activations(embedder, args) + (0 if whole else _vision_activations(embedder, args)),
+        activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
         teacher=_bytes(p for name, p in named.items() if not is_adapter(name)) if args.teacher == "copy" else 0,
         unit=working * max(sum(p.numel() for p in unit.parameters()) for unit in _units(embedder, vision)),
-        tower=0 if whole else working * sum(p.numel() for p in parameters if id(p) in tower),
+        tower=working * trained_tower,
         parameters=sum(p.numel() for p in parameters),
         trained_parameters=sum(p.numel() for p in trained),
     )

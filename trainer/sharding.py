@@ -132,15 +132,17 @@ def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def use_vision_in_every_pass(embedder: XVLM2VecModel) -> None:
-    """Adds zero times the trained weights of the vision tower to every vector, so that each pass gives them a gradient.
+    """Adds zero times the trained weights of the vision tower to the token embeddings, so that each pass uses them.
 
-    Without it, a process without pictures would have no gradients of the tower to send, while the others wait.
+    Without it, a process without pictures would have no gradients of the tower to send, while the others wait. It is
+    the embeddings that get them because FSDP2 sends a layer's gradients earlier where the layer's input has one: below
+    an adapter the tokens have none, and processes with and without pictures would send theirs in different orders.
     """
 
-    def add_nothing(module: Any, args: Any, output: Any) -> Any:
+    def add_nothing(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():  # weights are looked up each time, as FSDP2 puts gathered ones in their places
-            weights = [weight for weight in vision_parameters(module) if weight.requires_grad]
-            output.pooler_output = output.pooler_output + 0 * sum(weight.sum() for weight in weights)
+            weights = [weight for weight in vision_parameters(embedder) if weight.requires_grad]
+            output = output + 0 * sum(weight.sum() for weight in weights)
         return output
 
-    embedder.register_forward_hook(add_nothing)
+    embedder.get_input_embeddings().register_forward_hook(add_nothing)

@@ -14,15 +14,30 @@ VISION_PARTS = (
 
 
 def freeze_vision(model: XVLM2VecModel) -> None:
-    """Stops training whatever turns pixels into features."""
-    for parameter in vision_parameters(model):
+    """Stops training whatever turns pixels into features.
+
+    Raises:
+        ValueError: An adapter that is to be trained lies on it.
+    """
+    named = _named_vision_parameters(model)
+    adapter = next((name for name, parameter in named if ".lora_" in name and parameter.requires_grad), None)
+    if adapter is not None:
+        raise ValueError(
+            f"freeze_vision=True would leave the vision tower's adapter untrained ({adapter}). Pass "
+            "freeze_vision=False to train it, or add the adapter with train_vision=False."
+        )
+    for _, parameter in named:
         parameter.requires_grad_(False)
 
 
 def vision_parameters(model: XVLM2VecModel) -> list[nn.Parameter]:
     """The weights of whatever turns pixels into features."""
+    return [parameter for _, parameter in _named_vision_parameters(model)]
+
+
+def _named_vision_parameters(model: XVLM2VecModel) -> list[tuple[str, nn.Parameter]]:
     named = model.backbone.named_parameters()
-    return [parameter for name, parameter in named if any(part in name.split(".") for part in VISION_PARTS)]
+    return [(name, parameter) for name, parameter in named if any(part in name.split(".") for part in VISION_PARTS)]
 
 
 def vision_modules(model: XVLM2VecModel) -> tuple[nn.Module, ...]:

@@ -50,7 +50,11 @@ class DistillFlags:
         default=False,
         metadata={"help": "end with the weights whose worst language was nearest to the teacher on --eval-data"},
     )
-    lora: bool = field(default=False, metadata={"help": "train an adapter, not all weights"})
+    lora: bool = field(
+        default=False,
+        metadata={"help": "train an adapter of the language model, not all weights; with --freeze-vision false also "
+                  "one of the vision tower and its connector"},
+    )  # fmt: skip
     lora_rank: int = field(default=16, metadata={"help": "rank of the adapter's matrices"})
     lora_alpha: int | None = field(default=None, metadata={"help": "scale times rank; twice the rank if not given"})
     lora_dora: bool = field(default=False, metadata={"help": "weight-decomposed adapter (DoRA)"})
@@ -114,7 +118,8 @@ def main(arguments: Sequence[str]) -> int:
     _check(parsed)
     args = training_arguments(parsed, str(output / "adapter" if flags.lora else output))
     if flags.plan:
-        console.show(run_plan(flags.model, args, weights_dtype(flags), adapter_of(flags), flags.lora_4bit))
+        adapter = adapter_of(flags, args)
+        console.show(run_plan(flags.model, args, weights_dtype(flags), adapter, flags.lora_4bit))
         return 0
     if args.process_index > 0:  # one of several processes speaks
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
@@ -147,22 +152,23 @@ def _check(parsed: Parsed) -> None:
             "--teacher cached embeds the corpus before the training, which a stream does not allow; with --streaming "
             "use --teacher adapter-off (with --lora) or --teacher copy, or leave --teacher out."
         )
-    if flags.lora and not parsed.settings["freeze_vision"]:
-        raise ValueError(
-            "--freeze-vision false has no effect with --lora: an adapter is trained on the language model only. Leave "
-            "one of them out."
-        )
     if flags.keep_best and not flags.eval_data:
         raise ValueError("--keep-best compares checkpoints on held-out rows; pass --eval-data, too.")
     if flags.lora_4bit and not flags.plan:
         check_four_bit()
 
 
-def adapter_of(flags: DistillFlags) -> AdapterConfig | None:
+def adapter_of(flags: DistillFlags, args: SelfDistillationConfig) -> AdapterConfig | None:
     """The adapter to train, if it is one."""
     if not flags.lora:
         return None
-    return AdapterConfig(flags.lora_rank, flags.lora_alpha, flags.lora_dora, flags.lora_train_embeddings)
+    return AdapterConfig(
+        flags.lora_rank,
+        flags.lora_alpha,
+        flags.lora_dora,
+        train_embeddings=flags.lora_train_embeddings,
+        train_vision=not args.freeze_vision,
+    )
 
 
 def weights_dtype(flags: DistillFlags) -> torch.dtype | None:
@@ -214,7 +220,7 @@ def _train(
         options["quantization_config"] = four_bit_config()
     model: Any
     model, processor = load_embedder(flags.model, **options)
-    adapter = adapter_of(flags)
+    adapter = adapter_of(flags, args)
     if adapter is not None:
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         model = add_adapter(model, adapter)

@@ -1,4 +1,4 @@
-"""Adapters: on all linear layers of the language model and nowhere else; loaded key by key; merged without loss."""
+"""Adapters: on all linear layers that they are meant for and nowhere else; loaded key by key; merged without loss."""
 
 import copy
 
@@ -7,7 +7,9 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
+from steps import is_vision, make_trainer
 from torch import nn
+from transformers import Gemma3Config, InternVLConfig, LlavaNextConfig, Qwen2VLConfig, Qwen3VLConfig
 
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
 from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
@@ -27,6 +29,8 @@ KINDS = {
     "lora": AdapterConfig(rank=3),
     "dora": AdapterConfig(rank=2, dora=True),
     "embeddings": AdapterConfig(rank=2, train_embeddings=True),
+    "vision": AdapterConfig(rank=2, train_vision=True),
+    "vision, dora": AdapterConfig(rank=2, dora=True, train_vision=True),
 }
 every_kind = pytest.mark.parametrize("config", list(KINDS.values()), ids=list(KINDS))
 
@@ -52,11 +56,14 @@ def trained(model, config):
 
 
 @every_kind
-def test_a_fresh_adapter_changes_nothing_and_trains_only_the_language_model(model, inputs, config):
+def test_a_fresh_adapter_changes_nothing_and_trains_what_it_lies_on(model, inputs, config):
     before = embed(model, inputs)
     linears = {
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".text_model." in name
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (config.train_vision or ".text_model." in name)
     }
+    assert any(is_vision(name) for name in linears) is config.train_vision
     adapted = add_adapter(model, config).eval()
     torch.testing.assert_close(embed(adapted, inputs), before)
     assert adapted.peft_config["default"].task_type == "FEATURE_EXTRACTION"
@@ -69,13 +76,32 @@ def test_a_fresh_adapter_changes_nothing_and_trains_only_the_language_model(mode
     assert all("embed_tokens" in name for name in others)
 
 
-def test_a_tower_beside_the_token_embeddings_gets_no_adapter():
+@pytest.mark.parametrize("vision", [False, True])
+@pytest.mark.parametrize(
+    ("backbone", "language", "seeing"),
+    [
+        (Phi3VConfig, 4 * 32, 6 * 24 + 2),  # qkv, o, gate and up, down of each layer; the connector's two
+        (Qwen2VLConfig, 7 * 80, 4 * 32 + 2),
+        (Qwen3VLConfig, 7 * 32, 4 * 27 + 2 * 4),  # the merger, and those of three deeper layers
+        (LlavaNextConfig, 7 * 32, 6 * 24 + 2),
+        (InternVLConfig, 7 * 32, 6 * 24 + 2),
+        # Of the pooling head that Gemma 3 passes over: the MLP, but not what lies in torch's own attention.
+        (Gemma3Config, 7 * 26, 6 * 12 + 2),
+    ],
+)
+def test_an_adapter_lies_on_the_linear_layers_of_each_family(backbone, language, seeing, vision):
     with torch.device("meta"):
-        phi = XVLM2VecModel(XVLM2VecConfig(vlm_config=Phi3VConfig()))
-        adapted = add_adapter(phi, AdapterConfig(rank=2))
-    hit = {name for name, module in adapted.named_modules() if isinstance(module, LoraLayer)}
-    assert len(hit) == 4 * 32  # qkv, o, gate and up, down of each layer
-    assert all(".layers." in name and "vision" not in name for name in hit)
+        model = XVLM2VecModel(XVLM2VecConfig(vlm_config=backbone()))
+        adapted = add_adapter(model, AdapterConfig(rank=2, train_vision=vision))
+    hit = [name for name, module in adapted.named_modules() if isinstance(module, LoraLayer)]
+    assert sum(not is_vision(name) for name in hit) == language
+    assert sum(is_vision(name) for name in hit) == seeing * vision
+
+
+def test_a_frozen_tower_does_not_hide_an_adapter_that_should_learn(tmp_path, model, processor, corpus):
+    adapted = add_adapter(model, AdapterConfig(rank=2, train_vision=True))
+    with pytest.raises(ValueError, match=r"untrained \(.*lora_A.*\). Pass freeze_vision=False"):
+        make_trainer(tmp_path, adapted, processor, corpus)
 
 
 @pytest.mark.parametrize(("config", "scale"), [(AdapterConfig(rank=4), 2), (AdapterConfig(rank=4, alpha=4), 1)])
@@ -134,14 +160,19 @@ def test_a_key_that_lands_nowhere_is_an_error_that_names_it(tmp_path, model):
         load_adapter(base, tmp_path)
 
 
-@pytest.mark.parametrize("embeddings", [False, True], ids=["dora", "dora and embeddings"])
-def test_dora_from_training_to_a_merged_model_on_disk(tmp_path, model, processor, corpus, inputs, embeddings):
+@pytest.mark.parametrize(
+    ("embeddings", "vision"),
+    [(False, False), (True, False), (False, True)],
+    ids=["dora", "dora and embeddings", "dora and vision"],
+)
+def test_dora_from_training_to_a_merged_model_on_disk(tmp_path, model, processor, corpus, inputs, embeddings, vision):
     """Three steps, saved, put on the base again, merged, saved as an ordinary model, loaded: the same vectors."""
     base = copy.deepcopy(model)
-    config = AdapterConfig(rank=2, dora=True, train_embeddings=embeddings)
+    config = AdapterConfig(rank=2, dora=True, train_embeddings=embeddings, train_vision=vision)
     args = SelfDistillationConfig(
         output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no",
         max_steps=3, per_device_train_batch_size=4, learning_rate=1e-2, teacher="adapter-off",
+        freeze_vision=not vision,
     )  # fmt: skip
     trainer = SelfDistillationTrainer(
         add_adapter(model, config), args, train_dataset=corpus, processing_class=processor
@@ -150,8 +181,14 @@ def test_dora_from_training_to_a_merged_model_on_disk(tmp_path, model, processor
     vectors = embed(trainer.model.eval(), inputs)
     assert (vectors - embed(base, inputs)).abs().max() > 1e-3
     trainer.save_model(str(tmp_path / "adapter"))
-    magnitudes = [name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors") if "magnitude" in name]
-    assert magnitudes
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    moved = [name for name, weight in saved.items() if "lora_B" in name and weight.any()]
+    assert any("magnitude" in name for name in saved)
+    assert any(is_vision(name) for name in moved) is vision
+    base.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    merged = XVLM2VecModel.from_pretrained(tmp_path / "adapter", base=tmp_path / "base")  # without PEFT
+    torch.testing.assert_close(embed(merged, inputs), vectors, rtol=1e-4, atol=1e-5)
     load_adapter(base, tmp_path / "adapter").merge_and_unload().save_pretrained(tmp_path / "merged")
     loaded = XVLM2VecModel.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(embed(loaded, inputs), vectors, rtol=1e-4, atol=1e-5)

@@ -44,7 +44,8 @@ def students(model, kind):
     if kind == "full":
         return student, {}
     torch.manual_seed(3)
-    return add_adapter(student, AdapterConfig(rank=2, dora=kind == "dora")), {"teacher": "adapter-off"}
+    adapter = AdapterConfig(rank=2, dora=kind != "lora", train_vision=kind == "dora and vision")
+    return add_adapter(student, adapter), {"teacher": "adapter-off", "freeze_vision": not adapter.train_vision}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,9 @@ def students(model, kind):
         ("full", {"muon_learning_rate": 1e-3, "freeze_vision": False}),
         ("lora", {}),
         ("dora", {"gradient_accumulation_steps": 2}),
+        ("dora and vision", {}),
     ],
-    ids=["full", "muon and vision", "lora", "dora and accumulation"],
+    ids=["full", "muon and vision", "lora", "dora and accumulation", "dora and vision"],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, model, processor, corpus, kind, settings):
     def start(folder, *callbacks):

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
 # Without Adam, which blows up rounding errors of gradients that should be zero to steps of full size.
 SGD = {"optim": "sgd", "learning_rate": 0.05}
+SEEING = {"rank": 2, "train_vision": True}
 FULL = {**SGD, "freeze_vision": False, "gradient_accumulation_steps": 2}
 
 
@@ -106,15 +107,19 @@ def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path):
 
 
 @pytest.mark.slow
-def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor):
-    settings = {**SGD, "options": {"adapter": {"rank": 2, "dora": True}}, "teacher": "adapter-off"}
+@pytest.mark.parametrize("vision", [False, True], ids=["language", "language and vision"])
+def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor, vision):
+    adapter = {"rank": 2, "dora": True, "train_vision": vision}
+    settings = {**SGD, "options": {"adapter": adapter}, "teacher": "adapter-off", "freeze_vision": not vision}
     expected = run(tmp_path / "alone", **settings)
     results = run(tmp_path / "run", processes=2, config="fsdp2", **settings)
     same_curve(results, expected)
     sharded = results[0]["sharded"]
     assert any("lora_A" in name for name in sharded)
     assert any("q_proj.base_layer" in name for name in sharded)
-    assert not any("vision_model" in name for name in sharded)
+    of_tower = [name for name in sharded if "vision_model" in name]
+    assert bool(of_tower) is vision
+    assert all(".lora_" in name for name in of_tower)  # what is frozen stays whole
     same_weights(tmp_path / "run", tmp_path / "alone", "adapter_model.safetensors")
     vectors = []
     for folder in ("run", "alone"):
@@ -157,6 +162,8 @@ def test_fsdp2_goes_on_from_a_checkpoint(tmp_path):
         ("fsdp2", {"freeze_vision": False, "teacher": "copy"}),
         ("fsdp2", {"sharing": "off", "options": {"adapter": {"rank": 2}}, "teacher": "adapter-off"}),
         ("ddp", {}),
+        ("fsdp2", {"freeze_vision": False, "options": {"adapter": SEEING}, "teacher": "adapter-off"}),
+        ("ddp", {"freeze_vision": False, "options": {"adapter": SEEING}, "teacher": "adapter-off"}),
     ],
 )
 def test_one_process_has_pictures_and_the_other_none(tmp_path, config, settings):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from steps import is_vision
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
@@ -51,6 +52,23 @@ def test_a_frozen_tower_and_an_adapter(tmp_path, model, empty):
     adapter = [p for p in add_adapter(model, AdapterConfig(rank=2, dora=True)).parameters() if p.requires_grad]
     assert plan.trained == plan.gradients == plan.optimizer // 2 == bytes_of(adapter)  # in float32
     assert plan.frozen + plan.whole == bytes_of(empty.parameters()) - plan.trained
+
+
+def test_an_adapter_on_the_tower_is_all_that_fsdp_gathers_of_it(tmp_path, model, empty):
+    vision = [*model.backbone.vision_model.parameters(), *model.backbone.connector.parameters()]
+    frozen = bytes_of(vision)
+    with torch.device("meta"):
+        adapted = add_adapter(empty, AdapterConfig(rank=2, train_vision=True))
+    plan = plan_memory(adapted, arguments(tmp_path, teacher="adapter-off", freeze_vision=False))
+    assert plan.whole == frozen
+    added = [p for name, p in adapted.named_parameters() if is_vision(name) and ".lora_" in name]
+    assert plan.tower == bytes_of(added) > 0
+    with torch.device("meta"):
+        blind = add_adapter(XVLM2VecModel(model.config), AdapterConfig(rank=2))
+    less = plan_memory(blind, arguments(tmp_path, teacher="adapter-off"))
+    assert plan.trained == less.trained + bytes_of(added)
+    assert plan.activations > less.activations
+    assert plan.frozen == less.frozen
 
 
 def test_a_base_in_four_bits(tmp_path, model):

@@ -27,24 +27,27 @@ def losses_of(trainer):
     [None, ImageDistillationLoss(), CrossModalAlignmentLoss(0.2)],
     ids=["paper", "image", "cross-modal"],
 )
-@pytest.mark.parametrize("sharing", ["auto", "off"])
-def test_all_teachers_give_the_same_losses(tmp_path, model, processor, corpus, loss, sharing):
+@pytest.mark.parametrize(("sharing", "vision"), [("auto", False), ("off", False), ("auto", True), ("off", True)])
+def test_all_teachers_give_the_same_losses(tmp_path, model, processor, corpus, loss, sharing, vision):
     losses = {}
     for kind in ("copy", "adapter-off", "cached"):
         torch.manual_seed(3)
-        student = add_adapter(copy.deepcopy(model), AdapterConfig(rank=2))
+        student = add_adapter(copy.deepcopy(model), AdapterConfig(rank=2, train_vision=vision))
         settings = {"teacher": kind, "sharing": sharing, "teacher_store": str(tmp_path / "store")}
+        settings["freeze_vision"] = not vision
         losses[kind] = losses_of(make_trainer(tmp_path / kind, student, processor, corpus, loss, **settings))
     assert losses["copy"][0] > 1e-4
     assert losses["copy"] == pytest.approx(losses["adapter-off"], rel=1e-5)
     assert losses["copy"] == pytest.approx(losses["cached"], rel=1e-5)
 
 
-@pytest.mark.parametrize("embeddings", [False, True], ids=["lora", "embeddings, too"])
+@pytest.mark.parametrize(
+    "more", [{}, {"train_embeddings": True}, {"train_vision": True}], ids=["lora", "embeddings, too", "vision, too"]
+)
 def test_all_teachers_are_the_base_of_an_adapter_that_was_trained_before(
-    tmp_path, model, processor, corpus, rows, embeddings
+    tmp_path, model, processor, corpus, rows, more
 ):
-    student = shaken(add_adapter(copy.deepcopy(model), AdapterConfig(rank=2, train_embeddings=embeddings)))
+    student = shaken(add_adapter(copy.deepcopy(model), AdapterConfig(rank=2, **more)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # only the adapter has moved
             moved = dict(student.base_model.model.named_parameters())
@@ -53,6 +56,7 @@ def test_all_teachers_are_the_base_of_an_adapter_that_was_trained_before(
     losses = {}
     for kind in ("copy", "adapter-off", "cached"):
         settings = {"teacher": kind, "teacher_store": str(tmp_path / "store")}
+        settings["freeze_vision"] = "train_vision" not in more
         trainer = make_trainer(tmp_path, copy.deepcopy(student), processor, corpus, **settings)
         batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
         losses[kind] = trainer.compute_loss(trainer.model.eval(), batch).item()
