@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 
@@ -47,13 +48,23 @@ def pairs_one_by_one(student, teacher, processor, rows):
     return torch.stack(errors).mean()
 
 
-@pytest.mark.parametrize("frozen", [True, False], ids=["frozen vision", "trained vision"])
+def learning(parameters, loss):
+    """Names of the parameters that a loss moves."""
+    options = {"allow_unused": True, "retain_graph": True}
+    found = torch.autograd.grad(loss, list(parameters.values()), **options)
+    return [name for name, gradient in zip(parameters, found, strict=True) if gradient is not None and gradient.any()]
+
+
+@pytest.mark.parametrize("kind", ["frozen vision", "trained vision", "adapter"])
 @pytest.mark.parametrize("family", SHARING + LOOKING_AHEAD)
-def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint, rows, family, frozen):
+def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint, rows, family, kind):
+    frozen = kind == "frozen vision"
     folder = build_checkpoint(family, tmp_path / "model")
     student = XVLM2VecModel.from_backbone(folder, dtype=torch.float32)
     processor = XVLM2VecProcessor.from_pretrained(folder)
     teacher = copy.deepcopy(student)
+    if kind == "adapter":
+        student = add_adapter(student, AdapterConfig(rank=2, dora=True, train_vision=True))
     args = SelfDistillationConfig(
         str(tmp_path / "out"), use_cpu=True, report_to="none", freeze_vision=frozen, teacher="copy"
     )
@@ -68,6 +79,7 @@ def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint
     loss = trainer.compute_loss(student, trainer.data_collator(rows))
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     assert loss.item() > 1e-2
+    assert any(is_vision(name) for name in learning(trained, expected)) is not frozen
     options = {"allow_unused": True, "materialize_grads": True}
     mine = torch.autograd.grad(loss, list(trained.values()), **options)
     theirs = torch.autograd.grad(expected, list(trained.values()), **options)
