@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MSELoss
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaModel
 
@@ -164,18 +172,8 @@ class Bench:
 
     def deduplicated(self) -> torch.Tensor:
         """One full pass for each text, the targets at hand."""
-        texts = [(row, text) for row in range(self.cell.rows) for text in range(self.cell.languages + 1)]
-        count, total = self.cell.languages, torch.zeros((), device=self.device)
-        for chunk in self._chunks(texts):
-            vectors = self.student(**self._whole(chunk)).pooler_output
-            targets = self.targets[[row for row, _ in chunk]]
-            # An English text stands in as many pairs as its row has translations.
-            weights = torch.tensor([count if text == 0 else 1 for _, text in chunk], device=self.device)
-            errors = (vectors.float() - targets.float()).square().mean(dim=1) * weights
-            part = errors.sum() / (2 * count * self.cell.rows)
-            part.backward()
-            total += part.detach()
-        return total
+        # An English text stands in as many pairs as its row has translations.
+        return self._each_text(english=0.5, translated=0.5 / self.cell.languages)
 
     def shared_prefix(self) -> torch.Tensor:
         """All texts over one pass of their picture; the teacher runs once for each English text."""
@@ -188,40 +186,49 @@ class Bench:
         return self._shared(self.targets)
 
     def sentence_transformers(self) -> Step:
-        """What `SentenceTransformerTrainer` runs with `MSELoss`: a column for each language, the targets as labels."""
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.losses import MSELoss
+        """A `training_step` of `SentenceTransformerTrainer` with `MSELoss`, on a batch of its own data loader.
 
-        model = SentenceTransformer(modules=[AsModule(self.student)], device=str(self.device))
-        loss = MSELoss(model)
-        columns = [
-            [(row, text) for row in range(self.cell.rows)] for text in range(self.cell.languages + 1)
-        ]  # English first
-
-        def step() -> torch.Tensor:
-            total = torch.zeros((), device=self.device)
-            for start in range(0, self.cell.rows, size := self._rows_in_budget()):
-                rows = list(range(self.cell.rows))[start : start + size]
-                features = [self._whole([column[row] for row in rows]) for column in columns]
-                part = loss(features, self.targets[rows].float()) * (len(rows) / self.cell.rows)
-                part.backward()
-                total += part.detach()
-            return total
-
-        return step
+        There is a column for each language, English first, and the targets are the labels. A column of all rows is no
+        longer than a pack, so that a step is one batch.
+        """
+        module = AsModule(self.student, self._whole)
+        model = SentenceTransformer(modules=[module], device=str(self.device))
+        columns = {f"text{text}": [f"{row} {text}" for row in range(self.cell.rows)] for text in self._texts()}
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = SentenceTransformerTrainer(
+                model=model,
+                args=SentenceTransformerTrainingArguments(
+                    folder,
+                    per_device_train_batch_size=self.cell.rows,
+                    use_cpu=self.device.type == "cpu",
+                    dataloader_pin_memory=False,
+                    report_to="none",
+                ),
+                train_dataset=Dataset.from_dict({**columns, "label": self.targets.float().cpu().numpy()}),
+                loss=MSELoss(model),
+            )
+        trainer.current_gradient_accumulation_steps = 1
+        (batch,) = trainer.get_train_dataloader()
+        return lambda: trainer.training_step(model, dict(batch))
 
     def check(self, tolerance: float = 1e-3) -> None:
-        """Compares losses and gradients of all variants but the last, whose mean weighs texts in another way."""
-        expected: tuple[float, torch.Tensor] | None = None
-        for name, step in self.steps.items():
-            if name == "sentence_transformers":
-                continue
-            value = self.run(step).item()
-            gradients = torch.cat([p.grad.flatten() for p in self.student.parameters() if p.grad is not None])
-            expected = expected or (value, gradients)
-            apart = ((gradients - expected[1]).norm() / expected[1].norm()).item()
-            if abs(value / expected[0] - 1) > tolerance or apart > tolerance:
-                raise RuntimeError(f"{name}: loss {value} for {expected[0]}, gradients apart by {apart:.1e}")
+        """Compares losses and gradients of all variants.
+
+        Those of sentence-transformers, whose mean weighs English like one of the languages, are compared with plain
+        passes that do the same.
+        """
+        for names, expected in ((list(self.steps)[1:-1], self.reference), (list(self.steps)[-1:], self.equal_texts)):
+            loss, gradients = self._outcome(expected)
+            for name in names:
+                value, found = self._outcome(self.steps[name])
+                apart = ((found - gradients).norm() / gradients.norm()).item()
+                if abs(value / loss - 1) > tolerance or apart > tolerance:
+                    raise RuntimeError(f"{name}: loss {value} for {loss}, gradients apart by {apart:.1e}")
+
+    def equal_texts(self) -> torch.Tensor:
+        """As `deduplicated`, but all texts weigh alike."""
+        share = 1 / (self.cell.languages + 1)
+        return self._each_text(english=share, translated=share)
 
     def run(self, step: Step) -> torch.Tensor:
         """One step from no gradients."""
@@ -267,6 +274,29 @@ class Bench:
             "apart: language-model head (reference only), a step": 3 * self.cell.rows * self.cell.languages * logits,
             "apart: optimiser, a step": measured(optimizer.step),
         }
+
+    def _outcome(self, step: Step) -> tuple[float, torch.Tensor]:
+        """Loss and gradients of a step."""
+        value = self.run(step).item()
+        return value, torch.cat([p.grad.flatten() for p in self.student.parameters() if p.grad is not None])
+
+    def _each_text(self, english: float, translated: float) -> torch.Tensor:
+        """One full pass for each text; the weights are those of one text in the loss of its row."""
+        texts = [(row, text) for row in range(self.cell.rows) for text in self._texts()]
+        total = torch.zeros((), device=self.device)
+        for chunk in self._chunks(texts):
+            vectors = self.student(**self._whole(chunk)).pooler_output
+            targets = self.targets[[row for row, _ in chunk]]
+            weights = torch.tensor([translated if text else english for _, text in chunk], device=self.device)
+            errors = (vectors.float() - targets.float()).square().mean(dim=1) * weights
+            part = errors.sum() / self.cell.rows
+            part.backward()
+            total += part.detach()
+        return total
+
+    def _texts(self) -> range:
+        """The numbers of a row's texts; English is the first."""
+        return range(self.cell.languages + 1)
 
     def _pairs(self, cached: bool) -> torch.Tensor:
         pairs = [(row, text) for row in range(self.cell.rows) for text in range(1, self.cell.languages + 1)]
@@ -317,11 +347,22 @@ class Bench:
 
 
 class AsModule(nn.Module):
-    """The model as a module of sentence-transformers."""
+    """The model as a module of sentence-transformers, for texts that name a row and a text of it: "3 0".
 
-    def __init__(self, model: XVLM2VecModel) -> None:
+    Args:
+        model: The model.
+        inputs: Makes its inputs for such pairs.
+    """
+
+    def __init__(
+        self, model: XVLM2VecModel, inputs: Callable[[list[tuple[int, int]]], dict[str, torch.Tensor]]
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.inputs = model, inputs
+
+    def preprocess(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
+        """The model's inputs."""
+        return self.inputs([(int(row), int(number)) for row, number in map(str.split, texts)])
 
     def forward(self, features: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         """Adds the embedding."""
@@ -403,6 +444,7 @@ def compare(bench: Bench, shape: Shape, repeats: int) -> tuple[list[dict[str, An
             **at,
             "variant": name,
             "seconds": round(seconds, 4),
+            "rows_per_second": round(cell.rows / seconds, 3),
             "pairs_per_second": round(cell.rows * cell.languages / seconds, 3),
             "peak_mb": bench.peak_megabytes(bench.steps[name]),
             "text_gflops": round(flops[name] / 1e9, 1),

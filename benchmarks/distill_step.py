@@ -5,7 +5,8 @@
 
 Every cell (P tokens of pictures, K translations, 24 tokens of text) is measured in one process on one thread: forward
 and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
-timed, losses and gradients of all variants are compared. The vision tower is a small one; it, the reference's
+timed, losses and gradients of all variants are compared. "sentence_transformers" is a training step of its trainer with
+its MSELoss, the targets as labels and a column for each language. The vision tower is a small one; it, the reference's
 language-model head and the optimiser are rows of their own. A ratio's label begins with its cell; those without are of
 the only cell asked for, or of 768 tokens and 4 languages.
 """
@@ -79,7 +80,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
     ratios = content["ratios"]
     prefixes = sorted({int(row["prefix"]) for row in content["rows"]})
     figure, panels = pyplot.subplots(1, len(prefixes), figsize=(4 * len(prefixes), 3.4), squeeze=False)
-    variants = ("all", "shared_prefix", "deduplicated", "cached_teacher")
+    variants = ("all", "shared_prefix", "sentence_transformers", "deduplicated", "cached_teacher")
     kinds = (*(f"{name}_over_reference" for name in variants), "flop_estimate")
     for panel, prefix in zip(panels[0], prefixes, strict=True):
         counts = sorted({int(row["languages"]) for row in content["rows"] if row["prefix"] == prefix})
