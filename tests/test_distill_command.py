@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,37 @@ def test_a_plan_tells_the_whole_run(model: str, data: str, tmp_path: Path, capsy
     for name in ("weights", "gradients", "optimizer states", "activations", "teacher", "gathered weights", "in all"):
         assert f"\n{name} " in text
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--lora", "--freeze-vision", "false"]], ids=["all weights", "adapter"])
+def test_the_command_goes_on_with_the_same_bits_after_a_kill(
+    model: str, pictured: str, tmp_path: Path, more: list[str]
+) -> None:
+    flags = ["--max-steps", 30, "--save-steps", 3, "--save-total-limit", 2, "--logging-steps", 1, *more]
+    killed = settings(model, pictured, tmp_path / "killed", *flags)
+    command = [sys.executable, "-m", "xvlm2vec", *map(str, killed)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / ("adapter" if more else ".") / "checkpoints"
+    while not any(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "killed").glob("**/distillation.json"))  # it was not through
+    for words in (
+        command,
+        [sys.executable, "-m", "xvlm2vec", *map(str, settings(model, pictured, tmp_path / "whole", *flags))],
+    ):
+        subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    logs = [log_of(tmp_path / name / ("adapter" if more else ".")) for name in ("killed", "whole")]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 30
+    place = Path("merged" if more else ".") / "model.safetensors"
+    resumed, whole = (load_file(tmp_path / name / place) for name in ("killed", "whole"))
+    for name, weight in whole.items():
+        assert torch.equal(resumed[name], weight), name
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from xvlm2vec.modeling.packing import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 from xvlm2vec.trainer.language_sampling import LanguageSampler
+from xvlm2vec.trainer.translated_rows import HasTranslation
 
 PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 Inputs = dict[str, torch.Tensor]
@@ -171,14 +172,18 @@ class ParallelCollator:
     sampler: LanguageSampler | None = None
     epoch: int = field(default=0, init=False)
     keeps_rows: bool = False
+    _has_translation: HasTranslation = field(default_factory=HasTranslation, init=False, repr=False)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Tokenises and prepares the rows.
+        """Tokenises and prepares the rows that have a translation; where none has, there is one batch of weight 0.
 
         Raises:
-            ValueError: A row lacks a column or has no translation; the message names it.
+            ValueError: A row lacks a column; the message names it.
         """
-        chosen = [self._translations(row, index) for index, row in enumerate(rows)]
+        for index, row in enumerate(rows):
+            check_columns(row, index)
+        rows = [row for row in rows if self._has_translation(row)] or [untranslated_filler(rows[0])]
+        chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
         for filler in (False, True):
             part = [index for index, row in enumerate(rows) if isinstance(row, FillerRow) is filler]
@@ -267,11 +272,8 @@ class ParallelCollator:
             warn_cut(cut, len(rows), self.processor.limit())
         return dict(inputs)
 
-    def _translations(self, row: dict[str, Any], index: int) -> list[dict[str, str]]:
-        check_columns(row, index)
+    def _translations(self, row: dict[str, Any]) -> list[dict[str, str]]:
         items = [item for item in row["translations"] if item["text"]]
-        if not items:
-            raise ValueError(f"Row {row['id']!r} has no translation; drop it, or give it one.")
         if self.translations_per_row is None or len(items) <= self.translations_per_row:
             return items
         draw = random.Random(f"{self.seed}:{self.epoch}:{row['id']}:{row['text_en']}")
@@ -300,6 +302,11 @@ class ParallelCollator:
             tokens += lengths[index]
         if part:
             yield sorted(part)
+
+
+def untranslated_filler(row: dict[str, Any]) -> FillerRow:
+    """A row without a translation as one that does not count, for a batch that has no other."""
+    return FillerRow({**row, "translations": [{"lang": "en", "text": row["text_en"] or "-"}]})
 
 
 def check_columns(row: Mapping[str, Any], index: int) -> None:

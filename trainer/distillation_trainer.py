@@ -194,7 +194,7 @@ class SelfDistillationTrainer(PushingTrainer):
         samples = self._checked(samples)
         self._step = [batch for sample in samples for batch in sample["batches"]]
         pairs = sum(gather_object([sum(batch.pairs for batch in self._step if batch.weight)]))
-        return [{"batches": in_step(sample["batches"], self.passes)} for sample in samples], pairs
+        return [{"batches": in_step(sample["batches"], self.passes)} for sample in samples], max(pairs, 1)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None

@@ -19,7 +19,7 @@ def translated(rows: Any) -> Any:
     """A corpus without the rows that have no translation; what is left out is counted in a warning.
 
     Of a stored corpus only the columns `id` and `translations` are read; a stream leaves rows out as they come. Rows
-    that are made when they are read stay as they are.
+    that are made when they are read stay as they are: the collator leaves out those without.
 
     Args:
         rows: A corpus, several by name, or `None`.
@@ -32,7 +32,7 @@ def translated(rows: Any) -> Any:
     if isinstance(rows, IterableDataset):
         if isinstance((rows.features or {}).get("image"), Image):
             rows = rows.cast_column("image", Image(decode=False))  # the filter would decode, and store them otherwise
-        return rows.filter(_Translated())
+        return rows.filter(HasTranslation())
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
         return rows
     kept: list[int] = []
@@ -56,11 +56,11 @@ def translated(rows: Any) -> Any:
     return rows.select(kept)
 
 
-class _Translated:
-    """Tells whether a row of a stream has a translation, and counts the others in warnings that become rare.
+class HasTranslation:
+    """Tells whether a row that was just read has a translation, and counts the others in warnings that become rare.
 
     Attributes:
-        count: Rows without, of all passes over the stream, in this process.
+        count: Rows without, of all passes over the corpus, in this process.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _Translated:
         self.count += 1
         if math.log10(self.count).is_integer():
             logger.warning(
-                "%d rows of the stream have no translation so far and are left out, the last of them %r",
+                "%d rows have had no translation so far and are left out, the last of them %r",
                 self.count, row.get("id"),
             )  # fmt: skip
         return False

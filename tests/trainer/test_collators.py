@@ -1,6 +1,7 @@
 """Batches of parallel rows: the ids are those of the processor, the draw is the row's own, faults name the row."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -150,11 +151,14 @@ def test_a_missing_column_is_named_with_its_row(processor, rows, column):
         collate(processor, rows)
 
 
-@pytest.mark.parametrize("translations", [[], [{"lang": "it", "text": ""}]])
-def test_a_row_without_a_translation_is_named(processor, rows, translations):
+@pytest.mark.parametrize("translations", [[], None, [{"lang": "it", "text": ""}]])
+def test_rows_without_a_translation_are_left_out_and_told(processor, rows, translations, caplog):
     rows[1]["translations"] = translations
-    with pytest.raises(ValueError, match="Row 'row-1' has no translation"):
-        collate(processor, rows)
+    with caplog.at_level(logging.WARNING):
+        assert collate(processor, rows).ids == ["row-0", "row-2", "row-3"]
+    assert "1 rows have had no translation so far and are left out, the last of them 'row-1'" in caplog.text
+    only = collate(processor, rows[1:2])  # other processes may wait for a batch
+    assert (only.ids, only.weight) == (["row-1"], 0)
 
 
 def test_a_batch_moves_whole(processor, rows):

@@ -1,5 +1,6 @@
 """Rows without a translation are left out with a warning, and the training goes through."""
 
+import copy
 import logging
 
 import pytest
@@ -33,6 +34,29 @@ def test_a_stream_leaves_rows_out_as_they_come(tmp_path, model, processor, corpu
     trainer = make_trainer(tmp_path, model, processor, stream, max_steps=4)
     trainer.train()
     assert trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize("teacher", ["cached", "copy"])
+def test_rows_made_when_they_are_read_are_left_out_too(tmp_path, model, processor, corpus, caplog, teacher):
+    """Also where a whole step has none."""
+    bare = {"row-1-0", "row-0-1", "row-1-1", "row-2-1", "row-3-1"}
+
+    def make(rows):
+        kept = [items if name not in bare else [] for name, items in zip(rows["id"], rows["translations"], strict=True)]
+        return {**rows, "translations": kept}
+
+    settings = {"teacher": teacher, "teacher_store": str(tmp_path / "store"), "max_steps": 4}
+    settings |= {"train_sampling_strategy": "sequential", "learning_rate": 0.1, "optim": "sgd"}
+    trainer = make_trainer(tmp_path, copy.deepcopy(model), processor, corpus.with_transform(make), **settings)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "1 rows have had no translation so far and are left out, the last of them 'row-1-0'" in caplog.text
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[1] == 0
+    assert all(loss > 0 for loss in (losses[2], losses[3]))
+    other = make_trainer(tmp_path, model, processor, corpus.select([0, 2, 3, *range(8, 16)]), **settings)
+    batch = other.data_collator([other.train_dataset[index] for index in range(3)])
+    assert losses[0] == pytest.approx(other.compute_loss(model, batch).item(), rel=1e-5, abs=1e-9)
 
 
 def test_a_stream_is_still_shuffled_anew_in_each_epoch(corpus):
