@@ -130,6 +130,20 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
     assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
 
 
+def test_a_row_for_each_language_becomes_one_row(
+    model: str, pictured: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = Dataset.load_from_disk(pictured)
+    apart = [
+        {**row, "id": f"{row['id']}-{item['lang']}", "translations": [item]}
+        for row in corpus
+        for item in (*row["translations"], {"lang": "it", "text": "un cane"})
+    ]
+    Dataset.from_list(apart, features=parallel_features()).save_to_disk(str(tmp_path / "apart"))
+    assert call(*settings(model, str(tmp_path / "apart"), tmp_path / "run", "--max-steps", 2)) == 0
+    assert "rows of one English text and picture are joined, 12 to 6" in caplog.text
+
+
 def test_an_adapter_reaches_the_vision_tower_where_it_is_not_frozen(
     model: str, pictured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

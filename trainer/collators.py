@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from xvlm2vec.modeling.packing import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 from xvlm2vec.trainer.language_sampling import LanguageSampler
-from xvlm2vec.trainer.translated_rows import HasTranslation
+from xvlm2vec.trainer.translated_rows import HasTranslation, has_text
 
 PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 Inputs = dict[str, torch.Tensor]
@@ -95,6 +96,13 @@ class ParallelBatch:
     def has_picture(self) -> torch.Tensor:
         """`(G,)` bool."""
         return torch.tensor([digest is not None for digest in self.digests], device=self.row_of_pair.device)
+
+    @property
+    def picture_numbers(self) -> torch.Tensor:
+        """`(G,)` int64, of each row's pictures: equal where the pictures are, in any batch; 0 without."""
+        hashes = [hashlib.blake2b(digest or b"", digest_size=8).digest() for digest in self.digests]
+        numbers = [int.from_bytes(own, "big", signed=True) for own in hashes]
+        return torch.tensor(numbers, device=self.row_of_pair.device) * self.has_picture
 
     @property
     def tokens(self) -> int:
@@ -273,7 +281,7 @@ class ParallelCollator:
         return dict(inputs)
 
     def _translations(self, row: dict[str, Any]) -> list[dict[str, str]]:
-        items = [item for item in row["translations"] if item["text"]]
+        items = [item for item in row["translations"] if has_text(item)]
         if self.translations_per_row is None or len(items) <= self.translations_per_row:
             return items
         draw = random.Random(f"{self.seed}:{self.epoch}:{row['id']}:{row['text_en']}")

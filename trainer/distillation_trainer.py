@@ -68,12 +68,13 @@ class SelfDistillationTrainer(PushingTrainer):
         train_dataset: A parallel corpus: columns `id`, `image`, `text_en`, `translations`.
         eval_dataset: A held-out part of it.
         processing_class: The model's processor; loaded from `model.processor` if `None`.
-        loss: The paper's loss by default. It is called with `student_en`, `student_lang` and `teacher_en`, each
-            `(P, H)`, `row_of_pair` and `languages`, and what else its keywords name: see `loss_inputs`.
+        loss: The paper's loss, with `args.language_weight`, by default; another one has weights of its own. It is
+            called with `student_en`, `student_lang` and `teacher_en`, each `(P, H)`, `row_of_pair` and `languages`, and
+            what else its keywords name: see `loss_inputs`.
         **kwargs: As in `transformers.Trainer`.
 
     Raises:
-        ValueError: The vision tower is to be frozen, but has an adapter to train.
+        ValueError: The vision tower is to be frozen, but has an adapter to train; or the held-out rows are a stream.
         TeacherError: The teacher cannot be had for this model or corpus.
         DiskSpaceError: The disk is too full for the teacher's vectors.
     """
@@ -97,6 +98,8 @@ class SelfDistillationTrainer(PushingTrainer):
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor
         check_teacher(args.teacher, model, train_dataset)
+        if any(isinstance(part, IterableDataset) for part in eval_sets(eval_dataset)):
+            raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
         if args.freeze_vision:
             freeze_vision(self.embedder)
         self.distillation_loss = loss or SelfDistillationLoss(args.language_weight)
@@ -401,7 +404,7 @@ def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) 
     Returns:
         `student_en`, `student_lang`, `teacher_en` `(P, H)`, `row_of_pair` `(P,)` and `languages`; for losses that need
         them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the picture's states), or
-        `student_lang_alone`, `teacher_picture` `(P, H)` and `has_picture` `(P,)`.
+        `student_lang_alone`, `teacher_picture` `(P, H)`, `picture_of_pair` and `has_picture` `(P,)`.
     """
     row = batch.row_of_pair
     inputs: dict[str, Any] = {
@@ -421,6 +424,7 @@ def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) 
         inputs |= {
             "student_lang_alone": student.translated_alone,
             "teacher_picture": teacher.picture_alone[row],
+            "picture_of_pair": batch.picture_numbers[row],
             "has_picture": batch.has_picture[row],
         }
     return inputs

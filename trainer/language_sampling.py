@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xvlm2vec.trainer.translated_rows import has_text
+
 
 @dataclass(frozen=True)
 class LanguageSampler:
@@ -36,7 +38,7 @@ class LanguageSampler:
         """Some of a row's translations, without repetition, in their order.
 
         Sampling without replacement by exponential keys (Efraimidis and Spirakis, 2006). A language that was not
-        counted weighs like the rarest.
+        counted weighs like the most frequent one: it was added to the rows, as code-switched texts are, to nearly all.
 
         Args:
             items: Translations, each with its `lang`.
@@ -49,13 +51,14 @@ class LanguageSampler:
 
     def weight(self, language: str) -> float:
         """Of a language, relative to the most frequent one, which has 1."""
-        most, least = max(self.counts.values(), default=1), min(self.counts.values(), default=1)
-        return (self.counts.get(language, least) / most) ** (1 / self.temperature - 1)
+        most = max(self.counts.values(), default=1)
+        return (self.counts.get(language, most) / most) ** (1 / self.temperature - 1)
 
 
 def count_languages(rows: Any) -> Counter[str]:
     """How many rows of a `datasets.Dataset` have each language; only the column `translations` is read."""
-    return Counter(item["lang"] for items in rows.with_format(None)["translations"] for item in items if item["text"])
+    stored = rows.with_format(None)["translations"]
+    return Counter(item["lang"] for items in stored for item in items or () if has_text(item))
 
 
 def language_sampler(rows: Any, temperature: float) -> LanguageSampler | None:

@@ -16,7 +16,7 @@ class MatryoshkaLoss(EmbeddingLoss):
     """A loss on several truncations of the vectors, so that their first values alone are vectors, too.
 
     `sum_m c_m L(z[:, :m])` over the sizes `m` (arXiv 2205.13147). Every floating tensor `(B, D)` is cut, all else is
-    passed on as it is.
+    passed on as it is. The terms of a `LossSum` inside are summed over the sizes, too.
 
     Args:
         loss: The loss on each truncation.
@@ -43,10 +43,15 @@ class MatryoshkaLoss(EmbeddingLoss):
         for name, value in inputs.items():
             if _is_vectors(value) and value.shape[1] < max(self.dims):
                 raise ValueError(f"MatryoshkaLoss cannot cut {name} {tuple(value.shape)} to {max(self.dims)} values.")
-        terms = [
-            weight * self.loss(**{name: _cut(value, size) for name, value in inputs.items()})
-            for size, weight in zip(self.dims, self.weights, strict=True)
-        ]
+        sums = [part for part in self.loss.modules() if isinstance(part, LossSum)]
+        logged: list[dict[str, torch.Tensor]] = [{} for _ in sums]
+        terms = []
+        for size, weight in zip(self.dims, self.weights, strict=True):
+            terms.append(weight * self.loss(**{name: _cut(value, size) for name, value in inputs.items()}))
+            for total, part in zip(logged, sums, strict=True):
+                total |= {name: total.get(name, 0) + weight * term for name, term in part.last_terms.items()}
+        for total, part in zip(logged, sums, strict=True):
+            part.last_terms = total
         return torch.stack(terms).sum()
 
     def get_config_dict(self) -> dict[str, Any]:

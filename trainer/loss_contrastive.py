@@ -92,6 +92,7 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
         student_lang: torch.Tensor | None = None,
         student_lang_alone: torch.Tensor | None = None,
         row_of_pair: torch.Tensor | None = None,
+        picture_of_pair: torch.Tensor | None = None,
         has_picture: torch.Tensor | None = None,
         **_: Any,
     ) -> torch.Tensor:
@@ -102,6 +103,8 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
             student_lang: `(P, D)`, the student's translations.
             student_lang_alone: The same without their pictures; where it is given, it is taken instead.
             row_of_pair: `(P,)` int64, the row, and so the picture, of each pair; by default all differ.
+            picture_of_pair: `(P,)` int64, a number of each pair's picture that is the same in all rows and processes,
+                where several rows may show one picture; takes the place of `row_of_pair`.
             has_picture: `(P,)` bool; by default all have one.
 
         Raises:
@@ -115,7 +118,11 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
                 "'student_lang_alone')"
             )
         check_vectors(self, student_lang=texts, teacher_picture=teacher_picture)
-        rows = self._row_ids(row_of_pair, texts)
+        if picture_of_pair is None:
+            rows = self._row_ids(row_of_pair, texts)
+        else:
+            check_row_labels(self, "picture_of_pair", len(picture_of_pair), len(texts))
+            rows = picture_of_pair.to(texts.device)
         if has_picture is not None:
             check_row_labels(self, "has_picture", len(has_picture), len(texts))
             chosen = has_picture.to(texts.device)

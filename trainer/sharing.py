@@ -13,6 +13,7 @@ from xvlm2vec.modeling.packed import check_sharing, obstacle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 from xvlm2vec.trainer.collators import check_columns
+from xvlm2vec.trainer.translated_rows import has_text
 
 SAMPLE = 64
 """Rows at the start of a corpus, and again spread over it, in which one with a picture is looked for."""
@@ -105,5 +106,5 @@ def pictured_places(rows: Dataset) -> Iterator[int]:
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its picture."""
     check_columns(row, 0)
-    texts = [row["text_en"], *[item["text"] for item in row["translations"] if item["text"]][:2]]
+    texts = [row["text_en"], *[item["text"] for item in row["translations"] if has_text(item)][:2]]
     return make_rows(texts, [row["image"]] * len(texts))[0]

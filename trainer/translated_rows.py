@@ -41,7 +41,7 @@ def translated(rows: Any) -> Any:
     for start in range(0, len(columns), CHUNK):
         part = columns[start : start + CHUNK]
         for place, (name, items) in enumerate(zip(part["id"], part["translations"], strict=True), start):
-            if any(item["text"] for item in items or ()):
+            if any(map(has_text, items or ())):
                 kept.append(place)
             else:
                 left_out.append(str(name))
@@ -56,6 +56,11 @@ def translated(rows: Any) -> Any:
     return rows.select(kept)
 
 
+def has_text(translation: Mapping[str, Any]) -> bool:
+    """Whether there is more than blanks."""
+    return bool((translation["text"] or "").strip())
+
+
 class HasTranslation:
     """Tells whether a row that was just read has a translation, and counts the others in warnings that become rare.
 
@@ -68,7 +73,7 @@ class HasTranslation:
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
-        if "translations" not in row or any(item["text"] for item in row["translations"] or ()):
+        if "translations" not in row or any(map(has_text, row["translations"] or ())):
             return True
         self.count += 1
         if math.log10(self.count).is_integer():

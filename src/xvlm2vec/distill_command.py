@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
 from xvlm2vec import console
 from xvlm2vec.corpus.code_switching import CodeSwitcher, read_lexicon
+from xvlm2vec.corpus.jsonl_reader import group_parallel
 from xvlm2vec.corpus.readers import load_parallel
 from xvlm2vec.corpus.streams import stream_parallel
 from xvlm2vec.plan import run_plan
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.process_index > 0:  # one of several processes speaks
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     rows, callbacks = _training_rows(flags, args.seed)
-    held_out = load_parallel(flags.eval_data) if flags.eval_data else None
+    held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
         run = RunState(output, identity, writes=args.process_index == 0)
@@ -182,9 +184,20 @@ def weights_dtype(flags: DistillFlags) -> torch.dtype | None:
     return torch.bfloat16 if flags.dtype == "bfloat16" else torch.float32
 
 
+def _grouped(source: str) -> Dataset:
+    """A stored corpus with a row for each English text and picture, also where it has one for each language."""
+    rows = load_parallel(source)
+    if len(set(rows["text_en"])) == len(rows):  # spares a look at all pictures
+        return rows
+    grouped: Dataset = group_parallel(rows)
+    if len(grouped) < len(rows):
+        logger.info("%s: rows of one English text and picture are joined, %d to %d", source, len(rows), len(grouped))
+    return grouped
+
+
 def _training_rows(flags: DistillFlags, seed: int) -> tuple[Any, list[TrainerCallback]]:
     """The corpus, with code-switched texts if they are asked for, and what the trainer must tell it."""
-    rows: Any = stream_parallel(flags.data, seed=seed) if flags.streaming else load_parallel(flags.data)
+    rows: Any = stream_parallel(flags.data, seed=seed) if flags.streaming else _grouped(flags.data)
     callbacks: list[TrainerCallback] = [StageBar("Distillation")]
     if flags.code_switching is not None:
         lexicon = read_lexicon(flags.lexicon) if flags.lexicon else None

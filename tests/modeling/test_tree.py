@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling import packed
+from xvlm2vec.modeling import packed, tree
 from xvlm2vec.modeling.grouping import common_prefix, split_prefix, text_groups, token_groups
 from xvlm2vec.modeling.packed import check_sharing, encoder_outputs, obstacle, picture_states
 from xvlm2vec.modeling.packing import Pack, TokenGroup, join, pack_groups, rope_limit_of
@@ -222,14 +222,16 @@ def test_rows_on_both_sides_of_a_rope_limit(load: Callable[..., Loaded]) -> None
         model(pack=pack_groups([group], 10_000)[0])
 
 
+@pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 @pytest.mark.parametrize("family", CAUSAL)
 def test_the_check_passes_for_every_causal_family(
-    family: str, load: Callable[..., Loaded], pictures: list[Any]
+    family: str, load: Callable[..., Loaded], pictures: list[Any], dtype: torch.dtype, worst: float
 ) -> None:
-    model, processor = load(family, torch.float32)
-    check = check_sharing(model, processor, some_rows(pictures)[0], training=True)
-    assert check.ok, check.reason
-    assert check.worst < 1e-5
+    model, processor = load(family, dtype)
+    for rows in (some_rows(pictures)[0], [TextImageRow(row.text) for row in some_rows(pictures)[0]]):
+        check = check_sharing(model, processor, rows, training=True)
+        assert check.ok, check.reason
+        assert check.worst < worst
 
 
 @pytest.mark.parametrize(("family", "reason"), [("gemma3", "picture attend in both"), ("paligemma", "whole prompt")])
@@ -243,6 +245,26 @@ def test_families_that_look_ahead_are_refused(
     check = check_sharing(model, processor, some_rows(pictures)[0])
     assert not check.ok
     assert "differ" in check.reason
+    # Not in bfloat16 either, where rounding may be as large as what they see ahead.
+    monkeypatch.setattr(packed, "TOLERANCE", {torch.bfloat16: 1.0})
+    model, processor = load(family, torch.bfloat16)
+    assert check_sharing(model, processor, some_rows(pictures)[0]).reason == "tokens see what comes behind them"
+
+
+def test_texts_that_see_each_other_are_found_in_any_format(
+    load: Callable[..., Loaded], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load("llava_next-llama", torch.bfloat16)
+    right = tree.bucket_attention
+
+    def leaking(*args: Any) -> list[torch.Tensor]:
+        first, *rest = right(*args)
+        return [first, *(part + 1e-2 * part.mean(dim=1, keepdim=True) for part in rest)]
+
+    monkeypatch.setattr(tree, "bucket_attention", leaking)
+    check = check_sharing(model, processor, some_rows(pictures)[0])
+    assert check.worst < packed.TOLERANCE[torch.bfloat16]
+    assert check.reason == "a text's vector changes with the other texts of its pack"
 
 
 def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None:
@@ -255,6 +277,10 @@ def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None
     assert not obstacle(model), "dropout is off in evaluation"
     text.rope_parameters["rope_type"] = "dynamic"
     assert "dynamic RoPE" in obstacle(model)
+    text.use_bidirectional_attention = "vision"
+    assert "in both directions" in obstacle(model)
+    text.layer_types = ["conv", "full_attention"]
+    assert "layers of the kind 'conv'" in obstacle(model)
     text._attn_implementation = "eager"
     assert "attention is 'eager'" in obstacle(model)
     text.is_causal = False

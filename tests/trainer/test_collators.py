@@ -161,6 +161,20 @@ def test_rows_without_a_translation_are_left_out_and_told(processor, rows, trans
     assert (only.ids, only.weight) == (["row-1"], 0)
 
 
+def test_pictures_have_the_same_number_in_every_row_and_batch(processor, rows):
+    shown = {**rows[1], "image": rows[0]["image"]}
+    first, second = collate(processor, [rows[0], shown, rows[2], rows[3]]), collate(processor, [rows[2], rows[0]])
+    numbers = first.picture_numbers.tolist()
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert numbers[3] == 0
+    assert second.picture_numbers.tolist() == [numbers[2], numbers[0]]
+
+
+def test_blank_translations_are_missing_ones(processor, rows):
+    row = {**rows[3], "translations": [{"lang": "it", "text": "  "}, {"lang": "de", "text": "Regen"}]}
+    assert collate(processor, [row]).languages == ["de"]
+
+
 def test_a_batch_moves_whole(processor, rows):
     moved = collate(processor, rows, sharing=False, alone=True).to("meta")
     for inputs in (moved.english, moved.translated, moved.pictures_alone, moved.translations_alone):

@@ -40,10 +40,22 @@ def test_some_of_many_are_drawn_without_repetition_and_in_order():
     assert sampler.draw(items, 2, random.Random(5)) == sampler.draw(items, 2, random.Random(5))
 
 
-def test_an_uncounted_language_weighs_like_the_rarest():
+def test_an_uncounted_language_weighs_like_the_most_frequent():
     sampler = LanguageSampler(COUNTS, 2.0)
-    assert sampler.weight("mul") == sampler.weight("sw") == pytest.approx(3)
-    assert sampler.weight("de") == 1
+    assert sampler.weight("sw") == pytest.approx(3)
+    assert sampler.weight("mul") == sampler.weight("de") == 1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, math.inf])
+def test_code_switched_texts_do_not_crowd_out_languages(temperature):
+    """Nearly every row has one, and no count tells."""
+    mixed = {"lang": "mul", "text": "ein dog"}
+    sampler = LanguageSampler(COUNTS, temperature)
+    drawn = Counter()
+    for seed in range(2000):
+        items = [ITEMS[0], *ITEMS[1:] * (seed % 10 == 0), mixed]
+        drawn[sampler.draw(items, 1, random.Random(seed))[0]["lang"]] += 1
+    assert 0.35 < drawn["mul"] / 2000 < 0.55
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.0, -1.0, math.nan])

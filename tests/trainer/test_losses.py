@@ -359,6 +359,23 @@ def test_matryoshka_is_the_weighted_sum_over_truncations():
     torch.testing.assert_close(MatryoshkaLoss(inner, [5])(**given), inner(**given))
 
 
+def test_the_terms_inside_matryoshka_are_those_of_all_sizes():
+    given = {name: torch.randn(6, 8) for name in ("student_en", "student_lang", "teacher_en")}
+    given |= {"row_of_pair": torch.arange(6), "languages": ["de"] * 6}
+    total = LossSum({"a": SelfDistillationLoss(), "b": MultilingualContrastiveLoss()}, {"b": 0.5})
+    value = MatryoshkaLoss(total, [2, 4, 8], [1, 0.5, 2])(**given)
+    terms = total.last_terms
+    torch.testing.assert_close(terms["a"] + 0.5 * terms["b"], value)
+
+
+def test_another_row_with_the_same_picture_is_no_negative():
+    pictures = torch.eye(2, 4)[[0, 0, 1]]
+    given = {"teacher_picture": pictures, "student_lang_alone": pictures, "row_of_pair": torch.arange(3)}
+    loss = CrossModalAlignmentLoss(0.01)
+    assert loss(**given).item() == pytest.approx(2 / 3 * math.log(2), abs=1e-5)
+    assert loss(**given, picture_of_pair=torch.tensor([-7, -7, 5])).item() == pytest.approx(0, abs=1e-5)
+
+
 def test_matryoshka_names_a_vector_that_is_too_short():
     loss = MatryoshkaLoss(SelfDistillationLoss(), [2, 8])
     with pytest.raises(ValueError, match=r"student_en \(6, 5\) to 8 values"):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import parallel_row, picture
 from datasets import Dataset, Features, Image, List, Value
 from steps import arguments, make_trainer
@@ -44,12 +45,16 @@ def losses_of(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def test_a_picture_far_from_the_start_is_found(tmp_path, looking_ahead, caplog):
+@pytest.mark.parametrize(
+    ("dtype", "reason"), [(torch.float32, "vectors differ"), (torch.bfloat16, "tokens see what comes behind them")]
+)
+def test_a_picture_far_from_the_start_is_found(tmp_path, looking_ahead, caplog, dtype, reason):
+    model, processor = looking_ahead
     rows = Dataset.from_list([*texts(SAMPLE + 6), PICTURED])
     with caplog.at_level(logging.WARNING):
-        trainer = make_trainer(tmp_path, *looking_ahead, rows)
+        trainer = make_trainer(tmp_path, model.to(dtype), processor, rows)
     assert trainer.collator.sharing is False
-    assert "vectors differ" in caplog.text
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 1])
