@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
         {
             "id": f"row-{number}",
             "image": None,
-            "text_en": english,
+            "text_en": f"{english}, {number}",
             "translations": [{"lang": "de", "text": german}, {"lang": "it", "text": italian}],
             "source": "test",
         }
@@ -255,17 +255,14 @@ def test_the_command_goes_on_with_the_same_bits_after_a_kill(
         assert torch.equal(resumed[name], weight), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("config", ["ddp", "fsdp2"])
-def test_two_processes_write_one_model(model: str, data: str, tmp_path: Path, config: str) -> None:
+def launch(config: str, words: list[object]) -> str:
+    """What two processes print."""
     root = Path(__file__).parents[1]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", port]
     command += ["--config_file", f"{root}/configs/accelerate/{config}.yaml", "-m", "xvlm2vec"]
-    flags = ["--max-steps", 3, "--optim", "sgd", "--learning-rate", 0.1, "--lora", "--lora-dora", "--lora-rank", 2]
-    words = settings(model, data, tmp_path / "two", *flags, "--per-device-train-batch-size", 2)
     child = subprocess.run(
         [*command, *map(str, words)],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
@@ -274,7 +271,30 @@ def test_two_processes_write_one_model(model: str, data: str, tmp_path: Path, co
         timeout=600,
     )
     assert child.returncode == 0, child.stderr[-4000:]
-    assert child.stdout.count("The trained model is in") == 1
+    return child.stdout + child.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_at_their_end_are_through_at_the_next_start(
+    model: str, data: str, tmp_path: Path
+) -> None:
+    flags = ["--max-steps", 2, "--bf16", "false", "--eval-data", data, "--per-device-train-batch-size", 2]
+    words = settings(model, data, tmp_path / "run", *flags)
+    assert "English drift" in launch("fsdp2", words)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "model.safetensors").unlink()
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    (tmp_path / "run" / "state.json").write_text(json.dumps({**state, "stages": {}}))
+    assert "not measured once more" in launch("fsdp2", words)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "fsdp2"])
+def test_two_processes_write_one_model(model: str, data: str, tmp_path: Path, config: str) -> None:
+    flags = ["--max-steps", 3, "--optim", "sgd", "--learning-rate", 0.1, "--lora", "--lora-dora", "--lora-rank", 2]
+    words = settings(model, data, tmp_path / "two", *flags, "--per-device-train-batch-size", 2)
+    assert launch(config, words).count("The trained model is in") == 1
     assert json.loads((tmp_path / "two" / "state.json").read_text())["stages"].keys() == {"training", "merging"}
     assert call(*settings(model, data, tmp_path / "one", *flags)) == 0
     one, two = (load_file(tmp_path / name / "merged" / "model.safetensors") for name in ("one", "two"))

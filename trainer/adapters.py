@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.vision import VISION_PARTS, vision_modules
-
-EMBEDDINGS = "embed_tokens"
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class AdapterConfig:
         rank: Of the two matrices.
         alpha: The product is scaled by `alpha / rank`; twice the rank if `None`.
         dora: Weight-decomposed (DoRA) instead of plain LoRA.
-        train_embeddings: Also train (and save) the token embeddings, which a language in a script that the model has
-            never seen needs.
+        train_embeddings: Also train (and save) the token embeddings, in float32, which a language in a script that the
+            model has never seen needs.
         train_vision: Also put it on the vision tower and the connector; goes with the trainer's `freeze_vision=False`.
     """
 
@@ -57,9 +56,43 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         lora_dropout=0.0,  # the student without its adapter must be the teacher, exactly
         use_dora=config.dora,
         target_modules=linear_layers(model, config.train_vision),
-        modules_to_save=[EMBEDDINGS] if config.train_embeddings else None,
+        # PEFT looks for modules that end so: the name alone would also be that of Phi-3.5-V's `vision_embed_tokens`.
+        modules_to_save=[path_of_embeddings(model)] if config.train_embeddings else None,
     )
-    return get_peft_model(model, peft_config)
+    adapted = get_peft_model(model, peft_config)
+    if config.train_embeddings:
+        train_in_float32(adapted)
+    return adapted
+
+
+def path_of_embeddings(model: XVLM2VecModel) -> str:
+    """Where the token embeddings lie in the model."""
+    embeddings = model.get_input_embeddings()
+    return next(name for name, module in model.named_modules() if module is embeddings)
+
+
+def train_in_float32(adapted: nn.Module) -> None:
+    """Keeps the modules that are trained whole in float32, as PEFT does with an adapter's matrices.
+
+    At the rates of fine-tuning most updates are smaller than what half precision can add to a weight. What the modules
+    give is in the format of the base.
+    """
+    for module in adapted.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            dtype = next(module.original_module.parameters()).dtype
+            module.modules_to_save.float()
+            if dtype != torch.float32:
+                module.register_forward_hook(_GiveIn(dtype))
+
+
+@dataclass(frozen=True)
+class _GiveIn:
+    """A hook that casts what a module gives."""
+
+    dtype: torch.dtype
+
+    def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.to(self.dtype)
 
 
 def check_four_bit() -> None:
@@ -79,7 +112,7 @@ def check_four_bit() -> None:
 def four_bit_config() -> BitsAndBytesConfig:
     """How QLoRA (arXiv 2305.14314) stores the base: NF4 with quantized scales, computing in bfloat16.
 
-    Vision towers keep their format: they are small, and what they see is not trained.
+    Vision towers keep their format: they are small.
     """
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -119,8 +152,7 @@ def linear_layers(model: XVLM2VecModel, vision: bool = False) -> str:
         model: The embedder.
         vision: Whether those of vision tower and connector count, too.
     """
-    paths = {id(module): name for name, module in model.named_modules()}
-    root = paths[id(model.get_input_embeddings())].rpartition(".")[0] + "."
+    root = path_of_embeddings(model).rpartition(".")[0] + "."
     seeing = {id(module) for part in vision_modules(model) for module in part.modules()}
     chosen = [
         name

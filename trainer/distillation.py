@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.hub_doors import is_hub_id
+from xvlm2vec.trainer.picture_cache import FOLDER as PICTURES
 from xvlm2vec.trainer.precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
@@ -62,6 +64,7 @@ def distill(
     train_or_resume(trainer, args.output_dir)
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():
+        shutil.rmtree(Path(args.output_dir) / PICTURES, ignore_errors=True)  # of a run that was killed at its end
         _write_summary(output / SUMMARY_FILE, trainer)
     return trainer
 

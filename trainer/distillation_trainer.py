@@ -47,7 +47,7 @@ from xvlm2vec.trainer.teachers import (
     teacher_of,
 )
 from xvlm2vec.trainer.translated_rows import translated
-from xvlm2vec.trainer.vision import freeze_vision
+from xvlm2vec.trainer.vision import freeze_vision, vision_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,14 @@ class SelfDistillationTrainer(PushingTrainer):
             raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
         if args.freeze_vision:
             freeze_vision(self.embedder)
+        frozen = not any(weight.requires_grad for weight in vision_parameters(self.embedder))
+        if frozen and not args.freeze_vision:
+            logger.warning(
+                "freeze_vision=False changes nothing: no weight of the vision tower, or of an adapter there, "
+                "is trained. An adapter gets there by AdapterConfig(train_vision=True)."
+            )
         self.distillation_loss = loss or SelfDistillationLoss(args.language_weight)
-        self.passes = Passes(self.embedder, needs_of(self.distillation_loss), args.freeze_vision)
+        self.passes = Passes(self.embedder, needs_of(self.distillation_loss), frozen)
         self.collator = ParallelCollator(
             self.processor,
             args.translations_per_row,
@@ -127,7 +133,7 @@ class SelfDistillationTrainer(PushingTrainer):
         self.add_callback(_EpochOfCollator(self.collator))
         self.add_callback(_PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
-        if args.freeze_vision:
+        if frozen:
             self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
         with self._on_device():
             self._start_sharing()

@@ -201,4 +201,7 @@ def checkpoints_at_once(args: TrainingArguments, max_steps: int) -> int:
         return 0
     every = args.save_steps if args.save_strategy == "steps" else max_steps / max(float(args.num_train_epochs), 1)
     saves = max(int(max_steps // max(every, 1)), 1) if every >= 1 else max_steps
-    return saves if args.save_total_limit is None else min(saves, args.save_total_limit + 1)
+    limit = args.save_total_limit
+    if limit is None or limit <= 0:  # none is removed
+        return saves
+    return min(saves, max(limit, 2 if args.load_best_model_at_end else 1) + 1)  # the best and the last one stay

@@ -90,6 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
             raise ValueError("The model has no trainable parameter.")
         # The groups are the parts' own dictionaries, so that a scheduler that sets a rate here sets it there.
         super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._share()
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Steps every part."""
@@ -103,21 +104,26 @@ class MuonAdamW(torch.optim.Optimizer):
         for part in self._parts:
             part.zero_grad(set_to_none)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The parts' states, in order."""
-        return {"parts": [part.state_dict() for part in self._parts]}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the parts and keeps the shared groups shared.
+        """Restores the state, in the layout of every optimizer of torch, and shares it with the parts.
 
         Raises:
-            ValueError: The state has another number of parts.
+            ValueError: The state is that of other parameters.
         """
-        if len(state_dict["parts"]) != len(self._parts):
+        sizes = [
+            [len(group["params"]) for group in groups] for groups in (self.param_groups, state_dict["param_groups"])
+        ]
+        if sizes[0] != sizes[1]:
             raise ValueError("The saved optimizer state belongs to another split of the parameters.")
-        for part, state in zip(self._parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = [group for part in self._parts for group in part.param_groups]
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Gives the parts the groups and the states of the whole: torch reads and writes both here (FSDP2, too)."""
+        groups = iter(self.param_groups)
+        for part in self._parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -108,7 +108,9 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(model, args),
         activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
-        teacher=_bytes(p for name, p in named.items() if not is_adapter(name)) if args.teacher == "copy" else 0,
+        teacher=_bytes((p for name, p in named.items() if not is_adapter(name)), packed)
+        if args.teacher == "copy"
+        else 0,
         unit=working * max(sum(p.numel() for p in unit.parameters()) for unit in _units(embedder, vision)),
         tower=working * trained_tower,
         parameters=sum(p.numel() for p in parameters),

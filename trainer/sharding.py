@@ -12,6 +12,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.utils.hooks import RemovableHandle
+from transformers.trainer_utils import TrainOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.streaming import StreamingTrainer
@@ -37,11 +39,15 @@ class ShardingTrainer(StreamingTrainer):
     trained: nn.Module
     embedder: XVLM2VecModel
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        trained = [weight for weight in vision_parameters(self.embedder) if weight.requires_grad]
-        if self.args.world_size > 1 and trained:
-            use_vision_in_every_pass(self.embedder)
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in transformers; a trained vision tower is part of every pass, in a single process as in several."""
+        if not any(weight.requires_grad for weight in vision_parameters(self.embedder)):
+            return super().train(*args, **kwargs)
+        hook = use_vision_in_every_pass(self.embedder)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            hook.remove()
 
     def create_accelerator_and_postprocess(self) -> None:
         """Makes the accelerator and tells its FSDP2 what to shard."""
@@ -131,10 +137,11 @@ def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
             yield from repeated_layers(child)
 
 
-def use_vision_in_every_pass(embedder: XVLM2VecModel) -> None:
+def use_vision_in_every_pass(embedder: XVLM2VecModel) -> RemovableHandle:
     """Adds zero times the trained weights of the vision tower to the token embeddings, so that each pass uses them.
 
-    Without it, a process without pictures would have no gradients of the tower to send, while the others wait. It is
+    Without it, a process without pictures would have no gradients of the tower to send, while the others wait; and one
+    process alone would leave the tower out of a step without pictures, in which momentum moves it among several. It is
     the embeddings that get them because FSDP2 sends a layer's gradients earlier where the layer's input has one: below
     an adapter the tokens have none, and processes with and without pictures would send theirs in different orders.
     """
@@ -145,4 +152,4 @@ def use_vision_in_every_pass(embedder: XVLM2VecModel) -> None:
             output = output + 0 * sum(weight.sum() for weight in weights)
         return output
 
-    embedder.get_input_embeddings().register_forward_hook(add_nothing)
+    return embedder.get_input_embeddings().register_forward_hook(add_nothing)

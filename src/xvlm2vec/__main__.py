@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import threading
 
 from xvlm2vec.cli import main
 
@@ -11,9 +12,10 @@ def leave(code: int) -> None:
     """Ends the process; one of several on CPUs, if all went well, without torch's shutdown.
 
     A thread of gloo (torch 2.13) may abort it there, after everything is written, and the launcher would end with an
-    error. What asked to be called at the end of the process still is.
+    error. Threads are waited for, and what asked to be called at the end is.
     """
     if code == 0 and _in_gloo_group():
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -23,7 +23,7 @@ from xvlm2vec.sources import load_embedder
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter, check_four_bit, four_bit_config, load_adapter
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import encoded
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, encoded
 from xvlm2vec.trainer.epochs import TellEpoch
 from xvlm2vec.trainer.health import MergedSpaceCheck
 from xvlm2vec.trainer.precision import training_precision
@@ -239,13 +239,20 @@ def _train(
         model = add_adapter(model, adapter)
         callbacks = [*callbacks, MergedSpaceCheck(model)]
     trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks)
-    if held_out is not None:
+    if held_out is not None and not can_measure(trainer):
+        logger.info("%s is not measured once more: the training was through before this start", flags.eval_data)
+    elif held_out is not None:
         measured = trainer.evaluate()
         logger.info(
             "On %s: loss %.5f, English drift %.4f, worst language %.4f from its teacher",
             flags.eval_data,
             *(measured[f"eval_{name}"] for name in ("loss", "english_drift", "worst_distance")),
         )
+
+
+def can_measure(trainer: SelfDistillationTrainer) -> bool:
+    """Whether held-out rows can be measured: FSDP2 shards a model together with its optimizer, as a training does."""
+    return not (trainer.accelerator.is_fsdp2 and trainer.state.global_step == 0)
 
 
 def _merge(base: str, output: Path) -> None:

@@ -69,11 +69,11 @@ def run_plan(
     from xvlm2vec.trainer.vision import freeze_vision
 
     model: Any = meta_model(source, dtype)
-    if args.freeze_vision:
-        freeze_vision(embedder_of(model))
     if adapter is not None:
         with torch.device("meta"):
             model = add_adapter(model, adapter)
+    if args.freeze_vision:
+        freeze_vision(embedder_of(model))
     return table(plan_memory(model, args, base_in_4bit), args)
 
 

@@ -20,6 +20,7 @@ FREE = {
     "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm",
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "max_tokens_per_forward",
     "mini_batch_size", "use_cpu", "log_level", "push_to_hub", "hub_token", "gradient_checkpointing",
+    "gradient_checkpointing_kwargs", "activation_checkpointing", "activation_checkpointing_kwargs",
     "teacher_store", "picture_cache_gb",
 }  # fmt: skip
 _UNKNOWN = "Some specified arguments are not used by the HfArgumentParser: "

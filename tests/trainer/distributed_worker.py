@@ -38,9 +38,11 @@ def corpus(rows, pictures):
 
     Args:
         rows: Their number.
-        pictures: `True` for two thirds of the rows, `"first"` for all of the first of two processes with two rows each.
+        pictures: `True` for two thirds of the rows, `"first"` for all of the first of two processes with two rows each,
+            `"start"` for the first four rows.
     """
-    shown = (lambda index: index // 2 % 2 == 0) if pictures == "first" else (lambda index: index % 3)
+    kinds = {"first": lambda index: index // 2 % 2 == 0, "start": lambda index: index < 4}
+    shown = kinds.get(pictures, lambda index: index % 3)
     return Dataset.from_list(
         [
             {

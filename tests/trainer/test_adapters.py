@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from steps import is_vision, make_trainer
 from torch import nn
@@ -74,6 +75,36 @@ def test_a_fresh_adapter_changes_nothing_and_trains_what_it_lies_on(model, input
     others = {name for name in trainable if ".lora_" not in name}
     assert len(others) == config.train_embeddings
     assert all("embed_tokens" in name for name in others)
+
+
+@pytest.mark.parametrize("backbone", [Phi3VConfig, Qwen2VLConfig, LlavaNextConfig])
+def test_only_the_token_embeddings_are_trained_whole(backbone):
+    with torch.device("meta"):
+        model = XVLM2VecModel(XVLM2VecConfig(vlm_config=backbone()))
+        embeddings = model.get_input_embeddings()
+        adapted = add_adapter(model, AdapterConfig(rank=2, train_embeddings=True))
+    (whole,) = [module for module in adapted.modules() if isinstance(module, ModulesToSaveWrapper)]
+    assert whole.original_module is embeddings
+
+
+def test_embeddings_on_a_base_in_half_precision_are_trained_in_float32(tmp_path, model, inputs):
+    model.to(torch.bfloat16)
+    base = copy.deepcopy(model)
+    before = embed(model, inputs)
+    adapted = add_adapter(model, AdapterConfig(rank=2, train_embeddings=True)).eval()
+    assert torch.equal(embed(adapted, inputs), before)
+    trained = {parameter.dtype for parameter in adapted.parameters() if parameter.requires_grad}
+    assert trained == {torch.float32}
+    embeddings = adapted.get_input_embeddings().modules_to_save["default"].weight
+    with torch.no_grad():
+        embeddings += 1e-5  # bfloat16 would lose it
+        embeddings[::2] *= 1.3
+    vectors = embed(adapted, inputs)
+    assert not torch.equal(vectors, before)
+    adapted.save_pretrained(tmp_path)
+    merged = load_adapter(base, tmp_path).merge_and_unload()
+    assert {weight.dtype for weight in merged.state_dict().values()} == {torch.bfloat16}
+    assert torch.equal(embed(merged, inputs), vectors)
 
 
 @pytest.mark.parametrize("vision", [False, True])

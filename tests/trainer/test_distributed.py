@@ -96,6 +96,18 @@ def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adapter", [None, SEEING], ids=["all weights", "adapter"])
+def test_momentum_moves_the_tower_in_steps_without_pictures_alike(tmp_path, adapter):
+    settings = {"optim": "adamw_torch", "adam_epsilon": 1e-3, "learning_rate": 1e-3, "freeze_vision": False}
+    settings |= {"train_sampling_strategy": "sequential", "options": {"pictures": "start", "adapter": adapter}}
+    settings["teacher"] = "adapter-off" if adapter else "copy"
+    name = "adapter_model.safetensors" if adapter else "model.safetensors"
+    expected = run(tmp_path / "alone", **settings)
+    same_curve(run(tmp_path / "run", processes=2, **settings), expected)
+    same_weights(tmp_path / "run", tmp_path / "alone", name)
+
+
+@pytest.mark.slow
 def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path):
     settings = {"freeze_vision": False, "muon_learning_rate": 1e-2, "learning_rate": 1e-9}  # AdamW's part stands still
     settings["max_steps"] = 2  # steps of full size carry rounding on: on some CPUs to 8.7e-6 in the third loss
@@ -145,8 +157,10 @@ def test_a_stream_is_read_once_by_two_processes(tmp_path, shards, bare):
 
 
 @pytest.mark.slow
-def test_fsdp2_goes_on_from_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("muon", [None, 1e-2], ids=["adamw", "muon"])
+def test_fsdp2_goes_on_from_a_checkpoint(tmp_path, muon):
     settings = {"processes": 2, "config": "fsdp2", "freeze_vision": False, "save_strategy": "steps", "save_steps": 2}
+    settings["muon_learning_rate"] = muon
     whole = run(tmp_path / "whole", **settings)
     checkpoint = tmp_path / "whole" / "checkpoint-2"
     assert find_fault(checkpoint) is None

@@ -132,10 +132,17 @@ def test_a_base_in_4_bits_is_merged_unpacked():
         ({"save_strategy": "steps", "save_steps": 500, "save_total_limit": 3}, 100, 1),
         ({"save_strategy": "epoch", "num_train_epochs": 4, "save_total_limit": None}, 100, 4),
         ({"save_strategy": "epoch", "num_train_epochs": 4, "save_total_limit": 1}, 100, 2),
+        (
+            {"save_strategy": "epoch", "num_train_epochs": 4, "save_total_limit": 1, "load_best_model_at_end": True},
+            100,
+            3,
+        ),
+        ({"save_strategy": "epoch", "num_train_epochs": 4, "save_total_limit": 0}, 100, 4),
     ],
 )
 def test_how_many_checkpoints_lie_on_the_disk(settings, steps, expected):
-    args = SimpleNamespace(**{"save_steps": 500, "num_train_epochs": 1, "save_total_limit": None, **settings})
+    defaults = {"save_steps": 500, "num_train_epochs": 1, "save_total_limit": None, "load_best_model_at_end": False}
+    args = SimpleNamespace(**{**defaults, **settings})
     assert checkpoints_at_once(args, steps) == expected
 
 

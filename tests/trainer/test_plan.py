@@ -88,13 +88,7 @@ def test_muon_keeps_one_state_of_a_matrix(tmp_path, model, empty):
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    states = [
-        value
-        for part in optimizer._parts
-        for state in part.state.values()
-        for name, value in state.items()
-        if name != "step"
-    ]
+    states = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
     assert plan.optimizer == bytes_of(states)
 
 
