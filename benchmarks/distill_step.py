@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 from dataclasses import asdict
@@ -32,7 +33,11 @@ HEADLINE = (768, 4)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--prefix", type=int, nargs="*", default=PREFIXES, help="tokens of pictures (default 64 256 768)"
+        "--prefix",
+        type=picture_tokens,
+        nargs="*",
+        default=PREFIXES,
+        help="tokens of pictures: a square up to 256, or a multiple of 256 (default 64 256 768)",
     )
     parser.add_argument("--languages", type=int, nargs="*", default=LANGUAGES, help="translations (default 1 4 12)")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each kind (default 3)")
@@ -44,6 +49,7 @@ def main() -> None:
     for prefix in flags.prefix:
         for languages in flags.languages:
             if f"P={prefix} K={languages} flop_estimate" in content["ratios"]:
+                print(f"{flags.json} holds the cell P={prefix} K={languages} already", flush=True)
                 continue
             rows, ratios = measure(Cell(prefix, languages), Shape(), flags.repeats)
             content["rows"] += rows
@@ -55,6 +61,14 @@ def main() -> None:
                 flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if flags.plot:
         draw(content, flags.plot)
+
+
+def picture_tokens(text: str) -> int:
+    """A number of tokens that square pictures of 256 at most can have."""
+    tokens = int(text)
+    if tokens < 1 or (tokens % 256 and (tokens > 256 or math.isqrt(tokens) ** 2 != tokens)):
+        raise argparse.ArgumentTypeError(f"{tokens} is no square up to 256 and no multiple of 256")
+    return tokens
 
 
 def new_content() -> dict[str, Any]:
