@@ -1,4 +1,4 @@
-"""Rows without any translation, which a corpus may hold and a distillation step cannot use."""
+"""Rows without any translation, or without anything in English, which a distillation step cannot use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 10_000
 SHOWN = 5
+TRANSLATION, ENGLISH = "translation", "English text and no picture"
 
 
 def translated(rows: Any) -> Any:
-    """A corpus without the rows that have no translation; what is left out is counted in a warning.
+    """A corpus without the rows that have no translation, or neither an English text nor a picture.
 
-    Of a stored corpus only the columns `id` and `translations` are read; a stream leaves rows out as they come. Rows
-    that are made when they are read stay as they are: the collator leaves out those without.
+    What is left out is counted in a warning. Of a stored corpus only the columns of texts are read; a stream leaves
+    rows out as they come. Rows that are made when they are read stay as they are: the collator leaves out those without
+    a translation.
 
     Args:
         rows: A corpus, several by name, or `None`.
@@ -32,33 +34,54 @@ def translated(rows: Any) -> Any:
     if isinstance(rows, IterableDataset):
         if isinstance((rows.features or {}).get("image"), Image):
             rows = rows.cast_column("image", Image(decode=False))  # the filter would decode, and store them otherwise
-        return rows.filter(HasTranslation())
+        return rows.filter(IsUsable())
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
         return rows
+    return _stored(rows)
+
+
+def _stored(rows: Dataset) -> Dataset:
+    """The rows of a stored corpus that can be used."""
     kept: list[int] = []
-    left_out: list[str] = []
-    columns = rows.with_format(None).select_columns(["id", "translations"])
+    left_out: dict[str, list[str]] = {}
+    bare = rows.with_format(None)
+    columns = bare.select_columns([name for name in ("id", "translations", "text_en") if name in rows.column_names])
     for start in range(0, len(columns), CHUNK):
         part = columns[start : start + CHUNK]
-        for place, (name, items) in enumerate(zip(part["id"], part["translations"], strict=True), start):
-            if any(map(has_text, items or ())):
-                kept.append(place)
+        english = part.get("text_en") or ["-"] * len(part["id"])  # the collator names a column that lacks
+        for place, (name, items, text) in enumerate(zip(part["id"], part["translations"], english, strict=True), start):
+            if not any(map(has_text, items or ())):
+                left_out.setdefault(TRANSLATION, []).append(str(name))
+            elif is_blank(text) and not _has_picture(bare, place):
+                left_out.setdefault(ENGLISH, []).append(str(name))
             else:
-                left_out.append(str(name))
+                kept.append(place)
     if not left_out:
         return rows
     if not kept:
-        raise ValueError("No row of the corpus has a translation.")
-    logger.warning(
-        "%d of %d rows have no translation and are left out: %s",
-        len(left_out), len(rows), ", ".join(left_out[:SHOWN]) + (" ..." if len(left_out) > SHOWN else ""),
-    )  # fmt: skip
+        raise ValueError("No row of the corpus has a translation, and an English text or a picture.")
+    for what, names in left_out.items():
+        shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
+        logger.warning("%d of %d rows have no %s and are left out: %s", len(names), len(rows), what, shown)
     return rows.select(kept)
+
+
+def _has_picture(rows: Dataset, place: int) -> bool:
+    """Whether a row of a stored corpus has a picture, which is not decoded."""
+    if "image" not in rows.column_names:
+        return False
+    column = rows.select_columns(["image"]).with_format("arrow")
+    return bool(column[place : place + 1]["image"].is_valid()[0].as_py())
 
 
 def has_text(translation: Mapping[str, Any]) -> bool:
     """Whether there is more than blanks."""
-    return bool((translation["text"] or "").strip())
+    return not is_blank(translation["text"])
+
+
+def is_blank(text: str | None) -> bool:
+    """Whether there are blanks only, or nothing."""
+    return not (text or "").strip()
 
 
 class HasTranslation:
@@ -75,10 +98,23 @@ class HasTranslation:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
         if "translations" not in row or any(map(has_text, row["translations"] or ())):
             return True
+        self._leave_out(TRANSLATION, row)
+        return False
+
+    def _leave_out(self, what: str, row: Mapping[str, Any]) -> None:
         self.count += 1
         if math.log10(self.count).is_integer():
             logger.warning(
-                "%d rows have had no translation so far and are left out, the last of them %r",
-                self.count, row.get("id"),
-            )  # fmt: skip
-        return False
+                "%d rows have had no %s so far and are left out, the last of them %r", self.count, what, row.get("id")
+            )
+
+
+class IsUsable(HasTranslation):
+    """As `HasTranslation`, and leaves out rows with neither an English text nor a picture."""
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of a stream can be used."""
+        if "text_en" in row and is_blank(row["text_en"]) and row.get("image") is None:
+            self._leave_out(f"{ENGLISH}, or no translation,", row)
+            return False
+        return super().__call__(row)

@@ -21,6 +21,23 @@ def test_a_row_without_a_translation_is_left_out_and_told(tmp_path, model, proce
     assert len(trainer.train_dataset) == 14
 
 
+def test_a_row_without_anything_in_english_is_left_out_and_told(tmp_path, model, processor, corpus, caplog):
+    rows = list(corpus)
+    assert (rows[1]["image"], rows[0]["image"] is None) == (None, False)
+    rows[0] = {**rows[0], "text_en": " "}  # its picture stays
+    rows[1] = {**rows[1], "text_en": "  "}
+    rows[3] = {**rows[3], "text_en": None}
+    stored = Dataset.from_list(rows, features=corpus.features)
+    for kind in (stored, stored.to_iterable_dataset()):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            kept = [row["id"] for row in translated(kind)]
+        assert kept == [row["id"] for place, row in enumerate(rows) if place not in (1, 3)]
+        assert "no English text and no picture" in caplog.text
+    settings = {"max_steps": -1, "num_train_epochs": 1}
+    assert make_trainer(tmp_path, model, processor, stored, **settings).train().global_step == 4
+
+
 def test_a_stream_leaves_rows_out_as_they_come(tmp_path, model, processor, corpus, caplog):
     rows = list(corpus.cast_column("image", Image(decode=False)))
     bare = [{**row, "id": f"bare-{index}", "translations": []} for index, row in enumerate(rows[:11])]
