@@ -205,6 +205,12 @@ def embedder_of(model: Any) -> Any:
     return next(module for module in model.modules() if hasattr(module, "backbone") and hasattr(module, "finish"))
 
 
+def path_of_embeddings(embedder: Any) -> str:
+    """Where the token embeddings lie in an `XVLM2VecModel`: beside the layers of the language model."""
+    embeddings = embedder.get_input_embeddings()
+    return next(name for name, module in embedder.named_modules() if module is embeddings)
+
+
 @torch.no_grad()
 def check_sharing(
     model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], training: bool = False
@@ -293,8 +299,7 @@ def turned_from(embedder: Any, place: int) -> Iterator[None]:
         turned = torch.cat([states[:, :place], -states[:, place:]], dim=1)
         return ((turned, *args[1:]), options) if args else (args, {**options, "hidden_states": turned})
 
-    paths = {id(module): name for name, module in embedder.named_modules()}
-    language = embedder.get_submodule(paths[id(embedder.get_input_embeddings())].rpartition(".")[0])
+    language: Any = embedder.get_submodule(path_of_embeddings(embedder).rpartition(".")[0])
     handle = language.layers[0].register_forward_pre_hook(turn, with_kwargs=True)
     try:
         yield

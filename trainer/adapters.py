@@ -15,6 +15,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packed import path_of_embeddings
 from xvlm2vec.trainer.vision import VISION_PARTS, vision_modules
 
 
@@ -63,12 +64,6 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
     if config.train_embeddings:
         train_in_float32(adapted)
     return adapted
-
-
-def path_of_embeddings(model: XVLM2VecModel) -> str:
-    """Where the token embeddings lie in the model."""
-    embeddings = model.get_input_embeddings()
-    return next(name for name, module in model.named_modules() if module is embeddings)
 
 
 def train_in_float32(adapted: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packed import path_of_embeddings
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import embedder_of
 from xvlm2vec.trainer.optimizers import split_parameters
@@ -192,8 +193,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _language_model(embedder: XVLM2VecModel) -> Any:
     """What holds the token embeddings and the layers behind them."""
-    paths = {id(module): name for name, module in embedder.named_modules()}
-    return embedder.get_submodule(paths[id(embedder.get_input_embeddings())].rpartition(".")[0])
+    return embedder.get_submodule(path_of_embeddings(embedder).rpartition(".")[0])
 
 
 def _vision_activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:
