@@ -11,15 +11,15 @@ BIN := $(VENV)/bin
 OUTPUT ?= runs/quickstart
 ARGS ?=
 PYTEST_ARGS ?=
-SOURCES := pyproject.toml constraints.txt $(wildcard src/xvlm2vec/*.py src/xvlm2vec/*/*.py modeling/*.py trainer/*.py \
-	corpus/*.py corpus/data/* hub/* eval/*)
+ROOMS := src/xvlm2vec modeling trainer corpus hub eval
+SOURCES := pyproject.toml constraints.txt model_card.md $(shell find $(ROOMS) -type f -not -name '*.pyc')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Type checkers cannot follow the import hook of a lenient editable install.
 EDITABLE = --config-settings editable_mode=strict --editable
 
 # AutoModel, AutoProcessor and SentenceTransformer on every backbone, published checkpoints, adapters, exports, verify.
 DOORS := tests/modeling/test_invariance.py tests/modeling/test_sentence_transformers.py tests/modeling/test_loading.py \
-	tests/modeling/test_vlm2vec.py tests/modeling/test_adapters.py tests/modeling/test_encoding.py \
+	tests/modeling/test_published_checkpoints.py tests/modeling/test_adapters.py tests/modeling/test_encoding.py \
 	tests/hub/test_export.py tests/hub/test_verify.py
 
 .PHONY: quickstart test lint check doors doors-lowest clean

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from xvlm2vec.corpus.emoji_training import contrastive_rows, tokenizer_texts
-from xvlm2vec.corpus.emoji_world import EmojiWorld, EmojiWorldConfig
-from xvlm2vec.trainer.contrastive import ContrastiveConfig, PairCollator, make_loss
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.training import contrastive_rows, tokenizer_texts
+from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
+from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, PairCollator, make_loss
 from xvlm2vec.trainer.precision import has_fast_bf16, training_attention
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaModel
 
 from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import TokenGroup, join
+from xvlm2vec.modeling.packs import TokenGroup, join
 from xvlm2vec.trainer.collators import ParallelBatch
+from xvlm2vec.trainer.forward_passes import Needs, Passes
 from xvlm2vec.trainer.losses import SelfDistillationLoss
-from xvlm2vec.trainer.student import Needs, Passes
 
 TEXT = 24
 IMAGE_TOKEN = 5

@@ -26,7 +26,7 @@ from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.image_processing_phi3_v import count_tokens
 from xvlm2vec.modeling.modeling_phi3_v import Phi3VModel
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.trainer.vision import freeze_vision
+from xvlm2vec.trainer.vision_parameters import freeze_vision
 
 LANGUAGES = (1, 4, 12)
 BUDGET = 8_192

@@ -32,9 +32,9 @@ from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLModel, Qwen2VLPro
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from xvlm2vec import XVLM2VecConfig, XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.corpus.emoji_training import tokenizer_texts
-from xvlm2vec.corpus.emoji_world import EmojiWorld, EmojiWorldConfig
-from xvlm2vec.modeling.inner_processors import pictures_only
+from xvlm2vec.corpus.emoji.training import tokenizer_texts
+from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
+from xvlm2vec.modeling.backbone_processors import pictures_only
 
 MARKS = ("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
 PIXELS_A_TOKEN = 28 * 28

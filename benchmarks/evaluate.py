@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
+from xvlm2vec.eval.benchmarks.mmmeb import DATASETS, STYLES, TASKS, read_mmmeb_folder
 from xvlm2vec.eval.embedding import ModelEncoder, open_picture
 from xvlm2vec.eval.metrics import hit_at_1
-from xvlm2vec.eval.mmmeb import DATASETS, STYLES, TASKS, read_mmmeb_folder
 from xvlm2vec.eval.ranking import RankingTask, Row, score_task
 from xvlm2vec.eval.runner import Extras, evaluate
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
 
 LANGUAGES = ("en", "it", "es", "fr", "de")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from xvlm2vec.modeling.pictures import PictureError, load_picture
+from xvlm2vec.modeling.images import PictureError, load_picture
 
 from .schema import PARALLEL_COLUMNS, validate_parallel_rows
 

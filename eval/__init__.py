@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .models_for_mteb import mteb_model
-    from .tasks_for_mteb import mteb_tasks
+    from .mteb.models import mteb_model
+    from .mteb.tasks import mteb_tasks
 
 _HOMES = {"mteb_model": "models_for_mteb", "mteb_tasks": "tasks_for_mteb"}
 

@@ -433,7 +433,7 @@ def open_picture(picture: Any) -> Image.Image:
     Raises:
         ValueError: It cannot be read; names the file, if it comes from one.
     """
-    from xvlm2vec.modeling.pictures import load_picture
+    from xvlm2vec.modeling.images import load_picture
 
     if not isinstance(picture, str | Path | Mapping):
         return picture

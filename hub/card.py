@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .staging import ExportError
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
+TEMPLATE = resources.files("xvlm2vec.hub.front").joinpath("model_card.md")
 SCORES_FILE = "scores.json"
 TASK_NAMES = {
     "c": "classification",

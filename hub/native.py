@@ -13,7 +13,7 @@ from peft import PeftModel
 from xvlm2vec.modeling.families import family_of
 from xvlm2vec.modeling.modeling_xvlm2vec import OWN_BACKBONES, XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.st_files import write_sentence_transformers_files
+from xvlm2vec.modeling.sentence_transformers_files import write_sentence_transformers_files
 
 from .card import ReleaseCard, card_data, write_licence_note, write_scores
 from .export import check_no_pickles, merge_adapter

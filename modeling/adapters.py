@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .inner_processors import read_json
+from .backbone_processors import read_json
 from .loading import CheckpointError
-from .vlm2vec import ADAPTER_CONFIG, Adapter, base_is_gone, read_adapter
+from .published_checkpoints import ADAPTER_CONFIG, Adapter, base_is_gone, read_adapter
 
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 

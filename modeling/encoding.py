@@ -15,11 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from .families import backbone_type, family_of
-from .grouping import text_groups, token_groups
-from .lengths import RowSize, measure_rows
 from .memory import free_memory, is_out_of_memory
-from .packed import obstacle
+from .pack_forward import obstacle
+from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
+from .token_groups import text_groups, token_groups
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor

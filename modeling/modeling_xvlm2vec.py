@@ -15,20 +15,20 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .adapters import AdapterPlace, base_is_embedder, find_adapter
+from .backbone_inputs import backbone_inputs
 from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
 from .families import backbone_type, family_of
-from .inputs import backbone_inputs
 from .loading import CheckpointError, check_loading, readable_files
 from .modeling_phi3_v import Phi3VModel
-from .packed import PictureStates, run_pack
-from .packing import Pack, TokenGroup, pack_groups, rope_limit_of
+from .pack_forward import PictureStates, run_pack
+from .packs import Pack, TokenGroup, pack_groups, rope_limit_of
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
+from .published_checkpoints import find_published, refuse_adapter
 from .rows import make_rows
-from .st_files import write_sentence_transformers_files
-from .vlm2vec import find_published, refuse_adapter
+from .sentence_transformers_files import write_sentence_transformers_files
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
 OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}

@@ -13,10 +13,7 @@ import torch
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
-from .batching import TokenRow, pad_rows, split_rows, spread_rows
-from .expansion import expand_pictures, token_inputs
-from .families import Family, backbone_type, check_layout, family_of
-from .inner_processors import (
+from .backbone_processors import (
     PROCESSOR_FILE,
     complete_settings,
     limit_pixels,
@@ -24,12 +21,15 @@ from .inner_processors import (
     processor_class_name,
     read_json,
 )
-from .lengths import measure_rows
+from .families import Family, backbone_type, check_layout, family_of
+from .image_tokens import expand_pictures, token_inputs
+from .images import load_picture
 from .messages import read_messages
-from .pictures import load_picture
+from .padding import TokenRow, pad_rows, split_rows, spread_rows
+from .published_checkpoints import ADAPTER_CONFIG
+from .row_lengths import measure_rows
 from .rows import TextImageRow, make_rows
 from .truncation import Prompt, cut_text
-from .vlm2vec import ADAPTER_CONFIG
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _NOT_PICTURES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}

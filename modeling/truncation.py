@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .batching import TokenRow
+from .padding import TokenRow
 
 
 @dataclass(frozen=True)

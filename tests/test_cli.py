@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from xvlm2vec.cli import COMMANDS, main
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 
 SMALL_EMOJI = ("--concepts", "64", "--image-size", "32", "--languages", "de,ja", "--rows", "64", "--test-rows", "8")
 
@@ -332,7 +332,7 @@ def test_models_of_sentence_transformers_embed(tmp_path: Path) -> None:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
-    from xvlm2vec.trainer.tiny import train_tokenizer
+    from xvlm2vec.corpus.emoji.tiny_model import train_tokenizer
 
     tokenizer = train_tokenizer(["a dog", "ein Hund"], 300)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -383,7 +383,7 @@ def test_killed_training_goes_on(model: str, data: Path, tmp_path: Path) -> None
 def test_distill_with_an_adapter(
     model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from xvlm2vec.sources import load_embedder
+    from xvlm2vec.flags.models import load_embedder
 
     monkeypatch.chdir(Path(model).parent)
     command = ["distill", "--model", "tiny", "--data", data / "parallel", "--output", tmp_path / "student", "--lora"]

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from xvlm2vec.cli import main
-from xvlm2vec.corpus.emoji_world import EmojiWorld, EmojiWorldConfig
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "your-own-model.md"
 HUB_ID = "HuggingFaceTB/SmolVLM-256M-Instruct"

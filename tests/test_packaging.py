@@ -15,19 +15,19 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("common", "modeling", "trainer", "corpus", "hub", "eval")
+ROOMS = ("modeling", "trainer", "corpus", "hub", "eval")
 DATA = (
     "xvlm2vec/py.typed",
-    "xvlm2vec/hub/model_card.md",
+    "xvlm2vec/hub/front/model_card.md",
     "xvlm2vec/hub/space_app.css",
-    "xvlm2vec/corpus/data/emoji.parquet",
-    "xvlm2vec/corpus/data/emoji_instructions.json",
-    "xvlm2vec/corpus/data/list_patterns.json",
-    "xvlm2vec/corpus/data/LICENSES.md",
-    "xvlm2vec/eval/report.html",
+    "xvlm2vec/corpus/emoji/data/emoji.parquet",
+    "xvlm2vec/corpus/emoji/data/emoji_instructions.json",
+    "xvlm2vec/corpus/emoji/data/list_patterns.json",
+    "xvlm2vec/corpus/emoji/data/LICENSES.md",
+    "xvlm2vec/eval/report/report.html",
     "xvlm2vec/eval/modules/hit_at_k/hit_at_k.py",
     "xvlm2vec/eval/modules/requirements.txt",
-    "xvlm2vec/eval/templates_mmmeb.json",
+    "xvlm2vec/eval/benchmarks/templates_mmmeb.json",
 )
 
 
@@ -47,12 +47,13 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_wheel_holds_every_room_and_its_data(archives: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(archives[0]) as wheel:
         names = set(wheel.namelist())
-        card = wheel.read("xvlm2vec/hub/model_card.md")
+        card = wheel.read("xvlm2vec/hub/front/model_card.md")
     assert card == (ROOT / "model_card.md").read_bytes()
     for room in ROOMS:
-        folder = ROOT / "src" / "xvlm2vec" / room if room == "common" else ROOT / room
-        missing = [path.name for path in folder.glob("*.py") if f"xvlm2vec/{room}/{path.name}" not in names]
-        assert not missing, f"{room}: {missing}"
+        modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / room).rglob("*.py")]
+        assert not [name for name in modules if f"xvlm2vec/{name}" not in names]
+    doors = [path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "xvlm2vec").rglob("*.py")]
+    assert not [name for name in doors if name not in names]
     assert not [name for name in DATA if name not in names]
     tops = {name.split("/")[0] for name in names}
     assert tops == {"xvlm2vec", next(name for name in tops if name.endswith(".dist-info"))}
@@ -63,7 +64,7 @@ def test_the_wheel_holds_every_room_and_its_data(archives: tuple[Path, Path]) ->
 def test_the_source_archive_builds_the_same_wheel(archives: tuple[Path, Path]) -> None:
     with tarfile.open(archives[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "modeling/modeling_xvlm2vec.py", "hub/model_card.md"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "modeling/modeling_xvlm2vec.py", "model_card.md"} <= names
 
 
 def read_pins(name: str) -> dict[str, str]:

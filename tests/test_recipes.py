@@ -8,9 +8,9 @@ import yaml
 from transformers import Qwen2VLConfig, Qwen3VLConfig
 
 from xvlm2vec.cli import main
-from xvlm2vec.distill_command import FORM, training_arguments
+from xvlm2vec.commands.distill import FORM, training_arguments
+from xvlm2vec.flags.training import parse
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
-from xvlm2vec.training_flags import parse
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(CONFIGS.glob("recipes/*.yaml"), key=lambda path: path.name)

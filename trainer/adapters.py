@@ -15,8 +15,9 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packed import path_of_embeddings
-from xvlm2vec.trainer.vision import VISION_PARTS, vision_modules
+from xvlm2vec.modeling.pack_forward import path_of_embeddings
+
+from .vision_parameters import VISION_PARTS, vision_modules
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from xvlm2vec.common.store import content_digest, row_key
-from xvlm2vec.modeling.grouping import token_groups
-from xvlm2vec.modeling.packing import TokenGroup
+from xvlm2vec.modeling.packs import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
-from xvlm2vec.trainer.language_sampling import LanguageSampler
-from xvlm2vec.trainer.translated_rows import HasTranslation, has_text
+from xvlm2vec.modeling.token_groups import token_groups
+
+from .language_sampling import LanguageSampler
+from .usable_rows import HasTranslation, has_text
 
 PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 Inputs = dict[str, torch.Tensor]

@@ -15,12 +15,13 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.checkpoints import train_or_resume
-from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
-from xvlm2vec.trainer.hub_doors import is_hub_id
-from xvlm2vec.trainer.picture_cache import FOLDER as PICTURES
-from xvlm2vec.trainer.precision import training_attention
+
+from .checkpoints import train_or_resume
+from .distillation_config import SelfDistillationConfig
+from .distillation_trainer import SelfDistillationTrainer
+from .hub_doors import is_hub_id
+from .image_cache import FOLDER as PICTURES
+from .precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
 LIBRARIES = ("torch", "transformers", "peft", "datasets")

@@ -22,21 +22,22 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.tree import use_tree
-from xvlm2vec.trainer.checkpoints import PROCESSES_FILE, newest_complete_checkpoint
-from xvlm2vec.trainer.collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
-from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.health import DiskSpaceCheck, stop_at
-from xvlm2vec.trainer.hub_doors import PushingTrainer
-from xvlm2vec.trainer.language_sampling import language_sampler
-from xvlm2vec.trainer.loss_base import is_mean_over_pairs
-from xvlm2vec.trainer.losses import SelfDistillationLoss
-from xvlm2vec.trainer.measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
-from xvlm2vec.trainer.optimizers import MuonAdamW
-from xvlm2vec.trainer.picture_cache import KeepPictures
-from xvlm2vec.trainer.sharing import WAYS, sample_row, texts_of, why_not
-from xvlm2vec.trainer.student import Passes, RowVectors, needs_of
-from xvlm2vec.trainer.teachers import (
+from xvlm2vec.modeling.tree_attention import use_tree
+
+from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
+from .collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
+from .distillation_config import SelfDistillationConfig
+from .forward_passes import Passes, RowVectors, needs_of
+from .health import DiskSpaceCheck, stop_at
+from .hub_doors import PushingTrainer
+from .image_cache import KeepPictures
+from .image_sharing import WAYS, sample_row, texts_of, why_not
+from .language_sampling import language_sampler
+from .losses import SelfDistillationLoss
+from .losses.base import is_mean_over_pairs
+from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
+from .optimizers import MuonAdamW
+from .teachers import (
     AdapterOffTeacher,
     CachedTeacher,
     CopyTeacher,
@@ -46,8 +47,8 @@ from xvlm2vec.trainer.teachers import (
     teacher_name,
     teacher_of,
 )
-from xvlm2vec.trainer.translated_rows import translated
-from xvlm2vec.trainer.vision import freeze_vision, vision_parameters
+from .usable_rows import translated
+from .vision_parameters import freeze_vision, vision_parameters
 
 logger = logging.getLogger(__name__)
 

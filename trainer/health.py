@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from xvlm2vec.trainer.collators import ParallelBatch
+from .collators import ParallelBatch
 
 logger = logging.getLogger(__name__)
 

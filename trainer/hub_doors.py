@@ -15,7 +15,8 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 from torch import nn
 
 from xvlm2vec.common.pickles import pickle_patterns
-from xvlm2vec.trainer.sharding import ShardingTrainer
+
+from .sharding import ShardingTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xvlm2vec.trainer.translated_rows import has_text
+from .usable_rows import has_text
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from xvlm2vec.trainer.collators import ParallelBatch
-from xvlm2vec.trainer.losses import LossSum
-from xvlm2vec.trainer.student import RowVectors
+from .collators import ParallelBatch
+from .forward_passes import RowVectors
+from .losses import LossSum
 
 
 class RunningMeans:

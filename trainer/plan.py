@@ -12,12 +12,13 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packed import path_of_embeddings
-from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import embedder_of
-from xvlm2vec.trainer.optimizers import split_parameters
-from xvlm2vec.trainer.sharding import repeated_layers
-from xvlm2vec.trainer.vision import vision_modules
+from xvlm2vec.modeling.pack_forward import path_of_embeddings
+
+from .distillation_config import SelfDistillationConfig
+from .distillation_trainer import embedder_of
+from .optimizers import split_parameters
+from .sharding import repeated_layers
+from .vision_parameters import vision_modules
 
 COUNTED = "counted"
 QUANTIZED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)

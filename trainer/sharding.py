@@ -16,8 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers.trainer_utils import TrainOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.trainer.streaming import StreamingTrainer
-from xvlm2vec.trainer.vision import vision_modules, vision_parameters
+
+from .streaming import StreamingTrainer
+from .vision_parameters import vision_modules, vision_parameters
 
 
 class ShardingTrainer(StreamingTrainer):

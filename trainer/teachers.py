@@ -22,9 +22,10 @@ from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.collators import ParallelBatch, ParallelCollator
-from xvlm2vec.trainer.health import check_room
-from xvlm2vec.trainer.student import Passes, RowVectors
+
+from .collators import ParallelBatch, ParallelCollator
+from .forward_passes import Passes, RowVectors
+from .health import check_room
 
 logger = logging.getLogger(__name__)
 

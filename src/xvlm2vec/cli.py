@@ -13,22 +13,22 @@ from xvlm2vec import __version__
 # Command -> (module with `main(arguments) -> int`, one line of help).
 COMMANDS = {
     "quickstart": (
-        "xvlm2vec.quickstart_command",
+        "xvlm2vec.commands.quickstart",
         "the whole story on a laptop, in 13 to 25 minutes",
     ),
     "corpus": (
-        "xvlm2vec.corpus_command",
+        "xvlm2vec.commands.corpus",
         "make a corpus: the emoji world, or a CSV and a folder of pictures",
     ),
-    "translate": ("xvlm2vec.translate_command", "translate a corpus into languages that it lacks"),
-    "contrast": ("xvlm2vec.contrast_command", "train an English embedder on pairs (the teacher)"),
-    "distill": ("xvlm2vec.distill_command", "make an embedder multilingual by self-distillation"),
-    "encode": ("xvlm2vec.encode_command", "embed texts and pictures into a file"),
-    "evaluate": ("xvlm2vec.evaluate_command", "score a model on a benchmark, per task and language"),
-    "report": ("xvlm2vec.report_command", "turn results into tables and pages"),
-    "verify": ("xvlm2vec.verify_command", "check that a model loads through every door and gives its golden vectors"),
-    "release": ("xvlm2vec.release_command", "publish a model with its card and proof, on the Hub or in a folder"),
-    "demo": ("xvlm2vec.demo_command", "search a release's pictures in the browser, in any of its languages"),
+    "translate": ("xvlm2vec.commands.translate", "translate a corpus into languages that it lacks"),
+    "contrast": ("xvlm2vec.commands.contrast", "train an English embedder on pairs (the teacher)"),
+    "distill": ("xvlm2vec.commands.distill", "make an embedder multilingual by self-distillation"),
+    "encode": ("xvlm2vec.commands.encode", "embed texts and pictures into a file"),
+    "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
+    "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
+    "verify": ("xvlm2vec.commands.verify", "check that a model loads through every door and gives its golden vectors"),
+    "release": ("xvlm2vec.commands.release", "publish a model with its card and proof, on the Hub or in a folder"),
+    "demo": ("xvlm2vec.commands.demo", "search a release's pictures in the browser, in any of its languages"),
 }
 
 

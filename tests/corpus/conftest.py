@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xvlm2vec.corpus.emoji_world import EmojiWorld, EmojiWorldConfig
+from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
 
 
 @pytest.fixture(scope="session")

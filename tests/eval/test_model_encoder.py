@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.eval.abilities import EVERYTHING
 from xvlm2vec.eval.embedding import ModelEncoder, as_encoder
 from xvlm2vec.eval.ranking import Row
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
 
 TINY = TinyModelConfig(32, 8, 32, 1, 1, 2, 64, 300)
 IMAGES = {"noise": Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))}

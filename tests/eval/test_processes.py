@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xvlm2vec.cli import main
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 
 EMOJI = ("--concepts", "64", "--image-size", "32", "--languages", "de", "--rows", "16", "--test-rows", "24")
 

@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from PIL import Image
 
+from xvlm2vec.eval.benchmarks.mmmeb import ranking_task
 from xvlm2vec.eval.embedding import CallableEncoder
-from xvlm2vec.eval.mmmeb import ranking_task
 from xvlm2vec.eval.ranking import RankingTask
-from xvlm2vec.eval.report import eval_results, markdown_table, score_table, terminal_table
+from xvlm2vec.eval.report.tables import eval_results, markdown_table, score_table, terminal_table
 from xvlm2vec.eval.results import FILE, PER_ROW, PerRow, Results, ResultsError, row_key
 from xvlm2vec.eval.runner import Extras, evaluate
 

@@ -13,15 +13,15 @@ from test_release_to_hub import SIZES
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.cli import main
-from xvlm2vec.quickstart import Quickstart, QuickstartConfig
-from xvlm2vec.sources import adapter_base
+from xvlm2vec.flags.models import adapter_base
+from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig
 
 RELEASE = """
 import json, sys
-from xvlm2vec.release_command import _parser
-from xvlm2vec.release_inputs import release_inputs
-from xvlm2vec.quickstart import Quickstart, QuickstartConfig
-from xvlm2vec.sources import load_embedder
+from xvlm2vec.commands.release import _parser
+from xvlm2vec.flags.release import release_inputs
+from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig
+from xvlm2vec.flags.models import load_embedder
 
 inputs = release_inputs(_parser().parse_args([sys.argv[1], "--to", "./out"]))
 both = [load_embedder(sys.argv[1])[0], inputs.model.get_base_model()]

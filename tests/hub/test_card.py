@@ -36,7 +36,7 @@ def snippets(path: Path) -> list[str]:
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    template = resources.files("xvlm2vec.hub").joinpath("model_card.md").read_text(encoding="utf-8")
+    template = resources.files("xvlm2vec.hub.front").joinpath("model_card.md").read_text(encoding="utf-8")
     assert template.startswith("---\n{{ card_data }}")
 
 

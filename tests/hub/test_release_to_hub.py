@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 from loopback_hub import ORG, TOKENS, LoopbackHub
 
-from xvlm2vec.quickstart import Quickstart, QuickstartConfig, Sizes
-from xvlm2vec.release_command import _parser
-from xvlm2vec.release_inputs import is_hub_id
+from xvlm2vec.commands.release import _parser
+from xvlm2vec.flags.release import is_hub_id
+from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig, Sizes
 
 SIZES = Sizes(
     concepts=40,
@@ -104,7 +104,7 @@ for collection in api.list_collections(owner=name.partition("/")[0]):
 
 def train(folder: Path, lora: bool) -> Path:
     """All stages of a tiny run but its release and its report."""
-    from xvlm2vec import quickstart_stages as stages
+    from xvlm2vec.quickstart import stages
 
     run = Quickstart(QuickstartConfig(str(folder), languages=("de",), lora=lora, sizes=SIZES))
     for stage in (

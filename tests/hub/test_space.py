@@ -26,7 +26,7 @@ from huggingface_hub import RepoCard
 from PIL import Image, ImageDraw
 
 from xvlm2vec import XVLM2VecModel, cli
-from xvlm2vec.demo_command import find_release
+from xvlm2vec.commands.demo import find_release
 from xvlm2vec.hub import space, space_app
 from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 from xvlm2vec.hub.space import Place, read_gallery, write_space

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling.lengths import UNSEEN, measure_rows
+from xvlm2vec.modeling.images import PictureError, measure_picture
 from xvlm2vec.modeling.memory import is_out_of_memory
-from xvlm2vec.modeling.pictures import PictureError, measure_picture
+from xvlm2vec.modeling.row_lengths import UNSEEN, measure_rows
 from xvlm2vec.modeling.rows import BadRowsError, TextImageRow, make_rows
 
 PACKED = ["qwen2_vl", "qwen3_vl", "llava_next-mistral", "llava_onevision", "idefics3", "internvl", "phi3_v"]

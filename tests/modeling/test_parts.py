@@ -9,12 +9,12 @@ import pytest
 import torch
 from datasets import Dataset
 
-from xvlm2vec.modeling.batching import pad_rows, split_rows, spread_rows
 from xvlm2vec.modeling.families import FAMILIES
-from xvlm2vec.modeling.grouping import split_prefix
 from xvlm2vec.modeling.modeling_xvlm2vec import cut
+from xvlm2vec.modeling.padding import pad_rows, split_rows, spread_rows
 from xvlm2vec.modeling.pooling import last_token_index, pool
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
+from xvlm2vec.modeling.token_groups import split_prefix
 from xvlm2vec.modeling.truncation import Prompt, cut_text
 
 MASK = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]])

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling import expansion
-from xvlm2vec.modeling.pictures import PictureError
+from xvlm2vec.modeling import image_tokens as expansion
+from xvlm2vec.modeling.images import PictureError
 from xvlm2vec.modeling.rows import BadRowsError
 
 CUT_FAMILIES = [

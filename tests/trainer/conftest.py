@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from xvlm2vec.trainer.tiny import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 
 sys.path.insert(0, str(Path(__file__).parent))  # steps.py lies beside this file
 

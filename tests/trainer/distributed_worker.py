@@ -10,12 +10,12 @@ from conftest import TEXTS, TINY, parallel_row, picture
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
+from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, ImageDistillationLoss, LossSum
-from xvlm2vec.trainer.tiny import build_tiny_model
 
 LANGUAGES = (("it", "de", "ar"), ("it",), ("de", "ar"), ("ar",), ("it", "de"))
 

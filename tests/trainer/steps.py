@@ -7,7 +7,7 @@ from torch.nn.functional import mse_loss
 
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
-from xvlm2vec.trainer.vision import VISION_PARTS
+from xvlm2vec.trainer.vision_parameters import VISION_PARTS
 
 
 def arguments(folder, **settings):

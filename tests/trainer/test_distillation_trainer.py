@@ -24,7 +24,7 @@ from xvlm2vec.trainer.losses import (
     SelfDistillationLoss,
 )
 from xvlm2vec.trainer.optimizers import MuonAdamW
-from xvlm2vec.trainer.vision import freeze_vision
+from xvlm2vec.trainer.vision_parameters import freeze_vision
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen vision", "trained vision"])

@@ -9,7 +9,7 @@ from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.optimizers import MuonAdamW
 from xvlm2vec.trainer.plan import QUANTIZED_BYTES, plan_memory, saved_bytes
-from xvlm2vec.trainer.vision import freeze_vision
+from xvlm2vec.trainer.vision_parameters import freeze_vision
 
 
 def arguments(folder, **settings):

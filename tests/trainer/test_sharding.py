@@ -9,7 +9,7 @@ from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.sharding import layer_classes, own_class, use_vision_in_every_pass
-from xvlm2vec.trainer.vision import freeze_vision, vision_modules, vision_parameters
+from xvlm2vec.trainer.vision_parameters import freeze_vision, vision_modules, vision_parameters
 
 
 def test_the_layers_of_the_language_model_are_found(model):

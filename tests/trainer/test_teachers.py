@@ -160,7 +160,7 @@ sys.path.insert(0, {tests!r})
 from conftest import TEXTS, TINY, parallel_row
 from datasets import Dataset
 from xvlm2vec.trainer import teachers
-from xvlm2vec.trainer.tiny import build_tiny_model
+from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
 from steps import make_trainer
 
 teachers.CHUNK = 4

@@ -1,0 +1,1 @@
+"""mteb's tasks through our models, and our benchmarks as tasks of mteb."""

@@ -1,0 +1,1 @@
+"""Results for people: tables, the HTML page, the before/after drawing."""

@@ -1,0 +1,181 @@
+"""The self-contained HTML report: scores of one model or two, examples with pictures, a search box, how it was made.
+
+:class:`ReportData` holds everything that the page shows. The page is one file: pictures are data URIs, style and script
+are inline, and a content security policy forbids it to load anything. ``report.html`` is its Jinja2 template.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from .colors import change_colours, heat_colours
+from .data import Candidate, Model, ReportData, Role, check_report
+from .summary import cards, duration, headline, mean_tasks, parity, percent
+
+_GROUPS: tuple[tuple[Role, str], ...] = (("english", "English"), ("taught", ""), ("control", "Control: never taught"))
+_WORDS = {"teacher": ("before", "Before"), "student": ("after", "After")}
+_SIGNATURES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
+_WIDE = 8  # columns from which two heat maps stand below each other
+_LIKELY = 0.05
+_SMALL, _COLOURS = 128, 128  # pixels of a side, and colours that nobody tells from all of them at that size
+
+
+def render_report(data: ReportData) -> str:
+    """Renders the page.
+
+    Args:
+        data: What to show.
+
+    Returns:
+        The HTML document.
+
+    Raises:
+        ValueError: If the data contradicts itself: a missing score, an unknown picture, language or task, a picture of
+            unknown format; the message names it.
+    """
+    check_report(data)
+    template = _environment().get_template("report.html")
+    return template.render(
+        data=data,
+        groups=[
+            (title or data.taught_word.capitalize(), [lang for lang in data.languages if lang.role == role])
+            for role, title in _GROUPS
+        ],
+        models=_models(data),
+        wide=len(data.tasks) > _WIDE,
+        mean_tasks=mean_tasks(data),
+        headline=headline(data),
+        cards=cards(data),
+        parity=parity(data),
+        payload=_payload(data),
+    )
+
+
+def write_report(data: ReportData, path: str | os.PathLike[str]) -> Path:
+    """Renders the page into a file; a page that was there stays whole until the new one is complete.
+
+    Args:
+        data: What to show.
+        path: The file to write; its folder is created.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: As :func:`render_report`.
+        OSError: If the file cannot be written.
+    """
+    target = Path(path)
+    html = render_report(data)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(html)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _models(data: ReportData) -> list[tuple[Model, str, str, str]]:
+    """Key, style, word and name of each model."""
+    if data.sides == ["student"]:
+        return [("student", "after", "Score", data.models[-1])]
+    return [(side, *_WORDS[side], name) for side, name in zip(data.sides, data.models, strict=True)]
+
+
+def _environment() -> Environment:
+    """The template's environment; everything that is not marked safe is escaped."""
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"percent": percent, "duration": duration, "heat": heat_colours, "change": change_colours}
+    env.filters["signed"] = lambda fraction: f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
+    env.tests["likely"] = lambda p_value: p_value < _LIKELY
+    env.tests["web"] = lambda url: bool(url) and url.startswith(("https://", "http://"))
+    return env
+
+
+def _data_uri(key: str, picture: bytes | Image.Image) -> str:
+    """Encodes a picture for an ``img`` element."""
+    if isinstance(picture, Image.Image):
+        picture = _webp(picture)
+    for signature, mime in _SIGNATURES.items():
+        if picture.startswith(signature):
+            return f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}"
+    raise ValueError(f"picture {key!r} is neither PNG, WebP, JPEG nor GIF; give a PIL image or encoded bytes")
+
+
+def _webp(picture: Image.Image) -> bytes:
+    """Small pictures, which are shown large, in few colours and no further loss; large ones with some loss."""
+    buffer = io.BytesIO()
+    if "A" in picture.getbands():
+        picture.convert("RGBA").save(buffer, "WEBP", lossless=True, method=4)
+    elif max(picture.size) > _SMALL:
+        picture.convert("RGB").save(buffer, "WEBP", quality=90)
+    else:
+        few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        few.convert("RGB").save(buffer, "WEBP", lossless=True, method=6)
+    return buffer.getvalue()
+
+
+def _payload(data: ReportData) -> Markup:
+    """The script's data as JSON that is safe inside a ``script`` element; pictures are referred to by their index."""
+    index = {key: number for number, key in enumerate(data.pictures)}
+
+    def picture(key: str | None, where: str) -> int:
+        if key is None:
+            return -1
+        if key not in index:
+            raise ValueError(f"{where} refers to picture {key!r}, which is not among the {len(index)} pictures")
+        return index[key]
+
+    def candidate(item: Candidate, where: str) -> list[Any]:
+        return [item.text, picture(item.picture, where), int(item.correct)]
+
+    content = {
+        "sides": [[style, word] for _, style, word, _ in _models(data)],
+        "pictures": [_data_uri(key, value) for key, value in data.pictures.items()],
+        "captions": [data.captions.get(key, "") for key in data.pictures],
+        "languages": [[lang.code, lang.name, lang.native_name, int(lang.rtl), lang.role] for lang in data.languages],
+        "tasks": list(data.tasks.items()),
+        "search": [
+            [entry.lang, entry.text, picture(entry.gold, f"search[{i}]")]
+            + [[picture(key, f"search[{i}]") for key in getattr(entry, side)] for side in data.sides]
+            for i, entry in enumerate(data.search)
+        ],
+        "examples": [
+            {
+                "task": example.task,
+                "lang": example.lang,
+                "text": example.query_text,
+                "picture": picture(example.query_picture, f"examples[{i}]"),
+                "gold": candidate(example.gold, f"examples[{i}]"),
+                "found": [
+                    [candidate(item, f"examples[{i}]") for item in getattr(example, side)] for side in data.sides
+                ],
+                "ranks": [getattr(example, f"{side}_rank") for side in data.sides],
+            }
+            for i, example in enumerate(data.examples)
+        ],
+    }
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return Markup(text.translate(str.maketrans(cast(dict[str, str | int | None], escapes))))

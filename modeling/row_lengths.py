@@ -1,0 +1,113 @@
+"""How long rows will be, known before any picture is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from .images import measure_picture
+from .rows import TextImageRow
+
+if TYPE_CHECKING:
+    from .processing_xvlm2vec import XVLM2VecProcessor
+
+UNSEEN = (1024, 1024)
+"""What a URL's picture is taken for until it is fetched."""
+CHUNK = 8192
+"""Texts tokenized at a time."""
+
+
+@dataclass(frozen=True)
+class RowSize:
+    """What a row will cost.
+
+    Args:
+        tokens: Of the whole row: exact without pictures; with pictures but for a few marks around them.
+        pixels: Of all pictures.
+        shared: Tokens of the pictures, which rows with the same pictures can share.
+    """
+
+    tokens: int
+    pixels: int = 0
+    shared: int = 0
+
+
+def measure_rows(
+    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], problems: dict[int, str] | None = None
+) -> list[RowSize]:
+    """Measures rows; of their files only the beginnings are read.
+
+    Args:
+        processor: The model's processor.
+        rows: The rows.
+        problems: Takes up what is wrong with rows, by number; a bad row then counts nothing.
+
+    Raises:
+        ValueError: A row is bad, and there is no `problems`.
+    """
+    prompts = [""] * len(rows)
+    sizes: list[tuple[tuple[int, int], ...]] = [()] * len(rows)
+    seen: dict[int, tuple[int, int]] = {}
+    for number, row in enumerate(rows):
+        try:
+            prompts[number] = processor.prompt(row.instruction + row.text, len(row.images), number)
+            sizes[number] = _picture_sizes(processor, row, number, seen)
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems[number] = str(error)
+    texts = _text_tokens(processor, prompts)
+    found = list(dict.fromkeys(size for row in sizes for size in row))
+    tokens = dict(zip(found, picture_tokens(processor, found), strict=True))
+    return [
+        RowSize(text + shared, sum(width * height for width, height in row), shared)
+        for text, row in zip(texts, sizes, strict=True)
+        for shared in [sum(tokens[size] for size in row)]
+    ]
+
+
+def picture_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Tokens that pictures of these sizes (width, height) become, as the backbone's own processor counts them."""
+    if not sizes:
+        return []
+    count = getattr(processor.inner, "_get_num_multimodal_tokens", None)
+    if count is not None:
+        return count(image_sizes=[(height, width) for width, height in sizes]).num_image_tokens
+    return [_count_by_doing(processor, size) for size in sizes]
+
+
+def _count_by_doing(processor: XVLM2VecProcessor, size: tuple[int, int]) -> int:
+    """For a processor that cannot say it: what a blank picture of this size becomes."""
+    batch, _ = processor.prepare([TextImageRow("", (Image.new("RGB", size),))])
+    return int(batch["attention_mask"].sum())
+
+
+def _picture_sizes(
+    processor: XVLM2VecProcessor, row: TextImageRow, number: int, seen: dict[int, tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    for index, picture in enumerate(row.images):
+        if id(picture) not in seen:
+            found = _measure(processor, picture, number, index) or UNSEEN
+            seen[id(picture)] = found if processor.square is None else (processor.square, processor.square)
+    return tuple(seen[id(picture)] for picture in row.images)
+
+
+def _measure(processor: XVLM2VecProcessor, picture: Any, number: int, index: int) -> tuple[int, int] | None:
+    return measure_picture(
+        picture,
+        allow_urls=processor.allow_urls,
+        name=f"row {number}, picture {index}",
+        max_aspect_ratio=processor.max_aspect_ratio,
+    )
+
+
+def _text_tokens(processor: XVLM2VecProcessor, prompts: Sequence[str]) -> list[int]:
+    tokenizer = processor.inner.tokenizer
+    return [
+        len(ids)
+        for start in range(0, len(prompts), CHUNK)
+        for ids in tokenizer(list(prompts[start : start + CHUNK]))["input_ids"]
+    ]

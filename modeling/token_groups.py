@@ -1,0 +1,143 @@
+"""Rows of text and pictures as groups of tokens: what they begin with in common, pictures included, only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .packs import TokenGroup
+from .rows import TextImageRow
+
+if TYPE_CHECKING:
+    from .processing_xvlm2vec import XVLM2VecProcessor
+
+LEAST_SAVING = 32
+"""Tokens that a common prefix of texts without pictures must save to be worth a second step of attention."""
+
+
+def token_groups(
+    processor: XVLM2VecProcessor,
+    groups: Sequence[Sequence[TextImageRow]],
+    numbers: Sequence[Sequence[Any]] | None = None,
+    max_length: int | None = None,
+) -> tuple[list[TokenGroup], int]:
+    """Prepares groups of rows; the pictures of a group, which all its rows show, once.
+
+    Args:
+        processor: The model's processor.
+        groups: Rows with the same pictures, or without pictures.
+        numbers: How errors number the rows of each group; by default from 0 over all groups.
+        max_length: As in a call of the processor.
+
+    Returns:
+        A group of tokens for each group of rows, its texts in their order, and the number of rows whose text was cut.
+
+    Raises:
+        ValueError: A row is empty or cannot be cut short enough, or the rows of a group show different pictures.
+        PictureError: A picture cannot be read; the message names the row.
+    """
+    counted = iter(range(sum(map(len, groups))))
+    named = numbers or [[next(counted) for _ in group] for group in groups]
+    result, cut = [], 0
+    for rows, names in zip(groups, named, strict=True):
+        prepare = _with_pictures if rows[0].images else _without_pictures
+        group, shortened = prepare(processor, rows, names, max_length)
+        result.append(group)
+        cut += shortened
+    return result, cut
+
+
+def text_groups(
+    processor: XVLM2VecProcessor,
+    rows: Sequence[TextImageRow],
+    numbers: Sequence[Any] | None = None,
+    max_length: int | None = None,
+) -> tuple[list[TokenGroup], int]:
+    """Prepares rows without pictures in one go: `token_groups` with one group of all of them.
+
+    Their texts share a prefix where all rows begin with the same instruction.
+
+    Returns:
+        One group, its texts in the order of the rows, and the number of rows whose text was cut.
+    """
+    return token_groups(processor, [rows], None if numbers is None else [numbers], max_length)
+
+
+def _without_pictures(
+    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
+) -> tuple[TokenGroup, int]:
+    tokens, _, cut = processor.token_rows(rows, numbers=names, max_length=max_length)
+    ids = [row["input_ids"].tolist() for row in tokens]
+    prefix = common_prefix(ids)
+    shared = len(prefix) if len(prefix) * (len(ids) - 1) >= LEAST_SAVING else 0
+    return TokenGroup(prefix[:shared], [row[shared:] for row in ids]), cut
+
+
+def _with_pictures(
+    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
+) -> tuple[TokenGroup, int]:
+    (first,), pictures, cut = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
+    ids = [first["input_ids"].tolist()]
+    tails = tail_ids(processor, rows)
+    prefix = split_prefix(ids[0], tails[0])
+    limit = processor.limit(max_length)
+    for row, name, tail in zip(rows[1:], names[1:], tails[1:], strict=True):
+        if prefix and tail and (limit is None or len(prefix) + len(tail) <= limit):
+            ids.append(prefix + tail)
+            continue
+        (whole,), _, shortened = processor.token_rows([row], numbers=[name], max_length=max_length)
+        ids.append(whole["input_ids"].tolist())
+        cut += shortened
+    front = common_prefix(ids)
+    texts = [row[len(front) :] for row in ids]
+    token = picture_token(processor)
+    shown = [place for place, value in enumerate(front) if value == token or value < 0]
+    unlike = any(len(row.images) != len(rows[0].images) for row in rows)
+    if unlike or any(value == token or value < 0 for text in texts for value in text):
+        raise ValueError(
+            f"Rows {names[0]} to {names[-1]}: a picture is not common to all of them, or is the last token of a row."
+        )
+    return TokenGroup(front, texts, pictures, shown[-1] + 2 if shown else 1), cut
+
+
+def common_prefix(ids: Sequence[list[int]]) -> list[int]:
+    """What rows of token ids begin with, leaving each row one token at least."""
+    first, last = min(ids), max(ids)  # in the order of lists, so that all others begin with what these two share
+    shortest = min(map(len, ids)) - 1
+    different = (place for place in range(shortest) if first[place] != last[place])
+    return first[: next(different, shortest)]
+
+
+def picture_token(processor: XVLM2VecProcessor) -> int | None:
+    """Id of the token that stands for a part of a picture; backbones with negative ids there have none."""
+    token = getattr(processor.inner, "image_token", None)
+    return processor.inner.tokenizer.convert_tokens_to_ids(token) if token else None
+
+
+def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list[list[int]]:
+    """Token ids of each row behind its last picture; of the whole row if it has none."""
+    tokenizer, family = processor.inner.tokenizer, processor.family
+    if family.texts_by_processor:
+        separators = [family.after_images if row.images else "" for row in rows]
+        texts = [mark + row.instruction + row.text for mark, row in zip(separators, rows, strict=True)]
+        return [list(map(int, ids)) for ids in processor.text_ids(texts)]
+    strings = [processor.prompt(row.instruction + row.text, len(row.images), i) for i, row in enumerate(rows)]
+    found = tokenizer([string + family.after_text for string in strings])["input_ids"] if rows else []
+    if not any(row.images for row in rows):
+        return found
+    # Tokenized with its placeholders, one a picture: some tokenizers write the start of a text in another way.
+    placeholder = family.image or getattr(processor.inner, "image_token", "")
+    last = tokenizer(placeholder, add_special_tokens=False)["input_ids"][-1]
+    return [
+        ids[len(ids) - ids[::-1].index(last) :] if row.images and last in ids else ids
+        for ids, row in zip(found, rows, strict=True)
+    ]
+
+
+def split_prefix(ids: list[int], tail: list[int]) -> list[int] | None:
+    """What stands before the tail, or `None` if the ids do not end with it.
+
+    They do not where a tokenizer merges across the border or adds something behind the text.
+    """
+    cut = len(ids) - len(tail)
+    return ids[:cut] if tail and cut >= 0 and ids[cut:] == tail else None

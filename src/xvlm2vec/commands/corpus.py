@@ -1,0 +1,338 @@
+"""`xvlm2vec corpus`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.flags import console
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from xvlm2vec.corpus.jsonl_reader import JsonlCorpus
+    from xvlm2vec.corpus.readers import CsvCorpus
+
+logger = logging.getLogger(__name__)
+
+REPORT = "bad-rows.json"
+BENCHMARK = "benchmark"
+EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
+SHOWN = 5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags and makes or checks a corpus."""
+    flags = _parser().parse_args(console.with_help(arguments))
+    console.set_up()
+    run: Callable[[argparse.Namespace], int] = flags.run
+    return run(flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = console.parser(
+        "corpus",
+        "Makes what training and evaluation read: a parallel corpus (for distill), English pairs (for contrast) and a "
+        "benchmark (for evaluate).",
+        "xvlm2vec corpus csv texts.csv --images pictures --output data",
+    )
+    kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
+    _add_csv(kinds)
+    _add_jsonl(kinds)
+    _add_emoji(kinds)
+    _add_check(kinds)
+    _add_build(kinds)
+    return parser
+
+
+def _add(kinds: Any, name: str, line: str, text: str, example: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(name, help=line, allow_abbrev=False, **console.texts(text, example))
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_csv(kinds: Any) -> None:
+    parser = _add(
+        kinds, "csv", "from a CSV with a column per language, and a folder of pictures",
+        "Reads a CSV whose first line is `image,en,de,fr`, with your languages: `image` is a path below the folder of "
+        "pictures and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
+        "with its picture), pairs/ (English text and picture) and benchmark/ (held-out rows: pictures by text and "
+        "texts by picture, in every language). English alone will do: `xvlm2vec translate` adds languages "
+        f"to parallel/.\n\nRows that cannot be used are left out and listed in {REPORT} with their lines.",
+        "xvlm2vec corpus csv texts.csv --images pictures --output data --test-rows 200", _csv,
+    )  # fmt: skip
+    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if there is a column image")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--test-rows", type=int, metavar="N",
+        help="rows held out for the benchmark, of those with a picture and all languages; 0 for none (default: a "
+        "tenth, at most 500)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+
+
+def _add_jsonl(kinds: Any) -> None:
+    parser = _add(
+        kinds, "jsonl", "from JSONL files with a line per language, and a folder of pictures",
+        "Reads files whose lines hold an English text, the same text in another language, that language's code, and "
+        "perhaps a picture's path below the folder of pictures. Lines with the same English text and picture become "
+        "one row of parallel/, with all their translations: distillation passes the picture once for all of them.\n\n"
+        "Lines that cannot be used, and a second, different translation into one language, are left out and listed in "
+        f"{REPORT} with their numbers.",
+        "xvlm2vec corpus jsonl it.jsonl de.jsonl --images pictures --output data", _jsonl,
+    )  # fmt: skip
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSONL in UTF-8: a JSON object in each line")
+    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if lines name pictures")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    for name, default, what in (
+        ("english", "text_en", "the English text"),
+        ("text", "text", "the text in another language"),
+        ("language", "lang", "that language's code"),
+        ("picture", "image", "the picture's path; it may be missing, empty or null"),
+    ):
+        parser.add_argument(
+            f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
+        )
+
+
+def _add_emoji(kinds: Any) -> None:
+    parser = _add(
+        kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 14 languages",
+        "Writes the emoji world into files: parallel/ (instructions, captions and questions with their translations), "
+        "pairs/ (English queries and answers, with pictures) and benchmark/ (five tasks in every language, on unseen "
+        "combinations).",
+        "xvlm2vec corpus emoji --languages de,ja --rows 5000 --output data/emoji", _emoji,
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--concepts", type=console.positive, default=300, metavar="N", help="emoji (default 300)")
+    parser.add_argument("--image-size", type=console.positive, default=48, metavar="N", help="pixels (default 48)")
+    parser.add_argument(
+        "--rows", type=console.positive, default=10_000, metavar="N", help="of parallel/ and of pairs/ (default 10000)"
+    )
+    parser.add_argument(
+        "--test-rows", type=console.positive, default=1000, metavar="N", help="per task, at most (default 1000)"
+    )
+    parser.add_argument(
+        "--languages", type=console.names, metavar="CODES",
+        help="to teach, of de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are evaluated "
+        "only)",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=console.positive, default=64, metavar="N", help="pairs/ holds blocks of "
+                        "so many rows of one task, full of hard negatives: train with --no-shuffle and this batch "
+                        "size (default 64)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything (default 0)")
+
+
+def _add_check(kinds: Any) -> None:
+    parser = _add(
+        kinds, "check", "count and check a parallel corpus",
+        "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, pictures that cannot be read; "
+        "counts rows by language and source. Exit code 1 if it cannot be used as it is. One bad row would stop a long "
+        "training in its middle; --clean leaves such rows out.",
+        "xvlm2vec corpus check data/parallel", _check,
+    )  # fmt: skip
+    parser.add_argument("path", metavar="PATH_OR_ID", help="folder of save_to_disk or of parquet files, or a Hub id")
+    parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
+    parser.add_argument(
+        "--clean", metavar="DIR", help="write the rows that can be used into DIR/parallel, and what is wrong with the "
+        f"others into DIR/{REPORT}",
+    )  # fmt: skip
+
+
+def _add_build(kinds: Any) -> None:
+    parser = _add(
+        kinds, "build-emoji", "rebuild the table of the emoji world from the font",
+        "Builds the table that ships with this package: needs Noto Color Emoji and `pip install 'xvlm2vec[world]'`.",
+        "xvlm2vec corpus build-emoji /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf --output emoji.parquet", _build,
+    )  # fmt: skip
+    parser.add_argument("font", metavar="FONT", help="path of NotoColorEmoji.ttf")
+    parser.add_argument("--output", default="emoji.parquet", metavar="FILE", help="(default emoji.parquet)")
+
+
+def _csv(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus import captions
+    from xvlm2vec.corpus.readers import ENGLISH, read_csv, write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
+
+    corpus = read_csv(flags.csv, flags.images, progress=True)
+    _need_rows(corpus, flags.csv)
+    if corpus.languages == (ENGLISH,):
+        logger.warning("%s has no language beside English; `xvlm2vec translate` gives parallel/ its others.", flags.csv)
+    source = Path(flags.csv)
+    settings = {
+        "corpus": "csv",
+        "csv_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "images": flags.images,
+        "test_rows": flags.test_rows,
+        "seed": flags.seed,
+    }
+    run = RunState(flags.output, settings)
+    write_json(run.folder / REPORT, corpus.report())
+    told = [f"{flags.csv}, line {row.line} ({row.id}): {row.problem}" for row in corpus.bad]
+    _tell_bad(told, f"{len(told)} of {len(told) + len(corpus.rows)} rows", run.folder / REPORT)
+    wanted = min(500, len(corpus.rows) // 10) if flags.test_rows is None else flags.test_rows
+    train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
+    if len(test) < wanted:
+        logger.warning(
+            "Only %d rows can be held out: the others lack a picture or a language, or share a text or a picture.",
+            len(test),
+        )
+    pairs = sum(row.picture is not None for row in train)
+
+    def write_parallel() -> None:
+        write_dataset(
+            lambda: captions.parallel_examples(train, source.stem), parallel_features(), run.folder / "parallel"
+        )
+
+    def write_pairs() -> None:
+        write_dataset(lambda: captions.pair_examples(train), captions.pair_features(), run.folder / "pairs")
+
+    def make_benchmark() -> None:
+        made = captions.caption_benchmark(test, corpus.languages)
+        card = BenchmarkCard(
+            name=source.stem, description="Pictures by text and texts by picture, in several languages."
+        )
+        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, card, made.templates)
+
+    run.run("parallel", write_parallel)
+    if pairs:
+        run.run("pairs", write_pairs)
+    if len(test) > 1:
+        run.run(BENCHMARK, make_benchmark)
+    console.show(
+        f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)}; {len(train)} for training "
+        f"({pairs} with a picture), {len(test)} held out; {len(corpus.bad)} left out"
+    )
+    return 0
+
+
+def _jsonl(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
+    from xvlm2vec.corpus.readers import write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+
+    fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.picture_field)
+    corpus = read_jsonl(flags.files, flags.images, fields, progress=True)
+    _need_rows(corpus, ", ".join(flags.files))
+    settings = {
+        "corpus": "jsonl",
+        "files_sha256": [_sha256(path) for path in flags.files],
+        "images": flags.images,
+        "fields": asdict(fields),
+    }
+    run = RunState(flags.output, settings)
+    write_json(run.folder / REPORT, corpus.report())
+    told = [f"{line.file}, line {line.line}: {line.problem}" for line in corpus.bad]
+    _tell_bad(told, f"{len(told)} lines", run.folder / REPORT)
+
+    def write_parallel() -> None:
+        write_dataset(corpus.examples, parallel_features(), run.folder / "parallel")
+
+    run.run("parallel", write_parallel)
+    console.show(
+        f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
+        f"({sum(row.picture is not None for row in corpus.rows)} with a picture); {len(corpus.bad)} lines left out"
+    )
+    return 0
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tell_bad(faults: Sequence[str], count: str, report: Path) -> None:
+    for fault in faults[:SHOWN]:
+        logger.warning("%s", fault)
+    if faults:
+        logger.warning("%s are left out; all are listed in %s", count, report)
+
+
+def _need_rows(corpus: CsvCorpus | JsonlCorpus, name: str) -> None:
+    if not corpus.rows:
+        first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.bad[:SHOWN])
+        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
+
+
+def _emoji(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.captions import pair_features
+    from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
+    from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows
+    from xvlm2vec.corpus.readers import write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.flags.emoji import emoji_world
+    from xvlm2vec.hub.dataset_export import export_benchmark
+    from xvlm2vec.quickstart.release import benchmark_card
+
+    world = emoji_world(flags.languages, flags.concepts, flags.image_size, flags.seed)
+    settings = {name: value for name, value in vars(flags).items() if name not in {"run", "output"}}
+    run = RunState(flags.output, {"corpus": "emoji", **settings})
+
+    def write_parallel() -> None:
+        rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
+        write_dataset(lambda: _each(rows), parallel_features(), run.folder / "parallel")
+
+    def write_pairs() -> None:
+        rows = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
+        write_dataset(lambda: _each(rows), pair_features(), run.folder / "pairs")
+
+    def make_benchmark() -> None:
+        made = emoji_benchmark(world, "test", rows=flags.test_rows)
+        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, benchmark_card(), made.templates)
+
+    for name, stage in (("parallel", write_parallel), ("pairs", write_pairs), (BENCHMARK, make_benchmark)):
+        logger.info("Writing %s", run.folder / name)
+        run.run(name, stage)
+    console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
+                 f"{', '.join(world.config.languages)}")  # fmt: skip
+    return 0
+
+
+def _each(rows: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
+    """The rows of a data set that renders batches."""
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.readers import check_parallel, load_parallel
+
+    corpus = load_parallel(flags.path, flags.split)
+    if flags.clean:
+        return _clean(corpus, flags.clean)
+    found = check_parallel(corpus, progress=True)
+    lines = [f"{found.rows} rows, {found.pictures} with a picture"]
+    for title, counts in (("translations", found.languages), ("sources", found.sources), ("notes", found.warnings)):
+        lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
+    lines += [f"FAULT: {fault}" for fault in found.faults]
+    lines.append(f"{flags.path} {'CANNOT be used as it is' if found.faults else 'can be used'}.")
+    console.show("\n".join(lines))
+    return int(bool(found.faults))
+
+
+def _clean(corpus: Dataset, folder: str) -> int:
+    from xvlm2vec.corpus.checks import clean_parallel
+
+    report = clean_parallel(corpus, folder, progress=True)
+    lines = [f"{report['kept']:,} rows are kept, {report['bad']:,} are left out; faults by column:"]
+    lines += [f"  {count:>9,}  {name}" for name, count in report["faults"].items()]
+    lines.append(f"{folder}/parallel holds the rows, {folder}/{REPORT} what is wrong with the others.")
+    console.show("\n".join(lines))
+    return 0
+
+
+def _build(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.emoji.build import build_emoji_table
+
+    build_emoji_table(Path(flags.font), Path(flags.output))
+    console.show(f"Wrote {flags.output} ({Path(flags.output).stat().st_size} bytes)")
+    return 0

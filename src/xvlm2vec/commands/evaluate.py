@@ -1,0 +1,118 @@
+"""`xvlm2vec evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xvlm2vec.flags import console
+from xvlm2vec.flags.benchmarks import (
+    add_benchmark_flags,
+    benchmark_tasks,
+    check_benchmark_flags,
+    chosen_templates,
+    mteb_tasks_of,
+    runs_in_mteb,
+)
+from xvlm2vec.flags.evaluate_extras import add_extra_flags, runner_extras
+
+if TYPE_CHECKING:
+    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.results import Results
+
+logger = logging.getLogger(__name__)
+
+STORE = "embeddings"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags, embeds what is not embedded yet, scores, and shows the table."""
+    parser = _parser()
+    flags = parser.parse_args(console.with_help(arguments))
+    check_benchmark_flags(parser, flags)
+    console.set_up()
+    from xvlm2vec.eval.processes import processes
+    from xvlm2vec.eval.report.tables import as_text, size_table, terminal_table
+
+    group = processes()
+    if not group.is_main:
+        logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
+    output = Path(flags.output)
+    results = None
+    if not runs_in_mteb(flags.benchmark):
+        results = _results(flags, output)
+    elif group.is_main:  # mteb runs a task in one process; the others wait
+        results = _mteb_results(flags)
+    if group.is_main and results is not None:
+        path = results.save(output)
+        sizes = f"\n{as_text(size_table(results))}" if results.sizes else ""
+        console.show(f"\n{terminal_table(results, intervals=False)}{sizes}\n{path}")
+    group.wait()
+    return 0
+
+
+def _results(flags: argparse.Namespace, output: Path) -> Results:
+    """Scores on ranking tasks; a model that takes no instructions gets none unless the flags name some."""
+    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+    from xvlm2vec.eval.runner import evaluate
+
+    tasks = benchmark_tasks(flags, chosen_templates(flags))
+    extras = runner_extras(flags, _encoder(flags.drift_from, flags) if flags.drift_from else None)
+    encoder = _encoder(flags.model, flags)
+    if flags.templates is None and not getattr(encoder, "instructed", True):
+        logger.info("%s takes no instructions; texts are embedded as they are, and pictures alone", encoder.name)
+        tasks = benchmark_tasks(flags, NO_INSTRUCTIONS)
+    store = Path(flags.store) if flags.store else output / STORE
+    return evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
+
+
+def _mteb_results(flags: argparse.Namespace) -> Results:
+    """Scores on tasks of mteb, by mteb."""
+    if not importlib.util.find_spec("mteb"):
+        raise ImportError("tasks of mteb need it: pip install 'xvlm2vec[eval]'")
+    from xvlm2vec.eval.mteb.run import evaluate_mteb
+
+    tasks = mteb_tasks_of(flags)
+    return evaluate_mteb(_encoder(flags.model, flags), tasks, templates=chosen_templates(flags), seed=flags.seed)
+
+
+def _encoder(source: str, flags: argparse.Namespace) -> Encoder:
+    from xvlm2vec.flags.encoders import load_encoder
+
+    return load_encoder(
+        source,
+        dim=flags.dim,
+        max_tokens=flags.max_tokens,
+        batch_size=flags.batch_size,
+        trust=flags.trust_remote_code,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = console.parser(
+        "evaluate",
+        "Scores a model per task and language: precision at 1 with ties shared evenly and 95% intervals, and more. "
+        "Writes OUTPUT/results.json and keeps the embeddings, so that an interrupted run goes on where it stopped and "
+        "another benchmark reuses them.\n\nStarted by `accelerate launch -m xvlm2vec evaluate ...`, several processes "
+        "share the embedding; tasks of mteb run in the first of them.",
+        "xvlm2vec evaluate runs/student --benchmark folder --data data/benchmark --output scores/student\n"
+        "xvlm2vec evaluate runs/student --benchmark mmmeb --data MMMEB --datasets xm,xtd --languages de,fr \\\n"
+        "    --tasks t2i --dims 64,128 --precision int8,binary --output scores/mmmeb\n"
+        "xvlm2vec evaluate sentence-transformers/clip-ViT-B-32 --benchmark xm3600 --languages de --output scores/clip",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of an XVLM2VecModel, of an adapter on one, of "
+                        "any model of sentence-transformers, or of a CLIP or SigLIP; a name that mteb knows, or "
+                        "mteb:NAME; package.module:function for a function (texts, images) -> vectors")  # fmt: skip
+    add_benchmark_flags(parser)
+    parser.add_argument("--output", required=True, metavar="DIR", help="for results.json and the embeddings")
+    parser.add_argument("--store", metavar="DIR", help="for the embeddings, shared by several outputs (default: "
+                        "embeddings in OUTPUT)")  # fmt: skip
+    add_extra_flags(parser)
+    console.add_encoder_flags(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of intervals, examples, and of the built-in "
+                        "emoji world (default 0)")  # fmt: skip
+    return parser

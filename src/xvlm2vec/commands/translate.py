@@ -1,0 +1,106 @@
+"""`xvlm2vec translate`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.flags import console
+
+if TYPE_CHECKING:
+    from xvlm2vec.corpus.translation import Outcome, Translator
+
+logger = logging.getLogger(__name__)
+
+REPORT = "untranslated.json"
+SHOWN = 5
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags and translates what is not translated yet; exit code 1 if a text could not be."""
+    flags = _parser().parse_args(console.with_help(arguments))
+    console.set_up()
+    from xvlm2vec.corpus.readers import load_parallel, write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.translation import translate_corpus, translated_rows
+
+    corpus = load_parallel(flags.data, flags.split)
+    settings = {name: value for name, value in vars(flags).items() if name not in {"output", "batch_size"}}
+    run = RunState(flags.output, settings)
+    folder = run.folder / "translations"
+    outcome = translate_corpus(corpus, load_translator(flags), flags.languages, folder, progress=True)
+    write_dataset(
+        lambda: translated_rows(corpus, flags.languages, folder), parallel_features(), run.folder / "parallel"
+    )
+    write_json(run.folder / REPORT, outcome.report())
+    made = ", ".join(f"{language} {outcome.made[language]:,}" for language in flags.languages)
+    console.show(f"{run.folder}/parallel: {len(corpus):,} rows; translated texts: {made}")
+    return _tell_bad(outcome, f"{run.folder}/{REPORT}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = console.parser(
+        "translate",
+        "Translates the English texts of a parallel corpus into the languages that its rows lack, with a "
+        "sequence-to-sequence model of transformers (NLLB, M2M100, MADLAD, Marian). Each distinct text is translated "
+        "once; translations that a row has are kept.\n\nOUTPUT/parallel is the corpus with its translations, for "
+        f"distill. Texts that could not be translated are listed in OUTPUT/{REPORT}, and their rows go without; the "
+        "exit code is then 1. Interrupt it as you like: the same command goes on where it stopped.",
+        "xvlm2vec translate data/parallel --model google/madlad400-3b-mt --languages de,fr,ja --output data/more",
+    )
+    parser.add_argument("data", metavar="PATH_OR_ID", help="a parallel corpus, as corpus makes it; its rows need no "
+                        "translations")  # fmt: skip
+    parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
+    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="the translation model")
+    parser.add_argument(
+        "--languages", required=True, type=console.names, metavar="CODES", help="to translate into, such as de,fr,ja"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--tags", type=console.names, default=(), metavar="CODE=TAG,...",
+        help="the model's names of languages, such as de=deu_Latn, where they are not found by their codes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=console.positive, default=32, metavar="N", help="texts at a time (default 32)"
+    )
+    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="(default 1: greedy)")
+    parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="of a translation; "
+                        "longer ones count as failed (default 256)")  # fmt: skip
+    return parser
+
+
+def load_translator(flags: argparse.Namespace) -> Translator:
+    """The model, on a GPU in half the memory where there is one.
+
+    Raises:
+        ValueError: A tag is not of the form CODE=TAG, or the model is none of translation.
+    """
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from xvlm2vec.corpus.translation import Translator
+
+    wrong = [tag for tag in flags.tags if "=" not in tag]
+    if wrong:
+        raise ValueError(f"--tags takes CODE=TAG, such as de=deu_Latn, not {wrong[0]!r}.")
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForSeq2SeqLM.from_pretrained(flags.model, dtype=torch.bfloat16 if on_gpu else torch.float32)
+    return Translator(
+        model.to("cuda" if on_gpu else "cpu"),
+        AutoTokenizer.from_pretrained(flags.model),
+        tags=dict(tag.split("=", 1) for tag in flags.tags),
+        batch_size=flags.batch_size,
+        num_beams=flags.num_beams,
+        max_new_tokens=flags.max_new_tokens,
+    )
+
+
+def _tell_bad(outcome: Outcome, report: str) -> int:
+    for item in outcome.bad[:SHOWN]:
+        logger.warning("%s into %s: %s", item.id, item.language, item.problem)
+    if outcome.bad:
+        logger.warning("%d texts could not be translated; all are listed in %s", len(outcome.bad), report)
+    return int(bool(outcome.bad))

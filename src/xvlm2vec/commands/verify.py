@@ -1,0 +1,50 @@
+"""`xvlm2vec verify`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from xvlm2vec.flags import console
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parses the flags; exit code 1 if a vector differs."""
+    parser = console.parser(
+        "verify",
+        "Loads a model through AutoModel and SentenceTransformer, an adapter through PeftModel over its base, in fresh "
+        "processes without this package, and compares the vectors of a dozen fixed rows with those stored beside it: "
+        "alone and in batches, in float32 and bfloat16. Exit code 1 if a row differs. The code in the model's "
+        "repository is run, in a process that is not given your token and whose Hub client is offline.",
+        "xvlm2vec verify release/model\nxvlm2vec verify user/model@v1.0.0 --dtypes float32\n"
+        "xvlm2vec verify --write runs/student",
+    )
+    parser.add_argument("path", metavar="PATH_OR_ID[@REVISION]", help="folder, or Hub id with or without a revision")
+    parser.add_argument("--write", action="store_true", help="store the vectors of the model in this folder instead: "
+                        "golden.json and golden.safetensors")  # fmt: skip
+    parser.add_argument("--doors", type=console.names, metavar="NAMES", help="of automodel,sentence-transformers; peft "
+                        "for an adapter; native without remote code (default: all that there are)")  # fmt: skip
+    parser.add_argument("--dtypes", type=console.names, default=("float32", "bfloat16"), metavar="NAMES",
+                        help="of float32,bfloat16,float16 (default float32,bfloat16)")  # fmt: skip
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
+    flags = parser.parse_args(console.with_help(arguments))
+    console.set_up()
+    if flags.write:
+        return _write(flags.path)
+    from xvlm2vec.hub.verify import verify
+
+    logger.info("Opening %s in fresh processes", flags.path)
+    report = verify(flags.path, doors=flags.doors, dtypes=flags.dtypes, device=flags.device)
+    console.show(report.table())
+    return 0 if report.ok else 1
+
+
+def _write(folder: str) -> int:
+    from xvlm2vec.hub.golden import write_golden
+
+    golden = write_golden(folder)
+    console.show(f"Wrote golden.json and golden.safetensors in {folder}: {len(golden.rows)} rows of "
+                 f"{golden.vectors.shape[1]} values")  # fmt: skip
+    return 0

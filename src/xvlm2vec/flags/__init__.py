@@ -1,0 +1,1 @@
+"""What several commands read from their flags: models, encoders, benchmarks, releases, training."""

@@ -1,0 +1,144 @@
+"""The benchmark that the flags of `xvlm2vec evaluate` ask for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import console
+
+if TYPE_CHECKING:
+    from xvlm2vec.eval.benchmarks.mmmeb import Templates
+    from xvlm2vec.eval.ranking import RankingTask
+
+logger = logging.getLogger(__name__)
+
+EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
+MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
+# Benchmarks that run through mteb, by the names that they are known by: its tasks, or its own name for a set of them.
+OF_MTEB: Mapping[str, tuple[str, ...]] = {
+    "xm3600": ("XM3600T2IRetrieval", "XM3600I2TRetrieval"),
+    "xflickrco": ("XFlickr30kCoT2IRetrieval", "XFlickr30kCoI2TRetrieval"),
+    "multi30k": ("Multi30kT2IRetrieval", "Multi30kI2TRetrieval"),
+    "wit": ("WITT2IRetrieval", "WITI2TRetrieval"),
+    "vdr": ("VDRMultilingualRetrieval",),
+    "miracl-vision": ("MIRACLVisionRetrieval",),
+    "jina-vdr": ("JinaVDR",),
+}
+
+
+def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what names a benchmark and a part of it."""
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="mmmeb, mmeb, xtd10, babel-imagenet, maxm, "
+                        "cvqa, visr-bench, merit or rsicd in the published layout; emoji: the built-in world, or an "
+                        "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; "
+                        f"{', '.join(OF_MTEB)}: through mteb, which gets the data; mteb:TASK,...: other retrieval "
+                        "tasks of mteb, such as mteb:XM3600T2IRetrieval")  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", help="folder of the benchmark, or Hub id of a data set")
+    parser.add_argument("--datasets", type=console.names, metavar="NAMES", help="such as xm,xtd (default: all)")
+    parser.add_argument("--languages", type=console.names, metavar="CODES", help="such as de,fr (default: all)")
+    parser.add_argument("--tasks", type=console.names, metavar="NAMES", help="such as t2i,vqa (default: all)")
+    parser.add_argument("--styles", type=console.names, metavar="NAMES", help="of plain,punct,newline, how texts end "
+                        "(default: all three for mmmeb, otherwise texts as they are)")  # fmt: skip
+    parser.add_argument("--templates", metavar="FILE", help="JSON with instructions instead of the benchmark's own: "
+                        '{task: {language: {"query": "... {text} ...", "target": ...}}}, the language * standing for '
+                        "all others; none: no instructions at all, as for models of two towers")  # fmt: skip
+
+
+def runs_in_mteb(benchmark: str) -> bool:
+    """Whether a benchmark is mteb's, which gets the data and does the scoring."""
+    return benchmark.startswith(MTEB) or benchmark.lower() in OF_MTEB
+
+
+def check_benchmark_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """Ends with a message where flags do not go together, before anything is loaded."""
+    if runs_in_mteb(flags.benchmark):
+        names = ("data", "datasets", "tasks", "styles", "dims", "precision", "drift_from", "store")
+        unused = [name.replace("_", "-") for name in names if getattr(flags, name)]
+        if unused:
+            parser.error(f"mteb gets its data and runs by itself; --{unused[0]} has no meaning for {flags.benchmark}")
+    elif flags.data is None and flags.benchmark.lower() != EMOJI:
+        parser.error(f"--benchmark {flags.benchmark} needs --data, the folder with its files")
+
+
+def chosen_templates(flags: argparse.Namespace) -> Templates | None:
+    """The instructions that the flags name; None for the benchmark's own.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged.
+    """
+    from xvlm2vec.eval.benchmarks.exported import read_templates
+    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+
+    if flags.templates is None:
+        return None
+    return NO_INSTRUCTIONS if flags.templates == NO_TEMPLATES else read_templates(flags.templates)
+
+
+def mteb_tasks_of(flags: argparse.Namespace) -> list[Any]:
+    """The tasks of mteb after `mteb:`, or of a benchmark in `OF_MTEB`.
+
+    Raises:
+        ValueError: There is no such task or language, or a task is no retrieval.
+    """
+    from xvlm2vec.eval.mteb.run import mteb_tasks_named
+
+    names = OF_MTEB.get(flags.benchmark.lower()) or console.names(flags.benchmark.removeprefix(MTEB))
+    return mteb_tasks_named(names, flags.languages)
+
+
+def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = None) -> list[RankingTask]:
+    """The ranking tasks that the flags ask for.
+
+    Args:
+        flags: Parsed flags.
+        templates: Instructions (default: the benchmark's own).
+
+    Raises:
+        ValueError: A name is unknown, or a file is damaged.
+        FileNotFoundError: A file or folder is missing.
+    """
+    from xvlm2vec.eval.benchmarks.reading import NAMES, read_benchmark
+
+    from .models import dataset_folder
+
+    chosen: dict[str, Any] = {name: getattr(flags, name) for name in ("datasets", "languages", "tasks", "styles")}
+    chosen["templates"] = templates
+    name = flags.benchmark.lower()
+    if name not in NAMES:
+        known = ", ".join((*NAMES, *OF_MTEB))
+        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {known} and mteb:TASK.")
+    if flags.data is None:
+        return _emoji_tasks(flags.seed, chosen)
+    folder = dataset_folder(flags.data)
+    return read_benchmark(name, folder, title=_title(folder) if name != EMOJI else None, **chosen)
+
+
+def _title(folder: Path) -> str:
+    """The name on the benchmark's card, or that of its folder."""
+    from xvlm2vec.hub.card import read_metadata
+
+    card = folder / "README.md"
+    found = read_metadata(card).get("pretty_name") if card.is_file() else None
+    return str(found or folder.resolve().name)
+
+
+def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:
+    """The test split of the built-in world, written into a temporary folder and read back like any other."""
+    from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
+    from xvlm2vec.eval.benchmarks.reading import read_benchmark
+    from xvlm2vec.hub.dataset_export import export_benchmark
+    from xvlm2vec.quickstart.release import benchmark_card
+
+    from .emoji import emoji_world
+
+    logger.info("Making the emoji world")
+    made = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, seed))
+    with tempfile.TemporaryDirectory() as name:
+        export_benchmark(made.tasks, made.images, Path(name) / EMOJI, benchmark_card(), made.templates)
+        return read_benchmark(EMOJI, Path(name) / EMOJI, **chosen)

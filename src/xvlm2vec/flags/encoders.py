@@ -1,0 +1,157 @@
+"""Any model as the runner of evaluations takes it, by what a user calls it on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .models import load_embedder, looks_like_path, model_kind, read_json
+
+if TYPE_CHECKING:
+    from xvlm2vec.eval.embedding import Encoder
+
+logger = logging.getLogger(__name__)
+
+MTEB = "mteb:"
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+# Kinds of models with one tower for texts and one for pictures: sentence-transformers reads them as they are published.
+TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
+
+
+def load_encoder(
+    source: str, *, dim: int | None = None, max_tokens: int = 16_384, batch_size: int = 32, trust: bool = False
+) -> Encoder:
+    """Any model that embeds.
+
+    Args:
+        source: Folder or Hub id of an `XVLM2VecModel`, of an adapter on one, of a model of sentence-transformers, or of
+            a CLIP or SigLIP; `mteb:NAME` or a name that mteb knows; `package.module:function`.
+        dim: Vectors are cut to this size.
+        max_tokens: Of one forward pass of an `XVLM2VecModel`.
+        batch_size: Rows of one forward pass of another model.
+        trust: Whether the code in another model's repository may be run.
+
+    Raises:
+        ValueError: It does not embed, or cannot be cut to a size.
+        FileNotFoundError: There is no such model.
+    """
+    if source.startswith(MTEB):
+        return _mteb(source.removeprefix(MTEB), dim, batch_size)
+    if _FUNCTION.fullmatch(source) and not os.path.exists(source):
+        return _function(source, dim)
+    try:
+        kind = model_kind(source)
+    except OSError as error:
+        if not _mteb_knows(source):
+            raise
+        logger.info("%s is taken from mteb: %s", source, error)
+        return _mteb(source, dim, batch_size)
+    if kind == "sentence-transformers" or (kind == "backbone" and _has_two_towers(source)):
+        return _sentence_transformer(source, dim, batch_size, trust)
+    if kind == "backbone" and _mteb_knows(source):
+        return _mteb(source, dim, batch_size)
+    return _embedder(source, dim, max_tokens)
+
+
+def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
+    import torch
+
+    from xvlm2vec.eval.embedding import ModelEncoder
+
+    model, processor = load_embedder(source)
+    model.to(torch.device(_device()))  # type: ignore[arg-type]  # transformers wraps `to`
+    return ModelEncoder(model.eval(), processor, name=source, dim=dim, max_tokens_per_batch=max_tokens)
+
+
+def _sentence_transformer(source: str, dim: int | None, batch_size: int, trust: bool) -> Encoder:
+    from sentence_transformers import SentenceTransformer
+
+    from xvlm2vec.eval.embedding import SentenceTransformerEncoder
+
+    model = SentenceTransformer(source, trust_remote_code=trust, device=_device())
+    return SentenceTransformerEncoder(model, name=source, batch_size=batch_size, dim=dim)
+
+
+def _mteb(name: str, dim: int | None, batch_size: int) -> Encoder:
+    if not importlib.util.find_spec("mteb"):
+        raise ImportError("models of mteb need it: pip install 'xvlm2vec[eval]'")
+    import mteb
+
+    from xvlm2vec.eval.mteb.models import MtebModelEncoder
+
+    _refuse_dim(dim, name)
+    try:
+        meta = mteb.get_model_meta(name)
+    except KeyError as error:
+        raise ValueError(f"mteb knows no model {name!r}: {error.args[0] if error.args else error}") from error
+    return MtebModelEncoder(meta.load_model(device=_device()), name=name, batch_size=batch_size)
+
+
+def _mteb_knows(name: str) -> bool:
+    if looks_like_path(name) or "/" not in name or not importlib.util.find_spec("mteb"):
+        return False
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    return name in MODEL_REGISTRY
+
+
+def _function(source: str, dim: int | None) -> Encoder:
+    """A function, or an object that is an `Encoder`, named as entry points are; the working folder comes first."""
+    from xvlm2vec.eval.embedding import CallableEncoder, Encoder
+
+    _refuse_dim(dim, source)
+    module_name, _, name = source.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FileNotFoundError(f"there is no Python module {error.name}, which {source} needs.") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise ValueError(f"the module {module_name} has no {name}.")
+    if isinstance(found, Encoder):
+        return found
+    if not callable(found):
+        raise ValueError(f"{source} is a {type(found).__name__}; it must be a function (texts, images) -> vectors.")
+    return CallableEncoder(found, name=source, fingerprint=_code_fingerprint(source, found, module))
+
+
+def _code_fingerprint(source: str, function: Any, module: Any) -> str:
+    """The function's own `fingerprint`, or a digest of its code and of what that refers to.
+
+    Where that is a model, or anything else without known contents, the file of the module stands for all.
+    """
+    from xvlm2vec.eval.function_fingerprint import function_fingerprint
+
+    if hasattr(function, "fingerprint"):
+        return str(function.fingerprint)
+    known = function_fingerprint(function)
+    if known is not None:
+        return f"{source} {known}"
+    path = getattr(module, "__file__", None)
+    return f"{source} {hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''}"
+
+
+def _has_two_towers(source: str) -> bool:
+    return (read_json(source, "config.json") or {}).get("model_type") in TWO_TOWERS
+
+
+def _refuse_dim(dim: int | None, name: str) -> None:
+    if dim is not None:
+        raise ValueError(f"--dim cannot cut the vectors of {name}; --dims scores cut vectors of any model")
+
+
+def _device() -> str:
+    import torch
+
+    from xvlm2vec.eval.processes import processes
+
+    return processes().device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,115 @@
+"""`xvlm2vec distill --plan`: the memory that a run will take, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from xvlm2vec.trainer.plan import MemoryPlan, plan_memory
+
+from .models import adapter_base, model_kind
+
+if TYPE_CHECKING:
+    from xvlm2vec.trainer.adapters import AdapterConfig
+    from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+
+DEVICES = (1, 2, 4, 8)
+CARDS = (16, 24, 40, 48, 80, 141)
+"""Gigabytes of usual GPUs."""
+ROOM = 0.9
+"""The share of a GPU's memory that a run can use: the rest goes to the driver, the libraries and fragments."""
+
+
+def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
+    """The embedder that a folder or Hub id describes, without weights; only its `config.json` is read.
+
+    Args:
+        source: An `XVLM2VecModel`, an adapter on one, or a vision-language model of transformers.
+        dtype: Of the weights; that of the configuration if `None`.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds no model.
+    """
+    from transformers import AutoConfig
+
+    import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
+    from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+
+    if model_kind(source) == "adapter":
+        return meta_model(adapter_base(source), dtype)
+    config = AutoConfig.from_pretrained(source)
+    stored = config.dtype or getattr(config, "vlm_config", config).get_text_config().dtype or torch.float32
+    if not isinstance(config, XVLM2VecConfig):
+        config = XVLM2VecConfig(vlm_config=config)
+    with torch.device("meta"):
+        model: Any = XVLM2VecModel(config)
+        return model.to(dtype or stored)
+
+
+def run_plan(
+    source: str,
+    args: SelfDistillationConfig,
+    dtype: torch.dtype | None,
+    adapter: AdapterConfig | None,
+    base_in_4bit: bool,
+) -> str:
+    """The table of a run.
+
+    Args:
+        source: Folder or Hub id of the model.
+        args: Settings of the training.
+        dtype: Of the weights; that of the configuration if `None`.
+        adapter: Trained instead of all weights.
+        base_in_4bit: Whether it stands on a base in 4 bits.
+    """
+    from xvlm2vec.trainer.adapters import add_adapter
+    from xvlm2vec.trainer.distillation_trainer import embedder_of
+    from xvlm2vec.trainer.vision_parameters import freeze_vision
+
+    model: Any = meta_model(source, dtype)
+    if adapter is not None:
+        with torch.device("meta"):
+            model = add_adapter(model, adapter)
+    if args.freeze_vision:
+        freeze_vision(embedder_of(model))
+    return table(plan_memory(model, args, base_in_4bit), args)
+
+
+def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
+    """Gigabytes (10^9 bytes) on each device, by what they are for."""
+    columns = {devices: plan.per_device(devices) for devices in DEVICES}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    head = f"{'GB on each GPU':<18}" + "".join(f"{title:>12}" for title in _titles())
+    lines = [
+        f"{plan.parameters / 1e9:.2f} billion weights, {plan.trained_parameters / 1e6:,.1f} million of them trained",
+        f"one micro-pack: {args.max_tokens_per_forward:,} tokens, "
+        + ("activations computed twice" if args.activation_checkpointing else "all activations kept"),
+        "",
+        head,
+    ]
+    for name in names:
+        cells = "".join(
+            f"{column[name] / 1e9:>12.2f}" if name in column else f"{'-':>12}" for column in columns.values()
+        )
+        lines.append(f"{name:<18}{cells}")
+    totals = [sum(column.values()) for column in columns.values()]
+    lines.append(f"{'in all':<18}" + "".join(f"{total / 1e9:>12.2f}" for total in totals))
+    lines.append(f"{'fits a GPU of':<18}" + "".join(f"{_card(total):>12}" for total in totals))
+    lines += [
+        "",
+        f"An estimate: a tenth of each GPU is left free. DDP takes as much on each GPU as one GPU alone, and the "
+        f"gradients once more ({plan.gradients / 1e9:.2f} GB). Fewer --max-tokens-per-forward shrink the activations.",
+    ]
+    return "\n".join(lines)
+
+
+def _titles() -> list[str]:
+    return ["one" if devices == 1 else f"FSDP2, {devices}" for devices in DEVICES]
+
+
+def _card(total: int) -> str:
+    fits = next((card for card in CARDS if total <= ROOM * card * 1e9), None)
+    return f"{fits} GB" if fits else "none"

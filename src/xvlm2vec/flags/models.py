@@ -1,0 +1,210 @@
+"""What the commands take for a model: a folder or Hub id of an embedder, an adapter, or a plain backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xvlm2vec.common.run_state import STATE_FILE
+
+if TYPE_CHECKING:
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
+ADAPTER_CONFIG = "adapter_config.json"
+TEACHER = "teacher"
+"""The folder of a quickstart run that holds the model below its adapter."""
+
+
+def looks_like_path(source: str) -> bool:
+    """Whether a name can only be meant as a path: Hub ids have at most one slash and begin with a letter or digit."""
+    return os.path.exists(source) or source.startswith((".", "/", "~")) or source.count("/") > 1
+
+
+def model_kind(source: str, revision: str | None = None) -> Kind:
+    """What lies in a folder or under a Hub id at a revision, from its small files.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds no model.
+    """
+    config = read_json(source, "config.json", revision)
+    if config is not None and config.get("model_type") == "xvlm2vec":
+        return "xvlm2vec"
+    if read_json(source, "modules.json", revision) is not None:
+        return "sentence-transformers"
+    if read_json(source, ADAPTER_CONFIG, revision) is not None:
+        return "adapter"
+    if config is not None:
+        return "backbone"
+    raise FileNotFoundError(f"{source} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor modules.json.")
+
+
+def read_json(source: str, name: str, revision: str | None = None) -> Any:
+    """A JSON file of a folder or Hub id at a revision, or None if it has no such file.
+
+    Raises:
+        FileNotFoundError: There is no such folder or repository.
+        OSError: The Hub cannot be reached, and the repository was not downloaded before.
+        ValueError: The file is no JSON.
+    """
+    if looks_like_path(source):
+        if not Path(source).is_dir():
+            raise FileNotFoundError(f"there is no folder {source}.")
+        path: str | None = str(Path(source, name)) if Path(source, name).is_file() else None
+    else:
+        path = _hub_file(source, name, revision)
+    if path is None:
+        return None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+
+
+def _hub_file(source: str, name: str, revision: str | None) -> str | None:
+    """A file of a Hub repository, downloaded if need be; None if the repository has no such file."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return hf_hub_download(source, name, revision=revision)
+    except LocalEntryNotFoundError as error:
+        if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+            return None  # the repository was downloaded before, and this file was not part of it
+        raise OSError(f"{source} is no folder here, and the Hub cannot be reached to look for it.") from error
+    except EntryNotFoundError:
+        return None
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{source} has no revision {revision} on the Hub.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(f"{source} is neither a folder here nor a repository on the Hub.") from error
+
+
+def load_embedder(source: str, revision: str | None = None, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
+    """An `XVLM2VecModel` and its processor; an adapter is put on its base, at the revision that it names, and merged.
+
+    Args:
+        source: Folder or Hub id.
+        revision: Of a Hub id.
+        **options: Of `from_pretrained`, such as `dtype`.
+
+    Raises:
+        ValueError: It is another kind of model.
+        FileNotFoundError: There is no such model, or that below the adapter is gone.
+    """
+    import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+    kind = model_kind(source, revision)
+    if kind == "adapter":
+        base = adapter_base(source, revision)
+        model, processor = load_embedder(base, base_revision(source, revision), **options)
+        return put_adapter(model, source, revision).merge_and_unload(), processor
+    if kind != "xvlm2vec":
+        raise ValueError(
+            f"{source} is a {kind} model, and this needs an XVLM2VecModel; `xvlm2vec contrast --model {source}` wraps "
+            "and trains one."
+        )
+    if Path(source).is_dir():  # an adapter remembers the path of its base, which must hold from any folder
+        place = str(Path(source).resolve())
+        return XVLM2VecModel.from_pretrained(place, **options), XVLM2VecProcessor.from_pretrained(place)
+    at = {"revision": revision} if revision else {}
+    return XVLM2VecModel.from_pretrained(source, **at, **options), XVLM2VecProcessor.from_pretrained(source, **at)
+
+
+def adapter_base(source: str, revision: str | None = None) -> str:
+    """The folder or id of the model below an adapter, as its configuration has it; below a run's, that run's teacher.
+
+    Raises:
+        ValueError: It names none.
+        FileNotFoundError: It names a folder that is gone, or the adapter's run has lost its teacher.
+    """
+    base = (read_json(source, ADAPTER_CONFIG, revision) or {}).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{source}/{ADAPTER_CONFIG} names no base_model_name_or_path; pass the model below it.")
+    base = str(base)
+    run = Path(source).resolve().parent
+    if Path(source).is_dir() and is_quickstart(run):  # it may name a relative path, which looks like an id
+        base = str(run / TEACHER)
+    if looks_like_path(base) and not Path(base).is_dir():
+        raise FileNotFoundError(base_is_gone(source, base))
+    return base
+
+
+def base_is_gone(adapter: str, base: str) -> str:
+    """What to do about an adapter without the model below it."""
+    return (
+        f"{adapter} was trained on {base}, which is gone. Correct base_model_name_or_path in "
+        f"{adapter}/{ADAPTER_CONFIG} if it was only moved; without its base an adapter is lost."
+    )
+
+
+def base_revision(source: str, revision: str | None = None) -> str | None:
+    """The revision of the model below an adapter that its configuration names; `None` if that is a folder."""
+    if Path(adapter_base(source, revision)).is_dir():
+        return None
+    return (read_json(source, ADAPTER_CONFIG, revision) or {}).get("revision")
+
+
+def is_quickstart(folder: Path) -> bool:
+    """Whether a folder is that of a quickstart run; a training keeps its state in a file of the same name.
+
+    Raises:
+        ValueError: That file is damaged.
+    """
+    path = folder / STATE_FILE
+    try:
+        return path.is_file() and "sizes" in json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the settings of a run ({error}).") from error
+
+
+def put_adapter(model: XVLM2VecModel, source: str, revision: str | None = None) -> Any:
+    """A `PeftModel` with a saved adapter on its base.
+
+    Raises:
+        HubError: The adapter cannot be downloaded.
+    """
+    from xvlm2vec.trainer.adapters import load_adapter
+
+    if not Path(source).is_dir():
+        source = str(snapshot(source, revision=revision))
+    return load_adapter(model, source)
+
+
+def dataset_folder(source: str) -> Path:
+    """A local folder, or the files of a data set on the Hub.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        HubError: It cannot be downloaded.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if looks_like_path(source) or "/" not in source:
+        raise FileNotFoundError(f"there is no folder {source}.")
+    return snapshot(source, repo_type="dataset")
+
+
+def snapshot(source: str, **options: Any) -> Path:
+    """The files of a repository on the Hub.
+
+    Raises:
+        HubError: The connection broke, or the Hub refused.
+    """
+    from huggingface_hub import snapshot_download
+
+    from xvlm2vec.hub.connection import hub_errors
+
+    with hub_errors(f"downloading {source}"):
+        return Path(snapshot_download(source, **options))

@@ -1,0 +1,1 @@
+"""The whole story on a laptop, as stages that are called with their inputs."""

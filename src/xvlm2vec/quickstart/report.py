@@ -1,0 +1,218 @@
+"""What the quickstart leaves to look at: `report.json`, `report.html`, the before/after picture, the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xvlm2vec.common.run_state import write_json
+from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
+from xvlm2vec.corpus.emoji.text import instruct
+from xvlm2vec.eval.report.before_after import before_after_svg
+from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.report.page import write_report
+from xvlm2vec.eval.report.results_page import vector_measures
+from xvlm2vec.eval.report.tables import markdown_table, terminal_table
+from xvlm2vec.eval.results import Results
+
+from .release import SOURCES, score_table
+from .run import MEAN_TASKS, TASKS, Quickstart
+from .stages import BENCHMARK, benchmark, load, load_student, scores
+
+if TYPE_CHECKING:
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+MODELS = ("teacher", "student")
+FOUND = 6
+
+
+def write_outcome(run: Quickstart) -> None:
+    """Writes everything that a person looks at."""
+    results = scores(run)
+    tables = {name: score_table(results[name]) for name in MODELS}
+    withheld = {name: score_table(results[name], WITHHELD).get("c", {}) for name in MODELS}
+    report = {
+        "trained_languages": list(run.trained_languages),
+        "control_languages": list(run.control_languages),
+        "scores": tables,
+        "withheld": {"languages": list(run.world.config.withheld_languages), "scores": withheld},
+        "summary": summary(run, tables),
+        "seconds": run.state.seconds,
+        "peak_rss_mb": run.state.peak_rss_mb,
+        "release": _release_paths(run),
+        "settings": run.config.settings(),
+        "versions": results["student"].versions,
+    }
+    bench = benchmark(run)
+    write_report(_page(run, report, results, bench), run.path("report.html"))
+    svg = before_after_svg(tables, list(run.world.config.languages), run.trained_languages, run.control_languages)
+    _write_text(run, "before-after.svg", svg)
+    _write_text(run, "table.md", markdown_table(results["student"], results["teacher"]))
+    write_json(run.path("report.json"), report)
+
+
+def outcome_table(run: Quickstart, width: int | None = None) -> str:
+    """The table that the command ends with: each language before and after."""
+    results = scores(run)
+    return terminal_table(results["student"], results["teacher"], width=width, intervals=False)
+
+
+def summary(run: Quickstart, tables: dict[str, Any]) -> dict[str, Any]:
+    """The run in a few numbers, in points of P@1 over c, i2t, t2i and vg."""
+
+    def mean(model: str, language: str) -> float:
+        return 100 * float(np.mean([tables[model][task][language]["p_at_1"] for task in MEAN_TASKS]))
+
+    def group(model: str, languages: Sequence[str]) -> float | None:
+        return round(float(np.mean([mean(model, code) for code in languages])), 1) if languages else None
+
+    worst = {
+        task: min(
+            100 * (tables["student"][task][code]["p_at_1"] - tables["student"][task]["en"]["p_at_1"])
+            for code in run.trained_languages
+        )
+        for task in MEAN_TASKS
+    }
+    return {
+        "english": {model: round(mean(model, "en"), 1) for model in MODELS},
+        "taught": {model: group(model, run.trained_languages) for model in MODELS},
+        "controls": {model: group(model, run.control_languages) for model in MODELS},
+        "largest_gap_to_english": {task: round(gap, 1) for task, gap in worst.items()},
+        "english_change": {
+            task: round(100 * (tables["student"][task]["en"]["p_at_1"] - tables["teacher"][task]["en"]["p_at_1"]), 1)
+            for task in TASKS
+        },
+    }
+
+
+def _release_paths(run: Quickstart) -> dict[str, str | None]:
+    parts = {"model": "release/model", "adapter": "release/adapter", "dataset": "release/benchmark"}
+    return {name: path if run.path(path).is_dir() else None for name, path in parts.items()}
+
+
+def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], bench: EmojiBenchmark) -> ReportData:
+    models = {"teacher": load(run, "teacher"), "student": load_student(run)}
+    pictures, search = _search(run, models)
+    examples = _examples(results, bench, pictures)
+    roles = {"en": "english"} | dict.fromkeys(run.trained_languages, "taught")
+    withheld = report["withheld"]
+    return ReportData(
+        title="Emoji search in every language",
+        subtitle="A tiny English picture and text embedder, before and after self-knowledge distillation.",
+        languages=[
+            LanguageInfo.of(code, roles.get(code, "control"))  # type: ignore[arg-type]
+            for code in run.world.config.languages
+        ],
+        tasks=TASKS,
+        scores=report["scores"],
+        seconds=report["seconds"],
+        training_stages=("teacher", "student"),
+        parameters=models["student"][0].num_parameters(),
+        peak_rss_mb=report["peak_rss_mb"],
+        facts=[
+            ("Concepts", str(len(run.world))),
+            ("Training", "LoRA and token embeddings" if run.config.lora else "all weights but the vision tower's"),
+            ("Seed", str(run.config.seed)),
+            *((f"{name} version", version) for name, version in report["versions"].items()),
+        ],
+        pictures=pictures,
+        captions={str(path): name for path, name in _captions(run).items()},
+        search=search,
+        examples=examples,
+        examples_note="The same randomly drawn test rows in every language.",
+        withheld=withheld["scores"] if withheld["scores"]["teacher"] else None,
+        withheld_languages=withheld["languages"],
+        measures=vector_measures([results[name] for name in MODELS]),
+        credits=[Credit(f"{source.name}: {source.licence}", source.url) for source in SOURCES],
+    )
+
+
+def _captions(run: Quickstart) -> dict[str, str]:
+    return {_picture_id(concept): run.world.name(concept, "en") for concept in range(len(run.world))}
+
+
+def _picture_id(concept: int) -> str:
+    return f"concept-{concept}"
+
+
+def _search(
+    run: Quickstart, models: dict[str, tuple[XVLM2VecModel, XVLM2VecProcessor]]
+) -> tuple[dict[str, Any], list[SearchEntry]]:
+    """One unseen picture of every concept, and what each model finds for every name in every language.
+
+    Pictures and names are embedded as in classification, with the pictures in the place of the classes.
+    """
+    world = run.world
+    concepts = range(len(world))
+    pictures = {
+        _picture_id(concept): world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
+        for concept in concepts
+    }
+    names = [(language, concept) for language in world.config.languages for concept in concepts]
+    queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
+    beside_picture = instruct("c", "en", "query")
+    found: dict[str, np.ndarray] = {}
+    for model_name, (model, processor) in models.items():
+        gallery = model.encode(
+            text=[beside_picture] * len(pictures), images=list(pictures.values()), processor=processor
+        )
+        similarities = model.encode(text=queries, processor=processor) @ gallery.T
+        found[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
+    entries = [
+        SearchEntry(
+            lang=language,
+            text=world.name(concept, language),
+            gold=_picture_id(concept),
+            teacher=[_picture_id(int(place)) for place in found["teacher"][row]],
+            student=[_picture_id(int(place)) for place in found["student"][row]],
+        )
+        for row, (language, concept) in enumerate(names)
+    ]
+    return pictures, entries
+
+
+def _examples(results: dict[str, Results], bench: EmojiBenchmark, pictures: dict[str, Any]) -> list[Example]:
+    """Example queries of both models side by side; their pictures are added to those of the page."""
+    student = {_example_key(item): item for item in results["student"].examples}
+    stored = dict(zip(bench.images["path"], range(len(bench.images)), strict=True))
+    raw = bench.images
+
+    def show(path: str | None) -> str | None:
+        if path is not None and path not in pictures:
+            pictures[path] = raw[stored[path]]["image"]
+        return path
+
+    def candidate(item: dict[str, Any], gold: int) -> Candidate:
+        return Candidate(text=item["text"], picture=show(item["image"]), correct=item["id"] == gold)
+
+    examples = []
+    for item in results["teacher"].examples:
+        if item["dataset"] != BENCHMARK:
+            continue
+        other, gold = student[_example_key(item)], item["gold"]["id"]
+        examples.append(
+            Example(
+                task=item["task"],
+                lang=item["language"],
+                query_text=item["query"]["text"],
+                query_picture=show(item["query"]["image"]),
+                gold=candidate(item["gold"], gold),
+                teacher=[candidate(one, gold) for one in item["top"]],
+                student=[candidate(one, gold) for one in other["top"]],
+            )
+        )
+    return examples
+
+
+def _example_key(item: dict[str, Any]) -> tuple[Any, ...]:
+    return item["dataset"], item["task"], item["language"], item["row"]
+
+
+def _write_text(run: Quickstart, name: str, text: str) -> None:
+    draft = run.path(name + ".tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, run.path(name))

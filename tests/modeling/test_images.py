@@ -1,0 +1,262 @@
+"""Whatever people call a picture becomes the right RGB image, or an error that says why not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xvlm2vec.modeling import images as pictures
+from xvlm2vec.modeling.images import PictureError, load_picture
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def colours(image: Image.Image) -> list[tuple[int, ...]]:
+    return [tuple(int(value) for value in pixel) for pixel in np.asarray(image).reshape(-1, 3)]
+
+
+def noise(width: int = 32, height: int = 24) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_truncated_files_are_refused(kind: str, share: float, tmp_path: Path) -> None:
+    content = encoded(noise(), kind)
+    path = tmp_path / "cut"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(PictureError, match="row 3, picture 0: cannot be read as a picture"):
+        load_picture(path, name="row 3, picture 0")
+
+
+def test_truncated_file_opened_by_the_caller() -> None:
+    content = encoded(noise())
+    with pytest.raises(PictureError, match="cannot be read"):
+        load_picture(Image.open(io.BytesIO(content[: len(content) // 2])))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG whose pixels compress to nothing: enough of it to open, too much to decode."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def test_huge_file_is_refused_before_it_is_decoded() -> None:
+    started = time.monotonic()
+    with pytest.raises(PictureError, match="row 0: it has far more than 100,000,000 pixels"):
+        load_picture(png_header(30_000, 30_000), name="row 0")
+    with pytest.raises(PictureError, match=r"12000 x 12000 pixels are more than the limit of 100,000,000"):
+        load_picture(png_header(12_000, 12_000))
+    assert time.monotonic() - started < 2
+
+
+def test_limit_is_the_callers() -> None:
+    assert load_picture(Image.new("L", (50, 20)), max_pixels=1000).size == (50, 20)
+    with pytest.raises(PictureError, match="50 x 20 pixels are more than the limit of 999"):
+        load_picture(Image.new("L", (50, 20)), max_pixels=999)
+
+
+def test_aspect_ratio() -> None:
+    assert load_picture(Image.new("L", (200, 1)), max_aspect_ratio=200).size == (200, 1)
+    with pytest.raises(PictureError, match="201 x 1 pixels are longer than 200 to 1"):
+        load_picture(Image.new("L", (201, 1)), max_aspect_ratio=200)
+
+
+MODES = {
+    "1": (Image.new("1", (2, 2), 1), (255, 255, 255)),
+    "L": (Image.new("L", (2, 2), 90), (90, 90, 90)),
+    "RGB": (Image.new("RGB", (2, 2), (1, 2, 3)), (1, 2, 3)),
+    "CMYK": (Image.new("CMYK", (2, 2), (0, 255, 255, 0)), (255, 0, 0)),
+    "YCbCr": (Image.new("RGB", (2, 2), (255, 0, 0)).convert("YCbCr"), (254, 0, 0)),
+    "HSV": (Image.new("HSV", (2, 2), (0, 255, 255)), (255, 0, 0)),
+    "P": (Image.new("RGB", (2, 2), (10, 200, 30)).convert("P", palette=Image.Palette.ADAPTIVE), (10, 200, 30)),
+    "LA opaque": (Image.new("LA", (2, 2), (100, 255)), (100, 100, 100)),
+    "LA clear": (Image.new("LA", (2, 2), (100, 0)), (255, 255, 255)),
+    "RGBA half": (Image.new("RGBA", (2, 2), (0, 0, 0, 128)), (127, 127, 127)),
+    "PA clear": (Image.new("RGBA", (2, 2), (9, 9, 9, 0)).convert("PA"), (255, 255, 255)),
+    "I;16 middle": (Image.fromarray(np.full((2, 2), 32896, dtype=np.uint16)), (128, 128, 128)),
+    "I;16 dark": (Image.fromarray(np.full((2, 2), 200, dtype=np.uint16)), (1, 1, 1)),
+    "I deep": (Image.fromarray(np.array([[0, 65535], [65535, 65535]], dtype=np.int32)), None),
+    "I shallow": (Image.new("I", (2, 2), 77), (77, 77, 77)),
+    "F of one": (Image.new("F", (2, 2), 0.5), (128, 128, 128)),
+    "F of 255": (Image.new("F", (2, 2), 200.0), (200, 200, 200)),
+}
+
+
+@pytest.mark.parametrize(("image", "colour"), MODES.values(), ids=MODES.keys())
+def test_modes(image: Image.Image, colour: tuple[int, int, int] | None) -> None:
+    loaded = load_picture(image)
+    assert loaded.mode == "RGB"
+    assert loaded.size == image.size
+    assert colours(loaded) == ([(0, 0, 0)] + [(255, 255, 255)] * 3 if colour is None else [colour] * 4)
+
+
+def test_transparency_of_palettes_and_colour_keys() -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    assert colours(load_picture(encoded(palette, transparency=1))) == [(255, 0, 0), (255, 255, 255)]
+    keyed = Image.new("RGB", (1, 1), (5, 6, 7))
+    assert colours(load_picture(encoded(keyed, transparency=(5, 6, 7)))) == [(255, 255, 255)]
+
+
+def test_sixteen_bit_png(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 25700, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert colours(load_picture(tmp_path / "deep.png")) == [(0, 0, 0), (100, 100, 100), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("value", [-1, 70_000])
+def test_greys_of_unknown_depth_are_refused(value: int) -> None:
+    with pytest.raises(PictureError, match=r"scale them to 0\.\.255"):
+        load_picture(Image.new("I", (2, 2), value))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_animations_give_their_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
+    assert set(colours(load_picture(content))) == {(255, 0, 0)}
+
+
+def test_exif_rotation() -> None:
+    image = noise(8, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    loaded = load_picture(encoded(image, exif=exif))
+    assert loaded.size == (4, 8)
+    assert np.array_equal(np.asarray(loaded), np.rot90(np.asarray(image), 3))
+
+
+def test_sources_agree(tmp_path: Path) -> None:
+    image = noise()
+    path = tmp_path / "picture.png"
+    image.save(path)
+    sources = [path, str(path), path.read_bytes(), np.asarray(image), {"bytes": path.read_bytes(), "path": None}]
+    sources += [{"bytes": None, "path": str(path)}]
+    for source in sources:
+        assert np.array_equal(np.asarray(load_picture(source)), np.asarray(image))
+
+
+def test_the_callers_picture_is_left_alone() -> None:
+    image = Image.new("LA", (2, 2), (100, 0))
+    load_picture(image)
+    assert image.mode == "LA"
+    rgb = noise()
+    assert load_picture(rgb) is not rgb
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "a NoneType is not a picture"),
+        (7, "a int is not a picture"),
+        ("no/such/file.png", "there is no file 'no/such/file.png'"),
+        ("x" * 200_000, r"there is no file 'x+\.\.\. \(200,000 characters\)'"),
+        ("ftp://localhost/picture.png", "there is no file"),
+        (b"not a picture", "cannot be read as a picture"),
+        (np.zeros((3, 20, 20), dtype=np.uint8), "cannot be read as a picture"),
+        (np.zeros((20, 20, 3)), "cannot be read as a picture"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), "picture: "),
+        ({"path": None, "bytes": None}, "a dict is not a picture"),
+    ],
+    ids=lambda value: str(type(value).__name__),
+)
+def test_no_picture(source: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message) as caught:
+        load_picture(source)
+    assert len(str(caught.value)) < 600
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A loopback site with a picture, a page without end, a slow page, and redirections."""
+
+    content = encoded(noise())
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/away"):
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1/x" if self.path == "/away-ftp" else "/picture.png")
+            self.end_headers()
+            return
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.end_headers()
+        try:
+            if self.path == "/picture.png":
+                self.wfile.write(self.content)
+            for _ in range(50 if self.path == "/slow" else 0):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+            for _ in range(100 if self.path == "/large" else 0):
+                self.wfile.write(b"x" * 1000)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def log_message(self, *args: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_urls_are_not_fetched_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", fetch)
+    with pytest.raises(PictureError, match="URLs are not fetched unless allow_urls=True"):
+        load_picture("http://127.0.0.1:1/picture.png")
+
+
+@pytest.mark.parametrize("page", ["/picture.png", "/away"])
+def test_urls_are_fetched_when_asked(site: str, page: str) -> None:
+    loaded = load_picture(site + page, allow_urls=True)
+    assert np.array_equal(np.asarray(loaded), np.asarray(noise()))
+
+
+def test_size_limit_of_downloads(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_DOWNLOAD_BYTES", 5000)
+    with pytest.raises(PictureError, match="holds more than 5,000 bytes"):
+        load_picture(site + "/large", allow_urls=True)
+
+
+def test_time_limit_of_downloads(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "DOWNLOAD_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(PictureError, match=r"took more than 0\.3 seconds"):
+        load_picture(site + "/slow", allow_urls=True)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(("page", "reason"), [("/missing", "404"), ("/away-ftp", "cannot be read as a picture")])
+def test_failed_downloads(site: str, page: str, reason: str) -> None:
+    with pytest.raises(PictureError, match=reason):
+        load_picture(site + page, allow_urls=True)

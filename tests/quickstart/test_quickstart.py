@@ -1,0 +1,214 @@
+"""The quickstart: the real command, real training, real files, interrupted as people interrupt it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xvlm2vec.common.run_state import RunState, RunStateError
+from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, languages_of, make_world
+
+# A run of seconds: the same code with hardly any training.
+SECONDS = Sizes(
+    concepts=40,
+    image_size=32,
+    layers=1,
+    vocab_size=1_200,
+    lessons=((30, {"c": 1.0}), (10, {"c": 0.2, "i2t": 0.2, "t2i": 0.2, "vqa": 0.2, "vg": 0.2})),
+    teacher_batch=16,
+    distill_steps=30,
+    distill_batch=8,
+    translations_per_row=1,
+    test_rows=40,
+)
+SCRIPT = """
+import sys
+from xvlm2vec import console
+from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, run_quickstart
+from xvlm2vec import quickstart_stages
+quickstart_stages.SAVE_STEPS = 5
+console.set_up()
+sizes = Sizes(**eval(sys.argv[2]))
+run_quickstart(QuickstartConfig(sys.argv[1], languages=("de",), lora="lora" in sys.argv, sizes=sizes))
+"""
+
+
+def start(folder: Path, *flags: str, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(folder), repr(vars(SECONDS)), *flags]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )  # type: ignore[call-overload]
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(2_000):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert path.exists(), process.communicate()[0]
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_small_run_makes_an_english_model_multilingual(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "xvlm2vec", "quickstart", "--small", "--output", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = report(folder)
+    assert found["trained_languages"] == ["de", "ja"]
+    assert found["control_languages"] == ["ko"]
+    scores = found["scores"]
+    for model in ("teacher", "student"):
+        assert set(scores[model]) == {"c", "i2t", "t2i", "vqa", "vg"}
+        for by_language in scores[model].values():
+            assert set(by_language) == {"en", "de", "ja", "ko"}
+            for score in by_language.values():
+                assert score["ci95"][0] <= score["p_at_1"] <= score["ci95"][1]
+                assert score["n"] > 20
+    for language in ("de", "ja"):
+        assert scores["teacher"]["c"][language]["p_at_1"] < 0.3
+        assert scores["student"]["c"][language]["p_at_1"] > scores["student"]["c"]["en"]["p_at_1"] - 0.1
+    assert scores["student"]["c"]["ko"]["p_at_1"] < 0.3
+    assert scores["student"]["c"]["en"]["p_at_1"] > scores["teacher"]["c"]["en"]["p_at_1"] - 0.05
+    assert set(found["seconds"]) == {
+        "world", "teacher", "teacher scores", "student", "student scores", "release", "report",
+    }  # fmt: skip
+    assert found["peak_rss_mb"] > 100
+    for path in (found["release"]["model"], found["release"]["dataset"], "report.html", "before-after.svg"):
+        assert (folder / path).exists(), path
+    assert found["release"]["adapter"] is None
+    proof = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
+    assert proof["ok"]
+    assert {check["door"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(whole))
+    for landmark in ("teacher/checkpoints/checkpoint-20", "student/checkpoints/checkpoint-10"):
+        process = start(broken)
+        wait_for(broken / landmark / "trainer_state.json", process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (broken / "report.json").exists()
+    finish(start(broken))
+    assert report(broken)["scores"] == report(whole)["scores"]
+    for name in ("teacher", "student"):
+        weights = [(folder / name / "model.safetensors").read_bytes() for folder in (whole, broken)]
+        assert weights[0] == weights[1], f"{name}: other weights after the interruption"
+    assert not (broken / "teacher" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_an_adapter_is_released_beside_the_merged_model(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    finish(start(folder, "lora"))
+    found = report(folder)
+    assert (folder / found["release"]["adapter"] / "adapter_model.safetensors").is_file()
+    config = json.loads((folder / found["release"]["adapter"] / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["task_type"] == "FEATURE_EXTRACTION"
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_stages_before(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    limit = 300_000  # bytes that one file may have: enough for settings, too little for weights
+    process = start(folder, preexec_fn=lambda: _limit_file_size(limit))
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode != 0
+    assert "world" in output
+    assert "the same command goes on" in output
+    assert json.loads((folder / "state.json").read_text(encoding="utf-8"))["stages"] == {}
+    finish(start(folder))
+    assert (folder / "report.json").is_file()
+
+
+def _limit_file_size(limit: int) -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails with an error instead of killing the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+@pytest.mark.parametrize(("flags", "told"), [(["--languages", "de,xx"], "xx"), (["--languages", "en"], "English")])
+def test_wrong_languages_are_named(tmp_path: Path, flags: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "xvlm2vec", "quickstart", "--output", str(tmp_path / "run"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_languages_may_be_separated_by_commas_or_spaces() -> None:
+    assert languages_of(["de,fr", "ja"]) == ("de", "fr", "ja")
+    assert languages_of("de, fr") == ("de", "fr")
+
+
+def test_a_control_that_is_taught_is_no_control() -> None:
+    world = make_world(QuickstartConfig("unused", languages=("tr", "de"), sizes=SECONDS))
+    assert world.config.taught_languages == ("tr", "de")
+    assert world.config.control_languages == ("ko",)
+
+
+def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
+    RunState(tmp_path / "run", {"seed": 0, "lora": False})
+    with pytest.raises(RunStateError, match="seed: there 0, now 1"):
+        RunState(tmp_path / "run", {"seed": 1, "lora": False})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not lose me")
+    with pytest.raises(RunStateError, match="pass another --output"):
+        RunState(tmp_path, {"seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_state_is_told(tmp_path: Path) -> None:
+    RunState(tmp_path, {"seed": 0})
+    (tmp_path / "state.json").write_text("{half")
+    with pytest.raises(RunStateError, match="damaged"):
+        RunState(tmp_path, {"seed": 0})
+
+
+def test_too_little_room_is_told_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(RunStateError, match="make room"):
+        RunState(tmp_path, {"seed": 0}, needs_mb=10**9)
+
+
+def test_a_stage_runs_once(tmp_path: Path) -> None:
+    ran: list[str] = []
+    for _ in range(2):
+        state = RunState(tmp_path, {"seed": 0})
+        state.run("first", lambda: ran.append("first"))
+    assert ran == ["first"]
+    assert set(state.seconds) == {"first"}
+
+
+def test_memory_of_an_interrupted_run_counts(tmp_path: Path) -> None:
+    RunState(tmp_path, {"seed": 0}).run("first", lambda: None)
+    path = tmp_path / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    assert state["stages"]["first"]["peak_rss_mb"] > 10
+    state["stages"]["first"]["peak_rss_mb"] = 10**6  # as by a process that is gone
+    path.write_text(json.dumps(state), encoding="utf-8")
+    assert RunState(tmp_path, {"seed": 0}).peak_rss_mb == 10**6

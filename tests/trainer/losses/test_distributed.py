@@ -1,0 +1,96 @@
+"""Contrastive losses over two processes: values and gradients are those of one process with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, MultilingualContrastiveLoss, OneToManyContrastiveLoss
+from xvlm2vec.trainer.losses.gathering import gather_rows, global_row_ids
+
+# Pairs and rows of each process; they differ in number, and both count their rows from 0.
+ROWS = (torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1]))
+LOSSES = {
+    "multilingual": (MultilingualContrastiveLoss(0.5), "teacher_en"),
+    "one-to-many": (OneToManyContrastiveLoss(0.5), "teacher_en"),
+    "cross-modal": (CrossModalAlignmentLoss(0.5), "teacher_picture"),
+}
+
+
+def batch():
+    """Student and teacher vectors of both processes, pair after pair."""
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    per_row = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    return student, per_row[torch.cat([ROWS[0], ROWS[1] + 3])]
+
+
+def written_out(name, student, teacher):
+    """Mean over processes of the mean over its queries, with sums over the whole batch."""
+    rows = torch.cat([ROWS[0], ROWS[1] + 3])
+    same, own = rows[:, None] == rows[None, :], torch.eye(7, dtype=torch.bool)
+    unit = torch.nn.functional.normalize
+    scores = (unit(student) @ unit(teacher).T / 0.5).exp()
+    if name == "one-to-many":
+        logs = -(scores / scores.sum(dim=0)).log().T
+        values = torch.stack([logs[rows == row].mean(dim=0)[rows == row].mean() for row in range(5)])
+        return (values[:3].mean() + values[3:].mean()) / 2
+    values = -(scores.diagonal() / (scores * (~same | own)).sum(dim=1)).log()
+    return (values[:4].mean() + values[4:].mean()) / 2
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.slow
+def test_two_processes_are_one_batch(tmp_path, name):
+    run_in_two_processes(tmp_path, name)
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert [result["world"] for result in results] == [2, 2]
+    student, teacher = batch()
+    student.requires_grad_()
+    expected = written_out(name, student, teacher)
+    expected.backward()
+    torch.testing.assert_close((results[0]["loss"] + results[1]["loss"]) / 2, expected)
+    # data-parallel training takes the mean over processes
+    torch.testing.assert_close(torch.cat([result["gradient"] for result in results]) / 2, student.grad)
+
+
+def test_one_process_is_its_own_batch():
+    rows = torch.tensor([3, 1])
+    assert gather_rows(rows) is rows
+    assert global_row_ids(rows) is rows
+
+
+def run_in_two_processes(folder, name):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder), str(rank), name],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
+def worker(folder, rank, name):
+    """One of two processes: its part of the batch through the loss."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    part = slice(0, 4) if rank == 0 else slice(4, 7)
+    student, teacher = (vectors[part].clone() for vectors in batch())
+    student.requires_grad_()
+    loss, target = LOSSES[name]
+    value = loss(student_lang=student, row_of_pair=ROWS[rank], **{target: teacher})
+    value.backward()
+    result = {"world": dist.get_world_size(), "loss": value.detach(), "gradient": student.grad}
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,154 @@
+"""The contrastive stage: the loss of its formula, pieces that change nothing, resuming, and rows of every kind."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback
+
+from xvlm2vec.trainer import contrastive_trainer as contrastive
+from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, PairCollator, train_contrastive
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    """float32 on every machine, and a log of every step."""
+    monkeypatch.setattr(contrastive, "training_precision", lambda: {"bf16": False, "use_cpu": True})
+
+
+@pytest.fixture
+def folder(tmp_path, model, processor):
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def pairs(picture):
+    from datasets import Features, Image, Value
+
+    texts = [
+        ("a red bicycle", None, "by the wall", None),
+        ("", picture(1), "two dogs", None),
+        ("the bakery", picture(2), "opens early", picture(3)),
+        ("rain", None, "", picture(4)),
+    ]
+    columns = contrastive.PAIR_COLUMNS
+    features = Features({name: Image() if name.endswith("image") else Value("string") for name in columns})
+    return Dataset.from_list([dict(zip(columns, row, strict=True)) for row in texts * 3], features=features)
+
+
+class Losses(TrainerCallback):
+    """Keeps the loss and gradient norm of every step."""
+
+    def __init__(self, kill_at=None):
+        self.steps, self.kill_at = [], kill_at
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        args.logging_steps = state.logging_steps = 1
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" in logs:
+            self.steps.append((state.global_step, float(logs["loss"]), float(logs["grad_norm"])))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.kill_at:
+            raise InterruptedError
+
+
+def train(folder, output, pairs, kill_at=None, **settings):
+    losses = Losses(kill_at)
+    config = ContrastiveConfig(
+        **{
+            "model": str(folder),
+            "output_dir": str(output),
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "save_steps": 1,
+            **settings,
+        }
+    )
+    model = train_contrastive(config, pairs, callbacks=[losses])
+    return model, losses.steps
+
+
+def test_the_first_loss_is_symmetric_infonce(tmp_path, folder, pairs, model, processor):
+    _, steps = train(folder, tmp_path / "out", pairs, shuffle=False, temperature=0.1)
+    rows = pairs.select(range(4))
+    with torch.no_grad():
+        queries = model(**processor(text=[t or None for t in rows["qry"]], images=list(rows["qry_image"]))).embeddings
+        targets = [t or None for t in rows["pos_text"]]
+        found = model(**processor(text=targets, images=list(rows["pos_image"]))).embeddings
+    scores, own = queries @ found.T / 0.1, torch.arange(4)
+    expected = (cross_entropy(scores, own) + cross_entropy(scores.T, own)) / 2
+    assert steps[0][1] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("muon", [None, 1e-5], ids=["adamw", "muon"])
+def test_pieces_give_the_same_losses_and_gradients(tmp_path, folder, pairs, muon):
+    settings = {"learning_rate": 1e-5, "muon_learning_rate": muon}
+    _, whole = train(folder, tmp_path / "whole", pairs, **settings)
+    _, pieces = train(folder, tmp_path / "pieces", pairs, mini_batch_size=3, **settings)
+    assert len(whole) == 3
+    for mine, other in zip(whole, pieces, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, folder, pairs):
+    settings = {"epochs": 2, "save_steps": 2, "muon_learning_rate": 1e-3}
+    whole, steps = train(folder, tmp_path / "whole", pairs, **settings)
+    with pytest.raises(InterruptedError):
+        train(folder, tmp_path / "broken", pairs, kill_at=5, **settings)
+    torn = tmp_path / "broken" / "checkpoints" / "checkpoint-6"
+    shutil.copytree(torn.with_name("checkpoint-4"), torn)
+    (torn / "trainer_state.json").unlink()
+    resumed, rest = train(folder, tmp_path / "broken", pairs, **settings)
+    assert len(steps) == 6
+    assert rest == steps[4:]
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
+def test_training_lowers_the_loss_and_saves_what_loads_again(tmp_path, folder, pairs):
+    model, steps = train(folder, tmp_path / "out", pairs, epochs=6)
+    assert sum(loss for _, loss, _ in steps[-3:]) < 0.8 * sum(loss for _, loss, _ in steps[:3])
+    loaded = SentenceTransformer(str(tmp_path / "out"))
+    texts = ["a red bicycle", "rain"]
+    torch.testing.assert_close(
+        loaded.encode(texts, convert_to_tensor=True), model.encode(texts, convert_to_tensor=True)
+    )
+
+
+def test_rows_in_order_stay_in_order(tmp_path, folder, pairs, monkeypatch):
+    seen = []
+    collate = PairCollator.__call__
+
+    def watch(self, features):
+        seen.extend(row["qry"] for row in features)
+        return collate(self, features)
+
+    monkeypatch.setattr(PairCollator, "__call__", watch)
+    train(folder, tmp_path / "in order", pairs, shuffle=False)
+    assert seen == pairs["qry"][:]
+    seen.clear()
+    train(folder, tmp_path / "shuffled", pairs)
+    assert seen != pairs["qry"][:]
+    assert sorted(seen) == sorted(pairs["qry"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("pos_image"), "lacks the column 'pos_image'"),
+        (lambda row: row.update(qry="", qry_image=None), "Row 1 of a batch has neither 'qry' nor 'qry_image'"),
+    ],
+)
+def test_bad_rows_are_named(pairs, change, message):
+    rows = [copy.copy(pairs[0]), copy.copy(pairs[1])]
+    change(rows[1])
+    with pytest.raises(ValueError, match=message):
+        PairCollator(preprocess_fn=lambda texts, **_: {})(rows)

@@ -1,0 +1,129 @@
+"""What a frozen vision tower made of a picture, kept on disk for the next epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from xvlm2vec.common.fingerprint import fingerprint, saved_digest
+from xvlm2vec.modeling.pack_forward import PictureStates
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+from .forward_passes import Passes
+from .health import bytes_to_come, free_bytes, size
+from .vision_parameters import vision_modules
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "picture-states"
+
+
+class PictureCache:
+    """One file for each row's pictures, by their content, up to a number of bytes.
+
+    Nothing is ever dropped: pictures come in another order in each epoch, so that those kept first are as good as any.
+
+    Args:
+        folder: Where the files lie.
+        budget: Bytes of all of them.
+    """
+
+    def __init__(self, folder: str | Path, budget: int) -> None:
+        self.folder, self.budget = Path(folder), budget
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.used = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    def get(self, digest: bytes, device: torch.device) -> PictureStates | None:
+        """The states of a row's pictures, or `None` if they are not here."""
+        try:
+            tensors = load_file(self._path(digest), device=str(device))
+        except (OSError, SafetensorError):  # not here, or cut off when the machine stopped
+            return None
+        listed = tensors.pop("listed", None) is not None
+        layers: dict[str, list[torch.Tensor]] = {}
+        for name in sorted(tensors):
+            layers.setdefault(name.partition(".")[0], []).append(tensors[name])
+        states, *deep = (tuple(parts) for parts in layers.values())
+        return PictureStates(states, tuple(deep), listed)
+
+    def put(self, digest: bytes, pictures: PictureStates) -> None:
+        """Keeps the states of a row's pictures if there is room."""
+        layers = (pictures.states, *pictures.deepstack)
+        tensors = {f"{i:03}.{j:03}": part for i, parts in enumerate(layers) for j, part in enumerate(parts)}
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        path = self._path(digest)
+        if self.used + size > self.budget or path.exists():
+            return
+        if pictures.listed:
+            tensors["listed"] = torch.ones(1)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
+            os.replace(draft, path)
+        except (OSError, SafetensorError) as error:
+            draft.unlink(missing_ok=True)
+            self.budget = 0
+            logger.warning("No more pictures are kept for the next epoch: %s", error)
+            return
+        self.used += size
+
+    def _path(self, digest: bytes) -> Path:
+        # The digests of several pictures on end would be too long for a file's name.
+        return self.folder / f"{hashlib.sha256(digest).hexdigest()}.safetensors"
+
+
+class KeepPictures(TrainerCallback):
+    """Gives a training of several epochs a `PictureCache`, and removes it at the end.
+
+    It lies beside the checkpoints, so that a resumed run reads the very states that the interrupted one computed. What
+    checkpoints and final model will need of the disk is left to them, and processes share what remains.
+
+    Args:
+        passes: Gets the cache.
+        processor: Prepares the pictures.
+        budget: Bytes.
+    """
+
+    def __init__(self, passes: Passes, processor: XVLM2VecProcessor, budget: int) -> None:
+        self.passes, self.processor, self.budget = passes, processor, budget
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Opens the cache if a picture will be seen again."""
+        if state.num_train_epochs > 1 and self.budget:
+            folder = Path(str(args.output_dir)) / FOLDER / self._name(args)
+            cache = PictureCache(folder, self.budget)
+            room = free_bytes(folder) - bytes_to_come(kwargs["model"], args, state.max_steps)
+            if room < self.budget - cache.used:
+                logger.warning("The disk has room for no more than %s of pictures' states.", size(max(room, 0)))
+            more = max(min(self.budget - cache.used, room), 0)
+            cache.budget = cache.used + more // args.world_size
+            self.passes.cache = cache
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Removes it."""
+        self.passes.cache = None
+        if state.is_world_process_zero:
+            shutil.rmtree(Path(str(args.output_dir)) / FOLDER, ignore_errors=True)
+
+    def _name(self, args: TrainingArguments) -> str:
+        """Changes whenever the states would: with weights, settings and number format."""
+        weights = {
+            f"{place}.{name}": value
+            for place, part in enumerate(vision_modules(self.passes.embedder))
+            for name, value in part.state_dict().items()
+        }
+        settings = {"processor": saved_digest(self.processor), "bf16": args.bf16, "fp16": args.fp16}
+        return fingerprint(settings, weights)[:16]

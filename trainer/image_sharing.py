@@ -1,0 +1,111 @@
+"""How the texts of a row share their picture: what a backbone allows, found out by comparing vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from datasets import Dataset, Image
+from torch import nn
+
+from xvlm2vec.modeling.pack_forward import check_sharing, obstacle
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.rows import TextImageRow, make_rows
+
+from .collators import check_columns
+from .usable_rows import has_text
+
+SAMPLE = 64
+"""Rows at the start of a corpus, and again spread over it, in which one with a picture is looked for."""
+CHUNK = 256
+"""Rows of a stored corpus whose column of pictures is looked at, undecoded, at a time."""
+WAYS = {"auto": ("tree", "dense"), "tree": ("tree",), "dense": ("dense",), "off": ()}
+"""What each value of the setting `sharing` tries, in this order, before each text is passed whole."""
+
+
+class DensePacks(nn.Module):
+    """A model whose packs run one masked attention over all tokens: slower, but no decomposition to be wrong.
+
+    Args:
+        model: An `XVLM2VecModel`, or a model around one.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Any) -> Any:
+        """As the model."""
+        return self.model(**inputs, dense=True) if "pack" in inputs else self.model(**inputs)
+
+
+def why_not(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Sequence[TextImageRow]) -> str:
+    """What keeps the texts of a row from sharing their picture in one way; empty if nothing does.
+
+    Args:
+        way: `"tree"` or `"dense"`.
+        model: An `XVLM2VecModel`, or a model around one.
+        processor: Its processor.
+        sample: Texts of one row with its picture; without any, only the configuration is asked.
+    """
+    reason = obstacle(model, training=True)
+    if reason or not sample:
+        return reason
+    processor.prepare(sample)  # what is wrong with the rows themselves is an error, no reason
+    tried = model if way == "tree" else DensePacks(model).train(model.training)
+    try:
+        return check_sharing(tried, processor, sample, training=True).reason
+    except ValueError as error:  # the attention of this backbone has what packs do not know
+        return str(error).rstrip(".")
+
+
+def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
+    """A row with a picture, or the first row where none is found; `None` where there are no rows.
+
+    Args:
+        corpora: Each a `datasets.Dataset` or `IterableDataset`.
+        thorough: Whether all rows may be read that are made when they are read; else some are.
+    """
+    for rows in corpora:
+        found = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
+        if found is not None:
+            return found
+    return next((row for rows in corpora for row in islice(iter(rows), 1)), None)
+
+
+def candidates(rows: Any, thorough: bool) -> Iterator[dict[str, Any]]:
+    """Rows of a corpus that may have a picture.
+
+    Of a stored column of pictures it is known which rows those are; rows that are made when they are read (a transform,
+    a stream) are tried.
+    """
+    if stores_pictures(rows):
+        yield from (rows[place] for place in islice(pictured_places(rows), SAMPLE))
+    elif not isinstance(rows, Dataset):
+        yield from islice(iter(rows), SAMPLE)
+    elif thorough:
+        yield from iter(rows)
+    else:
+        yield from islice(iter(rows), SAMPLE)
+        yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
+
+
+def stores_pictures(rows: Any) -> bool:
+    """Whether the pictures of a corpus lie in a column of their own."""
+    return isinstance(rows, Dataset) and isinstance((rows.features or {}).get("image"), Image)
+
+
+def pictured_places(rows: Dataset) -> Iterator[int]:
+    """The numbers of the rows that have a picture; none is decoded."""
+    column = rows.with_format("arrow").select_columns(["image"])
+    for start in range(0, len(column), CHUNK):
+        valid = column[start : start + CHUNK]["image"].is_valid().to_pylist()
+        yield from (start + place for place, there in enumerate(valid) if there)
+
+
+def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
+    """The English text and some translations of a row, with its picture."""
+    check_columns(row, 0)
+    texts = [row["text_en"], *[item["text"] for item in row["translations"] if has_text(item)][:2]]
+    return make_rows(texts, [row["image"]] * len(texts))[0]
