@@ -129,7 +129,7 @@ def read_jsonl(
 
     Args:
         files: The files, UTF-8.
-        images: The folder of pictures.
+        images: The folder of image_files.
         fields: Names of the fields.
         progress: Whether to show a bar for each file.
 
@@ -142,19 +142,19 @@ def read_jsonl(
     folder = Path(images) if images is not None else None
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"there is no folder of pictures {folder}")
-    groups, pictures = _Groups(), _Pictures(folder)
+    groups, image_files = _Groups(), _Pictures(folder)
     sources: list[str] = []
     bad: list[BadLine] = []
     for path in map(Path, files):
         for number, line in _lines(path, progress):
             try:
-                _add_line(groups, line, fields or LineFields(), pictures)
+                _add_line(groups, line, fields or LineFields(), image_files)
             except RowFault as fault:
                 bad.append(BadLine(str(path), number, *fault.args))
             if len(groups.texts) > len(sources):
                 sources.append(path.stem)
     rows = [
-        TextRow(f"row-{number:06d}", {ENGLISH: english, **texts}, pictures.paths.get(name), name)
+        TextRow(f"row-{number:06d}", {ENGLISH: english, **texts}, image_files.paths.get(name), name)
         for number, ((english, name), texts) in enumerate(groups.texts.items())
     ]
     return JsonlCorpus(rows, sources, bad)
@@ -286,8 +286,8 @@ def _gather(
     for place, row in enumerate(rows):
         try:
             image = row.get("image")
-            picture = None if image is None else content_digest(image)
-            others += len(groups.add(row["text_en"], picture, _items(row)))
+            digest = None if image is None else content_digest(image)
+            others += len(groups.add(row["text_en"], digest, _items(row)))
         except KeyError as error:
             raise ValueError(f"row {place} lacks the column {error}") from error
         if len(groups.texts) > len(kept):

@@ -415,12 +415,12 @@ def encoded_by_kind(
     Returns:
         `(N, D)` float32 in the order of the rows; `(0, 0)` for no rows.
     """
-    pictures = row_pictures(rows, images)
+    loaded = row_pictures(rows, images)
     kinds = np.array([row_kind(row) for row in rows])
     vectors: Vectors | None = None
     for kind in np.unique(kinds):
         chosen = np.flatnonzero(kinds == kind).tolist()
-        part = encode(str(kind), [rows[i].text for i in chosen], [pictures[i] for i in chosen])
+        part = encode(str(kind), [rows[i].text for i in chosen], [loaded[i] for i in chosen])
         if vectors is None:
             vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
         vectors[chosen] = part

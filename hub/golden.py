@@ -151,10 +151,10 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
     exact = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
     was_training = exact.training
     exact.eval()
-    texts, pictures = golden_inputs(size)
+    texts, image_rows = golden_inputs(size)
     rows = []
     with torch.inference_mode(), _no_tf32():
-        for text, images in zip(texts, pictures, strict=True):
+        for text, images in zip(texts, image_rows, strict=True):
             inputs = processor(text=[text], images=[images]).to(exact.device)
             rows.append(exact(**inputs).embeddings[0].float().cpu())
     exact.train(was_training)

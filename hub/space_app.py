@@ -192,18 +192,18 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4096)
-def data_uri(picture: bytes) -> str:
+def data_uri(content: bytes) -> str:
     """A small picture as the page holds it; a large one is made smaller."""
-    image: Image.Image = Image.open(io.BytesIO(picture))
+    image: Image.Image = Image.open(io.BytesIO(content))
     if max(image.size) > THUMBNAIL or image.format not in {"PNG", "JPEG", "WEBP"}:
         image = ImageOps.exif_transpose(image).convert("RGB")
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=85)
-        kind, picture = "WEBP", buffer.getvalue()
+        kind, content = "WEBP", buffer.getvalue()
     else:
         kind = str(image.format)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(picture).decode()}"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
 def results_page(searcher: Searcher, found: Sequence[tuple[int, float]], language: str, asked: str, ms: float) -> str:

@@ -62,8 +62,8 @@ class Phi3VImageProcessor(BaseImageProcessor):
         limit = self.num_crops if num_crops is None else num_crops
         if limit < 1:
             raise ValueError(f"num_crops must be at least 1, got {limit}.")
-        pictures = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
-        large = [self._normalise(fit_to_crops(as_rgb(picture), limit)) for picture in pictures]
+        image_list = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
+        large = [self._normalise(fit_to_crops(as_rgb(picture), limit)) for picture in image_list]
         sizes = [(picture.shape[1], picture.shape[2]) for picture in large]
         data = {
             "pixel_values": torch.stack([cut_crops(picture, limit + 1) for picture in large])

@@ -87,8 +87,8 @@ class Phi3VProcessor(ProcessorMixin):
         prompts = [text] if isinstance(text, str) else list(text)
         chunks, orders = zip(*(read_tags(prompt, row) for row, prompt in enumerate(prompts)), strict=True)
         rows = deal_pictures(images, [len(order) for order in orders])
-        pictures = [row[index] for row, order in zip(rows, orders, strict=True) for index in order]
-        features = self.image_processor.preprocess(pictures, num_crops=num_crops) if pictures else None
+        image_list = [row[index] for row, order in zip(rows, orders, strict=True) for index in order]
+        features = self.image_processor.preprocess(image_list, num_crops=num_crops) if image_list else None
         counts = iter(features.pop("num_img_tokens").tolist() if features is not None else [])
         ids = [self._row_ids(row, [next(counts) for _ in order]) for row, order in zip(chunks, orders, strict=True)]
         batch = self.tokenizer.pad(
@@ -168,10 +168,10 @@ def deal_pictures(images: Any, counts: Sequence[int]) -> list[list[Any]]:
         rows = [list(islice(remaining, count)) for count in counts]
     else:
         raise ValueError(f"The prompts have {sum(counts)} picture tag(s), but {len(flat)} picture(s) were given.")
-    for row, (pictures, count) in enumerate(zip(rows, counts, strict=True)):
-        if len(pictures) != count:
+    for row, (row_images, count) in enumerate(zip(rows, counts, strict=True)):
+        if len(row_images) != count:
             raise ValueError(
-                f"Row {row}: the prompt has {count} picture tag(s), but {len(pictures)} picture(s) were given."
+                f"Row {row}: the prompt has {count} picture tag(s), but {len(row_images)} picture(s) were given."
             )
     return rows
 

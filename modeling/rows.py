@@ -61,16 +61,16 @@ def make_rows(
     several = is_several(images)
     single = isinstance(text, str) or (text is None and not several)
     texts = [text] if isinstance(text, str) else (list(text) if text is not None else None)
-    pictures = list(images) if several else ([images] if images is not None else None)
+    image_rows = list(images) if several else ([images] if images is not None else None)
     if isinstance(text, str) and several:
-        pictures = [pictures]
-    count = len(texts if texts is not None else pictures or [])
+        image_rows = [image_rows]
+    count = len(texts if texts is not None else image_rows or [])
     texts = texts if texts is not None else [None] * count
-    pictures = pictures if pictures is not None else [None] * count
-    if len(texts) != len(pictures):
-        raise ValueError(f"{len(texts)} texts and {len(pictures)} pictures: pass one of each per row (None for none).")
+    image_rows = image_rows if image_rows is not None else [None] * count
+    if len(texts) != len(image_rows):
+        raise ValueError(f"{len(texts)} texts and {len(image_rows)} pictures: pass one of each per row (None for none).")
     rows = []
-    for index, (words, shown) in enumerate(zip(texts, pictures, strict=True)):
+    for index, (words, shown) in enumerate(zip(texts, image_rows, strict=True)):
         try:
             rows.append(make_row(index, words, shown, instruction or ""))
         except ValueError as error:
@@ -102,10 +102,10 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
     check_encodable(index, instruction + (text or ""))
     found = images if is_several(images) else (images,)
-    pictures = tuple(picture for picture in found if picture is not None)
-    if text is None and not pictures:
+    row_images = tuple(picture for picture in found if picture is not None)
+    if text is None and not row_images:
         raise ValueError(f"row {index} has neither text nor picture.")
-    return TextImageRow(text or "", pictures, instruction)
+    return TextImageRow(text or "", row_images, instruction)
 
 
 def check_encodable(index: int, text: str) -> None:

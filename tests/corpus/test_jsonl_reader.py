@@ -142,16 +142,16 @@ def test_rows_of_any_kind_are_grouped(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_stored_corpus_is_grouped(tmp_path: Path, pictures: Path) -> None:
-    picture = {"bytes": (pictures / "1.png").read_bytes(), "path": "1.png"}
+    one_image = {"bytes": (pictures / "1.png").read_bytes(), "path": "1.png"}
 
     def row(number: int, image: dict | None, *items: tuple[str, str]) -> dict:
         translations = [{"lang": code, "text": text} for code, text in items]
         return {"id": str(number), "image": image, "text_en": "a cat", "translations": translations, "source": "s"}
 
     rows = [
-        row(0, picture, ("it", "un gatto")),
+        row(0, one_image, ("it", "un gatto")),
         row(1, None, ("it", "gatto")),
-        row(2, {**picture, "path": "copy.png"}, ("de", "eine Katze"), ("it", "un gatto")),
+        row(2, {**one_image, "path": "copy.png"}, ("de", "eine Katze"), ("it", "un gatto")),
         row(3, None, ("fr", "chat")),
     ]
     Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(tmp_path / "corpus"))

@@ -194,8 +194,8 @@ def test_rows_with_several_pictures(tmp_path: Path) -> None:
     assert distinct.add(rows, images).tolist() == [0, 1, 2, 0]
     seen: dict[int, list] = {}
 
-    def embed(texts: list[str | None], pictures: list) -> np.ndarray:
-        for picture in pictures:
+    def embed(texts: list[str | None], image_list: list) -> np.ndarray:
+        for picture in image_list:
             parts = picture if isinstance(picture, list) else [picture]
             seen[len(seen)] = [part.getpixel((0, 0)) for part in parts]
         return np.ones((len(texts), 2))

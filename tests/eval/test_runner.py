@@ -48,8 +48,8 @@ def colour_encoder(*languages: str) -> CallableEncoder:
     known = {word: colour for language in languages for word, colour in zip(WORDS[language], COLOURS, strict=True)}
 
     def embed(texts: list[str | None], images: list[Image.Image | None]) -> np.ndarray:
-        pictures = [image or IMAGES.get(known.get(text or "", "")) for text, image in zip(texts, images, strict=True)]
-        return np.array([np.asarray(p)[0, 0] - 127.5 if p else np.zeros(3) for p in pictures])
+        image_list = [image or IMAGES.get(known.get(text or "", "")) for text, image in zip(texts, images, strict=True)]
+        return np.array([np.asarray(p)[0, 0] - 127.5 if p else np.zeros(3) for p in image_list])
 
     return CallableEncoder(embed, name="-".join(languages))
 

@@ -62,10 +62,10 @@ def test_load_dataset_reads_tasks_languages_and_pictures(tasks, images: Dataset,
     assert german.features == tasks["t2i"]["de"].features
     assert set(load_dataset(str(folder), "t2i", cache_dir=cache)) == {"en", "de"}
     assert load_dataset(str(folder), "c", split="de", cache_dir=cache)[0]["classes"] == ["Hund", "Katze"]
-    pictures = load_dataset(str(folder), "images", split="test", cache_dir=cache)
-    assert pictures["path"][:] == ["images/0.png", "images/1.png", "images/2.png"]
-    assert pictures[2]["image"].size == (6, 4)
-    assert pictures[2]["image"].getpixel((0, 0)) == (80, 80, 80)
+    image_list = load_dataset(str(folder), "images", split="test", cache_dir=cache)
+    assert image_list["path"][:] == ["images/0.png", "images/1.png", "images/2.png"]
+    assert image_list[2]["image"].size == (6, 4)
+    assert image_list[2]["image"].getpixel((0, 0)) == (80, 80, 80)
 
 
 def test_the_same_data_give_the_same_bytes(tasks, images: Dataset, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_golden_files_hold_the_vectors_and_how_they_were_made(
 ) -> None:
     golden = read_golden(exported)
     texts = [row.text for row in golden.rows]
-    pictures = draw_checked(golden)
-    images = [[pictures[name] for name in row.pictures] for row in golden.rows]
+    image_list = draw_checked(golden)
+    images = [[image_list[name] for name in row.pictures] for row in golden.rows]
     again = model.encode(text=texts, images=images, processor=processor, convert_to_tensor=True)
     assert golden.vectors.dtype == torch.float32
     assert torch.allclose(golden.vectors, again, atol=1e-5)

@@ -104,8 +104,8 @@ def test_a_qwen_family_keeps_its_vectors(tmp_path: Path) -> None:
     plain = AutoModel.from_pretrained(folder).eval()
     assert type(plain).__module__.startswith("transformers.models.qwen2_5_vl")
     golden = read_golden(folder)
-    texts, pictures = golden_inputs(golden.picture_size)
-    for text, images, expected in zip(texts, pictures, golden.vectors, strict=True):
+    texts, image_list = golden_inputs(golden.picture_size)
+    for text, images, expected in zip(texts, image_list, golden.vectors, strict=True):
         with torch.no_grad():
             states = plain(**processor(text=[text], images=[images])).last_hidden_state
         assert torch.cosine_similarity(states[0, -1], expected, dim=0) > 1 - 1e-5

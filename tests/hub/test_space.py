@@ -63,8 +63,8 @@ def caption(code: str, one: int, other: int) -> str:
 def make_benchmark(folder: Path) -> Path:
     paths = [f"images/{number:02}.png" for number in range(len(pairs()))]
     features = Features({"path": Value("string"), "image": ImageFeature()})
-    pictures = [draw(COLOURS[one], COLOURS[other]) for one, other in pairs()]
-    images = Dataset.from_dict({"path": paths, "image": pictures}, features=features)
+    image_list = [draw(COLOURS[one], COLOURS[other]) for one, other in pairs()]
+    images = Dataset.from_dict({"path": paths, "image": image_list}, features=features)
 
     def rows(code: str) -> Dataset:
         texts = [caption(code, one, other) for one, other in pairs()]

@@ -54,23 +54,23 @@ def test_any_batch_gives_the_vectors_of_rows_alone(
     checkpoint: Callable[[str], Path], pictures: list[Any], name: str
 ) -> None:
     model = load(checkpoint, name)
-    texts, images = rows_of_all_kinds(pictures)
-    inputs = [model.processor(text=[text], images=[shown]) for text, shown in zip(texts, images, strict=True)]
+    texts, row_images = rows_of_all_kinds(pictures)
+    inputs = [model.processor(text=[text], images=[shown]) for text, shown in zip(texts, row_images, strict=True)]
     with torch.no_grad():
         plain = [model(**one).embeddings[0].numpy() for one in inputs]
     passes = Passes(model)
-    together = model.encode(text=texts, images=images)
+    together = model.encode(text=texts, images=row_images)
     in_one = sum(passes.tokens)
     assert shortfall(together, plain) < SHORTFALL
-    assert shortfall(model.encode(text=texts, images=images, max_tokens_per_batch=100), plain) < SHORTFALL
+    assert shortfall(model.encode(text=texts, images=row_images, max_tokens_per_batch=100), plain) < SHORTFALL
     every = sum(one["input_ids"].numel() for one in inputs)
     assert (in_one < every) is (name in PACKED), "shared prefixes are computed once, and nothing is padded"
 
 
 def test_attention_that_takes_no_packs_is_padded(checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
-    texts, images = rows_of_all_kinds(pictures)
-    packed = load(checkpoint, "qwen2_vl").encode(text=texts, images=images)
-    eager = load(checkpoint, "qwen2_vl", attn_implementation="eager").encode(text=texts, images=images)
+    texts, row_images = rows_of_all_kinds(pictures)
+    packed = load(checkpoint, "qwen2_vl").encode(text=texts, images=row_images)
+    eager = load(checkpoint, "qwen2_vl", attn_implementation="eager").encode(text=texts, images=row_images)
     assert shortfall(packed, eager) < SHORTFALL
 
 
@@ -97,9 +97,9 @@ def test_an_instruction_costs_its_tokens_once(checkpoint: Callable[[str], Path])
 
 def test_mean_pooling(checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
     model = load(checkpoint, "llava_next-llama", pooling="mean")
-    texts, images = rows_of_all_kinds(pictures)
-    together = model.encode(text=texts, images=images)
-    alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(texts, images, strict=True)]
+    texts, row_images = rows_of_all_kinds(pictures)
+    together = model.encode(text=texts, images=row_images)
+    alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(texts, row_images, strict=True)]
     assert shortfall(together, alone) < SHORTFALL
 
 
@@ -124,8 +124,8 @@ class TestSizes:
     ) -> None:
         processor = XVLM2VecProcessor.from_pretrained(checkpoint(name))
         sizes = [(40, 40), (5, 200), (300, 90), (700, 700)]
-        images = [*pictures, *(Image.new("RGB", size) for size in sizes), pictures[1:3], None]
-        rows, _ = make_rows(["a red bicycle"] * len(images), images)
+        row_images = [*pictures, *(Image.new("RGB", size) for size in sizes), pictures[1:3], None]
+        rows, _ = make_rows(["a red bicycle"] * len(row_images), row_images)
         real = [int(processor.prepare([row])[0]["attention_mask"].sum()) for row in rows]
         found = processor.row_lengths(rows)
         assert abs(real[-1] - found[-1]) <= 2, "a text is counted but for marks that some processors write around it"
@@ -172,11 +172,11 @@ def mixed_rows(pictures: list[Any], folder: Path) -> tuple[list[Any], list[Any],
     whole = (folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     texts: list[Any] = [f"row {number}" for number in range(20)]
-    images: list[Any] = [None, pictures[1]] * 10
-    texts[3], images[3] = None, []
+    row_images: list[Any] = [None, pictures[1]] * 10
+    texts[3], row_images[3] = None, []
     texts[8] = "see <|image_pad|>"
-    images[11] = str(folder / "no.png")
-    images[17] = str(folder / "cut.png")
+    row_images[11] = str(folder / "no.png")
+    row_images[17] = str(folder / "cut.png")
     texts[19] = 5
     problems = {
         3: "row 3 has neither text nor picture",
@@ -185,7 +185,7 @@ def mixed_rows(pictures: list[Any], folder: Path) -> tuple[list[Any], list[Any],
         17: "row 17, picture 0: cannot be read as a picture",
         19: "row 19: text is a int, not a string",
     }
-    return texts, images, problems
+    return texts, row_images, problems
 
 
 class TestBadRows:
@@ -193,11 +193,11 @@ class TestBadRows:
     def test_one_error_names_all(
         self, checkpoint: Callable[[str], Path], pictures: list[Any], tmp_path: Path, budget: int
     ) -> None:
-        texts, images, problems = mixed_rows(pictures, tmp_path)
+        texts, row_images, problems = mixed_rows(pictures, tmp_path)
         model = load(checkpoint, "qwen2_vl")
         passes = Passes(model)
         with pytest.raises(BadRowsError, match="5 of 20 rows cannot be embedded: row 3 has") as caught:
-            model.encode(text=texts, images=images, max_tokens_per_batch=budget)
+            model.encode(text=texts, images=row_images, max_tokens_per_batch=budget)
         assert list(caught.value.problems) == list(problems)
         assert all(found.startswith(problems[row]) for row, found in caught.value.problems.items())
         assert not passes.tokens, "nothing is embedded when rows are known to be bad"
@@ -212,16 +212,16 @@ class TestBadRows:
         caplog: pytest.LogCaptureFixture,
         name: str,
     ) -> None:
-        texts, images, problems = mixed_rows(pictures, tmp_path)
+        texts, row_images, problems = mixed_rows(pictures, tmp_path)
         texts[8] = "see <image>" if name == "paligemma" else texts[8]
         model = load(checkpoint, name)
         with caplog.at_level(logging.WARNING, "xvlm2vec"):
-            vectors = model.encode(text=texts, images=images, bad_rows="nan", max_tokens_per_batch=100)
+            vectors = model.encode(text=texts, images=row_images, bad_rows="nan", max_tokens_per_batch=100)
         assert np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist() == list(problems)
         assert "5 of 20 rows cannot be embedded: row 3 has" in caplog.text
         assert "Their vectors are NaN" in caplog.text
         good = [row for row in range(20) if row not in problems]
-        alone = model.encode(text=[texts[row] for row in good], images=[images[row] for row in good])
+        alone = model.encode(text=[texts[row] for row in good], images=[row_images[row] for row in good])
         assert shortfall(vectors[good], alone) < SHORTFALL
 
     def test_several_texts_of_which_one_is_bad(self, checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
@@ -290,13 +290,13 @@ class TestMemory:
         name: str,
         error: BaseException,
     ) -> None:
-        texts, images = rows_of_all_kinds(pictures)
-        expected = load(checkpoint, name).encode(text=texts, images=images)
+        texts, row_images = rows_of_all_kinds(pictures)
+        expected = load(checkpoint, name).encode(text=texts, images=row_images)
         model = load(checkpoint, name)
-        limit = max(model.processor.row_lengths(make_rows(texts, images)[0])) + 8
+        limit = max(model.processor.row_lengths(make_rows(texts, row_images)[0])) + 8
         tried = scarce(model, limit, error)
         with caplog.at_level(logging.WARNING, "xvlm2vec"):
-            vectors = model.encode(text=texts, images=images)
+            vectors = model.encode(text=texts, images=row_images)
         assert shortfall(vectors, expected) < SHORTFALL
         assert "Memory ran out" in caplog.text
         assert "going on with batches of" in caplog.text

@@ -62,9 +62,9 @@ class Wrapped:
 def wrapped(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], pictures: list[Any]) -> Wrapped:
     folder = checkpoint(request.param)
     model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
-    images = [pictures[0], pictures[1], None, None, pictures[2:4], pictures[1:4]]
-    alone = [model.encode(text=[t], images=[i], processor=processor)[0] for t, i in zip(TEXTS, images, strict=True)]
-    return Wrapped(model, processor, images, np.stack(alone), folder)
+    row_images = [pictures[0], pictures[1], None, None, pictures[2:4], pictures[1:4]]
+    alone = [model.encode(text=[t], images=[i], processor=processor)[0] for t, i in zip(TEXTS, row_images, strict=True)]
+    return Wrapped(model, processor, row_images, np.stack(alone), folder)
 
 
 ARRANGEMENTS = {

@@ -74,7 +74,7 @@ def test_pixels_are_those_of_the_original(key):
 @pytest.mark.parametrize("case", list(CASES))
 def test_ids_are_those_of_the_original(processor, case, nested):
     expected = load_file(DATA / "expected.safetensors")
-    rows = [[picture(name) for name in row["images"]] for row in CASES[case]]
+    rows = [[one_image(name) for name in row["images"]] for row in CASES[case]]
     images = rows if nested else [image for row in rows for image in row]
     batch = processor(text=[row["prompt"] for row in CASES[case]], images=images)
     assert torch.equal(batch["input_ids"], expected[f"{case}.input_ids"])
@@ -129,7 +129,7 @@ def test_every_mode_becomes_rgb(mode):
 
 
 def test_arrays_are_pictures_and_other_things_are_not():
-    image = picture("tall")
+    image = one_image("tall")
     arrays = Phi3VImageProcessor().preprocess([np.array(image)])
     assert torch.equal(arrays["pixel_values"], Phi3VImageProcessor().preprocess(image)["pixel_values"])
     with pytest.raises(TypeError, match="float64 array"):

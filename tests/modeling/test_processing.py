@@ -166,15 +166,15 @@ class TestBlankPictures:
         for key, value in settings.items():
             setattr(processor.inner.image_processor, key, value)
         blank = Image.new("RGB", (40, 40), (128 if "image_mean" in settings else 0,) * 3)
-        texts, images = ["a", "a", "query"], [[blank], [pictures[0]], [pictures[1], blank]]
-        batch = processor(text=texts, images=images)
+        texts, row_images = ["a", "a", "query"], [[blank], [pictures[0]], [pictures[1], blank]]
+        batch = processor(text=texts, images=row_images)
         values = batch["pixel_values"][0]
         assert values.abs().max() <= expansion.BLANK_VALUE
         with torch.no_grad():
             vectors = model(**batch).embeddings.numpy()
         # So small that it is zero to every sum, and yet not zero to the backbone: what an exact zero would give.
         monkeypatch.setattr(expansion, "BLANK_VALUE", 1e-30)
-        for vector, text, found in zip(vectors, texts, images, strict=True):
+        for vector, text, found in zip(vectors, texts, row_images, strict=True):
             exact = model.encode(text=text, images=found, processor=processor)
             assert vector @ exact > 1 - 1e-5
 

@@ -162,8 +162,8 @@ def peft_config(dora: bool) -> LoraConfig:
 
 
 def encode(model: XVLM2VecModel, pictures: list[Any], **options: Any) -> np.ndarray:
-    images = [pictures[0], pictures[1], None, pictures[2]]
-    return np.asarray(model.encode(text=TEXTS, images=images, **options))
+    row_images = [pictures[0], pictures[1], None, pictures[2]]
+    return np.asarray(model.encode(text=TEXTS, images=row_images, **options))
 
 
 def assert_same(vectors: np.ndarray, expected: np.ndarray) -> None:
@@ -359,10 +359,10 @@ class TestPrompts:
         self, published: Callable[[str], Path], pictures: list[Any], side: str
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published("qwen2_vl"))
-        images = [pictures[0], pictures[1], None, pictures[2]]
-        alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(TEXTS, images, strict=True)]
+        row_images = [pictures[0], pictures[1], None, pictures[2]]
+        alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(TEXTS, row_images, strict=True)]
         with torch.no_grad():
-            together = model(**model.processor(text=TEXTS, images=images, padding_side=side)).embeddings.numpy()
+            together = model(**model.processor(text=TEXTS, images=row_images, padding_side=side)).embeddings.numpy()
         assert_same(together, np.stack(alone))
 
 

@@ -28,12 +28,12 @@ def vectors(tmp_path_factory):
     inputs = load_file(DATA / "loss_inputs.safetensors")
     images = Phi3VImageProcessor().preprocess([Image.open(DATA / f"{name}.png") for name in ("tall", "wide")])
     # the original's numbers were recorded from pixels stored in half precision
-    pictures = {"pixel_values": images["pixel_values"].half().float(), "image_sizes": images["image_sizes"]}
+    image_list = {"pixel_values": images["pixel_values"].half().float(), "image_sizes": images["image_sizes"]}
     models = {name: load(name, tmp_path_factory.mktemp(name)) for name in ("teacher", "student")}
 
     def embed(name, language):
         mask = inputs[f"attention_mask_{language}"]
-        output = models[name](input_ids=inputs[f"input_ids_{language}"], attention_mask=mask, **pictures)
+        output = models[name](input_ids=inputs[f"input_ids_{language}"], attention_mask=mask, **image_list)
         return pool(output.last_hidden_state, mask, "lasttoken")
 
     with torch.no_grad():
