@@ -33,7 +33,7 @@ from xvlm2vec.trainer.losses import SelfDistillationLoss
 TEXT = 24
 IMAGE_TOKEN = 5
 Step = Callable[[], torch.Tensor]
-Picture = Callable[[torch.Generator], tuple[list[int], dict[str, torch.Tensor]]]
+Image = Callable[[torch.Generator], tuple[list[int], dict[str, torch.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cell:
     """One size of the rows.
 
     Args:
-        prefix: Tokens `P` of the pictures.
+        prefix: Tokens `P` of the images.
         languages: Translations `K` of each row.
         budget: Tokens of a forward pass, for every variant.
         text: Tokens of each text.
@@ -105,7 +105,7 @@ def text_flops(cell: Cell, shape: Shape) -> dict[str, float]:
 
 
 def build_model(shape: Shape, prefix: int) -> XVLM2VecModel:
-    """A random LLaVA with a small vision tower; a picture has 256 tokens at most."""
+    """A random LLaVA with a small vision tower; an image has 256 tokens at most."""
     side = int(min(prefix, 256) ** 0.5)
     text = LlamaConfig(
         hidden_size=shape.hidden,
@@ -138,19 +138,17 @@ class Bench:
     Args:
         cell: Its sizes.
         student: The model; its teacher has slightly other weights.
-        picture: Makes a row's prefix and picture inputs.
+        image: Makes a row's prefix and image inputs.
         precision: Autocast of all passes; none if `None`.
     """
 
-    def __init__(
-        self, cell: Cell, student: XVLM2VecModel, picture: Picture, precision: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, cell: Cell, student: XVLM2VecModel, image: Image, precision: torch.dtype | None = None) -> None:
         self.cell, self.student, self.precision = cell, student.train(), precision
         self.device = student.device
         self.teacher = moved(student).eval().requires_grad_(False)
         self.passes = Passes(student, Needs(), frozen_vision=True)
         self.loss = SelfDistillationLoss()
-        self.batch = make_batch(cell, picture).to(self.device)
+        self.batch = make_batch(cell, image).to(self.device)
         with torch.no_grad():
             self.targets = self._teach(self.batch)
         self.steps: dict[str, Step] = {
@@ -176,13 +174,13 @@ class Bench:
         return self._each_text(english=0.5, translated=0.5 / self.cell.languages)
 
     def shared_prefix(self) -> torch.Tensor:
-        """All texts over one pass of their picture; the teacher runs once for each English text."""
+        """All texts over one pass of their image; the teacher runs once for each English text."""
         with torch.no_grad():
             targets = self._teach(self.batch)
         return self._shared(targets)
 
     def all(self) -> torch.Tensor:
-        """All texts over one pass of their picture, the targets at hand."""
+        """All texts over one pass of their image, the targets at hand."""
         return self._shared(self.targets)
 
     def sentence_transformers(self) -> Step:
@@ -256,7 +254,7 @@ class Bench:
     def apart(self, shape: Shape) -> dict[str, float]:
         """Seconds of what the ratios leave out: one pass of the vision tower, the reference's head, the optimiser."""
         groups = self.batch.groups or []
-        shown = {name: value.to(self.device) for name, value in groups[0].pictures.items()}
+        shown = {name: value.to(self.device) for name, value in groups[0].images.items()}
         options = {"device": self.device, "dtype": self.student.dtype}
         head = nn.Linear(shape.hidden, shape.vocabulary, bias=False, **options)
         hidden = torch.randn(self.cell.prefix + self.cell.text, shape.hidden, **options)
@@ -334,11 +332,11 @@ class Bench:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _whole(self, texts: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        """The processor's batch of some texts, each with its pictures: (row, number of the text)."""
+        """The processor's batch of some texts, each with its images: (row, number of the text)."""
         groups = self.batch.groups or []
         ids = torch.tensor([groups[row].prefix + groups[row].texts[text] for row, text in texts], device=self.device)
         inputs = {
-            name: join([groups[row].pictures[name] for row, _ in texts]).to(self.device) for name in groups[0].pictures
+            name: join([groups[row].images[name] for row, _ in texts]).to(self.device) for name in groups[0].images
         }
         inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if "image_grid_thw" in inputs:
@@ -369,12 +367,12 @@ class AsModule(nn.Module):
         return {**features, "sentence_embedding": self.model(**features).pooler_output.float()}
 
 
-def make_batch(cell: Cell, picture: Picture) -> ParallelBatch:
-    """Rows of random texts on random pictures."""
+def make_batch(cell: Cell, image: Image) -> ParallelBatch:
+    """Rows of random texts on random images."""
     generator = torch.Generator().manual_seed(1)
     groups = []
     for _ in range(cell.rows):
-        prefix, shown = picture(generator)
+        prefix, shown = image(generator)
         texts = torch.randint(10, 250, (cell.languages + 1, cell.text), generator=generator).tolist()
         groups.append(TokenGroup(prefix, texts, shown, len(prefix) + 1))
     pairs = cell.rows * cell.languages
@@ -389,13 +387,13 @@ def make_batch(cell: Cell, picture: Picture) -> ParallelBatch:
     )
 
 
-def llava_picture(prefix: int) -> Picture:
-    """Pictures of 256 tokens at most for the model of `build_model`."""
-    per_picture = min(prefix, 256)
-    size = 14 * int(per_picture**0.5)
+def llava_image(prefix: int) -> Image:
+    """Images of 256 tokens at most for the model of `build_model`."""
+    per_image = min(prefix, 256)
+    size = 14 * int(per_image**0.5)
 
     def make(generator: torch.Generator) -> tuple[list[int], dict[str, torch.Tensor]]:
-        pixels = torch.randn(prefix // per_picture, 3, size, size, generator=generator)
+        pixels = torch.randn(prefix // per_image, 3, size, size, generator=generator)
         return [IMAGE_TOKEN] * prefix, {"pixel_values": pixels}
 
     return make

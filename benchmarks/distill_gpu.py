@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distill_cells import Bench, Cell, Picture, Shape, compare
+from distill_cells import Bench, Cell, Image, Shape, compare
 from transformers import PretrainedConfig, PreTrainedModel, Qwen2VLConfig, Qwen2VLModel
 
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
@@ -30,7 +30,7 @@ from xvlm2vec.trainer.vision_parameters import freeze_vision
 
 LANGUAGES = (1, 4, 12)
 BUDGET = 8_192
-Family = tuple[Callable[[PretrainedConfig], PreTrainedModel], PretrainedConfig, Shape, Picture]
+Family = tuple[Callable[[PretrainedConfig], PreTrainedModel], PretrainedConfig, Shape, Image]
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def measure(
     family: str, languages: int, repeats: int, tiny: bool, device: torch.device
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows and ratios of one family and number of languages."""
-    build, config, shape, picture = FAMILIES[family](tiny)
-    prefix = len(picture(torch.Generator())[0])
+    build, config, shape, image = FAMILIES[family](tiny)
+    prefix = len(image(torch.Generator())[0])
     torch.manual_seed(0)
     with torch.device(device):
         backbone = build(config)
@@ -70,13 +70,13 @@ def measure(
     backbone = backbone.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     model = XVLM2VecModel(XVLM2VecConfig(vlm_config=config, normalize=False), backbone=backbone)
     freeze_vision(model)
-    bench = Bench(Cell(prefix, languages, budget=1_024 if tiny else BUDGET), model, picture)
+    bench = Bench(Cell(prefix, languages, budget=1_024 if tiny else BUDGET), model, image)
     bench.check(0.1 if device.type == "cuda" else 1e-3)
     return compare(bench, shape, repeats)
 
 
 def phi(tiny: bool) -> Family:
-    """Phi-3.5-V: a picture of 1344 x 1344 becomes 757 tokens."""
+    """Phi-3.5-V: an image of 1344 x 1344 becomes 757 tokens."""
     shape = Shape(64, 2, 4, 128, 300) if tiny else Shape(3_072, 32, 32, 8_192, 32_064)
     side = 336 if tiny else 672
     half = shape.hidden // shape.heads // 2
@@ -94,17 +94,17 @@ def phi(tiny: bool) -> Family:
         vision_config=vision,
     )
 
-    def picture(generator: torch.Generator) -> tuple[list[int], dict[str, torch.Tensor]]:
+    def image(generator: torch.Generator) -> tuple[list[int], dict[str, torch.Tensor]]:
         crops = 1 + (side // 336) ** 2
         pixels = torch.randn(1, crops, 3, 336, 336, generator=generator)
         sizes = torch.tensor([[side, side]])
         return [1] + [-1] * count_tokens(side, side) + [1], {"pixel_values": pixels, "image_sizes": sizes}
 
-    return Phi3VModel, config, shape, picture
+    return Phi3VModel, config, shape, image
 
 
 def qwen(tiny: bool) -> Family:
-    """Qwen2-VL-2B: a picture of 784 x 784 becomes 784 tokens."""
+    """Qwen2-VL-2B: an image of 784 x 784 becomes 784 tokens."""
     shape = Shape(64, 2, 4, 128, 300, 2) if tiny else Shape(1_536, 28, 12, 8_960, 151_936, 2)
     grid = 16 if tiny else 56
     tower = (
@@ -122,12 +122,12 @@ def qwen(tiny: bool) -> Family:
         vision_end_token_id=end,
     )
 
-    def picture(generator: torch.Generator) -> tuple[list[int], dict[str, torch.Tensor]]:
+    def image(generator: torch.Generator) -> tuple[list[int], dict[str, torch.Tensor]]:
         patches = torch.randn(grid * grid, 3 * 2 * 14 * 14, generator=generator)
         shown = {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, grid, grid]])}
         return [start] + [token] * (grid * grid // 4) + [end], shown
 
-    return Qwen2VLModel, config, shape, picture
+    return Qwen2VLModel, config, shape, image
 
 
 def text_settings(shape: Shape) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python benchmarks/distill_step.py --prefix 768 --languages 4
     python benchmarks/distill_step.py --json distill_step.json --plot distill_step.svg
 
-Every cell (P tokens of pictures, K translations, 24 tokens of text) is measured in one process on one thread: forward
+Every cell (P tokens of images, K translations, 24 tokens of text) is measured in one process on one thread: forward
 and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
 timed, losses and gradients of all variants are compared. "sentence_transformers" is a training step of its trainer with
 its MSELoss, the targets as labels and a column for each language. The vision tower is a small one; it, the reference's
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distill_cells import Bench, Cell, Shape, build_model, compare, llava_picture
+from distill_cells import Bench, Cell, Shape, build_model, compare, llava_image
 
 PREFIXES, LANGUAGES = (64, 256, 768), (1, 4, 12)
 HEADLINE = (768, 4)
@@ -34,10 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--prefix",
-        type=picture_tokens,
+        type=image_tokens,
         nargs="*",
         default=PREFIXES,
-        help="tokens of pictures: a square up to 256, or a multiple of 256 (default 64 256 768)",
+        help="tokens of images: a square up to 256, or a multiple of 256 (default 64 256 768)",
     )
     parser.add_argument("--languages", type=int, nargs="*", default=LANGUAGES, help="translations (default 1 4 12)")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each kind (default 3)")
@@ -63,8 +63,8 @@ def main() -> None:
         draw(content, flags.plot)
 
 
-def picture_tokens(text: str) -> int:
-    """A number of tokens that square pictures of 256 at most can have."""
+def image_tokens(text: str) -> int:
+    """A number of tokens that square images of 256 at most can have."""
     tokens = int(text)
     if tokens < 1 or (tokens % 256 and (tokens > 256 or math.isqrt(tokens) ** 2 != tokens)):
         raise argparse.ArgumentTypeError(f"{tokens} is no square up to 256 and no multiple of 256")
@@ -79,7 +79,7 @@ def new_content() -> dict[str, Any]:
 
 def measure(cell: Cell, shape: Shape, repeats: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows and ratios of one cell."""
-    bench = Bench(cell, build_model(shape, cell.prefix), llava_picture(cell.prefix))
+    bench = Bench(cell, build_model(shape, cell.prefix), llava_image(cell.prefix))
     bench.check()
     return compare(bench, shape, repeats)
 
@@ -102,7 +102,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
             values = [ratios[f"P={prefix} K={count} {kind}"] for count in counts]
             style = "k:" if kind == "flop_estimate" else "o-"
             panel.plot(counts, values, style, label=kind.replace("_over_reference", "").replace("_", " "))
-        panel.set(title=f"{prefix} picture tokens", xlabel="languages", ylabel="times faster than the reference step")
+        panel.set(title=f"{prefix} image tokens", xlabel="languages", ylabel="times faster than the reference step")
         panel.set_xticks(counts)
     panels[0][0].legend(fontsize=7)
     figure.tight_layout()

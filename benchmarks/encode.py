@@ -1,4 +1,4 @@
-"""`XVLM2VecModel.encode` against plain `SentenceTransformer.encode` of the same weights: texts, pictures, instructions.
+"""`XVLM2VecModel.encode` against plain `SentenceTransformer.encode` of the same weights: texts, images, instructions.
 
     python benchmarks/encode.py --json benchmarks/results/encode.json
 
@@ -34,12 +34,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from xvlm2vec import XVLM2VecConfig, XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.corpus.emoji.training import tokenizer_texts
 from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
-from xvlm2vec.modeling.backbone_processors import pictures_only
+from xvlm2vec.modeling.backbone_processors import images_only
 
 MARKS = ("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
 PIXELS_A_TOKEN = 28 * 28
-PICTURE_TOKENS = (24, 32)
-"""768 tokens: height and width of the picture that meets several instructions, in tokens."""
+IMAGE_TOKENS = (24, 32)
+"""768 tokens: height and width of the image that meets several instructions, in tokens."""
 INSTRUCTIONS = 4
 
 Case = tuple[str, list[Any], Callable[[XVLM2VecModel], np.ndarray]]
@@ -109,24 +109,24 @@ def cases(texts: list[str]) -> list[Case]:
     draw = random.Random(0)
     mixed = mixed_texts(texts, draw, rows=96)
     captions = [draw.choice(texts) for _ in range(160)]
-    pictures = [noise(draw.randint(8, 16), draw.randint(8, 16), seed) for seed in range(12)]
-    instructed = noise(*PICTURE_TOKENS, seed=99)
+    images = [noise(draw.randint(8, 16), draw.randint(8, 16), seed) for seed in range(12)]
+    instructed = noise(*IMAGE_TOKENS, seed=99)
     asked = [f"{draw.choice(texts)} {draw.choice(texts)}" for _ in range(INSTRUCTIONS)]
-    labels = [*captions[: len(pictures)]]
+    labels = [*captions[: len(images)]]
     return [
         ("texts of mixed lengths and languages", mixed, lambda model: model.encode(text=mixed)),
         ("short texts", captions, lambda model: model.encode(text=captions)),
-        ("pictures", pictures, lambda model: model.encode(images=pictures)),
+        ("images", images, lambda model: model.encode(images=images)),
         (
-            "pictures and texts in one call",
-            [row for pair in zip(pictures, labels, strict=True) for row in pair],
+            "images and texts in one call",
+            [row for pair in zip(images, labels, strict=True) for row in pair],
             lambda model: model.encode(
                 text=[row for label in labels for row in (None, label)],
-                images=[row for picture in pictures for row in (picture, None)],
+                images=[row for image in images for row in (image, None)],
             ),
         ),
         (
-            f"one picture of {PICTURE_TOKENS[0] * PICTURE_TOKENS[1]} tokens x {INSTRUCTIONS} instructions",
+            f"one image of {IMAGE_TOKENS[0] * IMAGE_TOKENS[1]} tokens x {INSTRUCTIONS} instructions",
             [{"text": text, "image": instructed} for text in asked],
             lambda model: model.encode(text=asked, images=[instructed] * INSTRUCTIONS),
         ),
@@ -143,7 +143,7 @@ def mixed_texts(texts: list[str], draw: random.Random, rows: int) -> list[str]:
 
 
 def noise(height: int, width: int, seed: int) -> Image.Image:
-    """A picture of so many tokens, high and wide."""
+    """An image of so many tokens, high and wide."""
     shape = (height * 28, width * 28, 3)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
@@ -152,7 +152,7 @@ def save_model(folder: Path, texts: list[str]) -> None:
     """Writes a random Qwen2-VL as an embedding model, with a byte-level tokenizer that knows these texts."""
     tokenizer = make_tokenizer(texts)
     size = {"shortest_edge": 4 * PIXELS_A_TOKEN, "longest_edge": 1280 * PIXELS_A_TOKEN}
-    inner = pictures_only(Qwen2VLProcessor)(Qwen2VLImageProcessorPil(size=size), tokenizer)
+    inner = images_only(Qwen2VLProcessor)(Qwen2VLImageProcessorPil(size=size), tokenizer)
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2VLConfig(
         text_config={

@@ -3,7 +3,7 @@
     python benchmarks/evaluate.py --json benchmarks/results/evaluate.json
 
 The benchmark has MMMEB's files (five data sets, five tasks, three styles, five languages where the published one has
-them), with made pictures and texts and fewer rows. A picture takes 144 tokens of a small untrained Idefics3, a fifth
+them), with made images and texts and fewer rows. An image takes 144 tokens of a small untrained Idefics3, a fifth
 of what Phi-3.5-V gives it. The loop goes through every file once per style: it embeds the candidates of the file, then
 one query at a time, and ranks its list. It is given what helps it: candidates in batches, and each distinct one once
 per file and style. Both use the same model, one thread, and CPU time.
@@ -26,7 +26,7 @@ from PIL import Image
 
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.eval.benchmarks.mmmeb import DATASETS, STYLES, TASKS, read_mmmeb_folder
-from xvlm2vec.eval.embedding import ModelEncoder, open_picture
+from xvlm2vec.eval.embedding import ModelEncoder, open_image
 from xvlm2vec.eval.metrics import hit_at_1
 from xvlm2vec.eval.ranking import RankingTask, Row, score_task
 from xvlm2vec.eval.runner import Extras, evaluate
@@ -100,14 +100,14 @@ def reference_loop(encoder: ModelEncoder, tasks: list[RankingTask]) -> tuple[dic
 
 
 def embed(encoder: ModelEncoder, task: RankingTask, rows: list[Row], batch: int = 32) -> np.ndarray:
-    """Padded batches of a fixed size, each row's picture decoded for it; `(len(rows), D)`."""
+    """Padded batches of a fixed size, each row's image decoded for it; `(len(rows), D)`."""
     processor, model = encoder.processor, encoder.model
     parts = []
     for start in range(0, len(rows), batch):
         some = rows[start : start + batch]
-        pictures = [open_picture(task.images[str(row.image)]) if row.image else None for row in some]
+        images = [open_image(task.images[str(row.image)]) if row.image else None for row in some]
         with torch.inference_mode():
-            inputs = processor(text=[row.text for row in some], images=pictures)
+            inputs = processor(text=[row.text for row in some], images=images)
             parts.append(model(**inputs).embeddings.float().numpy())
     return np.concatenate(parts)
 
@@ -125,8 +125,8 @@ def make_mmmeb(folder: Path, count: int) -> list[str]:
     texts: list[str] = []
     for dataset, (tasks, languages) in DATASETS.items():
         (folder / f"{dataset}_images").mkdir(parents=True)
-        pictures = [f"{number}.jpg" for number in range(count)]
-        for name in pictures:
+        images = [f"{number}.jpg" for number in range(count)]
+        for name in images:
             pixels = rng.integers(0, 256, size=(6, 6, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((96, 96)).save(folder / f"{dataset}_images" / name)
         for task in tasks:
@@ -134,18 +134,18 @@ def make_mmmeb(folder: Path, count: int) -> list[str]:
                 length = 3 if task in {"c", "vqa"} else 10
                 captions = [" ".join(rng.choice(made_words(language), size=length)) for _ in range(count)]
                 texts += captions
-                write_file(folder / f"{dataset}_{language}_{count}_formatted_{task}.jsonl", task, pictures, captions)
+                write_file(folder / f"{dataset}_{language}_{count}_formatted_{task}.jsonl", task, images, captions)
     return texts
 
 
-def write_file(path: Path, task: str, pictures: list[str], captions: list[str]) -> None:
+def write_file(path: Path, task: str, images: list[str], captions: list[str]) -> None:
     form = TASKS[task]
     lines = []
-    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        pool = pictures if form.picture_candidates else captions
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        pool = images if form.image_candidates else captions
         row: dict[str, Any] = {form.candidates: pool[number:] + pool[:number]}
-        if form.picture:
-            row[form.picture] = picture
+        if form.image:
+            row[form.image] = image
         if form.text:
             row[form.text] = caption
         lines.append(json.dumps(row))

@@ -1,4 +1,4 @@
-"""Pictures with captions in several languages, as what training and evaluation take."""
+"""Images with captions in several languages, as what training and evaluation take."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
 
 TASKS = ("t2i", "i2t")
-# Captions and pictures are searched as they are, in any language, so there is no instruction to translate.
+# Captions and images are searched as they are, in any language, so there is no instruction to translate.
 TEMPLATES = {"t2i": {"query": "{text}", "target": ""}, "i2t": {"query": "", "target": "{text}"}}
 
 
 @dataclass(frozen=True)
 class CaptionBenchmark:
-    """Held-out pictures and captions as two search tasks in MMMEB's row form.
+    """Held-out images and captions as two search tasks in MMMEB's row form.
 
     Attributes:
-        tasks: `t2i` and `i2t`, a data set per language; row i shows the same picture in each.
+        tasks: `t2i` and `i2t`, a data set per language; row i shows the same image in each.
         images: `path`, as the rows name them, and `image`.
         templates: `{task: {language: {"query", "target"}}}`.
     """
@@ -38,7 +38,7 @@ def hold_out(
 ) -> tuple[list[TextRow], list[TextRow]]:
     """Draws rows for a test; the rest is for training.
 
-    A row can be drawn if it has a picture and all languages, and if neither its picture nor any of its texts occurs in
+    A row can be drawn if it has an image and all languages, and if neither its image nor any of its texts occurs in
     another row: nothing of the test is then seen in training, and each query has one right answer.
 
     Args:
@@ -50,13 +50,13 @@ def hold_out(
     Returns:
         Training rows and test rows, in their order.
     """
-    pictures = Counter(row.picture for row in rows if row.picture is not None)
+    images = Counter(row.image for row in rows if row.image is not None)
     texts = Counter((code, text.casefold()) for row in rows for code, text in row.texts.items())
     fit = [
         row.id
         for row in rows
-        if row.picture is not None
-        and pictures[row.picture] == 1
+        if row.image is not None
+        and images[row.image] == 1
         and all(code in row.texts for code in languages)
         and all(texts[code, text.casefold()] == 1 for code, text in row.texts.items())
     ]
@@ -65,19 +65,19 @@ def hold_out(
 
 
 def parallel_examples(rows: Sequence[TextRow], source: str) -> Iterator[dict[str, Any]]:
-    """Examples of a parallel corpus: each text alone, as it is searched, and once more with its picture."""
+    """Examples of a parallel corpus: each text alone, as it is searched, and once more with its image."""
     for row in rows:
         items = [{"lang": code, "text": text} for code, text in row.texts.items() if code != ENGLISH]
         example = {"id": row.id, "image": None, "text_en": row.texts[ENGLISH], "translations": items, "source": source}
         yield example
-        if row.picture is not None:
-            yield {**example, "id": f"{row.id}/picture", "image": _stored(row), "source": f"{source}/picture"}
+        if row.image is not None:
+            yield {**example, "id": f"{row.id}/image", "image": _stored(row), "source": f"{source}/image"}
 
 
 def pair_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
-    """Contrastive pairs: the English caption and its picture."""
+    """Contrastive pairs: the English caption and its image."""
     for row in rows:
-        if row.picture is not None:
+        if row.image is not None:
             yield {"qry": row.texts[ENGLISH], "qry_image": None, "pos_text": "", "pos_image": _stored(row)}
 
 
@@ -89,11 +89,11 @@ def pair_features() -> Features:
 
 
 def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> CaptionBenchmark:
-    """Search both ways among held-out rows: each text against all pictures, each picture against all texts."""
+    """Search both ways among held-out rows: each text against all images, each image against all texts."""
     from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
     text, texts = Value("string"), List(Value("string"))
-    paths = [f"images/{row.picture_name}" for row in rows]
+    paths = [f"images/{row.image_name}" for row in rows]
     written: dict[str, dict[str, Dataset]] = {task: {} for task in TASKS}
     for code in languages:
         captions = [row.texts[code] for row in rows]
@@ -115,6 +115,6 @@ def _gold_first(pool: list[str]) -> list[list[str]]:
 
 
 def _stored(row: TextRow) -> dict[str, Any]:
-    """The picture's file as it is, without decoding and encoding it again."""
-    assert row.picture is not None
-    return {"bytes": row.picture.read_bytes(), "path": row.picture_name}
+    """The image's file as it is, without decoding and encoding it again."""
+    assert row.image is not None
+    return {"bytes": row.image.read_bytes(), "path": row.image_name}

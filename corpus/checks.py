@@ -40,7 +40,7 @@ class UnusableRow:
 def clean_parallel(corpus: Dataset, folder: str | Path, progress: bool = False) -> dict[str, Any]:
     """Writes the rows that can be used into `folder/parallel`, and a report on the others into `folder/bad-rows.json`.
 
-    Left out are rows that break the schema, repeat an id, have a picture that cannot be read, or have no translation.
+    Left out are rows that break the schema, repeat an id, have an image that cannot be read, or have no translation.
 
     Args:
         corpus: The corpus.

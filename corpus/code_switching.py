@@ -1,7 +1,7 @@
 """Code-switching, after M3P (arXiv 2006.02635): English texts in which some words are written in other languages.
 
 M3P replaces words of English captions by dictionary translations, so that the words of all languages meet in one
-context, beside the picture. In distillation the code-switched text is one more translation of its row. The English text
+context, beside the image. In distillation the code-switched text is one more translation of its row. The English text
 itself stays as it is: the teacher must read plain English to give the target, and the student must keep the vector of
 just that text. The student then learns to give "ein Hund on the beach" the vector that the teacher gives to "a dog on
 the beach".

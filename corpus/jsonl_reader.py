@@ -1,4 +1,4 @@
-"""Corpora with a row per language: JSONL files, and data sets whose rows repeat an English text and its picture."""
+"""Corpora with a row per language: JSONL files, and data sets whose rows repeat an English text and its image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.store import content_digest
 
-from .readers import ENGLISH, LANGUAGE_CODE, RowFault, TextRow, picture_below
+from .readers import ENGLISH, LANGUAGE_CODE, RowFault, TextRow, image_below
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,13 +31,13 @@ class LineFields:
         english: The English text.
         text: The same text in another language.
         language: That language's code.
-        picture: The picture's path; may be missing, empty or null.
+        image: The image's path; may be missing, empty or null.
     """
 
     english: str = "text_en"
     text: str = "text"
     language: str = "lang"
-    picture: str = "image"
+    image: str = "image"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class JsonlCorpus:
     """What JSONL files hold.
 
     Attributes:
-        rows: A row for each English text with its picture, with all its translations.
+        rows: A row for each English text with its image, with all its translations.
         sources: Of each row, the name of the file that has it first, without its suffix.
         bad: Lines that are left out.
     """
@@ -88,27 +88,27 @@ class JsonlCorpus:
         }
 
     def examples(self) -> Iterator[dict[str, Any]]:
-        """The rows as a parallel corpus has them; pictures as their files are."""
+        """The rows as a parallel corpus has them; images as their files are."""
         for row, source in zip(self.rows, self.sources, strict=True):
-            picture = None if row.picture is None else {"bytes": row.picture.read_bytes(), "path": row.picture_name}
+            image = None if row.image is None else {"bytes": row.image.read_bytes(), "path": row.image_name}
             items = [{"lang": code, "text": text} for code, text in row.texts.items() if code != ENGLISH]
             english = row.texts[ENGLISH]
-            yield {"id": row.id, "image": picture, "text_en": english, "translations": items, "source": source}
+            yield {"id": row.id, "image": image, "text_en": english, "translations": items, "source": source}
 
 
 class _Groups:
-    """Translations by English text and picture, in the order in which these come.
+    """Translations by English text and image, in the order in which these come.
 
     Attributes:
-        texts: By English text and what names its picture, and then by language.
+        texts: By English text and what names its image, and then by language.
     """
 
     def __init__(self) -> None:
         self.texts: dict[tuple[str, Any], dict[str, str]] = {}
 
-    def add(self, english: str, picture: Any, items: Iterable[tuple[str, str]]) -> list[str]:
+    def add(self, english: str, image: Any, items: Iterable[tuple[str, str]]) -> list[str]:
         """Adds translations, and gives the languages that have another one already, which stays."""
-        texts = self.texts.setdefault((english, picture), {})
+        texts = self.texts.setdefault((english, image), {})
         return [code for code, text in items if text and texts.setdefault(code, text) != text]
 
     def translations(self) -> list[list[dict[str, str]]]:
@@ -122,10 +122,10 @@ def read_jsonl(
     fields: LineFields | None = None,
     progress: bool = False,
 ) -> JsonlCorpus:
-    """Reads JSONL files whose lines hold an English text, the same in another language, and perhaps a picture's path.
+    """Reads JSONL files whose lines hold an English text, the same in another language, and perhaps an image's path.
 
-    Lines with the same English text and the same picture become one row with all their translations. Of two different
-    ones in one language the first stays, and the other is a bad line. Every picture is decoded once.
+    Lines with the same English text and the same image become one row with all their translations. Of two different
+    ones in one language the first stays, and the other is a bad line. Every image is decoded once.
 
     Args:
         files: The files, UTF-8.
@@ -134,15 +134,15 @@ def read_jsonl(
         progress: Whether to show a bar for each file.
 
     Raises:
-        FileNotFoundError: A file or the folder of pictures is missing.
+        FileNotFoundError: A file or the folder of images is missing.
     """
     missing = [str(path) for path in files if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"there is no file {missing[0]}")
     folder = Path(images) if images is not None else None
     if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder of pictures {folder}")
-    groups, image_files = _Groups(), _Pictures(folder)
+        raise FileNotFoundError(f"there is no folder of images {folder}")
+    groups, image_files = _Groups(), _Images(folder)
     sources: list[str] = []
     bad: list[BadLine] = []
     for path in map(Path, files):
@@ -161,9 +161,9 @@ def read_jsonl(
 
 
 def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
-    """Brings rows of the same English text and picture together: one row with all their translations.
+    """Brings rows of the same English text and image together: one row with all their translations.
 
-    Distillation passes a row's picture and English text once for all its translations, so that corpora with a row per
+    Distillation passes a row's image and English text once for all its translations, so that corpora with a row per
     language cost several times the work. The first row of each group gives the other columns, and the first text of a
     language stays; others that differ are counted in a warning.
 
@@ -201,11 +201,11 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
     return brought.cast_column("image", rows.features["image"])
 
 
-class _Pictures:
-    """The pictures of a folder by their names, each decoded once.
+class _Images:
+    """The images of a folder by their names, each decoded once.
 
     Attributes:
-        paths: Of the pictures that can be read.
+        paths: Of the images that can be read.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -214,15 +214,15 @@ class _Pictures:
         self._faults: dict[str, RowFault] = {}
 
     def check(self, name: str) -> None:
-        """Raises if there is no such picture, each time alike."""
+        """Raises if there is no such image, each time alike."""
         if self.folder is None:
-            raise RowFault("no folder of pictures", f"the picture {name!r} lies somewhere; name the folder (--images)")
+            raise RowFault("no folder of images", f"the image {name!r} lies somewhere; name the folder (--images)")
         if name in self._faults:
             raise RowFault(*self._faults[name].args)
         if name in self.paths:
             return
         try:
-            self.paths[name] = picture_below(name, self.folder)
+            self.paths[name] = image_below(name, self.folder)
         except RowFault as fault:
             self._faults[name] = fault
             raise
@@ -235,17 +235,17 @@ def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
         yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _add_line(groups: _Groups, line: bytes, fields: LineFields, pictures: _Pictures) -> None:
+def _add_line(groups: _Groups, line: bytes, fields: LineFields, images: _Images) -> None:
     """Adds the translation of a line to its group."""
     values = _parse(line)
     english, text = _text(values, fields.english, "English text"), _text(values, fields.text, "translation")
     language = _text(values, fields.language, "language")
     if not LANGUAGE_CODE.match(language) or language == ENGLISH:
         raise RowFault("no other language", f"{language!r:.40} is not the code of a language beside English")
-    picture = _text(values, fields.picture, "picture") if values.get(fields.picture) not in (None, "") else ""
-    if picture:
-        pictures.check(picture)
-    if groups.add(english, picture, [(language, text)]):
+    image = _text(values, fields.image, "image") if values.get(fields.image) not in (None, "") else ""
+    if image:
+        images.check(image)
+    if groups.add(english, image, [(language, text)]):
         raise RowFault("another translation", f"an earlier line translates the same text into {language!r} otherwise")
 
 

@@ -1,4 +1,4 @@
-"""Corpora from files: a CSV with a folder of pictures, and whatever `datasets` stores."""
+"""Corpora from files: a CSV with a folder of images, and whatever `datasets` stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from xvlm2vec.modeling.images import PictureError, load_picture
+from xvlm2vec.modeling.images import ImageError, load_image
 
 from .schema import PARALLEL_COLUMNS, validate_parallel_rows
 
@@ -47,19 +47,19 @@ class BadRow:
 
 @dataclass(frozen=True)
 class TextRow:
-    """One row of a CSV: texts that mean the same, and perhaps the picture that they go with.
+    """One row of a CSV: texts that mean the same, and perhaps the image that they go with.
 
     Attributes:
         id: Unique name.
         texts: By language code, English among them.
-        picture: The picture's file, or None.
-        picture_name: The file's path below the folder of pictures, or an empty string.
+        image: The image's file, or None.
+        image_name: The file's path below the folder of images, or an empty string.
     """
 
     id: str
     texts: Mapping[str, str]
-    picture: Path | None = None
-    picture_name: str = ""
+    image: Path | None = None
+    image_name: str = ""
 
 
 @dataclass
@@ -97,12 +97,12 @@ def read_csv(path: str | Path, images: str | Path | None = None, progress: bool 
     English may be the only language; the rows then have no translation yet.
 
     Commas, semicolons or tabs separate the columns, and the file is UTF-8. `image` is a path below the folder of
-    pictures; it may be empty, and the column may be missing. Every picture is decoded once, so that a broken one is
+    images; it may be empty, and the column may be missing. Every image is decoded once, so that a broken one is
     found here rather than in the middle of a training.
 
     Args:
         path: The file.
-        images: The folder of pictures.
+        images: The folder of images.
         progress: Whether to show a bar.
 
     Returns:
@@ -110,14 +110,14 @@ def read_csv(path: str | Path, images: str | Path | None = None, progress: bool 
 
     Raises:
         ValueError: The file is not UTF-8, is no CSV, or its header does not fit; names the line.
-        FileNotFoundError: The file or the folder of pictures is missing.
+        FileNotFoundError: The file or the folder of images is missing.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     folder = Path(images) if images is not None else None
     if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder of pictures {folder}")
+        raise FileNotFoundError(f"there is no folder of images {folder}")
     line = 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -139,7 +139,7 @@ def write_dataset(examples: Callable[[], Iterator[dict[str, Any]]], features: Fe
     """Writes examples one by one into a folder for `datasets.load_from_disk`, which appears whole or not at all.
 
     Args:
-        examples: A function that gives them; pictures as `{"bytes", "path"}` or `PIL.Image`.
+        examples: A function that gives them; images as `{"bytes", "path"}` or `PIL.Image`.
         features: Their columns.
         folder: Where to write; an earlier content is replaced.
 
@@ -224,7 +224,7 @@ class CorpusCheck:
 
     Attributes:
         rows: Number of rows.
-        pictures: Rows with a picture.
+        images: Rows with an image.
         languages: Translations by language.
         sources: Rows by source.
         faults: What makes the corpus unusable, by row.
@@ -232,7 +232,7 @@ class CorpusCheck:
     """
 
     rows: int
-    pictures: int
+    images: int
     languages: dict[str, int]
     sources: dict[str, int]
     faults: list[str]
@@ -240,7 +240,7 @@ class CorpusCheck:
 
 
 def check_parallel(corpus: Dataset, progress: bool = False, most: int = 100) -> CorpusCheck:
-    """Goes through a parallel corpus: schema, repetitions, texts, pictures.
+    """Goes through a parallel corpus: schema, repetitions, texts, images.
 
     Args:
         corpus: The corpus.
@@ -256,22 +256,22 @@ def check_parallel(corpus: Dataset, progress: bool = False, most: int = 100) -> 
     faults: list[str] = []
     ids: dict[str, int] = {}
     texts: set[tuple[str, Any]] = set()
-    pictures = 0
+    images = 0
     for number, row in enumerate(tqdm(encoded, desc="Checking", unit="row", disable=not progress)):
         faults += row_faults(row, number, ids)
         if len(faults) >= most:
             break
-        pictures += row["image"] is not None
+        images += row["image"] is not None
         sources[row["source"]] += 1
         items = row["translations"] or []
         languages.update(item["lang"] for item in items)
         warnings["rows without a translation"] += not items
         warnings["translations equal to the English text"] += sum(item["text"] == row["text_en"] for item in items)
-        content = (row["text_en"], _picture_key(row["image"]))
-        warnings["rows with the text and picture of an earlier row"] += content in texts
+        content = (row["text_en"], _image_key(row["image"]))
+        warnings["rows with the text and image of an earlier row"] += content in texts
         texts.add(content)
     return CorpusCheck(
-        len(encoded), pictures, dict(languages.most_common()), dict(sources.most_common()), faults, dict(+warnings)
+        len(encoded), images, dict(languages.most_common()), dict(sources.most_common()), faults, dict(+warnings)
     )
 
 
@@ -279,7 +279,7 @@ def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list
     """What makes a row of a parallel corpus unusable.
 
     Args:
-        row: With its picture encoded.
+        row: With its image encoded.
         number: Of the row, counted from 0.
         ids: Numbers of the rows before by their ids; this one is added.
     """
@@ -292,13 +292,13 @@ def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list
         faults.append(f"Parallel corpus, row {number}, column 'id': {row['id']!r} is the id of row {ids[row['id']]}")
     if row["image"] is not None:
         try:
-            load_picture(row["image"], name=f"Parallel corpus, row {number} (id {row['id']!r}), column 'image'")
-        except PictureError as error:
+            load_image(row["image"], name=f"Parallel corpus, row {number} (id {row['id']!r}), column 'image'")
+        except ImageError as error:
             faults.append(str(error))
     return faults
 
 
-def _picture_key(image: Mapping[str, Any] | None) -> Any:
+def _image_key(image: Mapping[str, Any] | None) -> Any:
     return None if image is None else (hash(image["bytes"]) if image.get("bytes") else image.get("path"))
 
 
@@ -318,7 +318,7 @@ def _header(line: str, path: Path, folder: Path | None) -> list[str]:
     if doubled or strange:
         raise ValueError(f"{where}: {', '.join(map(repr, doubled + strange))} cannot be a column; {form}.")
     if "image" in names and folder is None:
-        raise ValueError(f"{where}: there is a column 'image'; name the folder that holds the pictures (--images).")
+        raise ValueError(f"{where}: there is a column 'image'; name the folder that holds the images (--images).")
     return names
 
 
@@ -344,32 +344,32 @@ def _row(languages: Sequence[str], cells: Mapping[Any, Any], row_id: str, folder
     if len(texts) < 2 <= len(languages):
         raise RowFault("no translation", "there is no translation in any language")
     name = (cells.get("image") or "").strip()
-    return TextRow(row_id, texts, picture_below(name, folder) if name and folder is not None else None, name)
+    return TextRow(row_id, texts, image_below(name, folder) if name and folder is not None else None, name)
 
 
-def picture_below(name: str, folder: Path) -> Path:
-    """The file of a picture that a corpus names, which can be decoded.
+def image_below(name: str, folder: Path) -> Path:
+    """The file of an image that a corpus names, which can be decoded.
 
     Args:
         name: Path below the folder.
-        folder: The folder of pictures.
+        folder: The folder of images.
 
     Raises:
-        RowFault: It leads out of the folder, does not exist, or cannot be read as a picture.
+        RowFault: It leads out of the folder, does not exist, or cannot be read as an image.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     path = folder / relative
     try:
         outside = relative.is_absolute() or ".." in relative.parts
         if outside or not path.resolve().is_relative_to(folder.resolve()):
-            raise RowFault("picture outside the folder", f"{name!r} leads out of the folder {folder}; refused")
+            raise RowFault("image outside the folder", f"{name!r} leads out of the folder {folder}; refused")
         if not path.is_file():
-            raise RowFault("missing picture", f"there is no file {path}")
-        load_picture(path, name=name)
-    except PictureError as error:
-        raise RowFault("unreadable picture", str(error)) from error
+            raise RowFault("missing image", f"there is no file {path}")
+        load_image(path, name=name)
+    except ImageError as error:
+        raise RowFault("unreadable image", str(error)) from error
     except (OSError, ValueError) as error:  # names that no file can have: too long, or with a zero byte
-        raise RowFault("missing picture", f"{name!r:.120} is no path ({error})") from error
+        raise RowFault("missing image", f"{name!r:.120} is no path ({error})") from error
     return path
 
 

@@ -1,4 +1,4 @@
-"""The row form of a parallel corpus: one picture and/or English text, and its translations."""
+"""The row form of a parallel corpus: one image and/or English text, and its translations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARALLEL_COLUMNS = ("id", "image", "text_en", "translations", "source")
 def parallel_features() -> Features:
     """The `datasets.Features` of a parallel corpus.
 
-    Columns: `id` (string), `image` (picture, may be null), `text_en` (string), `translations` (list of {`lang`,
+    Columns: `id` (string), `image` (image, may be null), `text_en` (string), `translations` (list of {`lang`,
     `text`}), `source` (string: where the row comes from, such as a data set's name).
     """
     from datasets import Features, Image, List, Value
@@ -81,7 +81,7 @@ def _check_image(number: int, image: Any) -> None:
     encoded = isinstance(image, Mapping) and (image.get("bytes") is not None or image.get("path") is not None)
     if image is not None and not encoded and not isinstance(image, Image.Image):
         raise _fault(
-            number, "image", f"expected a picture, a mapping with 'bytes' or 'path', or null, found {image!r:.80}"
+            number, "image", f"expected an image, a mapping with 'bytes' or 'path', or null, found {image!r:.80}"
         )
 
 

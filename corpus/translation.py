@@ -252,7 +252,7 @@ def translate_corpus(
 
 
 def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a corpus with the translations of a folder behind their own, pictures as they are stored."""
+    """The rows of a corpus with the translations of a folder behind their own, images as they are stored."""
     from datasets import Image
 
     files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}

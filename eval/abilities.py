@@ -10,17 +10,17 @@ from .ranking import RankingTask, Row
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-TEXT, PICTURE, PAIR, SEVERAL = "a text", "a picture", "a text with a picture", "several pictures"
-EVERYTHING = frozenset({TEXT, PICTURE, PAIR, SEVERAL})
+TEXT, IMAGE, PAIR, SEVERAL = "a text", "an image", "a text with an image", "several images"
+EVERYTHING = frozenset({TEXT, IMAGE, PAIR, SEVERAL})
 
 
 def row_kind(row: Row) -> str:
-    """What a row holds; an empty text beside a picture is none."""
-    if len(row.pictures) > 1:
+    """What a row holds; an empty text beside an image is none."""
+    if len(row.images) > 1:
         return SEVERAL
     if row.image is None:
         return TEXT
-    return PAIR if row.text else PICTURE
+    return PAIR if row.text else IMAGE
 
 
 def task_kinds(task: RankingTask) -> frozenset[str]:
@@ -55,12 +55,12 @@ def split_by_ability(encoder: Any, tasks: Sequence[RankingTask]) -> tuple[list[R
 
 
 def sentence_transformer_abilities(model: SentenceTransformer) -> tuple[frozenset[str], bool]:
-    """What a `SentenceTransformer` embeds, and whether it takes a text with a picture as one input.
+    """What a `SentenceTransformer` embeds, and whether it takes a text with an image as one input.
 
     Models of two towers (CLIP, SigLIP) do not; they count as able all the same, since the sum of both unit vectors
     stands for the pair.
     """
-    parts = ({TEXT} if model.supports("text") else set()) | ({PICTURE} if model.supports("image") else set())
+    parts = ({TEXT} if model.supports("text") else set()) | ({IMAGE} if model.supports("image") else set())
     if len(parts) < 2:
         return frozenset(parts), False
     joint = model.supports(("image", "text")) or model.supports(("text", "image"))

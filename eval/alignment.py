@@ -79,7 +79,7 @@ def alignment_scores(parts: Sequence[TaskVectors], *, reference: str = "en", ite
           whose texts are distinct, if the task's rows are parallel;
         - `language_bias` and `language_bias_chance`: share of the language among the ten nearest texts in a pool of
           all languages, and the share by chance;
-        - `modality_gap`: between the rows with a picture and those of text alone;
+        - `modality_gap`: between the rows with an image and those of text alone;
         - `hubness`: of the candidates, ten neighbours of each query.
     """
     found: list[dict[str, Any]] = [_within(part) for part in parts]
@@ -127,8 +127,8 @@ def _within(part: TaskVectors) -> dict[str, float]:
     seen = np.array([row.image is not None for row in rows])
     found = {}
     if 0 < seen.sum() < len(seen):
-        pictures, texts = (part.vectors[_sample(places[side], _SAMPLE)] for side in (seen, ~seen))
-        found["modality_gap"] = modality_gap(pictures, texts)
+        images, texts = (part.vectors[_sample(places[side], _SAMPLE)] for side in (seen, ~seen))
+        found["modality_gap"] = modality_gap(images, texts)
     if len(task.candidates) > _NEIGHBOURS and len(task.queries) * len(task.candidates) <= _HUB_SCORES:
         found["hubness"] = occurrence_skewness(pool_occurrence(*part.sides(), _NEIGHBOURS))
     return found

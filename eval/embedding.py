@@ -1,4 +1,4 @@
-"""One interface to every model that embeds texts and pictures, and the embedding of distinct rows, each once."""
+"""One interface to every model that embeds texts and images, and the embedding of distinct rows, each once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, content_digest, row_key
 
-from .abilities import EVERYTHING, PAIR, PICTURE, TEXT, row_kind, sentence_transformer_abilities
+from .abilities import EVERYTHING, IMAGE, PAIR, TEXT, row_kind, sentence_transformer_abilities
 from .function_fingerprint import function_fingerprint
 from .metrics import unit_rows
 from .processes import ALONE, Processes, processes
@@ -52,7 +52,7 @@ class Encoder(Protocol):
     fingerprint: str
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed rows as float32 `(N, D)`; `images` has a picture or a path for each `row.image`."""
+        """Embed rows as float32 `(N, D)`; `images` has an image or a path for each `row.image`."""
         ...
 
 
@@ -88,7 +88,7 @@ class ModelEncoder:
         """Embed through `model.encode`, which sorts and batches by length."""
         vectors = self.model.encode(
             text=[row.text for row in rows],
-            images=row_pictures(rows, images),
+            images=row_images(rows, images),
             processor=self.processor,
             max_tokens_per_batch=self.max_tokens_per_batch,
             dim=self.dim,
@@ -98,9 +98,9 @@ class ModelEncoder:
 
 
 class SentenceTransformerEncoder:
-    """Any `SentenceTransformer`: of texts, of pictures, of both.
+    """Any `SentenceTransformer`: of texts, of images, of both.
 
-    A model of two towers, such as CLIP, has no vector for a text with a picture: the sum of both unit vectors stands
+    A model of two towers, such as CLIP, has no vector for a text with an image: the sum of both unit vectors stands
     for it, as MMEB scores such models.
 
     Args:
@@ -111,8 +111,8 @@ class SentenceTransformerEncoder:
 
     Attributes:
         embeds: What the model takes (see `abilities`).
-        joint: Whether a text with a picture is one input to it.
-        instructed: Whether it can be told what to do with a picture, which takes a joint input.
+        joint: Whether a text with an image is one input to it.
+        instructed: Whether it can be told what to do with an image, which takes a joint input.
     """
 
     def __init__(
@@ -133,19 +133,17 @@ class SentenceTransformerEncoder:
         self.fingerprint = fingerprint(settings, model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed texts, pictures and pairs in separate calls: most models refuse batches that mix them."""
+        """Embed texts, images and pairs in separate calls: most models refuse batches that mix them."""
         return encoded_by_kind(rows, images, self._encode_kind)
 
-    def _encode_kind(self, kind: str, texts: list[str | None], pictures: list[Any]) -> Vectors:
+    def _encode_kind(self, kind: str, texts: list[str | None], images: list[Any]) -> Vectors:
         if kind == TEXT:
             return self._encode([self._text_input(text) for text in texts])
-        if kind == PICTURE:
-            return self._encode([{"image": p} if isinstance(p, list) else p for p in pictures])
+        if kind == IMAGE:
+            return self._encode([{"image": p} if isinstance(p, list) else p for p in images])
         if kind == PAIR and not self.joint:
-            return unit_rows(self._encode([self._text_input(text) for text in texts])) + unit_rows(
-                self._encode(pictures)
-            )
-        return self._encode([_joint_input(text, picture) for text, picture in zip(texts, pictures, strict=True)])
+            return unit_rows(self._encode([self._text_input(text) for text in texts])) + unit_rows(self._encode(images))
+        return self._encode([_joint_input(text, image) for text, image in zip(texts, images, strict=True)])
 
     def _encode(self, inputs: list[Any]) -> Vectors:
         return self.model.encode(
@@ -157,7 +155,7 @@ class SentenceTransformerEncoder:
         )
 
     def _text_input(self, text: str | None) -> Any:
-        """A text as it is, or marked as one where the library would take it for the address of a picture."""
+        """A text as it is, or marked as one where the library would take it for the address of an image."""
         from sentence_transformers.base.modality import infer_modality
 
         return text if infer_modality(text, self.model.modalities) == "text" else {"text": text}
@@ -186,11 +184,11 @@ class CallableEncoder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows by one call of the function."""
-        return np.asarray(self.function([row.text for row in rows], row_pictures(rows, images)), dtype=np.float32)
+        return np.asarray(self.function([row.text for row in rows], row_images(rows, images)), dtype=np.float32)
 
 
 class _SourcedImages(Mapping[str, Any]):
-    """Pictures, or lists of them, by digest, fetched from the mapping that has them: none is held in memory here."""
+    """Images, or lists of them, by digest, fetched from the mapping that has them: none is held in memory here."""
 
     def __init__(self) -> None:
         self.places: dict[str, tuple[Mapping[str, Any], str | tuple[str, ...]]] = {}
@@ -207,12 +205,12 @@ class _SourcedImages(Mapping[str, Any]):
 
 
 class DistinctRows:
-    """The distinct rows of many tasks: equal text and equal picture (by content) are one row, whatever the task.
+    """The distinct rows of many tasks: equal text and equal image (by content) are one row, whatever the task.
 
     Attributes:
         keys: SHA-256 of each distinct row, in order of first use.
-        rows: The rows; their `image` is the hex digest of the picture, or of all pictures of the row together.
-        images: Pictures, or paths to them, or lists of these, by that digest; read from their source each time.
+        rows: The rows; their `image` is the hex digest of the image, or of all images of the row together.
+        images: Images, or paths to them, or lists of these, by that digest; read from their source each time.
     """
 
     def __init__(self) -> None:
@@ -227,8 +225,8 @@ class DistinctRows:
         """Add rows and return the position of each among the distinct ones.
 
         Raises:
-            KeyError: `images` lacks a picture; names the row.
-            ValueError: A row has neither text nor picture.
+            KeyError: `images` lacks an image; names the row.
+            ValueError: A row has neither text nor image.
         """
         self._sources[id(images)] = images  # kept, so that the id is not given to another mapping
         return np.array([self._position(row, images) for row in rows], dtype=np.int64)
@@ -238,29 +236,29 @@ class DistinctRows:
         place = self._positions.setdefault((row.text, digest), len(self.rows))
         if place == len(self.rows):
             if row.text is None and digest is None:
-                raise ValueError("a row has neither text nor picture")
+                raise ValueError("a row has neither text nor image")
             self.rows.append(Row(row.text, digest))
             self.keys.append(row_key(row.text, bytes.fromhex(digest) if digest else None))
         return place
 
     def _digest(self, row: Row, images: Mapping[str, Any]) -> str:
-        picture = row.image if row.image is not None else ()
-        name = (id(images), picture)
+        image = row.image if row.image is not None else ()
+        name = (id(images), image)
         if name not in self._digests:
-            if isinstance(picture, str):
-                digest = self._picture_digest(picture, row, images)
+            if isinstance(image, str):
+                digest = self._image_digest(image, row, images)
             else:
-                parts = "\n".join(self._picture_digest(part, row, images) for part in picture)
+                parts = "\n".join(self._image_digest(part, row, images) for part in image)
                 digest = hashlib.sha256(parts.encode()).hexdigest()
-            self.images.places.setdefault(digest, (images, picture))
+            self.images.places.setdefault(digest, (images, image))
             self._digests[name] = digest
         return self._digests[name]
 
-    def _picture_digest(self, name: str, row: Row, images: Mapping[str, Any]) -> str:
+    def _image_digest(self, name: str, row: Row, images: Mapping[str, Any]) -> str:
         try:
             return _digest(images, name).hex()
         except KeyError:
-            raise KeyError(f"there is no picture {name!r} for {row}") from None
+            raise KeyError(f"there is no image {name!r} for {row}") from None
 
 
 def distinct_rows(
@@ -405,17 +403,17 @@ def as_encoder(model: Any, **kwargs: Any) -> Encoder:
 def encoded_by_kind(
     rows: Sequence[Row], images: Mapping[str, Any], encode: Callable[[str, list[str | None], list[Any]], Vectors]
 ) -> Vectors:
-    """Embed texts, pictures and pairs in a call each.
+    """Embed texts, images and pairs in a call each.
 
     Args:
         rows: The rows.
-        images: Pictures by the names that rows give them.
-        encode: Takes the kind, texts and pictures of rows of one kind; returns `(n, D)` float32.
+        images: Images by the names that rows give them.
+        encode: Takes the kind, texts and images of rows of one kind; returns `(n, D)` float32.
 
     Returns:
         `(N, D)` float32 in the order of the rows; `(0, 0)` for no rows.
     """
-    loaded = row_pictures(rows, images)
+    loaded = row_images(rows, images)
     kinds = np.array([row_kind(row) for row in rows])
     vectors: Vectors | None = None
     for kind in np.unique(kinds):
@@ -427,22 +425,22 @@ def encoded_by_kind(
     return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
 
 
-def open_picture(picture: Any) -> Image.Image:
-    """The picture of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is.
+def open_image(image: Any) -> Image.Image:
+    """The image of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is.
 
     Raises:
         ValueError: It cannot be read; names the file, if it comes from one.
     """
-    from xvlm2vec.modeling.images import load_picture
+    from xvlm2vec.modeling.images import load_image
 
-    if not isinstance(picture, str | Path | Mapping):
-        return picture
-    file = picture.get("path") if isinstance(picture, Mapping) else picture
-    return load_picture(picture, name=str(file or "picture"))
+    if not isinstance(image, str | Path | Mapping):
+        return image
+    file = image.get("path") if isinstance(image, Mapping) else image
+    return load_image(image, name=str(file or "image"))
 
 
 def _chunks(distinct: DistinctRows, positions: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Rows that cost alike side by side: by kind and length, and those of one picture together."""
+    """Rows that cost alike side by side: by kind and length, and those of one image together."""
     rows = distinct.rows
     ordered = sorted(positions, key=lambda i: (rows[i].image or "", len(rows[i].text or "")))
     for start in range(0, len(ordered), size):
@@ -465,14 +463,14 @@ def checked_vectors(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
 
 
 def _digest(images: Mapping[str, Any], name: str) -> bytes:
-    """Digest of a picture, by the mapping's own `digest` if it knows a way that need not decode."""
+    """Digest of an image, by the mapping's own `digest` if it knows a way that need not decode."""
     return images.digest(name) if hasattr(images, "digest") else content_digest(images[name])
 
 
-def row_pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
-    """The picture of each row, the list of its pictures, or None.
+def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
+    """The image of each row, the list of its images, or None.
 
-    Each is opened once: rows of one picture get the same object, so that its work can be shared.
+    Each is opened once: rows of one image get the same object, so that its work can be shared.
     """
     opened = {key: _open_all(images, key) for key in {row.image for row in rows if row.image is not None}}
     return [opened[row.image] if row.image is not None else None for row in rows]
@@ -480,9 +478,9 @@ def row_pictures(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
 
 def _open_all(images: Mapping[str, Any], key: str | tuple[str, ...]) -> Any:
     found = images[key] if isinstance(key, str) else [images[name] for name in key]
-    return [open_picture(picture) for picture in found] if isinstance(found, list) else open_picture(found)
+    return [open_image(image) for image in found] if isinstance(found, list) else open_image(found)
 
 
-def _joint_input(text: str | None, picture: Any) -> dict[str, Any]:
+def _joint_input(text: str | None, image: Any) -> dict[str, Any]:
     """An instruction that is empty is none."""
-    return {"text": text, "image": picture} if text else {"image": picture}
+    return {"text": text, "image": image} if text else {"image": image}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .embedding import open_picture
+from .embedding import open_image
 from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
 from .ranking import RankingTask, Row, top_candidates
@@ -18,7 +18,7 @@ _NAMES = ("benchmark", "dataset", "task", "language", "style")
 
 
 class Gallery:
-    """Small copies of the pictures that examples show, named by their contents.
+    """Small copies of the images that examples show, named by their contents.
 
     Args:
         size: Longest side in pixels; None keeps no copies.
@@ -33,8 +33,8 @@ class Gallery:
         self._names: dict[tuple[int, str], str] = {}
 
     def add(self, task: RankingTask, row: Row) -> list[str]:
-        """File names of the pictures of a row; none where no copies are kept."""
-        return [self._add(task, name) for name in row.pictures] if self.size else []
+        """File names of the images of a row; none where no copies are kept."""
+        return [self._add(task, name) for name in row.images] if self.size else []
 
     def _add(self, task: RankingTask, name: str) -> str:
         known = (id(task.images), name)
@@ -105,11 +105,11 @@ def _candidate(task: RankingTask, place: int, gallery: Gallery) -> dict[str, Any
 def _content(task: RankingTask, row: Row, gallery: Gallery) -> dict[str, Any]:
     content: dict[str, Any] = {"text": row.text, "image": row.image}
     copies = gallery.add(task, row)
-    return content | ({"pictures": copies} if copies else {})
+    return content | ({"images": copies} if copies else {})
 
 
-def _small_copy(picture: Any, size: int) -> bytes:
-    copy = open_picture(picture).convert("RGB")
+def _small_copy(image: Any, size: int) -> bytes:
+    copy = open_image(image).convert("RGB")
     copy.thumbnail((size, size))
     buffer = io.BytesIO()
     copy.save(buffer, "WEBP", quality=82)

@@ -68,7 +68,7 @@ class _Parts:
             yield f"array {value.dtype} {value.shape}".encode()
             yield value.tobytes()
         elif hasattr(value, "tobytes") and hasattr(value, "mode"):
-            yield content_digest(value)  # a picture
+            yield content_digest(value)  # an image
         elif isinstance(value, tuple | list | set | frozenset | Mapping):
             yield from self._collection(value)
         elif isinstance(getattr(value, "__qualname__", None), str) and value.__module__ in sys.modules:

@@ -187,7 +187,7 @@ def linear_cka(x: FloatArray, y: FloatArray) -> float:
 
 
 def modality_gap(images: FloatArray, texts: FloatArray) -> float:
-    """Distance between the centres of the normalised picture and text vectors (Liang et al., 2022)."""
+    """Distance between the centres of the normalised image and text vectors (Liang et al., 2022)."""
     return float(np.linalg.norm(unit_rows(images).mean(axis=0) - unit_rows(texts).mean(axis=0)))
 
 

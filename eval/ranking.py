@@ -20,7 +20,7 @@ TIE_TOLERANCE = 5e-7
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is embedded: a text, a picture, several pictures, or text and pictures.
+    """What is embedded: a text, an image, several images, or text and images.
 
     Attributes:
         text: The text with its instruction already in place, or None.
@@ -32,11 +32,11 @@ class Row:
 
     def __str__(self) -> str:
         parts = [repr(self.text)] if self.text is not None else []
-        return " + ".join(parts + [f"picture {name!r}" for name in self.pictures]) or "an empty row"
+        return " + ".join(parts + [f"image {name!r}" for name in self.images]) or "an empty row"
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        """The keys of the row's pictures."""
+    def images(self) -> tuple[str, ...]:
+        """The keys of the row's images."""
         if self.image is None:
             return ()
         return (self.image,) if isinstance(self.image, str) else self.image
@@ -60,7 +60,7 @@ class RankingTask:
             against those that are not gold.
         whole_pool: The lists name the gold candidates only, and every other candidate of the pool competes.
         parallel: Whether `row_ids` name the same items in every language, so that ranks can be compared across them.
-        images: Pictures, or paths to them, by the keys that the rows use.
+        images: Images, or paths to them, by the keys that the rows use.
         row_ids: `(n,)` distinct integers that name the same item in every language (default: `0 ... n - 1`).
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
         templates_hash: Names the instructions that were used, if any.

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 FILE = "results.json"
 PER_ROW = "per_row"
 _UNNAMED = f"{PER_ROW}.npz"  # where results have them that name no file
-PICTURES = "pictures"
+IMAGES = "images"
 KEYS = ("benchmark", "dataset", "task", "language", "style")
 _SAVED = (
     "model", "fingerprint", "rows", "left_out", "examples", "templates_hash", "versions", "settings", "seconds"
@@ -73,7 +73,7 @@ class Results:
         left_out: Tasks that the model cannot embed: `KEYS` and the `reason`.
         sizes: Scores on smaller vectors (see `sizes.size_row`); `results.json` adds a summary of each size.
         per_row: Values of the single rows by the task's key.
-        pictures: Copies of the examples' pictures by file name.
+        images: Copies of the examples' images by file name.
     """
 
     model: str
@@ -87,7 +87,7 @@ class Results:
     left_out: list[dict[str, str]] = field(default_factory=list)
     sizes: list[dict[str, Any]] = field(default_factory=list)
     per_row: dict[Key, PerRow] = field(default_factory=dict, repr=False, compare=False)
-    pictures: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    images: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def scores(self, metric: str = "p_at_1", **only: str) -> dict[str, dict[str, float]]:
         """`{task: {language: score}}`, the mean over the data sets and styles that `only` leaves and that have it.
@@ -173,8 +173,8 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         if name:
             _replace(folder / name, values)
-        for picture, copy in self.pictures.items():
-            _replace(folder / PICTURES / picture, copy)
+        for image, copy in self.images.items():
+            _replace(folder / IMAGES / image, copy)
         _replace(folder / FILE, text.encode())
         for earlier in folder.glob(f"{PER_ROW}-*.npz"):
             if earlier.name != name:  # of results that were replaced
@@ -223,9 +223,9 @@ class Results:
         name = content.get(PER_ROW, _UNNAMED if path.with_name(_UNNAMED).exists() else None)
         if name is not None:
             results.per_row = _read_per_row(path, name, results.rows)
-        shown = _shown_pictures(results.examples)
-        copies = sorted(path.with_name(PICTURES).glob("*.webp"))  # others may be left from an earlier evaluation
-        results.pictures = {copy.name: copy.read_bytes() for copy in copies if copy.name in shown}
+        shown = _shown_images(results.examples)
+        copies = sorted(path.with_name(IMAGES).glob("*.webp"))  # others may be left from an earlier evaluation
+        results.images = {copy.name: copy.read_bytes() for copy in copies if copy.name in shown}
         return results
 
     def _rank_variance(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -282,10 +282,10 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
 
 
-def _shown_pictures(examples: Sequence[Mapping[str, Any]]) -> set[str]:
+def _shown_images(examples: Sequence[Mapping[str, Any]]) -> set[str]:
     """File names of the copies that examples refer to."""
     parts = [part for item in examples for part in (item["query"], item["gold"], *item["top"])]
-    return {name for part in parts for name in part.get("pictures", ())}
+    return {name for part in parts for name in part.get("images", ())}
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -36,7 +36,7 @@ class Extras:
     Attributes:
         examples: Example queries per task, drawn at random.
         failures: Further ones per task that the model missed.
-        picture_size: Longest side of the copies of the examples' pictures; None keeps none.
+        image_size: Longest side of the copies of the examples' images; None keeps none.
         alignment: Whether to look at the vectors themselves (see `alignment.alignment_scores`).
         dims: Numbers of values that vectors are also cut to.
         precisions: Of `sizes.PRECISIONS`, in which vectors are also kept.
@@ -45,7 +45,7 @@ class Extras:
 
     examples: int = 3
     failures: int = 0
-    picture_size: int | None = None
+    image_size: int | None = None
     alignment: bool = True
     dims: Sequence[int] = ()
     precisions: Sequence[str] = ()
@@ -108,8 +108,8 @@ def evaluate(
         left_out=left_out,
     )
     if not getattr(encoder, "joint", True):
-        results.settings["text with picture"] = "sum of both unit vectors"
-    gallery = Gallery(extras.picture_size)
+        results.settings["text with image"] = "sum of both unit vectors"
+    gallery = Gallery(extras.image_size)
     sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
@@ -122,7 +122,7 @@ def evaluate(
         results.sizes += [size_row(task, ranks, sides, size, seed=seed, bootstrap=bootstrap) for size in sizes]
         counts = {"drawn": extras.examples, "failures": extras.failures}
         results.examples += task_examples(task, sides, ranks, gallery, seed=seed, **counts)
-    results.pictures = gallery.files
+    results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
 

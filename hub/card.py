@@ -22,13 +22,13 @@ TEMPLATE = resources.files("xvlm2vec.hub.front").joinpath("model_card.md")
 SCORES_FILE = "scores.json"
 TASK_NAMES = {
     "c": "classification",
-    "i2t": "picture to text",
-    "t2i": "text to picture",
+    "i2t": "image to text",
+    "t2i": "text to image",
     "vqa": "visual question answering",
     "vg": "visual grounding",
 }
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
-PICTURE_SIZE = (224, 224)
+IMAGE_SIZE = (224, 224)
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z")
 _SIZE_FIELDS = ("dim", "precision", "bytes", "p_at_1", "loss", "worst_language", "worst_loss")
 
@@ -118,7 +118,7 @@ def write_card(
     card: ReleaseCard,
     *,
     prompts: Mapping[str, str] | None = None,
-    picture_size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
     dims: int | None = None,
     weights: str | None = None,
     adapter_base: str | None = None,
@@ -130,7 +130,7 @@ def write_card(
         folder: The folder of the release.
         card: What to say.
         prompts: The model's named instructions.
-        picture_size: Width and height of the picture in the snippets.
+        image_size: Width and height of the image in the snippets.
         dims: Values of a vector.
         weights: How many weights there are, and in which precision.
         adapter_base: Given for the card of an adapter: the model below it.
@@ -148,7 +148,7 @@ def write_card(
         "adapter_base": adapter_base or card.adapter_base,
         "base_revision": base_revision or card.base_revision,
         "prompts": prompts or {},
-        "picture_size": picture_size or PICTURE_SIZE,
+        "image_size": image_size or IMAGE_SIZE,
         "dims": dims,
         "weights": weights,
         "score_tables": [] if is_adapter else score_tables(card.scores),

@@ -1,4 +1,4 @@
-"""Writes a benchmark as a dataset repository: parquet per task and language, pictures once, a card."""
+"""Writes a benchmark as a dataset repository: parquet per task and language, images once, a card."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BenchmarkCard:
         repo_id: Hub id or folder that the snippet loads; the name if `None`.
         description: A paragraph in Markdown.
         licence: Identifier of the benchmark's licence as the Hub spells it.
-        sources: Where pictures and texts came from.
+        sources: Where images and texts came from.
         task_titles: What each task asks, by task.
         tags: Further tags.
         citation: BibTeX entry.
@@ -69,11 +69,11 @@ def export_benchmark(
     """Writes a dataset repository; the same data give the same bytes.
 
     `load_dataset(folder, "t2i", split="de")` loads a task's rows in a language, `load_dataset(folder, "images",
-    split="test")` the pictures that rows name by path.
+    split="test")` the images that rows name by path.
 
     Args:
         tasks: Per task the rows of each language, as splits.
-        images: The pictures, if rows name them rather than hold them.
+        images: The images, if rows name them rather than hold them.
         folder: Where to write: missing, empty, or an earlier benchmark export, which is replaced.
         card: What to say in `README.md`.
         templates: The instructions that it is evaluated with, `{task: {language: {"query", "target"}}}`; written into
@@ -105,7 +105,7 @@ def export_benchmark(
 
 
 def write_parquet(dataset: Dataset, path: Path) -> None:
-    """Writes one parquet file that holds its pictures itself and keeps the features of the data set."""
+    """Writes one parquet file that holds its images itself and keeps the features of the data set."""
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = dataset.features.arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
@@ -118,7 +118,7 @@ def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
     if not tasks:
         raise ExportError("there are no tasks to export.")
     if IMAGES_CONFIG in tasks:
-        raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the pictures.")
+        raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the images.")
     for task, languages in tasks.items():
         for name in (task, *languages):
             if not _NAME.match(name):
@@ -150,7 +150,7 @@ def _readme(
         f'```python\nfrom datasets import load_dataset\n\nrows = load_dataset("{card.repo_id or card.name}", '
         f'"{first}", split="{next(iter(tasks[first]))}")\n```\n',
         _counts(tasks, languages, card),
-        "" if images is None else f"{len(images)} pictures: configuration `{IMAGES_CONFIG}`, split `{IMAGES_SPLIT}`.\n",
+        "" if images is None else f"{len(images)} images: configuration `{IMAGES_CONFIG}`, split `{IMAGES_SPLIT}`.\n",
         _sources(card.sources),
         f"## Citation\n\n```bibtex\n{card.citation}\n```\n" if card.citation else "",
     ]

@@ -1,7 +1,7 @@
 """Runs in a process of its own: loads a release through one door, without this package, and embeds the golden rows.
 
 `verify` starts this file by its path with `python -I` and the folder of a job as its only argument. It reads
-`job.json` and the pictures there, and writes `<dtype>.safetensors` (one `(N, D)` float32 tensor per arrangement) and
+`job.json` and the images there, and writes `<dtype>.safetensors` (one `(N, D)` float32 tensor per arrangement) and
 `result.json`. It imports nothing of xVLM2Vec, and keeps the code of the release from doing so.
 """
 
@@ -71,8 +71,8 @@ def _through_forward(
     model = model.to(job["device"]).eval()
 
     def embed(indices: list[int], side: str | None) -> torch.Tensor:
-        texts, pictures = [rows[i]["text"] for i in indices], [rows[i]["pictures"] for i in indices]
-        inputs = processor(text=texts, images=pictures, **({"padding_side": side} if side else {})).to(job["device"])
+        texts, images = [rows[i]["text"] for i in indices], [rows[i]["images"] for i in indices]
+        inputs = processor(text=texts, images=images, **({"padding_side": side} if side else {})).to(job["device"])
         return model(**inputs).embeddings
 
     facts = {
@@ -120,10 +120,10 @@ DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
 
 
 def _as_sentence_transformers_row(row: dict[str, Any]) -> Any:
-    pictures = row["pictures"]
-    if not pictures:
+    images = row["images"]
+    if not images:
         return row["text"]
-    image = pictures[0] if len(pictures) == 1 else pictures
+    image = images[0] if len(images) == 1 else images
     return {"image": image} if row["text"] is None else {"text": row["text"], "image": image}
 
 
@@ -150,8 +150,8 @@ def main(folder: Path) -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    pictures = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in job["pictures"]}
-    rows = [{**row, "pictures": [pictures[name] for name in row["pictures"]]} for row in job["rows"]]
+    images = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in job["images"]}
+    rows = [{**row, "images": [images[name] for name in row["images"]]} for row in job["rows"]]
     facts: dict[str, Any] = {}
     for dtype in job["dtypes"]:
         found, facts = DOORS[job["door"]](job, rows, getattr(torch, dtype))

@@ -21,7 +21,7 @@ from xvlm2vec.common.pickles import is_named_pickle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .card import ReleaseCard, write_card, write_licence_note, write_scores
-from .golden import ROWS, golden_vectors, picture_size, tensor_places, write_golden
+from .golden import ROWS, golden_vectors, image_size, tensor_places, write_golden
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
 
@@ -76,7 +76,7 @@ def export_model(
             staging,
             card,
             prompts=golden.prompts,
-            picture_size=golden.picture_size,
+            image_size=golden.image_size,
             dims=dims,
             weights=describe_weights(merged),
         )
@@ -93,7 +93,7 @@ def merge_adapter(model: PeftModel, processor: XVLM2VecProcessor) -> PreTrainedM
         ExportError: The merged copy gives other vectors.
     """
     merged = copy.deepcopy(model).merge_and_unload(safe_merge=True)
-    size = picture_size(processor)
+    size = image_size(processor)
     before = golden_vectors(model.get_base_model(), processor, size).double()
     after = golden_vectors(merged, processor, size).double()
     distance = 1 - torch.nn.functional.cosine_similarity(before, after, dim=-1)
@@ -156,7 +156,7 @@ def export_adapter(
         write_card(
             staging,
             card,
-            picture_size=golden.picture_size if golden else None,
+            image_size=golden.image_size if golden else None,
             adapter_base=os.fspath(base),
             base_revision=base_revision,
         )

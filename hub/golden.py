@@ -28,7 +28,7 @@ GOLDEN_VECTORS = "golden.safetensors"
 VECTORS_KEY = "embeddings"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "pillow")
-PICTURE_SIZE = (96, 64)
+IMAGE_SIZE = (96, 64)
 
 
 class GoldenError(ValueError):
@@ -42,12 +42,12 @@ class GoldenRow:
     Args:
         name: What reports call the row.
         text: Its text, or `None`.
-        pictures: Names of its pictures, see `draw_picture`.
+        images: Names of its images, see `draw_image`.
     """
 
     name: str
     text: str | None
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 ROWS = (
@@ -59,13 +59,13 @@ ROWS = (
     GoldenRow("text ru, one word", "снег"),
     GoldenRow(
         "text long",
-        "Find the picture that shows what this sentence says: two dogs run, 12.5 m apart, to a ball.",
+        "Find the image that shows what this sentence says: two dogs run, 12.5 m apart, to a ball.",
     ),
-    GoldenRow("picture disc", None, ("disc",)),
-    GoldenRow("picture stripes", None, ("stripes",)),
-    GoldenRow("picture and text en", "Which colour is the disc?", ("disc",)),
-    GoldenRow("picture and text zh", "这张图片里有什么？", ("checks",)),
-    GoldenRow("two pictures and text ko", "두 그림의 차이", ("checks", "stripes")),
+    GoldenRow("image disc", None, ("disc",)),
+    GoldenRow("image stripes", None, ("stripes",)),
+    GoldenRow("image and text en", "Which colour is the disc?", ("disc",)),
+    GoldenRow("image and text zh", "这张图片里有什么？", ("checks",)),
+    GoldenRow("two images and text ko", "두 그림의 차이", ("checks", "stripes")),
 )
 
 
@@ -76,8 +76,8 @@ class Golden:
     Args:
         rows: The inputs.
         vectors: `(N, D)` float32, one row each.
-        picture_size: Width and height of the pictures, in pixels.
-        picture_sha256: Checksum of each picture's RGB bytes.
+        image_size: Width and height of the images, in pixels.
+        image_sha256: Checksum of each image's RGB bytes.
         prompts: The model's named instructions.
         weights: Fingerprint of the weights, see `weights_fingerprint`.
         made_with: Library versions, dtype, attention implementation, image backend and device.
@@ -85,25 +85,25 @@ class Golden:
 
     rows: tuple[GoldenRow, ...]
     vectors: torch.Tensor
-    picture_size: tuple[int, int]
-    picture_sha256: dict[str, str]
+    image_size: tuple[int, int]
+    image_sha256: dict[str, str]
     prompts: dict[str, str]
     weights: str
     made_with: dict[str, Any]
 
 
-def draw_picture(name: str, size: tuple[int, int]) -> Image.Image:
-    """Draws one of the fixed pictures with integer arithmetic, so that each machine gets the same bytes.
+def draw_image(name: str, size: tuple[int, int]) -> Image.Image:
+    """Draws one of the fixed images with integer arithmetic, so that each machine gets the same bytes.
 
     Args:
         name: `"disc"` (on a gradient), `"stripes"` (diagonal) or `"checks"` (with one odd corner).
         size: Width and height in pixels.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
-        ValueError: No picture has this name.
+        ValueError: No image has this name.
     """
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
@@ -118,23 +118,23 @@ def draw_picture(name: str, size: tuple[int, int]) -> Image.Image:
         pixels = np.where(((x // 8 + y // 8) % 2)[..., None] == 0, (20, 20, 20), (120, 200, 90))
         pixels[: height // 3, : width // 3] = (148, 54, 180)
     else:
-        raise ValueError(f"no golden picture is called {name!r}.")
+        raise ValueError(f"no golden image is called {name!r}.")
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def picture_size(processor: XVLM2VecProcessor) -> tuple[int, int]:
-    """Size of the pictures: oblong, unless the backbone takes only pictures of its own size."""
+def image_size(processor: XVLM2VecProcessor) -> tuple[int, int]:
+    """Size of the images: oblong, unless the backbone takes only images of its own size."""
     image_processor = processor.image_processor
     if getattr(image_processor, "do_resize", True):
-        return PICTURE_SIZE
+        return IMAGE_SIZE
     sizes = dict(image_processor.size)
     side = int(sizes.get("longest_edge") or sizes.get("shortest_edge") or sizes["height"])
     return side, int(sizes.get("width") or side)
 
 
 def golden_inputs(size: tuple[int, int]) -> tuple[list[str | None], list[list[Image.Image]]]:
-    """Texts and pictures of all rows, as `XVLM2VecProcessor` takes them."""
-    return [row.text for row in ROWS], [[draw_picture(name, size) for name in row.pictures] for row in ROWS]
+    """Texts and images of all rows, as `XVLM2VecProcessor` takes them."""
+    return [row.text for row in ROWS], [[draw_image(name, size) for name in row.images] for row in ROWS]
 
 
 def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, int]) -> torch.Tensor:
@@ -143,7 +143,7 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
     Args:
         model: An `XVLM2VecModel`, with or without adapter layers inside. Its mode and dtype are left as they are.
         processor: Its processor.
-        size: Width and height of the pictures.
+        size: Width and height of the images.
 
     Returns:
         `(N, D)` float32 on the CPU.
@@ -181,7 +181,7 @@ def write_golden(
     weights = weights_fingerprint(folder)
     model = XVLM2VecModel.from_pretrained(folder, dtype=torch.float32) if model is None else model
     processor = XVLM2VecProcessor.from_pretrained(folder) if processor is None else processor
-    size = picture_size(processor)
+    size = image_size(processor)
     vectors = golden_vectors(model, processor, size)
     broken = [row.name for row, vector in zip(ROWS, vectors, strict=True) if not torch.isfinite(vector).all()]
     if broken:
@@ -189,8 +189,8 @@ def write_golden(
     golden = Golden(
         rows=ROWS,
         vectors=vectors,
-        picture_size=size,
-        picture_sha256={name: _sha256(draw_picture(name, size)) for name in _picture_names(ROWS)},
+        image_size=size,
+        image_sha256={name: _sha256(draw_image(name, size)) for name in _image_names(ROWS)},
         prompts=dict(sorted(model.config.prompts.items())),
         weights=weights,
         made_with=_circumstances(model, processor),
@@ -213,13 +213,13 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
         content = json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8"))
         with safe_open(folder / GOLDEN_VECTORS, framework="pt") as file:
             vectors = file.get_tensor(VECTORS_KEY)
-        rows = tuple(GoldenRow(row["name"], row["text"], tuple(row["pictures"])) for row in content["rows"])
-        width, height = content["picture_size"]
+        rows = tuple(GoldenRow(row["name"], row["text"], tuple(row["images"])) for row in content["rows"])
+        width, height = content["image_size"]
         golden = Golden(
             rows=rows,
             vectors=vectors,
-            picture_size=(int(width), int(height)),
-            picture_sha256=content["picture_sha256"],
+            image_size=(int(width), int(height)),
+            image_sha256=content["image_sha256"],
             prompts=content["prompts"],
             weights=content["weights_sha256"],
             made_with=content["made_with"],
@@ -232,19 +232,19 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
 
 
 def draw_checked(golden: Golden) -> dict[str, Image.Image]:
-    """Draws the pictures of a fingerprint again.
+    """Draws the images of a fingerprint again.
 
     Raises:
         GoldenError: This version draws other bytes than the one that wrote the fingerprint.
     """
-    pictures = {name: draw_picture(name, golden.picture_size) for name in _picture_names(golden.rows)}
-    for name, picture in pictures.items():
-        if _sha256(picture) != golden.picture_sha256.get(name):
+    images = {name: draw_image(name, golden.image_size) for name in _image_names(golden.rows)}
+    for name, image in images.items():
+        if _sha256(image) != golden.image_sha256.get(name):
             raise GoldenError(
-                f"picture {name!r} is not drawn as when the golden files were made (by xvlm2vec "
+                f"image {name!r} is not drawn as when the golden files were made (by xvlm2vec "
                 f"{golden.made_with.get('xvlm2vec')}): use that version, or write the golden files again."
             )
-    return pictures
+    return images
 
 
 def weights_fingerprint(folder: str | os.PathLike[str]) -> str:
@@ -302,7 +302,7 @@ def _circumstances(model: Any, processor: XVLM2VecProcessor) -> dict[str, Any]:
 
 
 def image_backend(image_processor: Any) -> str:
-    """`"pil"` or `"torchvision"`: the two scale pictures a little differently."""
+    """`"pil"` or `"torchvision"`: the two scale images a little differently."""
     name = getattr(image_processor, "backend", None)
     if isinstance(name, str):
         return name
@@ -311,9 +311,9 @@ def image_backend(image_processor: Any) -> str:
 
 def _write(folder: Path, golden: Golden) -> None:
     content = {
-        "rows": [{"name": row.name, "text": row.text, "pictures": list(row.pictures)} for row in golden.rows],
-        "picture_size": list(golden.picture_size),
-        "picture_sha256": golden.picture_sha256,
+        "rows": [{"name": row.name, "text": row.text, "images": list(row.images)} for row in golden.rows],
+        "image_size": list(golden.image_size),
+        "image_sha256": golden.image_sha256,
         "prompts": golden.prompts,
         "weights_sha256": golden.weights,
         "made_with": golden.made_with,
@@ -325,12 +325,12 @@ def _write(folder: Path, golden: Golden) -> None:
     os.replace(text, folder / GOLDEN_JSON)
 
 
-def _picture_names(rows: tuple[GoldenRow, ...]) -> list[str]:
-    return sorted({name for row in rows for name in row.pictures})
+def _image_names(rows: tuple[GoldenRow, ...]) -> list[str]:
+    return sorted({name for row in rows for name in row.images})
 
 
-def _sha256(picture: Image.Image) -> str:
-    return hashlib.sha256(picture.tobytes()).hexdigest()
+def _sha256(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 @contextmanager

@@ -106,15 +106,15 @@ def plain_processor(processor: XVLM2VecProcessor) -> Any:
 
 
 def chat_template(processor: XVLM2VecProcessor) -> str:
-    """A Jinja template of one row: its pictures, then the instruction (the `system` message), then its text.
+    """A Jinja template of one row: its images, then the instruction (the `system` message), then its text.
 
     Raises:
-        NativeError: How the backbone's prompts show a picture is unknown.
+        NativeError: How the backbone's prompts show an image is unknown.
     """
     family = family_of(processor.model_type)
     image = family.image or getattr(processor.inner, "image_token", None)
     if image is None:
-        raise NativeError(f"{processor.model_type!r} names no token for a picture, so no chat template can write one.")
+        raise NativeError(f"{processor.model_type!r} names no token for an image, so no chat template can write one.")
     parts = {
         "image": image,
         "after_images": family.after_images,
@@ -122,13 +122,13 @@ def chat_template(processor: XVLM2VecProcessor) -> str:
         "after_text": family.after_text,
     }
     quoted = {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
-    pictures = (
+    images = (
         "{%- for message in messages %}{% if message['content'] is not string %}{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}{{ " + quoted["image"] + " }}{% set ns.images = true %}{% endif %}"
         "{% endfor %}{% endif %}{% endfor %}"
     )
     return (
-        "{%- set ns = namespace(images=false) -%}" + pictures + "{%- if ns.images %}{{ " + quoted["after_images"]
+        "{%- set ns = namespace(images=false) -%}" + images + "{%- if ns.images %}{{ " + quoted["after_images"]
         + " }}{% else %}{{ " + quoted["before_text"] + " }}{% endif -%}"
         + _texts("==") + _texts("!=") + "{%- if not ns.images %}{{ " + quoted["after_text"] + " }}{% endif -%}"
     )  # fmt: skip
@@ -204,8 +204,8 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{place}")
-picture = Image.new("RGB", (64, 64), "red")
-embeddings = model.encode(["ein rotes Bild", {{"text": "Which colour is this?", "image": picture}}])
+image = Image.new("RGB", (64, 64), "red")
+embeddings = model.encode(["ein rotes Bild", {{"text": "Which colour is this?", "image": image}}])
 ```
 
 It loads as `SentenceTransformer`, as above{f", with the prompts {names}" if names else ""}; or as `AutoModel` with
@@ -213,7 +213,7 @@ It loads as `SentenceTransformer`, as above{f", with the prompts {names}" if nam
 {pooled}{", divided by its length" if config.normalize else ""}. Backbones with a video processor (the Qwen family) need
 torchvision here.
 
-Some of what the code of `{original}` does is missing here: it refuses placeholder tokens in texts, keeps black pictures
+Some of what the code of `{original}` does is missing here: it refuses placeholder tokens in texts, keeps black images
 where the backbone takes them for padding, and cuts only the text of a row that is too long.
 
 `golden.safetensors` holds the vectors of the original for the inputs in `golden.json`. `xvlm2vec verify {place}`, of

@@ -51,7 +51,7 @@ class HubTarget:
         version: `"X.Y.Z"`; by default one more than the last, or 1.0.0.
         collection: Title of the collection that ties the repositories, if there is to be one.
         overwrite: Whether changes that others made to an earlier release may be replaced.
-        space: Whether a Space is pushed that searches the benchmark's pictures.
+        space: Whether a Space is pushed that searches the benchmark's images.
     """
 
     repo_id: str

@@ -27,12 +27,12 @@ from .verify import VerifyError, VerifyReport, verify
 MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE = "model", "adapter", "base", "native", "benchmark", "space"
 PARTS = (MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE)
 UNVERIFIED = ".unverified"
-NO_BENCHMARK = "a Space searches the pictures of a benchmark, and this release has none; drop --space."
+NO_BENCHMARK = "a Space searches the images of a benchmark, and this release has none; drop --space."
 
 
 @dataclass(frozen=True)
 class BenchmarkInputs:
-    """A benchmark to release: rows per task and language, the pictures that they name, its card and instructions."""
+    """A benchmark to release: rows per task and language, the images that they name, its card and instructions."""
 
     tasks: Mapping[str, DatasetDict]
     images: Dataset | None

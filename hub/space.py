@@ -1,4 +1,4 @@
-"""Writes a Space: a small app that searches the pictures of a released benchmark with a released model."""
+"""Writes a Space: a small app that searches the images of a released benchmark with a released model."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Source:
-    """A configuration of a benchmark whose rows have a text and its picture: the columns of both."""
+    """A configuration of a benchmark whose rows have a text and its image: the columns of both."""
 
     task: str
     text: str
-    picture: str
+    image: str
 
 
 SOURCES = (Source("t2i", "text", "images"), Source("c", "classes", "img"))
@@ -83,7 +83,7 @@ def write_space(
         The folder.
 
     Raises:
-        ExportError: The benchmark has no pictures with captions, or the folder is a foreign one.
+        ExportError: The benchmark has no images with captions, or the folder is a foreign one.
     """
     gallery = read_gallery(Path(benchmark.folder))
     settings = space_settings(model, benchmark, title, gallery)
@@ -116,10 +116,10 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
 
 
 def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
-    """The pictures to search: `{"path": ..., "captions": {language: text}}`, in the order of the benchmark.
+    """The images to search: `{"path": ..., "captions": {language: text}}`, in the order of the benchmark.
 
     Raises:
-        ExportError: No configuration names pictures beside texts.
+        ExportError: No configuration names images beside texts.
     """
     captions: dict[str, dict[str, str]] = {}
     for source in SOURCES:
@@ -127,8 +127,8 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
             for path, text in _pairs(file, source):
                 captions.setdefault(path, {})[file.stem] = text
     if not captions:
-        names = " or ".join(f"{source.task} ({source.text}, {source.picture})" for source in SOURCES)
-        raise ExportError(f"{benchmark} has no pictures with captions to search: it needs the task {names}.")
+        names = " or ".join(f"{source.task} ({source.text}, {source.image})" for source in SOURCES)
+        raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
     order = _language_order(benchmark)
     return [
         {"path": path, "captions": {code: found[code] for code in sorted(found, key=order)}}
@@ -145,11 +145,11 @@ def requirements() -> str:
 def _pairs(file: Path, source: Source) -> Iterator[tuple[str, str]]:
     """Path and text of each row of a parquet file, if it has the columns."""
     schema = pq.read_schema(file)
-    if not {source.text, source.picture} <= set(schema.names):
+    if not {source.text, source.image} <= set(schema.names):
         return
-    table = pq.read_table(file, columns=[source.picture, source.text])
-    pictures, texts = (_first(table[column]) for column in (source.picture, source.text))
-    yield from zip(pictures, texts, strict=True)
+    table = pq.read_table(file, columns=[source.image, source.text])
+    images, texts = (_first(table[column]) for column in (source.image, source.text))
+    yield from zip(images, texts, strict=True)
 
 
 def _first(column: pa.ChunkedArray) -> list[str]:
@@ -167,7 +167,7 @@ def _language_order(benchmark: Path) -> Any:
 
 
 def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:
-    """Short captions from all over the gallery, the same pictures in every language."""
+    """Short captions from all over the gallery, the same images in every language."""
     pool = [entry for entry in gallery if all(len(text) <= LONGEST_EXAMPLE for text in entry["captions"].values())]
     pool = [entry for entry in pool or gallery if code in entry["captions"]]
     step = max(1, len(pool) // EXAMPLES)
@@ -204,7 +204,7 @@ def _readme(settings: dict[str, Any], licence: str | None) -> str:
         "sdk": "gradio",
         "sdk_version": GRADIO,
         "app_file": "app.py",
-        "short_description": f"Picture search in {len(taught)} languages"[:HUB_DESCRIPTION],
+        "short_description": f"Image search in {len(taught)} languages"[:HUB_DESCRIPTION],
         "tags": ["xvlm2vec", "multimodal", "multilingual", "embeddings"],
     }
     head |= {"license": licence} if licence else {}
@@ -212,9 +212,9 @@ def _readme(settings: dict[str, Any], licence: str | None) -> str:
     head |= {"datasets": [benchmark["id"]]} if benchmark["on_hub"] else {}
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {settings['title']}\n\n"
-        f"Search the pictures of `{benchmark['id']}` with `{model['id']}`: type in any of its languages "
-        f"({', '.join(taught)}), or drop a picture. "
-        "Texts and pictures are limited in size, and addresses are not fetched.\n\n"
+        f"Search the images of `{benchmark['id']}` with `{model['id']}`: type in any of its languages "
+        f"({', '.join(taught)}), or drop an image. "
+        "Texts and images are limited in size, and addresses are not fetched.\n\n"
         "`app.py` runs anywhere: `pip install gradio -r requirements.txt && python app.py`.\n"
     )
 

@@ -1,7 +1,7 @@
-"""Searches the pictures of a benchmark with a text in any language, or with a picture.
+"""Searches the images of a benchmark with a text in any language, or with an image.
 
 This file is the `app.py` of a Space, and what `xvlm2vec demo` runs. Beside it lie `space.json` (model, benchmark,
-languages, example queries, scores) and `gallery.json` (the pictures and their captions). The model
+languages, example queries, scores) and `gallery.json` (the images and their captions). The model
 brings its own code along.
 """
 
@@ -37,40 +37,40 @@ MAX_CHARACTERS = 300
 MAX_BYTES = 5_000_000
 MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what an upload may be; rarer decoders are not lent to strangers
-LONGEST_EDGE = 1024  # a larger picture is made smaller before it is embedded
+LONGEST_EDGE = 1024  # a larger image is made smaller before it is embedded
 THUMBNAIL = 256
 FOUND = 12
 EXAMPLES = 6
-STEP = 100  # pictures between two lines of the log
+STEP = 100  # images between two lines of the log
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class Searcher:
-    """A model, and the pictures that it has embedded.
+    """A model, and the images that it has embedded.
 
     Args:
         model: The model, with `encode` and `config.prompts`.
-        gallery: `{"path": ..., "captions": {language: text}}` of each picture.
-        pictures: The encoded pictures, in the same order.
+        gallery: `{"path": ..., "captions": {language: text}}` of each image.
+        images: The encoded images, in the same order.
         vectors: Their embeddings, `(N, D)` float32 of length 1.
     """
 
     model: Any
     gallery: Sequence[dict[str, Any]]
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     vectors: np.ndarray
 
     def by_text(self, text: str, language: str) -> list[tuple[int, float]]:
-        """Numbers and cosines of the pictures that fit a text best, asked for in its language if that was taught."""
+        """Numbers and cosines of the images that fit a text best, asked for in its language if that was taught."""
         prompts = self.model.config.prompts
         names = (f"t2i-{language}", "query")
         instruction = next((prompts[name] for name in names if name in prompts), None)
         return self._nearest(self.model.encode(text=[text], instruction=instruction))
 
-    def by_picture(self, picture: Image.Image) -> list[tuple[int, float]]:
-        """Numbers and cosines of the pictures that are most like another."""
-        return self._nearest(embed_pictures(self.model, [picture]))
+    def by_image(self, image: Image.Image) -> list[tuple[int, float]]:
+        """Numbers and cosines of the images that are most like another."""
+        return self._nearest(embed_images(self.model, [image]))
 
     def _nearest(self, query: np.ndarray) -> list[tuple[int, float]]:
         scores = self.vectors @ unit(query)[0]
@@ -78,41 +78,41 @@ class Searcher:
         return [(int(number), float(scores[number])) for number in order]
 
 
-def guarded(picture: gr.Image) -> gr.Image:
+def guarded(image: gr.Image) -> gr.Image:
     """An upload of limited size; an address in its place is refused, not fetched, also when it comes by the API."""
-    keep_file = picture.async_move_resource_to_block_cache
+    keep_file = image.async_move_resource_to_block_cache
 
     async def keep_only_files(place: str | Path | None) -> str | None:
         if "://" in str(place):
-            raise gr.Error("This demo fetches no addresses. Upload the picture itself.")
+            raise gr.Error("This demo fetches no addresses. Upload the image itself.")
         return await keep_file(place)
 
     # The component is changed rather than subclassed: Gradio writes a stub file beside each subclass.
-    picture.async_move_resource_to_block_cache = keep_only_files  # type: ignore[method-assign, assignment]
-    picture.preprocess = lambda payload: open_upload(payload.path) if payload else None  # type: ignore[method-assign]
-    return picture
+    image.async_move_resource_to_block_cache = keep_only_files  # type: ignore[method-assign, assignment]
+    image.preprocess = lambda payload: open_upload(payload.path) if payload else None  # type: ignore[method-assign]
+    return image
 
 
 def open_upload(path: str | None) -> Image.Image:
-    """An uploaded picture as RGB; its bytes and pixels are counted before it is decoded.
+    """An uploaded image as RGB; its bytes and pixels are counted before it is decoded.
 
     Raises:
-        gr.Error: It is too large, or no picture.
+        gr.Error: It is too large, or no image.
     """
     if not path or not os.path.isfile(path):
-        raise gr.Error("Upload the picture as a file.")
+        raise gr.Error("Upload the image as a file.")
     if os.path.getsize(path) > MAX_BYTES:
-        raise gr.Error(f"This file is too large: pictures may have {MAX_BYTES // 1_000_000} MB.")
+        raise gr.Error(f"This file is too large: images may have {MAX_BYTES // 1_000_000} MB.")
     try:
         width, height = Image.open(path, formats=FORMATS).size
-        picture = Image.open(path, formats=FORMATS).convert("RGB") if width * height <= MAX_PIXELS else None
+        image = Image.open(path, formats=FORMATS).convert("RGB") if width * height <= MAX_PIXELS else None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise gr.Error("This file is no picture that can be read; try PNG, JPEG or WebP.") from error
-    if picture is None:
-        raise gr.Error(f"This picture has {width} x {height} pixels; {MAX_PIXELS // 1_000_000} million is the limit.")
-    picture = ImageOps.exif_transpose(picture)
-    picture.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
-    return picture
+        raise gr.Error("This file is no image that can be read; try PNG, JPEG or WebP.") from error
+    if image is None:
+        raise gr.Error(f"This image has {width} x {height} pixels; {MAX_PIXELS // 1_000_000} million is the limit.")
+    image = ImageOps.exif_transpose(image)
+    image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
+    return image
 
 
 def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
@@ -122,22 +122,22 @@ def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
     model = AutoModel.from_pretrained(place["id"], revision=place["revision"], trust_remote_code=True).eval()
     if torch.cuda.is_available():
         model = model.to("cuda")
-    pictures = read_pictures(settings["benchmark"], [entry["path"] for entry in gallery])
-    cache = cache_file(place, model, pictures)
+    images = read_images(settings["benchmark"], [entry["path"] for entry in gallery])
+    cache = cache_file(place, model, images)
     if cache.is_file():
         vectors = np.load(cache, allow_pickle=False)
     else:
-        vectors = embed_gallery(model, pictures)
+        vectors = embed_gallery(model, images)
         cache.parent.mkdir(parents=True, exist_ok=True)
         draft = cache.with_suffix(f".{os.getpid()}.tmp")
         with draft.open("wb") as file:
             np.save(file, vectors)
         os.replace(draft, cache)
-    return Searcher(model, gallery, pictures, vectors)
+    return Searcher(model, gallery, images, vectors)
 
 
-def read_pictures(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
-    """The encoded pictures of a benchmark, a folder or a data set on the Hub, in the order of their paths."""
+def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
+    """The encoded images of a benchmark, a folder or a data set on the Hub, in the order of their paths."""
     folder = Path(benchmark["id"])
     if not folder.is_dir():
         wanted = ["images/*.parquet"]
@@ -150,12 +150,12 @@ def read_pictures(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes
             rows = (row for row in batch.to_pylist() if row["path"] in missing)
             found |= {row["path"]: row["image"]["bytes"] for row in rows}
     if missing - found.keys():
-        raise ValueError(f"{benchmark['id']} lacks the picture {min(missing - found.keys())}.")
+        raise ValueError(f"{benchmark['id']} lacks the image {min(missing - found.keys())}.")
     return [found[path] for path in paths]
 
 
-def cache_file(place: dict[str, Any], model: Any, pictures: Sequence[bytes]) -> Path:
-    """Where the embeddings of these pictures by this model lie, or are to lie."""
+def cache_file(place: dict[str, Any], model: Any, images: Sequence[bytes]) -> Path:
+    """Where the embeddings of these images by this model lie, or are to lie."""
     folder = Path(place["id"])
     if folder.is_dir():
         files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".json", ".py"}]
@@ -163,27 +163,27 @@ def cache_file(place: dict[str, Any], model: Any, pictures: Sequence[bytes]) -> 
     else:
         version = [(place["id"], getattr(model.config, "_commit_hash", None) or place["revision"])]
     digest = hashlib.sha256(repr(version).encode())
-    for picture in pictures:
-        digest.update(hashlib.sha256(picture).digest())
+    for image in images:
+        digest.update(hashlib.sha256(image).digest())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "xvlm2vec-demo" / f"{digest.hexdigest()[:32]}.npy"
 
 
-def embed_gallery(model: Any, pictures: Sequence[bytes]) -> np.ndarray:
-    """Embeddings `(N, D)` of encoded pictures."""
-    logger.info("Embedding %d pictures, once", len(pictures))
+def embed_gallery(model: Any, images: Sequence[bytes]) -> np.ndarray:
+    """Embeddings `(N, D)` of encoded images."""
+    logger.info("Embedding %d images, once", len(images))
     parts = []
-    for start in range(0, len(pictures), STEP):
-        decoded = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures[start : start + STEP]]
-        parts.append(embed_pictures(model, decoded))
-        logger.info("  %d of %d", start + len(decoded), len(pictures))
+    for start in range(0, len(images), STEP):
+        decoded = [Image.open(io.BytesIO(image)).convert("RGB") for image in images[start : start + STEP]]
+        parts.append(embed_images(model, decoded))
+        logger.info("  %d of %d", start + len(decoded), len(images))
     return np.concatenate(parts)
 
 
-def embed_pictures(model: Any, pictures: Sequence[Image.Image]) -> np.ndarray:
-    """Embeddings of pictures, each beside the instruction for documents if the model has one."""
+def embed_images(model: Any, images: Sequence[Image.Image]) -> np.ndarray:
+    """Embeddings of images, each beside the instruction for documents if the model has one."""
     instruction = model.config.prompts.get("document")
-    return unit(model.encode(text=[""] * len(pictures), images=list(pictures), instruction=instruction))
+    return unit(model.encode(text=[""] * len(images), images=list(images), instruction=instruction))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -193,7 +193,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def data_uri(content: bytes) -> str:
-    """A small picture as the page holds it; a large one is made smaller."""
+    """A small image as the page holds it; a large one is made smaller."""
     image: Image.Image = Image.open(io.BytesIO(content))
     if max(image.size) > THUMBNAIL or image.format not in {"PNG", "JPEG", "WEBP"}:
         image = ImageOps.exif_transpose(image).convert("RGB")
@@ -207,13 +207,13 @@ def data_uri(content: bytes) -> str:
 
 
 def results_page(searcher: Searcher, found: Sequence[tuple[int, float]], language: str, asked: str, ms: float) -> str:
-    """The found pictures as HTML: each with its caption in a language and its cosine.
+    """The found images as HTML: each with its caption in a language and its cosine.
 
     Args:
         searcher: What searched.
         found: Numbers and cosines.
         language: Of the captions.
-        asked: The text that was searched; empty for a picture. A picture with this very caption is marked.
+        asked: The text that was searched; empty for an image. An image with this very caption is marked.
         ms: How long it took.
     """
     wanted = asked.strip().casefold()
@@ -223,14 +223,14 @@ def results_page(searcher: Searcher, found: Sequence[tuple[int, float]], languag
         caption = html.escape(captions.get(language) or next(iter(captions.values()), ""))
         right = bool(wanted) and wanted in {text.casefold() for text in captions.values()}
         cards.append(
-            f'<figure class="found{" right" if right else ""}" data-picture="{number}">'
-            f'<img src="{data_uri(searcher.pictures[number])}" alt="{caption}">'
+            f'<figure class="found{" right" if right else ""}" data-image="{number}">'
+            f'<img src="{data_uri(searcher.images[number])}" alt="{caption}">'
             f'<figcaption dir="auto" lang="{html.escape(language)}" title="{caption}">{caption}</figcaption>'
             f'<div class="cosine"><i style="width:{100 * min(max(score, 0.0), 1.0):.0f}%"></i></div>'
             f"<small>{'<b>this caption</b>' if right else ''}<span>{score:.3f}</span></small></figure>"
         )
-    query = f'<q dir="auto">{html.escape(asked)}</q>' if asked else "your picture"
-    line = f"<p>Nearest to {query} among {len(searcher.gallery):,} pictures, in {ms:,.0f} ms</p>"
+    query = f'<q dir="auto">{html.escape(asked)}</q>' if asked else "your image"
+    line = f"<p>Nearest to {query} among {len(searcher.gallery):,} images, in {ms:,.0f} ms</p>"
     return f'<div class="answer">{line}<div class="grid">{"".join(cards)}</div></div>'
 
 
@@ -273,7 +273,7 @@ def mean_score(scores: dict[str, Any], task: str, language: str) -> float | None
 
 
 def answer_text(searcher: Searcher, text: str | None, language: str) -> tuple[str, None, str]:
-    """What the page shows for a text: the text, no picture, and the results.
+    """What the page shows for a text: the text, no image, and the results.
 
     Raises:
         gr.Error: The text is empty, too long, or holds one of the model's own tokens.
@@ -291,16 +291,16 @@ def answer_text(searcher: Searcher, text: str | None, language: str) -> tuple[st
     return text, None, results_page(searcher, found, language, text, 1000 * (time.perf_counter() - started))
 
 
-def answer_picture(searcher: Searcher, picture: Image.Image | None, language: str) -> tuple[str, str]:
-    """What the page shows for a picture: no text, and the results.
+def answer_image(searcher: Searcher, image: Image.Image | None, language: str) -> tuple[str, str]:
+    """What the page shows for an image: no text, and the results.
 
     Raises:
-        gr.Error: There is no picture.
+        gr.Error: There is no image.
     """
-    if picture is None:
-        raise gr.Error("Upload a picture to search with.")
+    if image is None:
+        raise gr.Error("Upload an image to search with.")
     started = time.perf_counter()
-    found = searcher.by_picture(picture)
+    found = searcher.by_image(image)
     return "", results_page(searcher, found, language, "", 1000 * (time.perf_counter() - started))
 
 
@@ -329,7 +329,7 @@ def search_tab(settings: dict[str, Any], searcher: Searcher, page: gr.Blocks) ->
     with gr.Row(elem_id="ask"):
         with gr.Column(scale=5):
             text = gr.Textbox(
-                placeholder="Describe a picture in any of these languages",
+                placeholder="Describe an image in any of these languages",
                 label="Text",
                 show_label=False,
                 max_length=MAX_CHARACTERS,
@@ -340,18 +340,16 @@ def search_tab(settings: dict[str, Any], searcher: Searcher, page: gr.Blocks) ->
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(size="sm", min_width=40, elem_classes="example") for _ in range(EXAMPLES)]
         with gr.Column(scale=2, min_width=220):
-            picture = guarded(
-                gr.Image(sources=["upload"], label="or a picture", height=130, elem_id="picture", buttons=[])
-            )
+            image = guarded(gr.Image(sources=["upload"], label="or an image", height=130, elem_id="image", buttons=[]))
     results = gr.HTML(elem_id="results")
 
     limits: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-    by_text, by_picture = functools.partial(answer_text, searcher), functools.partial(answer_picture, searcher)
-    shown = [text, picture, results]
+    by_text, by_image = functools.partial(answer_text, searcher), functools.partial(answer_image, searcher)
+    shown = [text, image, results]
     text.submit(by_text, [text, language], shown, **limits)
     for button in buttons:
         button.click(by_text, [button, language], shown, **limits)
-    picture.upload(by_picture, [picture, language], [text, results], **limits)
+    image.upload(by_image, [image, language], [text, results], **limits)
     for event in (page.load, language.change):
         event(functools.partial(example_buttons, examples), language, buttons, api_visibility="private")
     if first := examples.get(languages[0]["code"]):
@@ -375,14 +373,14 @@ def header(settings: dict[str, Any], searcher: Searcher) -> str:
     """Title and origin as HTML."""
     links = " · ".join(
         f'<a href="https://huggingface.co/{kind}{html.escape(place["id"])}" target="_blank">{label}</a>'
-        for label, kind, place in (("model", "", settings["model"]), ("pictures", "datasets/", settings["benchmark"]))
+        for label, kind, place in (("model", "", settings["model"]), ("images", "datasets/", settings["benchmark"]))
         if place["on_hub"]
     )
-    facts = f"{len(searcher.gallery):,} pictures · {searcher.vectors.shape[1]} values each"
+    facts = f"{len(searcher.gallery):,} images · {searcher.vectors.shape[1]} values each"
     count = len(settings["languages"])
     return (
         f"<h1>{html.escape(settings['title'])}</h1>"
-        f"<p>Search pictures in {count} languages: one model turns every text and every picture into a vector.</p>"
+        f"<p>Search images in {count} languages: one model turns every text and every image into a vector.</p>"
         f'<p class="facts">{facts}{" · " + links if links else ""}</p>'
     )
 

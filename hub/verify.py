@@ -163,7 +163,7 @@ def verify(
     if weights_fingerprint(folder) != golden.weights:
         report.problems.append("the weights are not those that the golden files were made from.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pictures = draw_checked(golden)
+    images = draw_checked(golden)
     jobs = [
         {
             "source": source,
@@ -173,14 +173,14 @@ def verify(
             "door": door,
             "dtypes": list(dtypes),
             "device": device,
-            "pictures": sorted(pictures),
+            "images": sorted(images),
             "rows": [asdict(row) for row in golden.rows],
         }
         for door in doors
     ]
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     with ThreadPoolExecutor(max_workers=len(jobs) if size < SMALL_BYTES else 1) as pool:
-        for part in pool.map(lambda job: _open_door(job, pictures, golden), jobs):
+        for part in pool.map(lambda job: _open_door(job, images, golden), jobs):
             report.checks += part.checks
             report.problems += part.problems
             report.notes += part.notes
@@ -204,13 +204,13 @@ def compare(
     return Check(door, dtype, arrangement, deviation, max(0.0, float(distance.max())), first)
 
 
-def _open_door(job: dict[str, Any], pictures: dict[str, Image.Image], golden: Golden) -> VerifyReport:
+def _open_door(job: dict[str, Any], images: dict[str, Image.Image], golden: Golden) -> VerifyReport:
     """Runs one door in its process and reports what it found."""
     report = VerifyReport(job["source"])
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-verify-") as name:
         workplace = Path(name)
-        for title, picture in pictures.items():
-            picture.save(workplace / f"{title}.png")
+        for title, image in images.items():
+            image.save(workplace / f"{title}.png")
         (workplace / "job.json").write_text(json.dumps(job), encoding="utf-8")
         child = _run_door(workplace, job["cache"])
         if child.returncode != 0:

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from .families import Family
 
-PICTURE_PREFIXES = ("pixel_", "image_", "batch_num_images")
+IMAGE_PREFIXES = ("pixel_", "image_", "batch_num_images")
 
 
 def backbone_inputs(
@@ -21,7 +21,7 @@ def backbone_inputs(
 ) -> dict[str, Any]:
     """Completes and checks the inputs of one forward pass.
 
-    Picture inputs of a batch whose tokens hold no picture are dropped (a slice of a mixed batch may carry them), and
+    Image inputs of a batch whose tokens hold no image are dropped (a slice of a mixed batch may carry them), and
     positions are counted over attended tokens for backbones that count tokens.
 
     Args:
@@ -32,23 +32,23 @@ def backbone_inputs(
         given: The caller's inputs; not changed.
 
     Raises:
-        ValueError: An input is missing without which the backbone would silently compute other vectors, or pictures
+        ValueError: An input is missing without which the backbone would silently compute other vectors, or images
             are marked in another way than in training.
     """
     inputs = {name: value for name, value in given.items() if value is not None}
-    holds_pictures = _holds_pictures(config, input_ids)
-    if holds_pictures is False:
-        inputs = {name: value for name, value in inputs.items() if not name.startswith(PICTURE_PREFIXES)}
-    if holds_pictures and not _has_pictures(inputs):
+    holds_images = _holds_images(config, input_ids)
+    if holds_images is False:
+        inputs = {name: value for name, value in inputs.items() if not name.startswith(IMAGE_PREFIXES)}
+    if holds_images and not _has_images(inputs):
         raise ValueError(
-            "The tokens hold pictures, but there are no `pixel_values`. Was the batch cut into parts? Rows of "
-            "sentence-transformers without a picture must have no `image` key rather than None there."
+            "The tokens hold images, but there are no `pixel_values`. Was the batch cut into parts? Rows of "
+            "sentence-transformers without an image must have no `image` key rather than None there."
         )
-    if holds_pictures and input_ids is not None:
+    if holds_images and input_ids is not None:
         _check_marks(family, config, input_ids)
     needed = family.required
-    if any(name.startswith(PICTURE_PREFIXES) for name in inputs):
-        needed = (*needed, *family.required_with_pictures)
+    if any(name.startswith(IMAGE_PREFIXES) for name in inputs):
+        needed = (*needed, *family.required_with_images)
     missing = [name for name in needed if name not in inputs]
     if missing:
         raise ValueError(
@@ -61,8 +61,8 @@ def backbone_inputs(
     return inputs
 
 
-def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool | None:
-    """Whether the tokens hold a picture's placeholder; `None` where nobody can tell, as in a compiled graph."""
+def _holds_images(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool | None:
+    """Whether the tokens hold an image's placeholder; `None` where nobody can tell, as in a compiled graph."""
     token = getattr(config, "image_token_id", None)
     if input_ids is None or token is None or torch.compiler.is_compiling():
         return None
@@ -70,7 +70,7 @@ def _holds_pictures(config: PreTrainedConfig, input_ids: torch.Tensor | None) ->
 
 
 def _check_marks(family: Family, config: PreTrainedConfig, input_ids: torch.Tensor) -> None:
-    """Raises if pictures stand between marks that this model was trained without, or the other way round."""
+    """Raises if images stand between marks that this model was trained without, or the other way round."""
     start = getattr(config, "vision_start_token_id", None)
     if family.marked is None or start is None:
         return
@@ -82,13 +82,13 @@ def _check_marks(family: Family, config: PreTrainedConfig, input_ids: torch.Tens
     if bool((first & (marked != family.marked)).any()):
         wanted = "with `vision_start_token_id`" if family.marked else "without `vision_start_token_id`"
         raise ValueError(
-            f"This model was trained on prompts {wanted} before a picture, and these are written the other way: its "
+            f"This model was trained on prompts {wanted} before an image, and these are written the other way: its "
             "vectors would be wrong. Use `model.processor`, with a published VLM2Vec checkpoint as loaded by "
             "XVLM2VecModel.from_vlm2vec."
         )
 
 
-def _has_pictures(inputs: dict[str, Any]) -> bool:
+def _has_images(inputs: dict[str, Any]) -> bool:
     if "pixel_values" in inputs:
         return len(inputs["pixel_values"]) > 0
-    return any(name.startswith((*PICTURE_PREFIXES, "mm_encoder_outputs")) for name in inputs)
+    return any(name.startswith((*IMAGE_PREFIXES, "mm_encoder_outputs")) for name in inputs)

@@ -20,12 +20,12 @@ OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProces
 
 def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
     """Loads a processor of ours or of transformers by its class name, without its video part."""
-    found = OWN_PROCESSORS.get(name) or pictures_only(getattr(transformers, name))
+    found = OWN_PROCESSORS.get(name) or images_only(getattr(transformers, name))
     return found.from_pretrained(source, **options)
 
 
 def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
-    """Lowers the image processor's budget of pixels; checkpoints allow pictures of 16,000 tokens."""
+    """Lowers the image processor's budget of pixels; checkpoints allow images of 16,000 tokens."""
     size = getattr(inner.image_processor, "size", None)
     limits = dict(size) if size else {}
     if budget is not None and (limits.get("longest_edge") or 0) > budget:
@@ -33,7 +33,7 @@ def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
 
 
 def complete_settings(inner: Any, config: Any) -> None:
-    """Gives a LLaVA processor what older checkpoints left to the model: how many tokens a picture becomes."""
+    """Gives a LLaVA processor what older checkpoints left to the model: how many tokens an image becomes."""
     if getattr(inner, "patch_size", 0) is None and hasattr(inner, "num_additional_image_tokens"):
         inner.patch_size = config.vision_config.patch_size
         inner.vision_feature_select_strategy = config.vision_feature_select_strategy
@@ -58,7 +58,7 @@ def processor_class_name(config: Any) -> str:
     return name
 
 
-def pictures_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+def images_only(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """The same processor without its video part, which would need torchvision although no video is ever embedded."""
     names = [name for name in processor_class.get_attributes() if "video" not in name]
     if names == processor_class.get_attributes():

@@ -28,7 +28,7 @@ class XVLM2VecConfig(PreTrainedConfig):
             for that.
         layout: Name in `families` of how prompts are written where it is not the backbone's usual way; see
             `XVLM2VecModel.from_vlm2vec`.
-        picture_settings: Settings of the processor that change what the model sees of a picture (`square`,
+        image_settings: Settings of the processor that change what the model sees of an image (`square`,
             `num_crops`), as in training; `encode` warns of a processor with others. Empty where any will do.
 
     Raises:
@@ -47,7 +47,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         prompts: dict[str, str] | None = None,
         matryoshka_dims: list[int] | None = None,
         layout: str | None = None,
-        picture_settings: dict[str, int] | None = None,
+        image_settings: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vlm_config, dict):
@@ -63,7 +63,7 @@ class XVLM2VecConfig(PreTrainedConfig):
         self.prompts = dict(prompts or {})
         self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
         self.layout = check_layout(layout) if layout is not None else None
-        self.picture_settings = dict(picture_settings or {})
+        self.image_settings = dict(image_settings or {})
         # The base class sets the attention implementation of all sub-configurations: hand on what the backbone has.
         kwargs.setdefault("attn_implementation", getattr(vlm_config, "_attn_implementation", None))
         super().__init__(**kwargs)

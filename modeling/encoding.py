@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 BAD_ROWS = ("raise", "nan")
 
 Unit = list[int]
-"""Numbers of rows with the same pictures, or of one row."""
+"""Numbers of rows with the same images, or of one row."""
 
 
 @torch.inference_mode()
@@ -46,7 +46,7 @@ def encode_rows(
 ) -> torch.Tensor:
     """Embeds rows in evaluation mode and returns them in their order.
 
-    Where the backbone allows it, rows are packed without padding, and rows with the same pictures share the pictures'
+    Where the backbone allows it, rows are packed without padding, and rows with the same images share the images'
     part of the forward pass. When memory runs out, the batch is halved, and those after it are made no larger.
 
     Args:
@@ -131,21 +131,21 @@ class _Run:
         return vectors
 
     def _units(self) -> list[Unit]:
-        """Good rows, those with the same pictures together where that helps, from the cheapest to the dearest."""
+        """Good rows, those with the same images together where that helps, from the cheapest to the dearest."""
         same: dict[Any, Unit] = {}
         for number, row in enumerate(self.rows):
             if number not in self.problems:
-                pictures = tuple(map(_identity, row.images)) if self.packed and row.images else number
-                same.setdefault(pictures, []).append(number)
+                images = tuple(map(_identity, row.images)) if self.packed and row.images else number
+                same.setdefault(images, []).append(number)
         return sorted(same.values(), key=lambda unit: (bool(self.rows[unit[0]].images), self._tokens(unit)))
 
     def _tokens(self, unit: Unit) -> tuple[int, int]:
-        """Tokens and pixels of a unit, its pictures counted once."""
+        """Tokens and pixels of a unit, its images counted once."""
         first = self.sizes[unit[0]]
         return first.shared + sum(self.sizes[number].tokens - first.shared for number in unit), first.pixels
 
     def _next(self, waiting: deque[Unit]) -> list[Unit]:
-        """Takes units of one kind, with or without pictures, as long as they stay within the budget."""
+        """Takes units of one kind, with or without images, as long as they stay within the budget."""
         batch: list[Unit] = []
         total = longest = 0
         while waiting:
@@ -232,6 +232,6 @@ class _Run:
         return token_groups(self.processor, units, batch, self.max_length)
 
 
-def _identity(picture: Any) -> Any:
-    """What two rows must have in common for their picture to be the same: the path, or the very object."""
-    return picture if isinstance(picture, str) else (id(picture),)
+def _identity(image: Any) -> Any:
+    """What two rows must have in common for their image to be the same: the path, or the very object."""
+    return image if isinstance(image, str) else (id(image),)

@@ -14,25 +14,25 @@ class Family:
     The padding side is always the tokenizer's own: vectors do not depend on it.
 
     Args:
-        image: What stands for one picture in a prompt, before the family's own processor expands it. `None` takes the
+        image: What stands for one image in a prompt, before the family's own processor expands it. `None` takes the
             processor's `image_token`.
-        after_images: What separates the pictures from the text.
-        before_text: What the family's processor puts before the text of a row with pictures by itself, and a row
-            without pictures needs too.
+        after_images: What separates the images from the text.
+        before_text: What the family's processor puts before the text of a row with images by itself, and a row
+            without images needs too.
         after_text: As `before_text`, after the text.
         reserved: Further tokens that a user's text must not contain.
-        marked: Whether the config's `vision_start_token_id` must (or must not) stand right before a picture's tokens;
+        marked: Whether the config's `vision_start_token_id` must (or must not) stand right before an image's tokens;
             `None` where a backbone has no such mark, or does not mind.
         first_position: Position of a row's first token where the backbone counts tokens; the wrapper then passes
             positions that do not depend on padding. `None` leaves positions to the backbone (M-RoPE).
         required: Inputs without which vectors would silently be other ones.
-        required_with_pictures: The same for batches that hold pictures.
-        row_inputs: Picture inputs with one entry per row of the batch, also for rows without pictures.
-        blank_is_padding: Whether the backbone takes an all-zero picture for padding and drops it.
-        max_pixels: Budget of pixels per picture; larger pictures are made smaller by the family's image processor.
-        max_aspect_ratio: The longest side may be this many times the shortest; longer pictures are an error.
-        texts_by_processor: Whether rows without pictures need the family's processor, too, because it writes tokens
-            that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with pictures.
+        required_with_images: The same for batches that hold images.
+        row_inputs: Image inputs with one entry per row of the batch, also for rows without images.
+        blank_is_padding: Whether the backbone takes an all-zero image for padding and drops it.
+        max_pixels: Budget of pixels per image; larger images are made smaller by the family's image processor.
+        max_aspect_ratio: The longest side may be this many times the shortest; longer images are an error.
+        texts_by_processor: Whether rows without images need the family's processor, too, because it writes tokens
+            that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with images.
         processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
         causal: Whether every token sees only what stands before it: rows that begin alike can then share that part.
         not_causal: Why not, where that is known.
@@ -46,7 +46,7 @@ class Family:
     marked: bool | None = None
     first_position: int | None = None
     required: tuple[str, ...] = ()
-    required_with_pictures: tuple[str, ...] = ()
+    required_with_images: tuple[str, ...] = ()
     row_inputs: tuple[str, ...] = ()
     blank_is_padding: bool = False
     max_pixels: int | None = None
@@ -62,7 +62,7 @@ _QWEN = Family(
     reserved=("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"),
     marked=True,
     # M-RoPE is computed from the token types; Qwen2.5-VL falls back to one-dimensional positions without a word.
-    required_with_pictures=("mm_token_type_ids",),
+    required_with_images=("mm_token_type_ids",),
     max_pixels=1280 * 28 * 28,
     max_aspect_ratio=200.0,
     causal=True,
@@ -82,9 +82,9 @@ FAMILIES: dict[str, Family] = {
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
     "qwen2_vl": _QWEN,
-    # VLM2Vec was trained without the marks around a picture, and M-RoPE, which looks for them, then counts tokens.
+    # VLM2Vec was trained without the marks around an image, and M-RoPE, which looks for them, then counts tokens.
     "qwen2_vl-vlm2vec": replace(
-        _QWEN, image="<|image_pad|>", after_images="\n", marked=False, first_position=0, required_with_pictures=()
+        _QWEN, image="<|image_pad|>", after_images="\n", marked=False, first_position=0, required_with_images=()
     ),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
@@ -109,9 +109,9 @@ FAMILIES: dict[str, Family] = {
         image="<start_of_image>",
         reserved=("<image_soft_token>", "<end_of_image>"),
         first_position=0,
-        # Pictures attend in both directions where the token types say so.
-        required_with_pictures=("token_type_ids",),
-        not_causal="the tokens of a picture attend in both directions",
+        # Images attend in both directions where the token types say so.
+        required_with_images=("token_type_ids",),
+        not_causal="the tokens of an image attend in both directions",
     ),
     "paligemma": Family(
         image="<image>",

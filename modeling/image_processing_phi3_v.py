@@ -1,4 +1,4 @@
-"""HD preprocessing of Phi-3.5-V: a picture becomes a grid of 336-pixel crops and one global view."""
+"""HD preprocessing of Phi-3.5-V: an image becomes a grid of 336-pixel crops and one global view."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ WHITE = (255, 255, 255)
 
 
 class Phi3VImageProcessor(BaseImageProcessor):
-    """Resizes a picture so that at most `num_crops` crops cover it, pads it with white, and cuts it up.
+    """Resizes an image so that at most `num_crops` crops cover it, pads it with white, and cuts it up.
 
     Args:
-        num_crops: Most crops a picture may take; the published embedding models use 4.
+        num_crops: Most crops an image may take; the published embedding models use 4.
         image_mean: Mean of each channel.
         image_std: Standard deviation of each channel.
         **kwargs: Further fields of a `preprocessor_config.json`, kept but not used.
@@ -48,10 +48,10 @@ class Phi3VImageProcessor(BaseImageProcessor):
         num_crops: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Prepares pictures.
+        """Prepares images.
 
         Args:
-            images: One picture or a list of them: PIL images of any mode, or uint8 arrays `(H, W)` or `(H, W, C)`.
+            images: One image or a list of them: PIL images of any mode, or uint8 arrays `(H, W)` or `(H, W, C)`.
             num_crops: Overrides the setting of this processor.
             return_tensors: `"pt"`, `"np"`, or `None` for tensors in a plain batch.
 
@@ -63,10 +63,10 @@ class Phi3VImageProcessor(BaseImageProcessor):
         if limit < 1:
             raise ValueError(f"num_crops must be at least 1, got {limit}.")
         image_list = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
-        large = [self._normalise(fit_to_crops(as_rgb(picture), limit)) for picture in image_list]
-        sizes = [(picture.shape[1], picture.shape[2]) for picture in large]
+        large = [self._normalise(fit_to_crops(as_rgb(image), limit)) for image in image_list]
+        sizes = [(image.shape[1], image.shape[2]) for image in large]
         data = {
-            "pixel_values": torch.stack([cut_crops(picture, limit + 1) for picture in large])
+            "pixel_values": torch.stack([cut_crops(image, limit + 1) for image in large])
             if large
             else torch.zeros(0, limit + 1, 3, CROP, CROP),
             "image_sizes": torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2),
@@ -74,50 +74,50 @@ class Phi3VImageProcessor(BaseImageProcessor):
         }
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _normalise(self, picture: Image.Image) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).float() / 255
+    def _normalise(self, image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
         mean = torch.tensor(self.image_mean).view(3, 1, 1)
         std = torch.tensor(self.image_std).view(3, 1, 1)
         return (pixels - mean) / std
 
 
-def as_rgb(picture: Any) -> Image.Image:
+def as_rgb(image: Any) -> Image.Image:
     """An RGB image from a PIL image of any mode or a uint8 array.
 
     Raises:
         TypeError: It is neither.
     """
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-        picture = Image.fromarray(picture)
-    if not isinstance(picture, Image.Image):
-        kind = f"{picture.dtype} array" if isinstance(picture, np.ndarray) else type(picture).__name__
-        raise TypeError(f"A picture must be a PIL image or a uint8 array, not a {kind}.")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        kind = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"An image must be a PIL image or a uint8 array, not a {kind}.")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def fit_to_crops(picture: Image.Image, num_crops: int) -> Image.Image:
-    """Scales a picture to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
+def fit_to_crops(image: Image.Image, num_crops: int) -> Image.Image:
+    """Scales an image to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
 
-    A picture higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the
+    An image higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the
     order of the axes visible in the pixels.
 
     Args:
-        picture: RGB.
+        image: RGB.
         num_crops: Most crops.
 
     Returns:
         RGB, both sides multiples of 336.
     """
-    upright = picture.width < picture.height
+    upright = image.width < image.height
     if upright:
-        picture = picture.transpose(Image.Transpose.TRANSPOSE)
-    width, height = scaled_size(*picture.size, num_crops)
-    picture = pad_height(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return picture.transpose(Image.Transpose.TRANSPOSE) if upright else picture
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    width, height = scaled_size(*image.size, num_crops)
+    image = pad_height(image.resize((width, height), Image.Resampling.BILINEAR))
+    return image.transpose(Image.Transpose.TRANSPOSE) if upright else image
 
 
 def scaled_size(width: int, height: int, num_crops: int) -> tuple[int, int]:
-    """Size to which a picture that is not higher than wide is scaled: as many crops wide as `num_crops` allows."""
+    """Size to which an image that is not higher than wide is scaled: as many crops wide as `num_crops` allows."""
     ratio = width / height
     columns = 1
     while (columns + 1) * math.ceil((columns + 1) / ratio) <= num_crops:
@@ -126,22 +126,22 @@ def scaled_size(width: int, height: int, num_crops: int) -> tuple[int, int]:
 
 
 def tokens_of_size(width: int, height: int, num_crops: int) -> int:
-    """Placeholders that a picture of this size becomes."""
+    """Placeholders that an image of this size becomes."""
     long, short = scaled_size(max(width, height), min(width, height), num_crops)
     short = math.ceil(short / CROP) * CROP
     return count_tokens(short, long) if width >= height else count_tokens(long, short)
 
 
-def pad_height(picture: Image.Image) -> Image.Image:
+def pad_height(image: Image.Image) -> Image.Image:
     """Adds white above and below until the height is a multiple of 336."""
-    height = math.ceil(picture.height / CROP) * CROP
-    padded = Image.new("RGB", (picture.width, height), WHITE)
-    padded.paste(picture, (0, (height - picture.height) // 2))
+    height = math.ceil(image.height / CROP) * CROP
+    padded = Image.new("RGB", (image.width, height), WHITE)
+    padded.paste(image, (0, (height - image.height) // 2))
     return padded
 
 
 def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
-    """Cuts a picture up, its global view first.
+    """Cuts an image up, its global view first.
 
     Args:
         pixels: `(3, H, W)` float32, both sides multiples of 336.
@@ -159,7 +159,7 @@ def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
 
 
 def count_tokens(height: int, width: int) -> int:
-    """Placeholders of a picture of this padded size: both grids, a separator at each line's end, and one between them.
+    """Placeholders of an image of this padded size: both grids, a separator at each line's end, and one between them.
 
     Args:
         height: In pixels, a multiple of 336.

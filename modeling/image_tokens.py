@@ -1,4 +1,4 @@
-"""Rows with pictures through a backbone's own processor: placeholders expanded, pictures turned to tensors."""
+"""Rows with images through a backbone's own processor: placeholders expanded, images turned to tensors."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .families import Family
-from .images import PictureError
+from .images import ImageError
 from .truncation import Prompt
 
-BLANK_VALUE = 1e-4  # far below one step of an 8-bit picture, and above the smallest numbers of float16
+BLANK_VALUE = 1e-4  # far below one step of an 8-bit image, and above the smallest numbers of float16
 
 
-def expand_pictures(
+def expand_images(
     inner: ProcessorMixin,
     family: Family,
     prompts: Sequence[Prompt],
-    pictures: Sequence[list[Any]],
+    images: Sequence[list[Any]],
     numbers: Sequence[int],
     options: dict[str, Any],
 ) -> BatchFeature:
-    """Runs the backbone's processor on rows that all have pictures.
+    """Runs the backbone's processor on rows that all have images.
 
     Args:
         inner: The backbone's processor.
         family: Its family.
         prompts: Each row's prompt.
-        pictures: Each row's RGB images.
+        images: Each row's RGB images.
         numbers: How errors number the rows.
         options: Further arguments of the processor.
 
@@ -37,39 +37,39 @@ def expand_pictures(
         A padded batch of torch tensors.
 
     Raises:
-        PictureError: The processor refuses a row; the message names the first such row.
+        ImageError: The processor refuses a row; the message names the first such row.
     """
     own = len(family.after_text)  # the backbone's processor writes this part itself
     strings = [prompt.string[: len(prompt.string) - own] for prompt in prompts]
     try:
-        batch = inner(text=strings, images=list(pictures), **{"padding": True, "return_tensors": "pt", **options})
+        batch = inner(text=strings, images=list(images), **{"padding": True, "return_tensors": "pt", **options})
     except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
         for row in range(len(prompts) if len(prompts) > 1 else 0):
             one = slice(row, row + 1)
-            expand_pictures(inner, family, prompts[one], pictures[one], numbers[one], options)
-        sizes = ", ".join(f"{picture.width} x {picture.height}" for row in pictures for picture in row)
+            expand_images(inner, family, prompts[one], images[one], numbers[one], options)
+        sizes = ", ".join(f"{image.width} x {image.height}" for row in images for image in row)
         named = f"row {numbers[0]}" if len(prompts) == 1 else f"rows {', '.join(map(str, numbers))} together"
-        raise PictureError(f"{named}: {type(inner).__name__} refuses pictures of {sizes}: {error}") from error
+        raise ImageError(f"{named}: {type(inner).__name__} refuses images of {sizes}: {error}") from error
     if family.blank_is_padding:
-        mark_blank_pictures(batch)
+        mark_blank_images(batch)
     return batch
 
 
 def token_inputs(family: Family, batch: BatchFeature) -> list[str]:
     """Names of per-token inputs worth keeping: tokenizers emit token types of zeros that no backbone asked for."""
-    needed = {"input_ids", "mm_token_type_ids", *family.required, *family.required_with_pictures}
+    needed = {"input_ids", "mm_token_type_ids", *family.required, *family.required_with_images}
     types = batch.get("token_type_ids")
     if types is not None and bool(types.any()):
         needed.add("token_type_ids")
     return [name for name in batch if name in needed]
 
 
-def mark_blank_pictures(batch: BatchFeature) -> None:
-    """Keeps all-zero pictures: sets one value to a number too small to see, so that the backbone sees a picture.
+def mark_blank_images(batch: BatchFeature) -> None:
+    """Keeps all-zero images: sets one value to a number too small to see, so that the backbone sees an image.
 
     Args:
         batch: `pixel_values` `(B, N, 3, height, width)`, and `pixel_attention_mask` `(B, N, height, width)` where
-            pictures were padded.
+            images were padded.
     """
     values = batch["pixel_values"]
     blank = ~values.flatten(2).any(dim=2)

@@ -1,4 +1,4 @@
-"""Turns what a user calls a picture into a safe RGB `PIL.Image`."""
+"""Turns what a user calls an image into a safe RGB `PIL.Image`."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ _WEB_HANDLERS = (
 )
 
 
-class PictureError(ValueError):
-    """A picture could not be read; the message names it and says why."""
+class ImageError(ValueError):
+    """An image could not be read; the message names it and says why."""
 
 
-def load_picture(
+def load_image(
     source: Any,
     *,
     allow_urls: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_aspect_ratio: float | None = None,
-    name: str = "picture",
+    name: str = "image",
 ) -> Image.Image:
-    """Loads one picture as RGB, upright (EXIF), on white where it was transparent.
+    """Loads one image as RGB, upright (EXIF), on white where it was transparent.
 
     Args:
         source: A `PIL.Image`, a path, encoded bytes, a NumPy array `(H, W)`, `(H, W, 3)` or `(H, W, 4)` of `uint8`, a
             dictionary as `datasets.Image` stores it (`{"bytes", "path"}`), or, if allowed, an http(s) URL.
         allow_urls: URLs are fetched only when this is set.
-        max_pixels: Larger pictures are refused before they are decoded.
-        max_aspect_ratio: Pictures whose longest side is more than this many times the shortest are refused.
-        name: How an error calls this picture.
+        max_pixels: Larger images are refused before they are decoded.
+        max_aspect_ratio: Images whose longest side is more than this many times the shortest are refused.
+        name: How an error calls this image.
 
     Returns:
-        A new RGB image; animated pictures give their first frame.
+        A new RGB image; animated images give their first frame.
 
     Raises:
-        PictureError: The picture is missing, corrupt, too large, of an unknown kind, or a URL that may not be fetched.
+        ImageError: The image is missing, corrupt, too large, of an unknown kind, or a URL that may not be fetched.
     """
     with _named(name, max_pixels):
         opened = _open(source, allow_urls)
@@ -65,18 +65,18 @@ def load_picture(
         return _to_rgb(opened)
 
 
-def measure_picture(
+def measure_image(
     source: Any,
     *,
     allow_urls: bool = False,
     max_pixels: int = MAX_PIXELS,
     max_aspect_ratio: float | None = None,
-    name: str = "picture",
+    name: str = "image",
 ) -> tuple[int, int] | None:
-    """Width and height that `load_picture` would give, without decoding; `None` for a URL, which is not fetched for it.
+    """Width and height that `load_image` would give, without decoding; `None` for a URL, which is not fetched for it.
 
     Raises:
-        PictureError: As for `load_picture`, as far as the beginning of a file tells.
+        ImageError: As for `load_image`, as far as the beginning of a file tells.
     """
     with _named(name, max_pixels):
         if is_url(source) and allow_urls:
@@ -94,17 +94,17 @@ def measure_picture(
 
 @contextmanager
 def _named(name: str, max_pixels: int) -> Iterator[None]:
-    """Turns whatever opening and decoding raise into a `PictureError` about the named picture."""
+    """Turns whatever opening and decoding raise into a `ImageError` about the named image."""
     try:
         yield
-    except PictureError as error:
-        raise PictureError(f"{name}: {error}") from error
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{name}: it has far more than {max_pixels:,} pixels; make it smaller.") from error
+        raise ImageError(f"{name}: it has far more than {max_pixels:,} pixels; make it smaller.") from error
     except MemoryError:
         raise
     except Exception as error:  # the decoders of broken files raise whatever they come across
-        raise PictureError(f"{name}: cannot be read as a picture ({shorten(str(error))}).") from error
+        raise ImageError(f"{name}: cannot be read as an image ({shorten(str(error))}).") from error
 
 
 def shorten(text: str, most: int = 200) -> str:
@@ -131,9 +131,9 @@ def _open(source: Any, allow_urls: bool) -> Image.Image:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if len(os.fspath(source)) > MAX_PATH or not path.is_file():
-            raise PictureError(f"there is no file {shorten(os.fspath(source))!r}.")
+            raise ImageError(f"there is no file {shorten(os.fspath(source))!r}.")
         return _open_file(path)
-    raise PictureError(f"a {type(source).__name__} is not a picture; pass a PIL image, a path, bytes or an array.")
+    raise ImageError(f"a {type(source).__name__} is not an image; pass a PIL image, a path, bytes or an array.")
 
 
 def _open_file(file: Path | io.BytesIO) -> Image.Image:
@@ -144,11 +144,11 @@ def _open_file(file: Path | io.BytesIO) -> Image.Image:
 
 def _check_size(size: tuple[int, int], max_pixels: int, max_aspect_ratio: float | None) -> None:
     if size[0] * size[1] > max_pixels:
-        raise PictureError(f"{size[0]} x {size[1]} pixels are more than the limit of {max_pixels:,}; make it smaller.")
+        raise ImageError(f"{size[0]} x {size[1]} pixels are more than the limit of {max_pixels:,}; make it smaller.")
     if 0 in size:
-        raise PictureError("it has no pixels.")
+        raise ImageError("it has no pixels.")
     if max_aspect_ratio is not None and max(size) > max_aspect_ratio * min(size):
-        raise PictureError(
+        raise ImageError(
             f"{size[0]} x {size[1]} pixels are longer than {max_aspect_ratio:g} to 1, too much here; crop it."
         )
 
@@ -174,15 +174,13 @@ def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") and (image.mode != "I" or values.max() > top):
         top = 65535.0
     if values.min() < 0 or values.max() > top or not np.isfinite(values).all():
-        raise PictureError(
-            f"greys from {values.min():g} to {values.max():g} in mode {image.mode}; scale them to 0..255."
-        )
+        raise ImageError(f"greys from {values.min():g} to {values.max():g} in mode {image.mode}; scale them to 0..255.")
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
 
 
 def _download(url: str, allowed: bool) -> bytes:
     if not allowed:
-        raise PictureError(
+        raise ImageError(
             f"{shorten(url)!r} is a URL and URLs are not fetched unless allow_urls=True (an argument of the processor)."
         )
     opener = urllib.request.OpenerDirector()
@@ -194,7 +192,7 @@ def _download(url: str, allowed: bool) -> bytes:
         while chunk := response.read1(1 << 16):
             content += chunk
             if len(content) > MAX_DOWNLOAD_BYTES:
-                raise PictureError(f"{shorten(url)!r} holds more than {MAX_DOWNLOAD_BYTES:,} bytes.")
+                raise ImageError(f"{shorten(url)!r} holds more than {MAX_DOWNLOAD_BYTES:,} bytes.")
             if time.monotonic() > deadline:
-                raise PictureError(f"{shorten(url)!r} took more than {DOWNLOAD_SECONDS:g} seconds.")
+                raise ImageError(f"{shorten(url)!r} took more than {DOWNLOAD_SECONDS:g} seconds.")
     return bytes(content)

@@ -28,7 +28,7 @@ IGNORED_KEYS = (r"^lm_head\.", r"(^|\.)vision_embed_tokens\.wte\.")
 """Keys of the original that a base model leaves behind: the head, and the second name of the token embedding."""
 
 WTE_RENAMING = {r"vision_embed_tokens\.wte\.": "embed_tokens."}
-"""For checkpoints that name the token embedding only as the picture part knows it."""
+"""For checkpoints that name the token embedding only as the image part knows it."""
 
 ORIGINAL_MODULE_PREFIX = {"model.": ""}
 """Old module path to new one, as prefixes: `model.layers.0.mlp.down_proj` of the original is `layers.0.mlp.down_proj`

@@ -17,7 +17,7 @@ def read_messages(index: int, messages: Sequence[dict[str, Any]]) -> TextImageRo
     """
     instruction: list[str] = []
     texts: list[str] = []
-    pictures: list[Any] = []
+    images: list[Any] = []
     for message in messages:
         content = message["content"]
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
@@ -27,8 +27,8 @@ def read_messages(index: int, messages: Sequence[dict[str, Any]]) -> TextImageRo
                     f"row {index}: a message part of type {kind!r} cannot be embedded; text and image can."
                 )
             if kind == "image":
-                pictures.append(next((part[key] for key in ("image", "url", "path") if key in part), None))
+                images.append(next((part[key] for key in ("image", "url", "path") if key in part), None))
             elif part["text"] is not None:
                 (instruction if message.get("role") == "system" else texts).append(part["text"])
     text = "".join(texts) if texts or instruction else None
-    return make_row(index, text, pictures, "".join(instruction))
+    return make_row(index, text, images, "".join(instruction))

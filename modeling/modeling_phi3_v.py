@@ -2,7 +2,7 @@
 
 Module names are those of the original checkpoints below their `model.` prefix, so that published weights and adapters
 land unchanged. Two things differ from the original on purpose: the long or short RoPE factors follow the length of each
-row, not of the padded batch, and placeholders without pictures (or the reverse) are an error.
+row, not of the padded batch, and placeholders without images (or the reverse) are an error.
 """
 
 import os
@@ -142,15 +142,15 @@ class Phi3VModel(Phi3VPreTrainedModel):
     def get_image_features(
         self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, **_: Any
     ) -> BaseModelOutputWithPooling:
-        """Features of pictures, to be computed once and passed to `forward` as `mm_encoder_outputs={"image": ...}`.
+        """Features of images, to be computed once and passed to `forward` as `mm_encoder_outputs={"image": ...}`.
 
         Args:
             pixel_values: `(P, crops, 3, S, S)`: the global view, then the crops row by row, then padding.
-            image_sizes: `(P, 2)` int64, height and width of the padded pictures.
+            image_sizes: `(P, 2)` int64, height and width of the padded images.
             **_: Settings that other models know (`return_dict`).
 
         Returns:
-            `pooler_output` holds one `(tokens, hidden_size)` tensor a picture.
+            `pooler_output` holds one `(tokens, hidden_size)` tensor an image.
         """
         return BaseModelOutputWithPooling(pooler_output=self.vision_embed_tokens(pixel_values, image_sizes))
 
@@ -172,13 +172,13 @@ class Phi3VModel(Phi3VPreTrainedModel):
         """Runs the model; the caller's tensors are never changed.
 
         Args:
-            input_ids: `(B, L)` int64; placeholders of the row's i-th picture are `-i`, one a feature.
+            input_ids: `(B, L)` int64; placeholders of the row's i-th image are `-i`, one a feature.
             attention_mask: `(B, L)`, 0 at padding on either side; or a prepared 4-D mask, with explicit `position_ids`.
             position_ids: `(B, L)` int64; by default counted along the tokens that are not padding. Where they restart
                 at 0, a new row begins.
             past_key_values: Keys and values of earlier tokens; pass `row_lengths` with a prefix whose rows are longer.
-            inputs_embeds: `(B, L, H)` instead of `input_ids`, pictures already in place.
-            pixel_values: `(P, crops, 3, S, S)`, the pictures of all rows in order.
+            inputs_embeds: `(B, L, H)` instead of `input_ids`, images already in place.
+            pixel_values: `(P, crops, 3, S, S)`, the images of all rows in order.
             image_sizes: `(P, 2)` int64.
             use_cache: Return `past_key_values`.
             mm_encoder_outputs: `{"image": get_image_features(...)}` instead of `pixel_values`.
@@ -191,15 +191,15 @@ class Phi3VModel(Phi3VPreTrainedModel):
             `last_hidden_state` `(B, L, H)`, after the final norm.
 
         Raises:
-            ValueError: Arguments contradict each other, or placeholders and pictures do not match.
+            ValueError: Arguments contradict each other, or placeholders and images do not match.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds.")
         if input_ids is not None:
-            features = self._picture_features(pixel_values, image_sizes, mm_encoder_outputs)
+            features = self._image_features(pixel_values, image_sizes, mm_encoder_outputs)
             inputs_embeds = place_features(input_ids, self.embed_tokens, features)
         elif pixel_values is not None or mm_encoder_outputs is not None:
-            raise ValueError("Pictures must already be in place in inputs_embeds; pass input_ids to have them placed.")
+            raise ValueError("Images must already be in place in inputs_embeds; pass input_ids to have them placed.")
         hidden = self.embed_dropout(inputs_embeds)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -229,7 +229,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             last_hidden_state=self.norm(hidden), past_key_values=past_key_values if use_cache else None
         )
 
-    def _picture_features(
+    def _image_features(
         self,
         pixel_values: torch.Tensor | None,
         image_sizes: torch.Tensor | None,
@@ -293,13 +293,13 @@ def count_row_lengths(position_ids: torch.Tensor, attention_mask: torch.Tensor |
 def place_features(
     input_ids: torch.Tensor, embed_tokens: nn.Embedding, features: tuple[torch.Tensor, ...]
 ) -> torch.Tensor:
-    """Token embeddings with the pictures' features in place of their placeholders.
+    """Token embeddings with the images' features in place of their placeholders.
 
     Args:
-        input_ids: `(B, L)` int64; in each row the placeholders of picture i are a run of `-i`, and the pictures come in
+        input_ids: `(B, L)` int64; in each row the placeholders of image i are a run of `-i`, and the images come in
             order. A packed row may begin again at `-1`.
         embed_tokens: The embedding of the vocabulary.
-        features: One `(tokens, H)` tensor a picture, in the order of the batch.
+        features: One `(tokens, H)` tensor an image, in the order of the batch.
 
     Returns:
         `(B, L, H)`.
@@ -317,11 +317,11 @@ def place_features(
 
 
 def check_placeholders(input_ids: torch.Tensor, counts: list[int]) -> None:
-    """Checks that the runs of placeholders are the pictures, in order and of the right length.
+    """Checks that the runs of placeholders are the images, in order and of the right length.
 
     Args:
         input_ids: `(B, L)` int64, on the CPU.
-        counts: Features of each picture.
+        counts: Features of each image.
 
     Raises:
         ValueError: They are not; the message names the row.
@@ -332,17 +332,17 @@ def check_placeholders(input_ids: torch.Tensor, counts: list[int]) -> None:
     rows = starts.nonzero()[:, 0].tolist()
     numbers = (-input_ids[starts]).tolist()
     if len(numbers) != len(counts):
-        raise ValueError(f"The ids have placeholders for {len(numbers)} picture(s), but {len(counts)} were given.")
+        raise ValueError(f"The ids have placeholders for {len(numbers)} image(s), but {len(counts)} were given.")
     runs = starts.flatten().cumsum(0)[is_placeholder.flatten()] - 1
     lengths = torch.bincount(runs, minlength=len(counts)).tolist()
     last_row, last_number = -1, 0
-    for picture, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+    for image, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         expected = last_number + 1 if row == last_row else 1
         if number not in (expected, 1):
-            raise ValueError(f"Row {row}: placeholders of picture {number} where picture {expected} should come.")
-        if lengths[picture] != counts[picture]:
+            raise ValueError(f"Row {row}: placeholders of image {number} where image {expected} should come.")
+        if lengths[image] != counts[image]:
             raise ValueError(
-                f"Row {row}: picture {number} has {lengths[picture]} placeholders, but {counts[picture]} features."
+                f"Row {row}: image {number} has {lengths[image]} placeholders, but {counts[image]} features."
             )
         last_row, last_number = row, number
 

@@ -22,7 +22,7 @@ from .encoding import encode_rows
 from .families import backbone_type, family_of
 from .loading import CheckpointError, check_loading, readable_files
 from .modeling_phi3_v import Phi3VModel
-from .pack_forward import PictureStates, run_pack
+from .pack_forward import ImageStates, run_pack
 from .packs import Pack, TokenGroup, pack_groups, rope_limit_of
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
@@ -45,18 +45,18 @@ class XVLM2VecOutput(ModelOutput):
         embeddings: `(B, D)`, the final vectors, of length 1 if `config.normalize`.
         pooler_output: `(B, H)`, pooled and un-normalised, what self-distillation compares.
         last_hidden_state: `(B, L, H)`.
-        picture_means: `(B, H)`, only of a pack and if asked for: the mean state of each row's pictures and the token
-            behind them; of its first token where there is no picture.
+        image_means: `(B, H)`, only of a pack and if asked for: the mean state of each row's images and the token
+            behind them; of its first token where there is no image.
     """
 
     embeddings: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    picture_means: torch.Tensor | None = None
+    image_means: torch.Tensor | None = None
 
 
 class XVLM2VecModel(PreTrainedModel):
-    """Embeds rows of text, pictures, or both. Only the backbone's base model runs, never its language-model head.
+    """Embeds rows of text, images, or both. Only the backbone's base model runs, never its language-model head.
 
     Args:
         config: The configuration.
@@ -152,7 +152,7 @@ class XVLM2VecModel(PreTrainedModel):
             model._processor_source = published.backbone
         model._processor_options = published.processor_options
         model.config.layout = published.layout
-        model.config.picture_settings = dict(published.picture_settings)
+        model.config.image_settings = dict(published.image_settings)
         return model
 
     @classmethod
@@ -227,8 +227,8 @@ class XVLM2VecModel(PreTrainedModel):
             return_dict: `False` gives a tuple.
             pack: Groups of rows instead of a batch, as `pack` made it. One row of the result is one text of the pack,
                 in the order of `pack.rows`; `last_hidden_state` is `(1, N, H)`.
-            **more_inputs: Pictures and whatever else the processor made for the backbone. With a pack: `picture_states`
-                (the function of this name; computed here if missing), `picture_means=True` and `dense=True`.
+            **more_inputs: Images and whatever else the processor made for the backbone. With a pack: `image_states`
+                (the function of this name; computed here if missing), `image_means=True` and `dense=True`.
 
         Returns:
             `XVLM2VecOutput`.
@@ -270,14 +270,14 @@ class XVLM2VecModel(PreTrainedModel):
     def _embed_pack(
         self,
         pack: Pack,
-        picture_states: Sequence[PictureStates] | None = None,
-        picture_means: bool = False,
+        image_states: Sequence[ImageStates] | None = None,
+        image_means: bool = False,
         dense: bool = False,
     ) -> XVLM2VecOutput:
         family = family_of(backbone_type(self.config))
-        hidden = run_pack(self.backbone, family, pack, picture_states, dense)
+        hidden = run_pack(self.backbone, family, pack, image_states, dense)
         pooled = hidden[0, pack.last] if self.config.pooling == "lasttoken" else pack.averages(hidden)
-        means = pack.averages(hidden, heads_only=True) if picture_means else None
+        means = pack.averages(hidden, heads_only=True) if image_means else None
         return XVLM2VecOutput(self.finish(pooled), pooled, hidden, means)
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -321,26 +321,26 @@ class XVLM2VecModel(PreTrainedModel):
         show_progress: bool | None = None,
         convert_to_tensor: bool = False,
     ) -> np.ndarray | torch.Tensor:
-        """Embeds rows of text, pictures, or both: sorted, packed without padding, a picture of several texts once.
+        """Embeds rows of text, images, or both: sorted, packed without padding, an image of several texts once.
 
         Backbones whose attention is not causal, or not known to be, get padded batches instead.
 
         Args:
             text: One string, or one string (or `None`) per row.
-            images: One picture, or per row a picture, a list of pictures, or `None`; see `load_picture` for what
-                counts as a picture.
+            images: One image, or per row an image, a list of images, or `None`; see `load_image` for what
+                counts as an image.
             instruction: Put verbatim before the text of every row; a name from `config.prompts` stands for its text.
             processor: The processor; by default the one saved beside the weights.
             max_tokens_per_batch: Tokens of one forward pass, padding included; halved where memory runs out.
             max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
             dim: Cut the vectors to this size (and normalise again if `config.normalize`).
-            bad_rows: What to do with rows that cannot be embedded, such as broken pictures: `"raise"` one error that
+            bad_rows: What to do with rows that cannot be embedded, such as broken images: `"raise"` one error that
                 names them all, or go on and give them vectors of `"nan"`, with a warning in the log.
             show_progress: A progress bar; by default only for more than one batch on a terminal.
             convert_to_tensor: Return a float32 `torch.Tensor` on the CPU instead of a NumPy array.
 
         Returns:
-            `(N, D)` float32, or `(D,)` when one string or one picture was passed.
+            `(N, D)` float32, or `(D,)` when one string or one image was passed.
 
         Raises:
             BadRowsError: Rows cannot be embedded; a `ValueError` whose `problems` has them by number.
@@ -378,17 +378,17 @@ def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_processor(processor: XVLM2VecProcessor, config: XVLM2VecConfig) -> None:
-    """Raises if a processor writes prompts in another way than the model was trained with; warns of other pictures."""
+    """Raises if a processor writes prompts in another way than the model was trained with; warns of other images."""
     own = backbone_type(config)
     if processor.model_type != own:
         raise ValueError(
             f"This processor writes prompts for {processor.model_type!r}, but this model takes {own!r}: the vectors "
             "would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
         )
-    other = processor.other_pictures(config.picture_settings)
+    other = processor.other_images(config.image_settings)
     if other:
         warnings.warn(
-            f"This processor has {other}, with which the model was trained: pictures get other vectors. Use "
+            f"This processor has {other}, with which the model was trained: images get other vectors. Use "
             "`model.processor` unless that is meant.",
             stacklevel=3,
         )

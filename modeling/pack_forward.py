@@ -21,18 +21,18 @@ from .tree_attention import NAME, use_tree
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
-PICTURE_KEYS = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
+IMAGE_KEYS = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference of a vector's values, relative to the largest one: rounding stays below, faults far above."""
 
 
 @dataclass(frozen=True)
-class PictureStates:
-    """What a vision tower made of the pictures of one group.
+class ImageStates:
+    """What a vision tower made of the images of one group.
 
     Args:
-        states: `(T, H)`, one for each picture token; picture by picture where the backbone gives a list.
-        deepstack: The same for each layer of the language model that gets pictures, too.
+        states: `(T, H)`, one for each image token; image by image where the backbone gives a list.
+        deepstack: The same for each layer of the language model that gets images, too.
         listed: Whether the backbone gives a list.
     """
 
@@ -41,37 +41,37 @@ class PictureStates:
     listed: bool = True
 
 
-def picture_states(backbone: Any, pack: Pack) -> list[PictureStates]:
-    """Runs the vision tower once over the pictures of a pack.
+def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
+    """Runs the vision tower once over the images of a pack.
 
     Args:
         backbone: A vision-language model of transformers with `get_image_features`.
         pack: The pack.
 
     Returns:
-        One entry for each group that has pictures, in the order of the pack.
+        One entry for each group that has images, in the order of the pack.
 
     Raises:
-        ValueError: The number of states is not the number of picture tokens.
+        ValueError: The number of states is not the number of image tokens.
     """
-    pictures = {name: value.to(backbone.device) for name, value in pack.pictures().items() if name in PICTURE_KEYS}
-    if not pictures:
+    images = {name: value.to(backbone.device) for name, value in pack.images().items() if name in IMAGE_KEYS}
+    if not images:
         return []
-    found = backbone.get_image_features(**pictures, return_dict=True)
-    groups = [member.group for member in pack.members if member.group.pictures]
-    counts = [picture_tokens(backbone, group) for group in groups]
+    found = backbone.get_image_features(**images, return_dict=True)
+    groups = [member.group for member in pack.members if member.group.images]
+    counts = [image_tokens(backbone, group) for group in groups]
     states = deal_states(found.pooler_output, counts)
     layers = [deal_states(layer, counts) for layer in getattr(found, "deepstack_features", None) or ()]
     listed = isinstance(found.pooler_output, list | tuple)
-    return [PictureStates(own, tuple(layer[place] for layer in layers), listed) for place, own in enumerate(states)]
+    return [ImageStates(own, tuple(layer[place] for layer in layers), listed) for place, own in enumerate(states)]
 
 
 def deal_states(states: Any, counts: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
-    """Deals the states of all pictures out to their groups.
+    """Deals the states of all images out to their groups.
 
     Args:
         states: A list of `(T_i, H)` tensors, or one tensor `(..., H)`.
-        counts: Picture tokens of each group.
+        counts: Image tokens of each group.
 
     Raises:
         ValueError: They do not add up.
@@ -86,12 +86,12 @@ def deal_states(states: Any, counts: Sequence[int]) -> list[tuple[torch.Tensor, 
             own.append(parts.pop(0))
         dealt.append(tuple(own))
     if parts or [sum(map(len, own)) for own in dealt] != list(counts):
-        raise ValueError(f"The picture features do not fit {list(counts)} picture tokens: the rows would be wrong.")
+        raise ValueError(f"The image features do not fit {list(counts)} image tokens: the rows would be wrong.")
     return dealt
 
 
-def encoder_outputs(states: Sequence[PictureStates]) -> dict[str, Any] | None:
-    """What the backbone takes as `mm_encoder_outputs`; `None` without pictures."""
+def encoder_outputs(states: Sequence[ImageStates]) -> dict[str, Any] | None:
+    """What the backbone takes as `mm_encoder_outputs`; `None` without images."""
     if not states:
         return None
     own = [part for group in states for part in group.states]
@@ -101,14 +101,14 @@ def encoder_outputs(states: Sequence[PictureStates]) -> dict[str, Any] | None:
     return {"image": SimpleNamespace(pooler_output=features, deepstack_features=deep)}
 
 
-def picture_tokens(backbone: Any, group: TokenGroup) -> int:
-    """Number of picture tokens in a group's prefix; backbones without a token of their own count below 0."""
+def image_tokens(backbone: Any, group: TokenGroup) -> int:
+    """Number of image tokens in a group's prefix; backbones without a token of their own count below 0."""
     token = getattr(backbone.config, "image_token_id", None)
     return sum(value < 0 or value == token for value in group.prefix)
 
 
 def run_pack(
-    backbone: PreTrainedModel, family: Family, pack: Pack, pictures: Sequence[PictureStates] | None, dense: bool
+    backbone: PreTrainedModel, family: Family, pack: Pack, images: Sequence[ImageStates] | None, dense: bool
 ) -> torch.Tensor:
     """Hidden states of a pack.
 
@@ -116,7 +116,7 @@ def run_pack(
         backbone: The vision-language model.
         family: Its family.
         pack: The pack, on the backbone's device.
-        pictures: Its pictures, if they were computed before.
+        images: Its images, if they were computed before.
         dense: Mask one attention over all tokens instead: far slower, for checks.
 
     Returns:
@@ -132,7 +132,7 @@ def run_pack(
             "model's own `pack`."
         )
     use_tree(backbone)
-    states = picture_states(backbone, pack) if pictures is None else pictures
+    states = image_states(backbone, pack) if images is None else images
     shown = encoder_outputs(states)
     return backbone(
         input_ids=pack.input_ids,
@@ -217,13 +217,13 @@ def check_sharing(
 ) -> SharingCheck:
     """Compares rows of one group in a pack with the same rows alone, as `model` pools them.
 
-    In half precision rounding may hide what one text sees of another, or a picture of what comes behind it. Both are
+    In half precision rounding may hide what one text sees of another, or an image of what comes behind it. Both are
     therefore looked for once more, by changing what must not be seen: then not a bit may change.
 
     Args:
         model: An `XVLM2VecModel`, or a model around one.
         processor: Its processor.
-        rows: Rows with the same pictures (or none) and different texts.
+        rows: Rows with the same images (or none) and different texts.
         training: Whether dropout counts, which a comparison in evaluation mode would not see.
     """
     reason = obstacle(model, training)
@@ -243,7 +243,7 @@ def check_sharing(
         changed = replace(group, texts=[group.texts[0], *([group.texts[0][0]] * len(text) for text in group.texts[1:])])
         if leaks(embedder, packed[:1], packed_vectors(model, changed)[:1]):
             return SharingCheck(False, "a text's vector changes with the other texts of its pack", worst)
-        place = last_picture_place(embedder.backbone, alone[0]["input_ids"][0])
+        place = last_image_place(embedder.backbone, alone[0]["input_ids"][0])
         before = model(**alone[0]).last_hidden_state[:, :place]
         with turned_from(embedder, place):
             after = model(**alone[0]).last_hidden_state[:, :place]
@@ -280,8 +280,8 @@ def leaks(embedder: Any, before: torch.Tensor, after: torch.Tensor) -> bool:
     return not torch.equal(before, after)
 
 
-def last_picture_place(backbone: Any, input_ids: torch.Tensor) -> int:
-    """Place of the last picture token of a row `(L,)`, or of its last token, but never the first place."""
+def last_image_place(backbone: Any, input_ids: torch.Tensor) -> int:
+    """Place of the last image token of a row `(L,)`, or of its last token, but never the first place."""
     token = getattr(backbone.config, "image_token_id", None)
     shown = input_ids < 0
     if token is not None:

@@ -19,26 +19,26 @@ class TokenGroup:
     """Rows that begin alike. Plain data: a worker that has no model can make it.
 
     Args:
-        prefix: Token ids that all rows begin with, every picture among them; empty where sharing is not worth it.
+        prefix: Token ids that all rows begin with, every image among them; empty where sharing is not worth it.
         texts: The rest of each row, at least one token.
-        pictures: The prefix's pictures as the backbone's processor made them for one row, on the CPU.
-        head: How many leading tokens of each row are its picture part: through the token behind the last picture; 1
-            without pictures.
+        images: The prefix's images as the backbone's processor made them for one row, on the CPU.
+        head: How many leading tokens of each row are its image part: through the token behind the last image; 1
+            without images.
 
     Raises:
-        ValueError: There is no text, one is empty, or there are pictures without a prefix.
+        ValueError: There is no text, one is empty, or there are images without a prefix.
     """
 
     prefix: list[int]
     texts: list[list[int]]
-    pictures: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    images: Mapping[str, torch.Tensor] = field(default_factory=dict)
     head: int = 1
 
     def __post_init__(self) -> None:
         if not self.texts or not all(self.texts):
             raise ValueError("A group needs texts of at least one token each.")
-        if self.pictures and not self.prefix:
-            raise ValueError("Pictures belong to the prefix of a group, but this one has none.")
+        if self.images and not self.prefix:
+            raise ValueError("Images belong to the prefix of a group, but this one has none.")
 
     def __len__(self) -> int:
         """Tokens of the prefix and of all texts."""
@@ -75,7 +75,7 @@ class Pack:
         input_ids: `(1, N)` int64.
         layout: Where everything lies.
         last: `(R,)` int64, the last token of each text.
-        heads: `(groups,)` int64, tokens of each group's picture part.
+        heads: `(groups,)` int64, tokens of each group's image part.
     """
 
     buckets: tuple[tuple[Member, ...], ...]
@@ -87,12 +87,12 @@ class Pack:
 
     @property
     def members(self) -> list[Member]:
-        """The groups, in the order of the pack's pictures."""
+        """The groups, in the order of the pack's images."""
         return [member for bucket in self.buckets for member in bucket]
 
     @property
     def groups(self) -> list[int]:
-        """Number of each group, in the order of the pack's pictures."""
+        """Number of each group, in the order of the pack's images."""
         return [member.number for member in self.members]
 
     @property
@@ -106,20 +106,20 @@ class Pack:
         return [len(member.group.prefix) + len(text) for member in self.members for text in member.group.texts]
 
     def to(self, device: torch.device) -> Pack:
-        """The same pack with its tensors on another device; pictures stay where they are."""
+        """The same pack with its tensors on another device; images stay where they are."""
         return move(self, device, layout=self.layout.to(device))
 
-    def pictures(self) -> dict[str, torch.Tensor]:
-        """The picture inputs of all groups as one batch; empty if there is no picture."""
-        found = [member.group.pictures for member in self.members if member.group.pictures]
-        return {name: join([pictures[name] for pictures in found]) for name in (found[0] if found else ())}
+    def images(self) -> dict[str, torch.Tensor]:
+        """The image inputs of all groups as one batch; empty if there is no image."""
+        found = [member.group.images for member in self.members if member.group.images]
+        return {name: join([images[name] for images in found]) for name in (found[0] if found else ())}
 
     def averages(self, hidden: torch.Tensor, heads_only: bool = False) -> torch.Tensor:
         """The mean state of each row.
 
         Args:
             hidden: `(1, N, H)`.
-            heads_only: Only of the picture part.
+            heads_only: Only of the image part.
 
         Returns:
             `(R, H)`, computed at least in float32, in the dtype of `hidden`.
@@ -141,7 +141,7 @@ class Pack:
         """Positions of all tokens: those that each row has alone.
 
         Args:
-            backbone: The vision-language model; one with `get_rope_index` says itself where a picture's tokens lie.
+            backbone: The vision-language model; one with `get_rope_index` says itself where an image's tokens lie.
             first: Position of a row's first token where the backbone counts tokens; `None` as in `Family`.
 
         Returns:
@@ -160,10 +160,10 @@ class Pack:
 def rope_positions(backbone: Any, group: TokenGroup) -> torch.Tensor:
     """M-RoPE positions `(3, P)` int64 of a group's prefix, on the CPU."""
     ids = torch.tensor([group.prefix], dtype=torch.long)
-    if not group.pictures:
+    if not group.images:
         return torch.arange(len(group.prefix)).expand(3, -1)
     types = ids.eq(backbone.config.image_token_id).long()
-    return backbone.get_rope_index(ids, types, image_grid_thw=group.pictures["image_grid_thw"])[0][:, 0]
+    return backbone.get_rope_index(ids, types, image_grid_thw=group.images["image_grid_thw"])[0][:, 0]
 
 
 def pack_groups(groups: Sequence[TokenGroup], budget: int, rope_limit: int | None = None) -> list[Pack]:
@@ -328,7 +328,7 @@ def _shape(block: Sequence[Text], groups: int) -> Block:
 
 
 def join(batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Joins picture inputs of several groups, smaller ones filled up with zeros, as processors fill up a batch.
+    """Joins image inputs of several groups, smaller ones filled up with zeros, as processors fill up a batch.
 
     Args:
         batches: `(n, ...)` each, of the same number of dimensions.

@@ -50,7 +50,7 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, side: str, width: int = 0, m
 
 
 def spread_rows(values: torch.Tensor, rows: Sequence[int], count: int) -> torch.Tensor:
-    """Gives rows without pictures an all-zero entry, so that entry and row keep the same number.
+    """Gives rows without images an all-zero entry, so that entry and row keep the same number.
 
     Args:
         values: `(len(rows), ...)`.

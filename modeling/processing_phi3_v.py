@@ -1,4 +1,4 @@
-"""Processor of Phi-3.5-V: prompts with picture tags become ids in which placeholders are negative numbers."""
+"""Processor of Phi-3.5-V: prompts with image tags become ids in which placeholders are negative numbers."""
 
 import os
 import re
@@ -17,8 +17,8 @@ TAG = re.compile(r"<\|image(?:_(\d+))?\|>")
 class Phi3VProcessor(ProcessorMixin):
     """Joins the HD image processor and the tokenizer as the published embedding models were trained with them.
 
-    Every chunk of text between pictures is tokenized alone and begins with its own BOS, no EOS is added, and the i-th
-    picture of a row is a run of `-i`.
+    Every chunk of text between images is tokenized alone and begins with its own BOS, no EOS is added, and the i-th
+    image of a row is a run of `-i`.
 
     Args:
         image_processor: The image processor.
@@ -26,7 +26,7 @@ class Phi3VProcessor(ProcessorMixin):
     """
 
     image_token = "<|image|>"
-    """A tag that takes the row's next picture; `<|image_1|>`, `<|image_2|>`, ... name them instead."""
+    """A tag that takes the row's next image; `<|image_1|>`, `<|image_2|>`, ... name them instead."""
 
     def __init__(self, image_processor: Phi3VImageProcessor, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(image_processor, tokenizer)
@@ -63,11 +63,11 @@ class Phi3VProcessor(ProcessorMixin):
         num_crops: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """Prepares a batch; rows with and without pictures may be mixed.
+        """Prepares a batch; rows with and without images may be mixed.
 
         Args:
-            text: One prompt or one a row, with a tag for every picture.
-            images: One picture; or a flat list, dealt out to the rows by their tags; or one list (or `None`) a row.
+            text: One prompt or one a row, with a tag for every image.
+            images: One image; or a flat list, dealt out to the rows by their tags; or one list (or `None`) a row.
             padding: As in tokenizers; longer rows than `max_length` are never cut.
             padding_side: `"right"`, as the published models were trained, or `"left"`.
             max_length: Length for `padding="max_length"`.
@@ -76,17 +76,17 @@ class Phi3VProcessor(ProcessorMixin):
             return_tensors: `"pt"`, `"np"` or `None`.
 
         Returns:
-            `input_ids` and `attention_mask` `(B, L)` int64; if there are pictures `pixel_values`
+            `input_ids` and `attention_mask` `(B, L)` int64; if there are images `pixel_values`
             `(P, num_crops + 1, 3, 336, 336)` float32 and `image_sizes` `(P, 2)` int64, in the order of placeholders.
 
         Raises:
-            ValueError: There is no text, or tags and pictures do not match; the message names the row.
+            ValueError: There is no text, or tags and images do not match; the message names the row.
         """
         if text is None:
-            raise ValueError("Phi-3.5-V needs a text for every row; a picture alone is the prompt '<|image_1|>\\n'.")
+            raise ValueError("Phi-3.5-V needs a text for every row; an image alone is the prompt '<|image_1|>\\n'.")
         prompts = [text] if isinstance(text, str) else list(text)
         chunks, orders = zip(*(read_tags(prompt, row) for row, prompt in enumerate(prompts)), strict=True)
-        rows = deal_pictures(images, [len(order) for order in orders])
+        rows = deal_images(images, [len(order) for order in orders])
         image_list = [row[index] for row, order in zip(rows, orders, strict=True) for index in order]
         features = self.image_processor.preprocess(image_list, num_crops=num_crops) if image_list else None
         counts = iter(features.pop("num_img_tokens").tolist() if features is not None else [])
@@ -105,7 +105,7 @@ class Phi3VProcessor(ProcessorMixin):
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[tuple[int, int]] | None = None, num_crops: int | None = None
     ) -> MultiModalData:
-        """Placeholders of pictures of these sizes (height, width), by the name that processors of transformers have."""
+        """Placeholders of images of these sizes (height, width), by the name that processors of transformers have."""
         limit = self.image_processor.num_crops if num_crops is None else num_crops
         sizes = image_sizes or ()
         return MultiModalData(
@@ -122,14 +122,14 @@ class Phi3VProcessor(ProcessorMixin):
 
 
 def read_tags(prompt: str, row: int = 0) -> tuple[list[str], list[int]]:
-    """Splits a prompt at its picture tags.
+    """Splits a prompt at its image tags.
 
     Args:
         prompt: The prompt.
         row: What an error calls it.
 
     Returns:
-        The texts between the tags, one more than tags, and the index from 0 of the picture that each tag shows.
+        The texts between the tags, one more than tags, and the index from 0 of the image that each tag shows.
 
     Raises:
         ValueError: Numbered and plain tags are mixed, or the numbers are not 1 to n, each once.
@@ -141,37 +141,37 @@ def read_tags(prompt: str, row: int = 0) -> tuple[list[str], list[int]]:
     order = [int(number) - 1 if number is not None else -1 for number in numbers]
     if sorted(order) != list(range(len(order))):
         tags = " ".join(match.group() for match in TAG.finditer(prompt))
-        raise ValueError(f"Row {row}: picture tags must be numbered from 1 to {len(order)}, each once; found {tags}.")
+        raise ValueError(f"Row {row}: image tags must be numbered from 1 to {len(order)}, each once; found {tags}.")
     return parts[::2], order
 
 
-def deal_pictures(images: Any, counts: Sequence[int]) -> list[list[Any]]:
-    """Gives each row its pictures.
+def deal_images(images: Any, counts: Sequence[int]) -> list[list[Any]]:
+    """Gives each row its images.
 
     Args:
-        images: Nothing, one picture, a flat list for all rows, or one list (or `None`) a row.
+        images: Nothing, one image, a flat list for all rows, or one list (or `None`) a row.
         counts: Tags of each row.
 
     Returns:
         One list a row.
 
     Raises:
-        ValueError: Tags and pictures do not match; the message names the row.
+        ValueError: Tags and images do not match; the message names the row.
     """
     flat = [] if images is None else list(images) if isinstance(images, list | tuple) else [images]
     if any(isinstance(entry, list | tuple) or entry is None for entry in flat):
         rows = [list(entry) if isinstance(entry, list | tuple) else [] if entry is None else [entry] for entry in flat]
         if len(rows) != len(counts):
-            raise ValueError(f"There are {len(counts)} rows of text, but {len(rows)} of pictures.")
+            raise ValueError(f"There are {len(counts)} rows of text, but {len(rows)} of images.")
     elif len(flat) == sum(counts):
         remaining = iter(flat)
         rows = [list(islice(remaining, count)) for count in counts]
     else:
-        raise ValueError(f"The prompts have {sum(counts)} picture tag(s), but {len(flat)} picture(s) were given.")
+        raise ValueError(f"The prompts have {sum(counts)} image tag(s), but {len(flat)} image(s) were given.")
     for row, (row_images, count) in enumerate(zip(rows, counts, strict=True)):
         if len(row_images) != count:
             raise ValueError(
-                f"Row {row}: the prompt has {count} picture tag(s), but {len(row_images)} picture(s) were given."
+                f"Row {row}: the prompt has {count} image tag(s), but {len(row_images)} image(s) were given."
             )
     return rows
 

@@ -1,4 +1,4 @@
-"""Turns rows of text and pictures into a backbone's inputs, the picture always before the text."""
+"""Turns rows of text and images into a backbone's inputs, the image always before the text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .backbone_processors import (
     read_json,
 )
 from .families import Family, backbone_type, check_layout, family_of
-from .image_tokens import expand_pictures, token_inputs
-from .images import load_picture
+from .image_tokens import expand_images, token_inputs
+from .images import load_image
 from .messages import read_messages
 from .padding import TokenRow, pad_rows, split_rows, spread_rows
 from .published_checkpoints import ADAPTER_CONFIG
@@ -32,7 +32,7 @@ from .rows import TextImageRow, make_rows
 from .truncation import Prompt, cut_text
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-_NOT_PICTURES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
+_NOT_IMAGES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
 
 
 class XVLM2VecProcessor(ProcessorMixin):
@@ -41,9 +41,9 @@ class XVLM2VecProcessor(ProcessorMixin):
     Args:
         inner: The backbone's own processor.
         model_type: `model_type` of the backbone, or a layout of prompts; names its entry in `families`.
-        allow_urls: Whether http(s) addresses are fetched as pictures.
+        allow_urls: Whether http(s) addresses are fetched as images.
         max_length: Longer rows lose the end of their text; by default the backbone's context. Saved with the processor.
-        square: Pixels of the square into which every picture is squeezed first, whatever its shape, where a model was
+        square: Pixels of the square into which every image is squeezed first, whatever its shape, where a model was
             trained like that. Saved with the processor.
     """
 
@@ -82,13 +82,13 @@ class XVLM2VecProcessor(ProcessorMixin):
         return family_of(self.model_type)
 
     @property
-    def picture_settings(self) -> dict[str, int | None]:
-        """What changes the model's view of a picture, under the names of `XVLM2VecConfig.picture_settings`."""
+    def image_settings(self) -> dict[str, int | None]:
+        """What changes the model's view of an image, under the names of `XVLM2VecConfig.image_settings`."""
         return {"square": self.square, "num_crops": getattr(self.inner.image_processor, "num_crops", None)}
 
-    def other_pictures(self, trained: Mapping[str, int]) -> str:
-        """In which settings a model saw pictures in another way, such as `"square=None for 1344"`; empty if in none."""
-        given = self.picture_settings
+    def other_images(self, trained: Mapping[str, int]) -> str:
+        """In which settings a model saw images in another way, such as `"square=None for 1344"`; empty if in none."""
+        given = self.image_settings
         return ", ".join(f"{key}={given[key]} for {value}" for key, value in trained.items() if given[key] != value)
 
     @property
@@ -167,23 +167,23 @@ class XVLM2VecProcessor(ProcessorMixin):
         max_length: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Prepares a batch; rows may mix text, pictures, and both.
+        """Prepares a batch; rows may mix text, images, and both.
 
         Args:
             text: One string, or one string or `None` per row. A string is text, also where it looks like a path.
-            images: One picture, or per row a picture, a list of pictures, or `None`; see `load_picture`.
+            images: One image, or per row an image, a list of images, or `None`; see `load_image`.
             instruction: Put verbatim before every row's text; never cut.
             max_length: Longer rows lose the end of their text, with one warning per value; by default the
                 processor's `max_length` or its tokenizer's, whichever is smaller.
             **kwargs: As for `prepare`.
 
         Returns:
-            `input_ids` and `attention_mask` `(B, L)` int64, and the pictures as the backbone takes them.
+            `input_ids` and `attention_mask` `(B, L)` int64, and the images as the backbone takes them.
 
         Raises:
-            ValueError: A row is empty, its text holds one of the backbone's picture tokens, or what may not be cut
+            ValueError: A row is empty, its text holds one of the backbone's image tokens, or what may not be cut
                 is longer than `max_length`. The message names the row.
-            PictureError: A picture cannot be read; the message names the row.
+            ImageError: An image cannot be read; the message names the row.
         """
         rows, _ = make_rows(text, images, instruction)
         return self._prepare_and_warn(rows, max_length=max_length, **kwargs)
@@ -210,7 +210,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             padding_side: `"left"` or `"right"`; by default the tokenizer's. Vectors do not depend on it.
             pad_to_multiple_of: The batch gets a width that this divides.
             return_tensors: Only `"pt"`.
-            **image_options: Further arguments of the backbone's processor for pictures.
+            **image_options: Further arguments of the backbone's processor for images.
 
         Returns:
             The batch, and the number of rows whose text was cut.
@@ -245,16 +245,16 @@ class XVLM2VecProcessor(ProcessorMixin):
             rows: The rows.
             numbers: How errors number the rows; by default from 0.
             max_length: As in a call.
-            **image_options: Further arguments of the backbone's processor for pictures.
+            **image_options: Further arguments of the backbone's processor for images.
 
         Returns:
-            Each row's tokens, the pictures of all rows, and the number of rows whose text was cut.
+            Each row's tokens, the images of all rows, and the number of rows whose text was cut.
         """
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
-        pictures = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
+        images = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
         prompts = [self._prompt(row, number) for row, number in zip(rows, numbers, strict=True)]
-        tokens, extras = self._tokenize(prompts, pictures, numbers, image_options)
+        tokens, extras = self._tokenize(prompts, images, numbers, image_options)
         cut = 0
         for index, number in enumerate(numbers):
             if not len(tokens[index]["input_ids"]):
@@ -267,25 +267,25 @@ class XVLM2VecProcessor(ProcessorMixin):
                 tokens[index] = kept
         return tokens, extras, cut
 
-    def prompt(self, text: str, pictures: int, row: int = 0) -> str:
-        """The string that stands for a row: its pictures' placeholders, then its text.
+    def prompt(self, text: str, images: int, row: int = 0) -> str:
+        """The string that stands for a row: its images' placeholders, then its text.
 
         Raises:
-            ValueError: The text holds a token that would be taken for a picture.
+            ValueError: The text holds a token that would be taken for an image.
         """
         placeholder = self.family.image or getattr(self.inner, "image_token", None)
-        if pictures and placeholder is None:
+        if images and placeholder is None:
             raise ValueError(
                 f"{self.model_type!r} has no entry in `families` and its {type(self.inner).__name__} names no "
-                "`image_token`, so how its prompts show a picture is unknown. Add an entry."
+                "`image_token`, so how its prompts show an image is unknown. Add an entry."
             )
         found = [token for token in (placeholder, *self.family.reserved) if token and token in text]
         if found:
-            raise ValueError(f"row {row}: the text holds {found[0]!r}, which stands for a picture; take it out.")
-        return (placeholder or "") * pictures + (self.family.after_images if pictures else "") + text
+            raise ValueError(f"row {row}: the text holds {found[0]!r}, which stands for an image; take it out.")
+        return (placeholder or "") * images + (self.family.after_images if images else "") + text
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
-        """Tokens of each row: exact for texts, and from their sizes for pictures, which are not decoded.
+        """Tokens of each row: exact for texts, and from their sizes for images, which are not decoded.
 
         Raises:
             ValueError: A row is bad; the message names it.
@@ -336,41 +336,41 @@ class XVLM2VecProcessor(ProcessorMixin):
 
     @property
     def max_aspect_ratio(self) -> float | None:
-        """The longest side of a picture may be this many times the shortest."""
+        """The longest side of an image may be this many times the shortest."""
         return self.family.max_aspect_ratio if self.square is None else None
 
     def _load(self, row: TextImageRow, number: int) -> list[Any]:
         found = [
-            load_picture(
-                picture,
+            load_image(
+                image,
                 allow_urls=self.allow_urls,
-                name=f"row {number}, picture {index}",
+                name=f"row {number}, image {index}",
                 max_aspect_ratio=self.max_aspect_ratio,
             )
-            for index, picture in enumerate(row.images)
+            for index, image in enumerate(row.images)
         ]
-        return found if self.square is None else [picture.resize((self.square, self.square)) for picture in found]
+        return found if self.square is None else [image.resize((self.square, self.square)) for image in found]
 
     def _tokenize(
-        self, prompts: list[Prompt], pictures: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
+        self, prompts: list[Prompt], images: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
     ) -> tuple[list[TokenRow], dict[str, Any]]:
-        """Tokens of each row and the picture inputs of the batch."""
+        """Tokens of each row and the image inputs of the batch."""
         tokens: list[TokenRow] = [{} for _ in prompts]
-        plain = [index for index, found in enumerate(pictures) if not found]
-        illustrated = [index for index, found in enumerate(pictures) if found]
+        plain = [index for index, found in enumerate(images) if not found]
+        illustrated = [index for index, found in enumerate(images) if found]
         extras: dict[str, Any] = {}
         if illustrated:
-            batch = expand_pictures(
+            batch = expand_images(
                 self.inner,
                 self.family,
                 [prompts[index] for index in illustrated],
-                [pictures[index] for index in illustrated],
+                [images[index] for index in illustrated],
                 [numbers[index] for index in illustrated],
                 options,
             )
             for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
-            extras = {name: value for name, value in batch.items() if name not in _NOT_PICTURES}
+            extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
             for name in extras.keys() & set(self.family.row_inputs):
                 extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
         for index, row_ids in zip(plain, self.text_ids([prompts[index].string for index in plain]), strict=True):
@@ -379,7 +379,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         return tokens, extras
 
     def text_ids(self, strings: list[str]) -> list[Any]:
-        """Token ids of rows without pictures, without padding."""
+        """Token ids of rows without images, without padding."""
         if not strings:
             return []
         if self.family.texts_by_processor:

@@ -56,12 +56,12 @@ class PublishedBackbone:
     Args:
         layout: The entry in `families` where prompts are not written in the backbone's usual way.
         renamings: Beginnings of module names, of older transformers classes and of today's base model.
-        picture_settings: Settings of the processor that the checkpoints were trained with, whatever its files say.
+        image_settings: Settings of the processor that the checkpoints were trained with, whatever its files say.
     """
 
     layout: str | None
     renamings: tuple[tuple[str, str], ...]
-    picture_settings: dict[str, int] = field(default_factory=dict)
+    image_settings: dict[str, int] = field(default_factory=dict)
 
     def new_names(self, old: str) -> list[str]:
         """What a module of the adapter may be called in the backbone."""
@@ -73,7 +73,7 @@ class PublishedBackbone:
 
 
 SQUARE = 1344
-"""Pixels of the square into which the original code squeezes every picture, in training and evaluation."""
+"""Pixels of the square into which the original code squeezes every image, in training and evaluation."""
 
 PUBLISHED: dict[str, PublishedBackbone] = {
     "phi3_v": PublishedBackbone(None, (("model.", ""),), {"num_crops": 4, "square": SQUARE}),
@@ -296,7 +296,7 @@ class Published:
         options: Arguments to load them with.
         adapter: What is to be merged into them.
         layout: How prompts are written, see `XVLM2VecConfig`.
-        picture_settings: What the processor must do to pictures, see `XVLM2VecConfig`.
+        image_settings: What the processor must do to images, see `XVLM2VecConfig`.
         processor_options: Arguments to load the processor with, from the folder or id of the backbone.
     """
 
@@ -304,7 +304,7 @@ class Published:
     options: dict[str, Any]
     adapter: Adapter | None
     layout: str | None
-    picture_settings: dict[str, int]
+    image_settings: dict[str, int]
     processor_options: dict[str, Any]
 
 
@@ -336,8 +336,8 @@ def find_published(
             raise
         raise base_is_gone(adapter, os.fspath(backbone), kept.get("revision"), error) from error
     known = published_backbone(config.model_type, os.fspath(backbone))
-    processor_options = {**hub, **known.picture_settings}
-    return Published(backbone, kept, adapter, known.layout, known.picture_settings, processor_options)
+    processor_options = {**hub, **known.image_settings}
+    return Published(backbone, kept, adapter, known.layout, known.image_settings, processor_options)
 
 
 def base_is_gone(adapter: Adapter, base: str, revision: str | None, reason: object) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""How long rows will be, known before any picture is decoded."""
+"""How long rows will be, known before any image is decoded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .images import measure_picture
+from .images import measure_image
 from .rows import TextImageRow
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
 UNSEEN = (1024, 1024)
-"""What a URL's picture is taken for until it is fetched."""
+"""What a URL's image is taken for until it is fetched."""
 CHUNK = 8192
 """Texts tokenized at a time."""
 
@@ -25,9 +25,9 @@ class RowSize:
     """What a row will cost.
 
     Args:
-        tokens: Of the whole row: exact without pictures; with pictures but for a few marks around them.
-        pixels: Of all pictures.
-        shared: Tokens of the pictures, which rows with the same pictures can share.
+        tokens: Of the whole row: exact without images; with images but for a few marks around them.
+        pixels: Of all images.
+        shared: Tokens of the images, which rows with the same images can share.
     """
 
     tokens: int
@@ -54,14 +54,14 @@ def measure_rows(
     for number, row in enumerate(rows):
         try:
             prompts[number] = processor.prompt(row.instruction + row.text, len(row.images), number)
-            sizes[number] = _picture_sizes(processor, row, number, seen)
+            sizes[number] = _image_sizes(processor, row, number, seen)
         except ValueError as error:
             if problems is None:
                 raise
             problems[number] = str(error)
     texts = _text_tokens(processor, prompts)
     found = list(dict.fromkeys(size for row in sizes for size in row))
-    tokens = dict(zip(found, picture_tokens(processor, found), strict=True))
+    tokens = dict(zip(found, image_tokens(processor, found), strict=True))
     return [
         RowSize(text + shared, sum(width * height for width, height in row), shared)
         for text, row in zip(texts, sizes, strict=True)
@@ -69,8 +69,8 @@ def measure_rows(
     ]
 
 
-def picture_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Tokens that pictures of these sizes (width, height) become, as the backbone's own processor counts them."""
+def image_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Tokens that images of these sizes (width, height) become, as the backbone's own processor counts them."""
     if not sizes:
         return []
     count = getattr(processor.inner, "_get_num_multimodal_tokens", None)
@@ -80,26 +80,26 @@ def picture_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]
 
 
 def _count_by_doing(processor: XVLM2VecProcessor, size: tuple[int, int]) -> int:
-    """For a processor that cannot say it: what a blank picture of this size becomes."""
+    """For a processor that cannot say it: what a blank image of this size becomes."""
     batch, _ = processor.prepare([TextImageRow("", (Image.new("RGB", size),))])
     return int(batch["attention_mask"].sum())
 
 
-def _picture_sizes(
+def _image_sizes(
     processor: XVLM2VecProcessor, row: TextImageRow, number: int, seen: dict[int, tuple[int, int]]
 ) -> tuple[tuple[int, int], ...]:
-    for index, picture in enumerate(row.images):
-        if id(picture) not in seen:
-            found = _measure(processor, picture, number, index) or UNSEEN
-            seen[id(picture)] = found if processor.square is None else (processor.square, processor.square)
-    return tuple(seen[id(picture)] for picture in row.images)
+    for index, image in enumerate(row.images):
+        if id(image) not in seen:
+            found = _measure(processor, image, number, index) or UNSEEN
+            seen[id(image)] = found if processor.square is None else (processor.square, processor.square)
+    return tuple(seen[id(image)] for image in row.images)
 
 
-def _measure(processor: XVLM2VecProcessor, picture: Any, number: int, index: int) -> tuple[int, int] | None:
-    return measure_picture(
-        picture,
+def _measure(processor: XVLM2VecProcessor, image: Any, number: int, index: int) -> tuple[int, int] | None:
+    return measure_image(
+        image,
         allow_urls=processor.allow_urls,
-        name=f"row {number}, picture {index}",
+        name=f"row {number}, image {index}",
         max_aspect_ratio=processor.max_aspect_ratio,
     )
 

@@ -1,4 +1,4 @@
-"""Rows to embed: aligns texts with pictures and refuses what is neither."""
+"""Rows to embed: aligns texts with images and refuses what is neither."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_TOLD = 20
 
 @dataclass(frozen=True)
 class TextImageRow:
-    """One row to embed: text (may be empty), pictures (may be none), and the instruction right before the text."""
+    """One row to embed: text (may be empty), images (may be none), and the instruction right before the text."""
 
     text: str
     images: tuple[Any, ...] = ()
@@ -42,19 +42,19 @@ class BadRowsError(ValueError):
 def make_rows(
     text: Any, images: Any, instruction: str | None = None, problems: dict[int, str] | None = None
 ) -> tuple[list[TextImageRow], bool]:
-    """Aligns texts and pictures into rows.
+    """Aligns texts and images into rows.
 
     Args:
         text: A string, a sequence of strings or `None`, or `None`. A string is always text, whatever it looks like.
-        images: A picture, a sequence with a picture, a list of pictures or `None` per row, or `None`.
+        images: An image, a sequence with an image, a list of images or `None` per row, or `None`.
         instruction: Put verbatim before every row's text.
         problems: Takes up what is wrong with rows, by number; a bad row is then an empty one.
 
     Returns:
-        The rows, and whether a single string or picture was passed.
+        The rows, and whether a single string or image was passed.
 
     Raises:
-        ValueError: Nothing was passed, the numbers differ, or (without `problems`) a row has neither text nor picture.
+        ValueError: Nothing was passed, the numbers differ, or (without `problems`) a row has neither text nor image.
     """
     if text is None and images is None:
         raise ValueError("Pass `text`, `images`, or both.")
@@ -68,7 +68,7 @@ def make_rows(
     texts = texts if texts is not None else [None] * count
     image_rows = image_rows if image_rows is not None else [None] * count
     if len(texts) != len(image_rows):
-        raise ValueError(f"{len(texts)} texts and {len(image_rows)} pictures: pass one of each per row (None for none).")
+        raise ValueError(f"{len(texts)} texts and {len(image_rows)} images: pass one of each per row (None for none).")
     rows = []
     for index, (words, shown) in enumerate(zip(texts, image_rows, strict=True)):
         try:
@@ -82,7 +82,7 @@ def make_rows(
 
 
 def is_several(images: Any) -> bool:
-    """Whether these are pictures in a list, a tuple or a column of a data set, rather than one path, array or file."""
+    """Whether these are images in a list, a tuple or a column of a data set, rather than one path, array or file."""
     return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray)
 
 
@@ -92,19 +92,19 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
     Args:
         index: Number of the row, for errors.
         text: The text or `None`.
-        images: A picture, pictures (`None` among them are left out), or `None`.
+        images: An image, images (`None` among them are left out), or `None`.
         instruction: Put verbatim before the text.
 
     Raises:
-        ValueError: The text is no string or cannot be written as UTF-8, or there is neither text nor picture.
+        ValueError: The text is no string or cannot be written as UTF-8, or there is neither text nor image.
     """
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
     check_encodable(index, instruction + (text or ""))
     found = images if is_several(images) else (images,)
-    row_images = tuple(picture for picture in found if picture is not None)
+    row_images = tuple(image for image in found if image is not None)
     if text is None and not row_images:
-        raise ValueError(f"row {index} has neither text nor picture.")
+        raise ValueError(f"row {index} has neither text nor image.")
     return TextImageRow(text or "", row_images, instruction)
 
 

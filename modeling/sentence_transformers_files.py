@@ -19,7 +19,7 @@ def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XV
     """Writes `modules.json`, `sentence_bert_config.json` and `config_sentence_transformers.json`.
 
     One stock `Transformer` module reads our `embeddings`. The `message` entry routes every row, of any modality,
-    through the processor's `apply_chat_template`: without it, mixed batches are refused and prompts on pictures are
+    through the processor's `apply_chat_template`: without it, mixed batches are refused and prompts on images are
     dropped in silence. Without `modules.json`, sentence-transformers would mean-pool in silence.
     """
     files: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Rows of text and pictures as groups of tokens: what they begin with in common, pictures included, only once."""
+"""Rows of text and images as groups of tokens: what they begin with in common, images included, only once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
 LEAST_SAVING = 32
-"""Tokens that a common prefix of texts without pictures must save to be worth a second step of attention."""
+"""Tokens that a common prefix of texts without images must save to be worth a second step of attention."""
 
 
 def token_groups(
@@ -21,11 +21,11 @@ def token_groups(
     numbers: Sequence[Sequence[Any]] | None = None,
     max_length: int | None = None,
 ) -> tuple[list[TokenGroup], int]:
-    """Prepares groups of rows; the pictures of a group, which all its rows show, once.
+    """Prepares groups of rows; the images of a group, which all its rows show, once.
 
     Args:
         processor: The model's processor.
-        groups: Rows with the same pictures, or without pictures.
+        groups: Rows with the same images, or without images.
         numbers: How errors number the rows of each group; by default from 0 over all groups.
         max_length: As in a call of the processor.
 
@@ -33,14 +33,14 @@ def token_groups(
         A group of tokens for each group of rows, its texts in their order, and the number of rows whose text was cut.
 
     Raises:
-        ValueError: A row is empty or cannot be cut short enough, or the rows of a group show different pictures.
-        PictureError: A picture cannot be read; the message names the row.
+        ValueError: A row is empty or cannot be cut short enough, or the rows of a group show different images.
+        ImageError: An image cannot be read; the message names the row.
     """
     counted = iter(range(sum(map(len, groups))))
     named = numbers or [[next(counted) for _ in group] for group in groups]
     result, cut = [], 0
     for rows, names in zip(groups, named, strict=True):
-        prepare = _with_pictures if rows[0].images else _without_pictures
+        prepare = _with_images if rows[0].images else _without_images
         group, shortened = prepare(processor, rows, names, max_length)
         result.append(group)
         cut += shortened
@@ -53,7 +53,7 @@ def text_groups(
     numbers: Sequence[Any] | None = None,
     max_length: int | None = None,
 ) -> tuple[list[TokenGroup], int]:
-    """Prepares rows without pictures in one go: `token_groups` with one group of all of them.
+    """Prepares rows without images in one go: `token_groups` with one group of all of them.
 
     Their texts share a prefix where all rows begin with the same instruction.
 
@@ -63,7 +63,7 @@ def text_groups(
     return token_groups(processor, [rows], None if numbers is None else [numbers], max_length)
 
 
-def _without_pictures(
+def _without_images(
     processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
 ) -> tuple[TokenGroup, int]:
     tokens, _, cut = processor.token_rows(rows, numbers=names, max_length=max_length)
@@ -73,10 +73,10 @@ def _without_pictures(
     return TokenGroup(prefix[:shared], [row[shared:] for row in ids]), cut
 
 
-def _with_pictures(
+def _with_images(
     processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
 ) -> tuple[TokenGroup, int]:
-    (first,), pictures, cut = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
+    (first,), images, cut = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
     ids = [first["input_ids"].tolist()]
     tails = tail_ids(processor, rows)
     prefix = split_prefix(ids[0], tails[0])
@@ -90,14 +90,14 @@ def _with_pictures(
         cut += shortened
     front = common_prefix(ids)
     texts = [row[len(front) :] for row in ids]
-    token = picture_token(processor)
+    token = image_token(processor)
     shown = [place for place, value in enumerate(front) if value == token or value < 0]
     unlike = any(len(row.images) != len(rows[0].images) for row in rows)
     if unlike or any(value == token or value < 0 for text in texts for value in text):
         raise ValueError(
-            f"Rows {names[0]} to {names[-1]}: a picture is not common to all of them, or is the last token of a row."
+            f"Rows {names[0]} to {names[-1]}: an image is not common to all of them, or is the last token of a row."
         )
-    return TokenGroup(front, texts, pictures, shown[-1] + 2 if shown else 1), cut
+    return TokenGroup(front, texts, images, shown[-1] + 2 if shown else 1), cut
 
 
 def common_prefix(ids: Sequence[list[int]]) -> list[int]:
@@ -108,14 +108,14 @@ def common_prefix(ids: Sequence[list[int]]) -> list[int]:
     return first[: next(different, shortest)]
 
 
-def picture_token(processor: XVLM2VecProcessor) -> int | None:
-    """Id of the token that stands for a part of a picture; backbones with negative ids there have none."""
+def image_token(processor: XVLM2VecProcessor) -> int | None:
+    """Id of the token that stands for a part of an image; backbones with negative ids there have none."""
     token = getattr(processor.inner, "image_token", None)
     return processor.inner.tokenizer.convert_tokens_to_ids(token) if token else None
 
 
 def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list[list[int]]:
-    """Token ids of each row behind its last picture; of the whole row if it has none."""
+    """Token ids of each row behind its last image; of the whole row if it has none."""
     tokenizer, family = processor.inner.tokenizer, processor.family
     if family.texts_by_processor:
         separators = [family.after_images if row.images else "" for row in rows]
@@ -125,7 +125,7 @@ def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list
     found = tokenizer([string + family.after_text for string in strings])["input_ids"] if rows else []
     if not any(row.images for row in rows):
         return found
-    # Tokenized with its placeholders, one a picture: some tokenizers write the start of a text in another way.
+    # Tokenized with its placeholders, one an image: some tokenizers write the start of a text in another way.
     placeholder = family.image or getattr(processor.inner, "image_token", "")
     last = tokenizer(placeholder, add_special_tokens=False)["input_ids"][-1]
     return [

@@ -1,4 +1,4 @@
-"""Truncation that cuts the user's text only: pictures, instruction and the token that is pooled stay."""
+"""Truncation that cuts the user's text only: images, instruction and the token that is pooled stay."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, nam
     stays if it is the row's last, because that is where the row is pooled.
 
     Args:
-        row: The row's tokens, its pictures expanded.
-        prompt: The row's prompt, its pictures not expanded.
+        row: The row's tokens, its images expanded.
+        prompt: The row's prompt, its images not expanded.
         tokenizer: A fast tokenizer, the one that made the row.
         max_length: Tokens that may stay.
         name: How an error calls the row.
@@ -43,8 +43,8 @@ def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, nam
         stop -= 1
     if excess > stop - start:
         raise ValueError(
-            f"{name}: pictures, instruction and the last token take {len(row['input_ids']) - max(stop - start, 0)} "
-            f"tokens and are never cut, but max_length is {max_length}; raise it or make the pictures smaller."
+            f"{name}: images, instruction and the last token take {len(row['input_ids']) - max(stop - start, 0)} "
+            f"tokens and are never cut, but max_length is {max_length}; raise it or make the images smaller."
         )
     return {key: torch.cat([values[: stop - excess], values[stop:]]) for key, values in row.items()}
 
@@ -61,7 +61,7 @@ def _text_tokens(ids: torch.Tensor, prompt: Prompt, tokenizer: Any) -> tuple[int
     ]
     if not inside:
         return 0, 0
-    # Expanded pictures change the front of a row only, so both are counted from their ends as far as they agree.
+    # Expanded images change the front of a row only, so both are counted from their ends as far as they agree.
     same = _common_suffix(ids.tolist(), plain["input_ids"])
     after = len(plain["input_ids"]) - 1 - inside[-1]
     before = min(len(plain["input_ids"]) - inside[0], same)

@@ -1,4 +1,4 @@
-"""The picture part of Phi-3.5-V: CLIP over every crop, the HD arrangement of the crops, and the projection."""
+"""The image part of Phi-3.5-V: CLIP over every crop, the HD arrangement of the crops, and the projection."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ class Phi3VClipTower(nn.Module):
 
 
 class Phi3VImageEmbedding(nn.Module):
-    """Turns the crops of each picture into the embeddings that replace its placeholders.
+    """Turns the crops of each image into the embeddings that replace its placeholders.
 
     Args:
         config: The configuration of the whole model.
@@ -63,14 +63,14 @@ class Phi3VImageEmbedding(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Embeds every picture once.
+        """Embeds every image once.
 
         Args:
             pixel_values: `(P, crops, 3, S, S)`: the global view, then the crops row by row, then padding.
-            image_sizes: `(P, 2)`, height and width in pixels of the padded pictures, multiples of S.
+            image_sizes: `(P, 2)`, height and width in pixels of the padded images, multiples of S.
 
         Returns:
-            One `(tokens, hidden_size)` tensor a picture: the crops, a separator, the global view.
+            One `(tokens, hidden_size)` tensor an image: the crops, a separator, the global view.
 
         Raises:
             ValueError: The shapes do not fit each other.
@@ -79,7 +79,7 @@ class Phi3VImageEmbedding(nn.Module):
         if not shapes:
             return ()
         counts = [1 + rows * columns for rows, columns in shapes]
-        crops = torch.cat([picture[:count] for picture, count in zip(pixel_values, counts, strict=True)])
+        crops = torch.cat([image[:count] for image, count in zip(pixel_values, counts, strict=True)])
         features = self.merge(self.img_processor(crops)).split(counts)
         arranged = [self.arrange(part, *shape) for part, shape in zip(features, shapes, strict=True)]
         projected: torch.Tensor = self.img_projection(torch.cat(arranged))
@@ -93,7 +93,7 @@ class Phi3VImageEmbedding(nn.Module):
         return squares.reshape(number, half, half, MERGE**2 * channels)
 
     def arrange(self, crops: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        """Lays out one picture's crops: the crops as one large grid, a separator, then the global view.
+        """Lays out one image's crops: the crops as one large grid, a separator, then the global view.
 
         Args:
             crops: `(1 + rows * columns, h, h, C)`, the global view first.
@@ -114,7 +114,7 @@ class Phi3VImageEmbedding(nn.Module):
 
 
 def crop_grids(pixel_values: torch.Tensor, image_sizes: torch.Tensor, crop_size: int) -> list[tuple[int, int]]:
-    """Rows and columns of crops of every picture.
+    """Rows and columns of crops of every image.
 
     Args:
         pixel_values: `(P, crops, 3, crop_size, crop_size)`.
@@ -122,19 +122,19 @@ def crop_grids(pixel_values: torch.Tensor, image_sizes: torch.Tensor, crop_size:
         crop_size: Side of a crop in pixels.
 
     Raises:
-        ValueError: The shapes do not fit each other, or a picture has fewer crops than its size needs.
+        ValueError: The shapes do not fit each other, or an image has fewer crops than its size needs.
     """
     expected = (3, crop_size, crop_size)
     if pixel_values.dim() != 5 or tuple(pixel_values.shape[2:]) != expected:
-        raise ValueError(f"pixel_values must be (pictures, crops, {expected}), got {tuple(pixel_values.shape)}.")
+        raise ValueError(f"pixel_values must be (images, crops, {expected}), got {tuple(pixel_values.shape)}.")
     if tuple(image_sizes.shape) != (len(pixel_values), 2):
         raise ValueError(f"image_sizes must be ({len(pixel_values)}, 2), got {tuple(image_sizes.shape)}.")
     sizes: Sequence[Sequence[int]] = image_sizes.tolist()
-    for picture, (height, width) in enumerate(sizes):
+    for image, (height, width) in enumerate(sizes):
         crops = (height // crop_size) * (width // crop_size)
         if height % crop_size or width % crop_size or not 1 <= crops < pixel_values.shape[1]:
             raise ValueError(
-                f"Picture {picture} has size {height}x{width}, which does not fit {pixel_values.shape[1] - 1} crops of "
+                f"Image {image} has size {height}x{width}, which does not fit {pixel_values.shape[1] - 1} crops of "
                 f"{crop_size} pixels."
             )
     return [(height // crop_size, width // crop_size) for height, width in sizes]

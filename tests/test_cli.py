@@ -134,18 +134,18 @@ def test_failures_are_1_and_say_why(
 def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xvlm2vec.corpus.readers import load_pairs, load_parallel
 
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     lines = ["image,en,de"]
     for number in range(12):
-        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / "pictures" / f"{number}.png")
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
         lines.append(f"{number}.png,text {number},Text {number}")
     (tmp_path / "texts.csv").write_text("\n".join([*lines, "none.png,a,b", ",word,Wort"]) + "\n")
-    command = ["corpus", "csv", tmp_path / "texts.csv", "--images", tmp_path / "pictures", "--output", tmp_path / "out"]
+    command = ["corpus", "csv", tmp_path / "texts.csv", "--images", tmp_path / "images", "--output", tmp_path / "out"]
 
     assert call(*command, "--test-rows", 4) == 0
 
     report = json.loads((tmp_path / "out" / "bad-rows.json").read_text())
-    assert [(row["line"], row["kind"]) for row in report["bad_rows"]] == [(14, "missing picture")]
+    assert [(row["line"], row["kind"]) for row in report["bad_rows"]] == [(14, "missing image")]
     assert len(load_parallel(tmp_path / "out" / "parallel")) == 2 * 8 + 1
     assert len(load_pairs(tmp_path / "out" / "pairs")) == 8
     assert (tmp_path / "out" / "benchmark" / "t2i" / "de.parquet").is_file()
@@ -194,15 +194,15 @@ def test_corpus_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog
     assert call(*command, "--images", tmp_path) == 0
 
     assert f"{tmp_path / 'rows.jsonl'}, line 3: the translation is empty" in caplog.text
-    assert "1 rows in en, it, de (1 with a picture); 2 lines left out" in capsys.readouterr().out
+    assert "1 rows in en, it, de (1 with an image); 2 lines left out" in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "bad-rows.json").read_text())
     assert [(row["line"], row["kind"]) for row in report["bad_rows"]] == [(3, "empty translation"), (4, "no JSON")]
     (row,) = load_parallel(tmp_path / "out" / "parallel")
     assert [item["lang"] for item in row["translations"]] == ["it", "de"]
     assert row["source"] == "rows"
     assert call(*command, "--images", tmp_path) == 0  # again: nothing left to do
-    assert call(*command) == 1  # the picture has no folder now
-    assert "line 1: the picture 'red.png' lies somewhere" in capsys.readouterr().err
+    assert call(*command) == 1  # the image has no folder now
+    assert "line 1: the image 'red.png' lies somewhere" in capsys.readouterr().err
 
 
 def test_corpus_check_fails_on_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,7 +272,7 @@ def test_encode(model: str, tmp_path: Path) -> None:
 
 
 def test_encode_goes_on_past_rows_that_the_model_refuses(model: str, tmp_path: Path) -> None:
-    lines = ["ein Hund", "a picture <image> of a dog", "ネコ", "", "a picture <image> of a dog"]
+    lines = ["ein Hund", "an image <image> of a dog", "ネコ", "", "an image <image> of a dog"]
     (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
 
     assert call("encode", model, "--text", tmp_path / "lines.txt", "--output", tmp_path / "v.npy") == 1

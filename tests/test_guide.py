@@ -30,12 +30,12 @@ def commands() -> list[str]:
 
 def make_set(folder: Path) -> None:
     world = EmojiWorld.load(EmojiWorldConfig(concepts=64, image_size=32, languages=("en", "de", "ja")))
-    (folder / "pictures" / "birds").mkdir(parents=True)
+    (folder / "images" / "birds").mkdir(parents=True)
     lines = ["image,en,de,ja"]
     pairs = [(a, b) for a in range(64) for b in range(a)][:: 2016 // ROWS][:ROWS]
     for number, pair in enumerate(pairs, start=1):
         name = f"birds/{number:04d}.jpg"
-        world.render(world.compose(pair, number)).save(folder / "pictures" / name)
+        world.render(world.compose(pair, number)).save(folder / "images" / name)
         lines.append(",".join([name, *(f'"{world.caption(pair, code)}"' for code in ("en", "de", "ja"))]))
     lines += [",wingspan,Flügelspannweite,翼幅", "birds/none.jpg,a,b,c"]
     (folder / "texts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -72,7 +72,7 @@ def test_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     report = json.loads(Path("data/bad-rows.json").read_text(encoding="utf-8"))
     assert report["kept"] == ROWS + 1
-    assert [row["problem"] for row in report["bad_rows"]] == ["there is no file pictures/birds/none.jpg"]
+    assert [row["problem"] for row in report["bad_rows"]] == ["there is no file images/birds/none.jpg"]
     scored = json.loads(Path("scores/student/results.json").read_text(encoding="utf-8"))["rows"]
     assert {(row["task"], row["language"], row["n"]) for row in scored} == {
         (task, code, 40) for task in ("t2i", "i2t") for code in ("en", "de", "ja")

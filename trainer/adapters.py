@@ -1,4 +1,4 @@
-"""LoRA adapters on the language model of a backbone, and on what sees its pictures, through peft."""
+"""LoRA adapters on the language model of a backbone, and on what sees its images, through peft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of parallel rows: every text of a row, its picture prepared once."""
+"""Batches of parallel rows: every text of a row, its image prepared once."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class PassCounts:
     Attributes:
         english: Of the English texts.
         texts: Of the English texts and the translations.
-        pictures_alone: Of the pictures without texts.
-        translations_alone: Of the translations without pictures.
+        images_alone: Of the images without texts.
+        translations_alone: Of the translations without images.
     """
 
     english: int
     texts: int
-    pictures_alone: int = 0
+    images_alone: int = 0
     translations_alone: int = 0
 
 
@@ -44,8 +44,8 @@ class PassCounts:
 class ParallelBatch:
     """`G` parallel rows with `P` translations between them.
 
-    The texts are tokens either in `groups` (all texts of a row over one picture) or in `english` and `translated` (each
-    text whole, with the picture again), for backbones whose pictures cannot be shared.
+    The texts are tokens either in `groups` (all texts of a row over one image) or in `english` and `translated` (each
+    text whole, with the image again), for backbones whose images cannot be shared.
 
     Args:
         ids: `G` names of the rows.
@@ -53,12 +53,12 @@ class ParallelBatch:
         translations: `P` translated texts, row by row.
         languages: `P` language codes.
         row_of_pair: `(P,)` int64, the row that each translation belongs to.
-        digests: Of each row's pictures; `None` for a row without.
+        digests: Of each row's images; `None` for a row without.
         groups: Each row's English text, then its translations.
         english: The processor's batch of the English texts.
         translated: The processor's batch of the translations.
-        pictures_alone: The processor's batch of the pictures without text, of the rows that have one, if asked for.
-        translations_alone: The processor's batch of these rows' translations without pictures, if asked for.
+        images_alone: The processor's batch of the images without text, of the rows that have one, if asked for.
+        translations_alone: The processor's batch of these rows' translations without images, if asked for.
         weight: 0 for a batch that only keeps the collective operations of several processes in step.
         passes: How many forward passes of each kind the process with the most needs for its batch in this place; `None`
             where no other process has to be met. See `student.Passes`.
@@ -73,7 +73,7 @@ class ParallelBatch:
     groups: list[TokenGroup] | None = None
     english: Inputs | None = None
     translated: Inputs | None = None
-    pictures_alone: Inputs | None = None
+    images_alone: Inputs | None = None
     translations_alone: Inputs | None = None
     weight: float = 1.0
     passes: PassCounts | None = None
@@ -85,25 +85,25 @@ class ParallelBatch:
 
     @property
     def keys(self) -> list[bytes]:
-        """What names each English row with its pictures."""
+        """What names each English row with its images."""
         return [row_key(text, digest) for text, digest in zip(self.texts, self.digests, strict=True)]
 
     @property
-    def picture_keys(self) -> list[bytes]:
-        """What names the pictures without a text, of the rows that have one."""
+    def image_keys(self) -> list[bytes]:
+        """What names the images without a text, of the rows that have one."""
         return [row_key("", digest) for digest in self.digests if digest is not None]
 
     @property
-    def has_picture(self) -> torch.Tensor:
+    def has_image(self) -> torch.Tensor:
         """`(G,)` bool."""
         return torch.tensor([digest is not None for digest in self.digests], device=self.row_of_pair.device)
 
     @property
-    def picture_numbers(self) -> torch.Tensor:
-        """`(G,)` int64, of each row's pictures: equal where the pictures are, in any batch; 0 without."""
+    def image_numbers(self) -> torch.Tensor:
+        """`(G,)` int64, of each row's images: equal where the images are, in any batch; 0 without."""
         hashes = [hashlib.blake2b(digest or b"", digest_size=8).digest() for digest in self.digests]
         numbers = [int.from_bytes(own, "big", signed=True) for own in hashes]
-        return torch.tensor(numbers, device=self.row_of_pair.device) * self.has_picture
+        return torch.tensor(numbers, device=self.row_of_pair.device) * self.has_image
 
     @property
     def tokens(self) -> int:
@@ -123,7 +123,7 @@ class ParallelBatch:
             row_of_pair=self.row_of_pair.to(device),
             english=moved(self.english),
             translated=moved(self.translated),
-            pictures_alone=moved(self.pictures_alone),
+            images_alone=moved(self.images_alone),
             translations_alone=moved(self.translations_alone),
         )
 
@@ -162,9 +162,9 @@ class ParallelCollator:
         processor: The model's processor.
         translations_per_row: How many of a row's translations are drawn; all if `None`.
         seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
-        sharing: Whether a row's texts go over one picture.
+        sharing: Whether a row's texts go over one image.
         max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
-        alone: Whether pictures without texts, and texts without pictures, are wanted, too.
+        alone: Whether images without texts, and texts without images, are wanted, too.
         sampler: Draws the translations; all are equal if `None`.
 
     Attributes:
@@ -205,7 +205,7 @@ class ParallelCollator:
         return self._batches(rows, [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
-        """For each row, what names its English text with the picture; and the picture alone if that is wanted."""
+        """For each row, what names its English text with the image; and the image alone if that is wanted."""
         for index, row in enumerate(rows):
             check_columns(row, index)
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
@@ -247,9 +247,9 @@ class ParallelCollator:
             batch.english = self._inputs(english, names)
             batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
         if self.alone:
-            pictured = [index for index, row in enumerate(english) if row.images]
-            alone = [TextImageRow("", english[index].images) for index in pictured]
-            batch.pictures_alone = self._inputs(alone, [names[index] for index in pictured])
+            with_image = [index for index, row in enumerate(english) if row.images]
+            alone = [TextImageRow("", english[index].images) for index in with_image]
+            batch.images_alone = self._inputs(alone, [names[index] for index in with_image])
             shown = [(row, names[index]) for row, index in zip(translated, row_of_pair, strict=True) if row.images]
             texts = [TextImageRow(row.text) for row, _ in shown]
             batch.translations_alone = self._inputs(texts, [name for _, name in shown])
@@ -262,7 +262,7 @@ class ParallelCollator:
         row_of_pair: Sequence[int],
         names: Sequence[str],
     ) -> list[TokenGroup]:
-        """Each row's English text and its translations over one picture."""
+        """Each row's English text and its translations over one image."""
         together = [[row] for row in english]
         for index, row in zip(row_of_pair, translated, strict=True):
             together[index].append(row)
@@ -291,7 +291,7 @@ class ParallelCollator:
         return draw.sample(items, self.translations_per_row)
 
     def _padded_lengths(self, rows: Sequence[dict[str, Any]], chosen: Sequence[Sequence[dict[str, str]]]) -> list[int]:
-        """Tokens of each row's texts if they were padded to the longest of them (a rough guess for pictures)."""
+        """Tokens of each row's texts if they were padded to the longest of them (a rough guess for images)."""
         lengths = []
         for row, items in zip(rows, chosen, strict=True):
             english, _ = make_rows([row["text_en"]], [row["image"]])
@@ -325,9 +325,9 @@ def check_columns(row: Mapping[str, Any], index: int) -> None:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
 
 
-def digest_of(pictures: Sequence[Any]) -> bytes | None:
-    """What names a row's pictures by their content."""
-    digests = [content_digest(picture) for picture in pictures]
+def digest_of(images: Sequence[Any]) -> bytes | None:
+    """What names a row's images by their content."""
+    digests = [content_digest(image) for image in images]
     return b"".join(digests) or None
 
 

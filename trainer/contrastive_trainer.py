@@ -87,7 +87,7 @@ def train_contrastive(
         The trained model, also saved in `config.output_dir`.
 
     Raises:
-        ValueError: A row lacks a column, or has a side with neither text nor picture.
+        ValueError: A row lacks a column, or has a side with neither text nor image.
     """
     model = SentenceTransformer(config.model)
     precision = training_precision()
@@ -118,7 +118,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
 
 class PairCollator(SentenceTransformerDataCollator):
-    """Reads rows of MMEB-train: a query and its positive, each text, a picture, or both."""
+    """Reads rows of MMEB-train: a query and its positive, each text, an image, or both."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the columns `anchor` and `positive` that the loss compares."""

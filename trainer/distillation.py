@@ -20,7 +20,7 @@ from .checkpoints import train_or_resume
 from .distillation_config import SelfDistillationConfig
 from .distillation_trainer import SelfDistillationTrainer
 from .hub_doors import is_hub_id
-from .image_cache import FOLDER as PICTURES
+from .image_cache import FOLDER as IMAGES
 from .precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
@@ -65,7 +65,7 @@ def distill(
     train_or_resume(trainer, args.output_dir)
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(args.output_dir) / PICTURES, ignore_errors=True)  # of a run that was killed at its end
+        shutil.rmtree(Path(args.output_dir) / IMAGES, ignore_errors=True)  # of a run that was killed at its end
         _write_summary(output / SUMMARY_FILE, trainer)
     return trainer
 

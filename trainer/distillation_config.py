@@ -16,7 +16,7 @@ NEARER_IS_BETTER = ("distance", "drift", "loss")
 class SelfDistillationConfig(TrainingArguments):
     """`transformers.TrainingArguments` and what self-distillation adds.
 
-    `per_device_train_batch_size` counts rows of the parallel corpus: an English text, its picture if it has one, and
+    `per_device_train_batch_size` counts rows of the parallel corpus: an English text, its image if it has one, and
     its translations.
 
     Args:
@@ -25,14 +25,14 @@ class SelfDistillationConfig(TrainingArguments):
             (LoRA: one copy of the weights); `"copy"` runs a frozen copy of the student as it was at the start. For
             rows that are made anew whenever they are read, only the last two will do.
         teacher_store: Folder of the store; by default `xvlm2vec/teacher` in the user's cache.
-        sharing: `"tree"` passes all texts of a row over one pass of their picture, if a check of one row with a picture
+        sharing: `"tree"` passes all texts of a row over one pass of their image, if a check of one row with an image
             shows that the backbone allows it; `"dense"` does so by one masked attention over all tokens, which is
             slower; `"auto"` tries the first, then the second; `"off"` passes each text whole, as the
             others do where the check fails.
-        freeze_vision: Whether vision tower and connector stay as they are. A picture's features are then computed once
+        freeze_vision: Whether vision tower and connector stay as they are. An image's features are then computed once
             for the student's and the teacher's rows.
-        picture_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
-            checkpoints, to keep pictures' features in for the next epoch, or fewer where the disk would then lack room
+        image_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
+            checkpoints, to keep images' features in for the next epoch, or fewer where the disk would then lack room
             for the checkpoints. They are removed at the end. 0 keeps none.
         translations_per_row: How many of a row's translations are drawn for one step; all by default.
         language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
@@ -54,12 +54,12 @@ class SelfDistillationConfig(TrainingArguments):
     sharing: str = field(
         default="auto",
         metadata={
-            "help": "auto: all texts of a row over one pass of their picture, by tree or else dense; off: each whole."
+            "help": "auto: all texts of a row over one pass of their image, by tree or else dense; off: each whole."
         },
     )
     freeze_vision: bool = field(default=True, metadata={"help": "Keep vision tower and connector as they are."})
-    picture_cache_gb: float = field(
-        default=2.0, metadata={"help": "Gigabytes on disk for pictures' features, from epoch to epoch; 0 for none."}
+    image_cache_gb: float = field(
+        default=2.0, metadata={"help": "Gigabytes on disk for images' features, from epoch to epoch; 0 for none."}
     )
     translations_per_row: int | None = field(
         default=None, metadata={"help": "Translations drawn from each row for one step; all by default."}
@@ -103,7 +103,7 @@ class SelfDistillationConfig(TrainingArguments):
             )
         if self.torch_compile and self.sharing != "off":
             raise ValueError(
-                "torch_compile needs sharing='off': a pack of texts that share their pictures has another layout in "
+                "torch_compile needs sharing='off': a pack of texts that share their images has another layout in "
                 "nearly every step and would be compiled each time. Sharing saves more; leave torch_compile out."
             )
         if self.max_tokens_per_forward < 1:

@@ -30,7 +30,7 @@ from .distillation_config import SelfDistillationConfig
 from .forward_passes import Passes, RowVectors, needs_of
 from .health import DiskSpaceCheck, stop_at
 from .hub_doors import PushingTrainer
-from .image_cache import KeepPictures
+from .image_cache import KeepImages
 from .image_sharing import WAYS, sample_row, texts_of, why_not
 from .language_sampling import language_sampler
 from .losses import SelfDistillationLoss
@@ -57,7 +57,7 @@ class SelfDistillationTrainer(PushingTrainer):
     """Teaches an embedder to give a translation the vector that it already gives to the English text.
 
     This is the self-knowledge distillation of arXiv 2503.09313, with the gradient of its rows and less work: all texts
-    of a row go over one pass of their picture, where the backbone allows it, and English targets are embedded once.
+    of a row go over one pass of their image, where the backbone allows it, and English targets are embedded once.
 
     A step's loss is the mean over all pairs of an English text and a translation, of all its batches and processes,
     whatever the number of translations of each row. Losses that compare pairs with each other see the pairs of one
@@ -135,7 +135,7 @@ class SelfDistillationTrainer(PushingTrainer):
         self.add_callback(_PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
         if frozen:
-            self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
+            self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
@@ -307,7 +307,7 @@ class SelfDistillationTrainer(PushingTrainer):
         return loss
 
     def _start_sharing(self) -> None:
-        """Finds out on one row of the corpus how the texts of a row go over one pass of their picture."""
+        """Finds out on one row of the corpus how the texts of a row go over one pass of their image."""
         corpora = [rows for rows in (self.train_dataset, *eval_sets(self.eval_dataset)) if rows is not None]
         row = sample_row(corpora, self.args.teacher == "cached") if self.args.sharing != "off" else None
         self._share(row)
@@ -323,16 +323,16 @@ class SelfDistillationTrainer(PushingTrainer):
                 self.collator.sharing, self.passes.dense = True, way == "dense"
                 use_tree(self.embedder.backbone)
                 return
-            logger.warning("Pictures cannot be shared by the %s attention: %s.", way, reason)
+            logger.warning("Images cannot be shared by the %s attention: %s.", way, reason)
         if self.args.sharing != "off":
-            logger.warning("Each text is passed whole, with its picture, which is slower: %s.", reason)
+            logger.warning("Each text is passed whole, with its image, which is slower: %s.", reason)
 
     def _eval_collator(self) -> ParallelCollator:
         """As for training, with all translations of each row."""
         return replace(self.collator, translations_per_row=None, sampler=None)
 
     def _checked(self, samples: list[dict[str, Any]], training: bool = True) -> list[dict[str, Any]]:
-        """Batches that are made anew where the first picture that comes shows that it cannot be shared.
+        """Batches that are made anew where the first image that comes shows that it cannot be shared.
 
         No row that was read at the start had one, so that only texts were compared then.
         """
@@ -410,8 +410,8 @@ def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) 
 
     Returns:
         `student_en`, `student_lang`, `teacher_en` `(P, H)`, `row_of_pair` `(P,)` and `languages`; for losses that need
-        them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the picture's states), or
-        `student_lang_alone`, `teacher_picture` `(P, H)`, `picture_of_pair` and `has_picture` `(P,)`.
+        them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the image's states), or
+        `student_lang_alone`, `teacher_image` `(P, H)`, `image_of_pair` and `has_image` `(P,)`.
     """
     row = batch.row_of_pair
     inputs: dict[str, Any] = {
@@ -421,18 +421,18 @@ def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) 
         "row_of_pair": row,
         "languages": batch.languages,
     }
-    if student.english_picture is not None and teacher.english_picture is not None:
+    if student.english_image is not None and teacher.english_image is not None:
         inputs |= {
-            "student_en_image": student.english_picture[row],
-            "student_lang_image": student.translated_picture,
-            "teacher_en_image": teacher.english_picture[row],
+            "student_en_image": student.english_image[row],
+            "student_lang_image": student.translated_image,
+            "teacher_en_image": teacher.english_image[row],
         }
-    if teacher.picture_alone is not None:
+    if teacher.image_alone is not None:
         inputs |= {
             "student_lang_alone": student.translated_alone,
-            "teacher_picture": teacher.picture_alone[row],
-            "picture_of_pair": batch.picture_numbers[row],
-            "has_picture": batch.has_picture[row],
+            "teacher_image": teacher.image_alone[row],
+            "image_of_pair": batch.image_numbers[row],
+            "has_image": batch.has_image[row],
         }
     return inputs
 
@@ -464,7 +464,7 @@ def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
 
 
 def encoded(rows: Any) -> Any:
-    """A corpus whose pictures stay as they are stored: they are named by these bytes, and decoded when prepared."""
+    """A corpus whose images stay as they are stored: they are named by these bytes, and decoded when prepared."""
     if isinstance(rows, Mapping):
         return {name: encoded(part) for name, part in rows.items()}
     features = getattr(rows, "features", None) or {}

@@ -1,4 +1,4 @@
-"""The forward passes of a distillation step: all texts of a row over one pass of their picture, or each text whole."""
+"""The forward passes of a distillation step: all texts of a row over one pass of their image, or each text whole."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.pack_forward import PictureStates, picture_states
+from xvlm2vec.modeling.pack_forward import ImageStates, image_states
 from xvlm2vec.modeling.packs import TokenGroup, rope_limit_of
 
 from .collators import Inputs, ParallelBatch, PassCounts
 
 if TYPE_CHECKING:
-    from .image_cache import PictureCache
+    from .image_cache import ImageCache
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Needs:
     """What a loss compares beside the pooled vectors of English and translated texts.
 
     Attributes:
-        picture_means: The mean state of the picture's positions.
-        alone: The picture without a text, and the translation without the picture.
+        image_means: The mean state of the image's positions.
+        alone: The image without a text, and the translation without the image.
     """
 
-    picture_means: bool = False
+    image_means: bool = False
     alone: bool = False
 
 
 def needs_of(loss: nn.Module) -> Needs:
     """Reads from the keywords of a loss, and of the losses inside it, what it needs."""
     names = {name for part in loss.modules() for name in inspect.signature(part.forward).parameters}
-    return Needs("teacher_en_image" in names, "teacher_picture" in names)
+    return Needs("teacher_en_image" in names, "teacher_image" in names)
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,37 @@ class RowVectors:
 
     Attributes:
         english: `(G, H)`, pooled.
-        english_picture: `(G, H)`, mean state of the picture's positions; `None` if not needed.
+        english_image: `(G, H)`, mean state of the image's positions; `None` if not needed.
         translated: `(P, H)`, pooled; `None` where only English was asked for.
-        translated_picture: As `english_picture`, `(P, H)`.
-        translated_alone: `(P, H)`, pooled, of the translations without their pictures; `None` if not needed.
-        picture_alone: `(G, H)`, pooled, of the pictures without a text (anything where there is none); `None` if not
+        translated_image: As `english_image`, `(P, H)`.
+        translated_alone: `(P, H)`, pooled, of the translations without their images; `None` if not needed.
+        image_alone: `(G, H)`, pooled, of the images without a text (anything where there is none); `None` if not
             needed.
     """
 
     english: torch.Tensor
-    english_picture: torch.Tensor | None = None
+    english_image: torch.Tensor | None = None
     translated: torch.Tensor | None = None
-    translated_picture: torch.Tensor | None = None
+    translated_image: torch.Tensor | None = None
     translated_alone: torch.Tensor | None = None
-    picture_alone: torch.Tensor | None = None
+    image_alone: torch.Tensor | None = None
 
 
 class Passes:
     """Runs a model, or a wrapper around it (DDP, FSDP, an adapter), over batches of parallel rows.
 
     Every pass of the language model goes through the `forward` of what is given, where wrappers gather weights and
-    gradients. Where another process takes more passes for its batch (`ParallelBatch.passes`), because it has pictures
+    gradients. Where another process takes more passes for its batch (`ParallelBatch.passes`), because it has images
     to see alone, or rows on both sides of a RoPE limit, one text runs again with weight zero for each pass that lacks.
 
     Args:
         embedder: The `XVLM2VecModel` itself.
         needs: What the loss wants.
-        frozen_vision: Whether teacher and student have the same vision tower, which then sees a picture once.
+        frozen_vision: Whether teacher and student have the same vision tower, which then sees an image once.
 
     Attributes:
         dense: Whether packs run one masked attention over all tokens.
-        cache: Keeps what a frozen vision tower made of the pictures; may be set and removed at any time.
+        cache: Keeps what a frozen vision tower made of the images; may be set and removed at any time.
     """
 
     def __init__(self, embedder: XVLM2VecModel, needs: Needs, frozen_vision: bool) -> None:
@@ -83,44 +83,44 @@ class Passes:
         self.needs = needs
         self.frozen_vision = frozen_vision
         self.dense = False
-        self.cache: PictureCache | None = None
-        self._seen: tuple[ParallelBatch, dict[int, PictureStates]] | None = None
+        self.cache: ImageCache | None = None
+        self._seen: tuple[ParallelBatch, dict[int, ImageStates]] | None = None
 
     def english(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
-        """The English texts with their pictures, and the pictures alone if a loss needs them: a teacher's part."""
+        """The English texts with their images, and the images alone if a loss needs them: a teacher's part."""
         if batch.groups is None:
             pooled, means = self._whole(model, batch.english)
         else:
-            pooled, means = self._packed(model, english_only(batch.groups), self._pictures(batch))
+            pooled, means = self._packed(model, english_only(batch.groups), self._images(batch))
             pooled = self._in_step(model, batch, pooled, "english")
         alone = None
         if self.needs.alone:
-            alone = self._among(batch.has_picture, pooled, model, batch.pictures_alone)
-            alone = self._in_step(model, batch, alone, "pictures_alone")
-        return RowVectors(pooled, means, picture_alone=alone)
+            alone = self._among(batch.has_image, pooled, model, batch.images_alone)
+            alone = self._in_step(model, batch, alone, "images_alone")
+        return RowVectors(pooled, means, image_alone=alone)
 
     def texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
-        """The English texts and all translations, without pictures, too, if a loss needs that: the student's part."""
+        """The English texts and all translations, without images, too, if a loss needs that: the student's part."""
         if batch.groups is None:
-            (english, picture), (translated, other) = (
+            (english, image), (translated, other) = (
                 self._whole(model, inputs) for inputs in (batch.english, batch.translated)
             )
         else:
-            pooled, means = self._packed(model, batch.groups, self._pictures(batch))
+            pooled, means = self._packed(model, batch.groups, self._images(batch))
             pooled = self._in_step(model, batch, pooled, "texts")
             own, rest = first_and_others([len(group.texts) for group in batch.groups], pooled.device)
             english, translated = pooled[own], pooled[rest]
-            picture, other = (None, None) if means is None else (means[own], means[rest])
+            image, other = (None, None) if means is None else (means[own], means[rest])
         alone = None
         if self.needs.alone:
-            pictured = batch.has_picture[batch.row_of_pair]
-            alone = self._among(pictured, translated, model, batch.translations_alone)
+            with_image = batch.has_image[batch.row_of_pair]
+            alone = self._among(with_image, translated, model, batch.translations_alone)
             alone = self._in_step(model, batch, alone, "translations_alone")
-        return RowVectors(english, picture, translated, other, alone)
+        return RowVectors(english, image, translated, other, alone)
 
     def counts(self, batch: ParallelBatch) -> PassCounts:
         """How many passes of the language model a batch takes by itself."""
-        alone = int(batch.pictures_alone is not None), int(batch.translations_alone is not None)
+        alone = int(batch.images_alone is not None), int(batch.translations_alone is not None)
         if batch.groups is None:
             return PassCounts(1, 2, *alone)
         limit = rope_limit_of(self.embedder.backbone.config)
@@ -141,40 +141,40 @@ class Passes:
             return self._whole(model, batch.english)[0]
         sizes = [len(group) for group in batch.groups]
         least = sizes.index(min(sizes))
-        pictures = self._pictures(batch)
-        if pictures is not None:
-            pictures = {0: pictures[least]} if least in pictures else {}
-        return self._packed(model, english_only([batch.groups[least]]), pictures)[0]
+        images = self._images(batch)
+        if images is not None:
+            images = {0: images[least]} if least in images else {}
+        return self._packed(model, english_only([batch.groups[least]]), images)[0]
 
     def _packed(
-        self, model: nn.Module, groups: Sequence[TokenGroup], pictures: dict[int, PictureStates] | None
+        self, model: nn.Module, groups: Sequence[TokenGroup], images: dict[int, ImageStates] | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Vectors `(R, H)` of all texts of groups, group by group, in as few packs as their positions allow."""
         rows: list[int] = []
         pooled, means = [], []
         for pack in self.embedder.pack(groups, sum(map(len, groups))):
-            shown = None if pictures is None else [pictures[number] for number in pack.groups if number in pictures]
-            options: dict[str, Any] = {"picture_means": self.needs.picture_means, "dense": self.dense}
-            output = model(pack=pack, picture_states=shown, **options)
+            shown = None if images is None else [images[number] for number in pack.groups if number in images]
+            options: dict[str, Any] = {"image_means": self.needs.image_means, "dense": self.dense}
+            output = model(pack=pack, image_states=shown, **options)
             rows += pack.rows
             pooled.append(output.pooler_output)
-            means.append(output.picture_means)
+            means.append(output.image_means)
         order = torch.tensor(rows, device=pooled[0].device).argsort()
-        return torch.cat(pooled)[order], torch.cat(means)[order] if self.needs.picture_means else None
+        return torch.cat(pooled)[order], torch.cat(means)[order] if self.needs.image_means else None
 
     def _whole(self, model: nn.Module, inputs: Inputs | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Vectors `(B, H)` of rows as the processor made them."""
         if inputs is None:
             raise ValueError("There are no texts to embed.")
         output = model(**inputs)
-        if not self.needs.picture_means:
+        if not self.needs.image_means:
             return output.pooler_output, None
         token = getattr(self.embedder.backbone.config, "image_token_id", None)
-        chosen = picture_part(inputs["input_ids"], inputs["attention_mask"], token)
+        chosen = image_part(inputs["input_ids"], inputs["attention_mask"], token)
         return output.pooler_output, masked_mean(output.last_hidden_state, chosen)
 
-    def _pictures(self, batch: ParallelBatch) -> dict[int, PictureStates] | None:
-        """What a frozen vision tower makes of the pictures of a batch, by the number of their row."""
+    def _images(self, batch: ParallelBatch) -> dict[int, ImageStates] | None:
+        """What a frozen vision tower makes of the images of a batch, by the number of their row."""
         if not self.frozen_vision or batch.groups is None:
             return None
         if self._seen is None or self._seen[0] is not batch:
@@ -182,16 +182,16 @@ class Passes:
         return self._seen[1]
 
     @torch.no_grad()
-    def _look(self, groups: Sequence[TokenGroup], digests: Sequence[bytes | None]) -> dict[int, PictureStates]:
-        """The states of all pictures: those of the cache, the others from one pass of the vision tower, each once."""
-        names = {number: digest for number, digest in enumerate(digests) if digest and groups[number].pictures}
+    def _look(self, groups: Sequence[TokenGroup], digests: Sequence[bytes | None]) -> dict[int, ImageStates]:
+        """The states of all images: those of the cache, the others from one pass of the vision tower, each once."""
+        names = {number: digest for number, digest in enumerate(digests) if digest and groups[number].images}
         known = {name: self.cache.get(name, self.embedder.device) for name in set(names.values())} if self.cache else {}
         found = {name: states for name, states in known.items() if states is not None}
         first = {name: number for number, name in reversed(names.items()) if name not in found}
         numbers = sorted(first.values())
         shown = [replace(groups[number], texts=groups[number].texts[:1]) for number in numbers]
         for pack in self.embedder.pack(shown, sum(map(len, shown))) if shown else ():
-            for place, states in zip(pack.groups, picture_states(self.embedder.backbone, pack), strict=True):
+            for place, states in zip(pack.groups, image_states(self.embedder.backbone, pack), strict=True):
                 name = names[numbers[place]]
                 found[name] = states
                 if self.cache is not None:
@@ -228,24 +228,24 @@ def first_and_others(counts: Sequence[int], device: torch.device) -> tuple[torch
     return first, is_other.nonzero()[:, 0]
 
 
-def picture_part(input_ids: torch.Tensor, attention_mask: torch.Tensor, picture_token: int | None) -> torch.Tensor:
-    """Which tokens of padded rows belong to the picture part: through the one behind the last picture.
+def image_part(input_ids: torch.Tensor, attention_mask: torch.Tensor, image_token: int | None) -> torch.Tensor:
+    """Which tokens of padded rows belong to the image part: through the one behind the last image.
 
-    Of a row without a picture it is the first token, as in the image loss of arXiv 2503.09313.
+    Of a row without an image it is the first token, as in the image loss of arXiv 2503.09313.
 
     Args:
         input_ids: `(B, L)` int64.
         attention_mask: `(B, L)`, 1 at tokens.
-        picture_token: Id of a picture's token; backbones without one have negative ids there.
+        image_token: Id of an image's token; backbones without one have negative ids there.
 
     Returns:
         `(B, L)` bool.
     """
     attended = attention_mask.bool()
-    is_picture = (input_ids < 0) | (input_ids == picture_token if picture_token is not None else False)
+    is_image = (input_ids < 0) | (input_ids == image_token if image_token is not None else False)
     place = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     start = attended.int().argmax(dim=1)
-    last = place.masked_fill(~(is_picture & attended), -1).amax(dim=1)
+    last = place.masked_fill(~(is_image & attended), -1).amax(dim=1)
     end = torch.where(last >= 0, last + 1, start)
     return attended & (place <= end[:, None])
 

@@ -69,7 +69,7 @@ def save_batches(folder: Path, batches: Sequence[ParallelBatch]) -> None:
 
 def _rows(batch: ParallelBatch) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"id": name, "picture": digest is not None, "text_en": text, "translations": []}
+        {"id": name, "image": digest is not None, "text_en": text, "translations": []}
         for name, digest, text in zip(batch.ids, batch.digests, batch.texts, strict=True)
     ]
     for row, language, text in zip(batch.row_of_pair.tolist(), batch.languages, batch.translations, strict=True):
@@ -79,10 +79,10 @@ def _rows(batch: ParallelBatch) -> list[dict[str, Any]]:
 
 def _tensors(batch: ParallelBatch) -> dict[str, torch.Tensor]:
     named: dict[str, torch.Tensor] = {}
-    for kind in ("english", "translated", "pictures_alone", "translations_alone"):
+    for kind in ("english", "translated", "images_alone", "translations_alone"):
         named |= {f"{kind}.{name}": value for name, value in (getattr(batch, kind) or {}).items()}
     for number, group in enumerate(batch.groups or ()):
-        named |= {f"row{number}.{name}": value for name, value in group.pictures.items()}
+        named |= {f"row{number}.{name}": value for name, value in group.images.items()}
         named[f"row{number}.prefix"] = torch.tensor(group.prefix, dtype=torch.long)
         named |= {f"row{number}.text{i}": torch.tensor(ids, dtype=torch.long) for i, ids in enumerate(group.texts)}
     return {name: value.detach().cpu().contiguous().clone() for name, value in named.items()}

@@ -154,7 +154,7 @@ def is_hub_id(place: str) -> bool:
 
 def card_text(name: str, place: str, base: str | None, loss: str) -> str:
     """The text of a training's card: what it is, and the lines that load it."""
-    what = f"An adapter (PEFT) on `{base}`" if base else "An embedding model for text and pictures"
+    what = f"An adapter (PEFT) on `{base}`" if base else "An embedding model for text and images"
     if base:
         code = (
             "from peft import PeftModel\nfrom transformers import AutoModel, AutoProcessor\n\n"
@@ -167,7 +167,7 @@ def card_text(name: str, place: str, base: str | None, loss: str) -> str:
         code = (
             "from sentence_transformers import SentenceTransformer\n\n"
             f'model = SentenceTransformer("{place}", trust_remote_code=True)\n'
-            'embeddings = model.encode(["ein rotes Bild", "a red picture"])'
+            'embeddings = model.encode(["ein rotes Bild", "a red image"])'
         )
     return (
         f"# {name}\n\n{what}, made multilingual by self-knowledge distillation (`{loss}`, "

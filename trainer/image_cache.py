@@ -1,4 +1,4 @@
-"""What a frozen vision tower made of a picture, kept on disk for the next epoch."""
+"""What a frozen vision tower made of an image, kept on disk for the next epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
-from xvlm2vec.modeling.pack_forward import PictureStates
+from xvlm2vec.modeling.pack_forward import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .forward_passes import Passes
@@ -24,13 +24,13 @@ from .vision_parameters import vision_modules
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "picture-states"
+FOLDER = "image-states"
 
 
-class PictureCache:
-    """One file for each row's pictures, by their content, up to a number of bytes.
+class ImageCache:
+    """One file for each row's images, by their content, up to a number of bytes.
 
-    Nothing is ever dropped: pictures come in another order in each epoch, so that those kept first are as good as any.
+    Nothing is ever dropped: images come in another order in each epoch, so that those kept first are as good as any.
 
     Args:
         folder: Where the files lie.
@@ -42,8 +42,8 @@ class PictureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.used = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
 
-    def get(self, digest: bytes, device: torch.device) -> PictureStates | None:
-        """The states of a row's pictures, or `None` if they are not here."""
+    def get(self, digest: bytes, device: torch.device) -> ImageStates | None:
+        """The states of a row's images, or `None` if they are not here."""
         try:
             tensors = load_file(self._path(digest), device=str(device))
         except (OSError, SafetensorError):  # not here, or cut off when the machine stopped
@@ -53,17 +53,17 @@ class PictureCache:
         for name in sorted(tensors):
             layers.setdefault(name.partition(".")[0], []).append(tensors[name])
         states, *deep = (tuple(parts) for parts in layers.values())
-        return PictureStates(states, tuple(deep), listed)
+        return ImageStates(states, tuple(deep), listed)
 
-    def put(self, digest: bytes, pictures: PictureStates) -> None:
-        """Keeps the states of a row's pictures if there is room."""
-        layers = (pictures.states, *pictures.deepstack)
+    def put(self, digest: bytes, images: ImageStates) -> None:
+        """Keeps the states of a row's images if there is room."""
+        layers = (images.states, *images.deepstack)
         tensors = {f"{i:03}.{j:03}": part for i, parts in enumerate(layers) for j, part in enumerate(parts)}
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         path = self._path(digest)
         if self.used + size > self.budget or path.exists():
             return
-        if pictures.listed:
+        if images.listed:
             tensors["listed"] = torch.ones(1)
         draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
@@ -72,24 +72,24 @@ class PictureCache:
         except (OSError, SafetensorError) as error:
             draft.unlink(missing_ok=True)
             self.budget = 0
-            logger.warning("No more pictures are kept for the next epoch: %s", error)
+            logger.warning("No more images are kept for the next epoch: %s", error)
             return
         self.used += size
 
     def _path(self, digest: bytes) -> Path:
-        # The digests of several pictures on end would be too long for a file's name.
+        # The digests of several images on end would be too long for a file's name.
         return self.folder / f"{hashlib.sha256(digest).hexdigest()}.safetensors"
 
 
-class KeepPictures(TrainerCallback):
-    """Gives a training of several epochs a `PictureCache`, and removes it at the end.
+class KeepImages(TrainerCallback):
+    """Gives a training of several epochs a `ImageCache`, and removes it at the end.
 
     It lies beside the checkpoints, so that a resumed run reads the very states that the interrupted one computed. What
     checkpoints and final model will need of the disk is left to them, and processes share what remains.
 
     Args:
         passes: Gets the cache.
-        processor: Prepares the pictures.
+        processor: Prepares the images.
         budget: Bytes.
     """
 
@@ -99,13 +99,13 @@ class KeepPictures(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Opens the cache if a picture will be seen again."""
+        """Opens the cache if an image will be seen again."""
         if state.num_train_epochs > 1 and self.budget:
             folder = Path(str(args.output_dir)) / FOLDER / self._name(args)
-            cache = PictureCache(folder, self.budget)
+            cache = ImageCache(folder, self.budget)
             room = free_bytes(folder) - bytes_to_come(kwargs["model"], args, state.max_steps)
             if room < self.budget - cache.used:
-                logger.warning("The disk has room for no more than %s of pictures' states.", size(max(room, 0)))
+                logger.warning("The disk has room for no more than %s of images' states.", size(max(room, 0)))
             more = max(min(self.budget - cache.used, room), 0)
             cache.budget = cache.used + more // args.world_size
             self.passes.cache = cache

@@ -1,4 +1,4 @@
-"""How the texts of a row share their picture: what a backbone allows, found out by comparing vectors."""
+"""How the texts of a row share their image: what a backbone allows, found out by comparing vectors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .collators import check_columns
 from .usable_rows import has_text
 
 SAMPLE = 64
-"""Rows at the start of a corpus, and again spread over it, in which one with a picture is looked for."""
+"""Rows at the start of a corpus, and again spread over it, in which one with an image is looked for."""
 CHUNK = 256
-"""Rows of a stored corpus whose column of pictures is looked at, undecoded, at a time."""
+"""Rows of a stored corpus whose column of images is looked at, undecoded, at a time."""
 WAYS = {"auto": ("tree", "dense"), "tree": ("tree",), "dense": ("dense",), "off": ()}
 """What each value of the setting `sharing` tries, in this order, before each text is passed whole."""
 
@@ -41,13 +41,13 @@ class DensePacks(nn.Module):
 
 
 def why_not(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Sequence[TextImageRow]) -> str:
-    """What keeps the texts of a row from sharing their picture in one way; empty if nothing does.
+    """What keeps the texts of a row from sharing their image in one way; empty if nothing does.
 
     Args:
         way: `"tree"` or `"dense"`.
         model: An `XVLM2VecModel`, or a model around one.
         processor: Its processor.
-        sample: Texts of one row with its picture; without any, only the configuration is asked.
+        sample: Texts of one row with its image; without any, only the configuration is asked.
     """
     reason = obstacle(model, training=True)
     if reason or not sample:
@@ -61,7 +61,7 @@ def why_not(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Se
 
 
 def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
-    """A row with a picture, or the first row where none is found; `None` where there are no rows.
+    """A row with an image, or the first row where none is found; `None` where there are no rows.
 
     Args:
         corpora: Each a `datasets.Dataset` or `IterableDataset`.
@@ -75,13 +75,13 @@ def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
 
 
 def candidates(rows: Any, thorough: bool) -> Iterator[dict[str, Any]]:
-    """Rows of a corpus that may have a picture.
+    """Rows of a corpus that may have an image.
 
-    Of a stored column of pictures it is known which rows those are; rows that are made when they are read (a transform,
+    Of a stored column of images it is known which rows those are; rows that are made when they are read (a transform,
     a stream) are tried.
     """
-    if stores_pictures(rows):
-        yield from (rows[place] for place in islice(pictured_places(rows), SAMPLE))
+    if stores_images(rows):
+        yield from (rows[place] for place in islice(image_places(rows), SAMPLE))
     elif not isinstance(rows, Dataset):
         yield from islice(iter(rows), SAMPLE)
     elif thorough:
@@ -91,13 +91,13 @@ def candidates(rows: Any, thorough: bool) -> Iterator[dict[str, Any]]:
         yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
 
 
-def stores_pictures(rows: Any) -> bool:
-    """Whether the pictures of a corpus lie in a column of their own."""
+def stores_images(rows: Any) -> bool:
+    """Whether the images of a corpus lie in a column of their own."""
     return isinstance(rows, Dataset) and isinstance((rows.features or {}).get("image"), Image)
 
 
-def pictured_places(rows: Dataset) -> Iterator[int]:
-    """The numbers of the rows that have a picture; none is decoded."""
+def image_places(rows: Dataset) -> Iterator[int]:
+    """The numbers of the rows that have an image; none is decoded."""
     column = rows.with_format("arrow").select_columns(["image"])
     for start in range(0, len(column), CHUNK):
         valid = column[start : start + CHUNK]["image"].is_valid().to_pylist()
@@ -105,7 +105,7 @@ def pictured_places(rows: Dataset) -> Iterator[int]:
 
 
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
-    """The English text and some translations of a row, with its picture."""
+    """The English text and some translations of a row, with its image."""
     check_columns(row, 0)
     texts = [row["text_en"], *[item["text"] for item in row["translations"] if has_text(item)][:2]]
     return make_rows(texts, [row["image"]] * len(texts))[0]

@@ -84,7 +84,7 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
     Weights, gradients, optimizer states and copies are exact; activations are what autograd saves in one pass of the
     language model over `max_tokens_per_forward` tokens, counted on the meta device in the number format of the
     computation, with a fused attention kernel. Those of a trained vision tower are estimated from its configuration,
-    as if pictures filled the whole pack.
+    as if images filled the whole pack.
 
     Args:
         model: On the meta device, in the number formats of the training, with its adapter, frozen where it is frozen.
@@ -212,7 +212,7 @@ def _vision_activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -
 
 
 def _patches_per_token(embedder: XVLM2VecModel) -> int:
-    """How many patches of a picture one picture token stands for."""
+    """How many patches of an image one image token stands for."""
     config: Any = embedder.config.vlm_config
     vision = config.vision_config
     if hasattr(vision, "spatial_merge_size"):

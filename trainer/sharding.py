@@ -29,7 +29,7 @@ class ShardingTrainer(StreamingTrainer):
     - Each layer of the language model is a unit that FSDP2 shards.
     - A frozen vision tower is kept whole in every process: it has neither gradients nor optimizer states to divide, and
       is called outside the model's forward pass, by some processes more often than by others.
-    - A trained one is gathered with the rest of the model, and every pass uses it: one process may have pictures while
+    - A trained one is gathered with the rest of the model, and every pass uses it: one process may have images while
       another has none, and collective operations must meet nevertheless.
 
     Attributes:
@@ -141,10 +141,10 @@ def repeated_layers(module: nn.Module) -> Iterator[nn.Module]:
 def use_vision_in_every_pass(embedder: XVLM2VecModel) -> RemovableHandle:
     """Adds zero times the trained weights of the vision tower to the token embeddings, so that each pass uses them.
 
-    Without it, a process without pictures would have no gradients of the tower to send, while the others wait; and one
-    process alone would leave the tower out of a step without pictures, in which momentum moves it among several. It is
+    Without it, a process without images would have no gradients of the tower to send, while the others wait; and one
+    process alone would leave the tower out of a step without images, in which momentum moves it among several. It is
     the embeddings that get them because FSDP2 sends a layer's gradients earlier where the layer's input has one: below
-    an adapter the tokens have none, and processes with and without pictures would send theirs in different orders.
+    an adapter the tokens have none, and processes with and without images would send theirs in different orders.
     """
 
     def add_nothing(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:

@@ -86,7 +86,7 @@ class CachedTeacher:
     """English vectors from a store on disk, which one pass over the distinct English rows fills before the training.
 
     The store is keyed by the weights, the settings of model and processor, the number format, and, row by row, by text
-    and picture (its encoded bytes, or its pixels where it is not encoded). Epochs, languages and runs share it; what
+    and image (its encoded bytes, or its pixels where it is not encoded). Epochs, languages and runs share it; what
     was embedded before an interruption, even a `kill -9`, is there afterwards.
 
     Args:
@@ -107,13 +107,13 @@ class CachedTeacher:
         """
         device = batch.row_of_pair.device
         english = self._read(batch.keys, batch, device)
-        width = english.shape[1] // 2 if self.passes.needs.picture_means else english.shape[1]
+        width = english.shape[1] // 2 if self.passes.needs.image_means else english.shape[1]
         alone = None
         if self.passes.needs.alone:
             alone = english.new_zeros(len(english), width)
-            alone[batch.has_picture] = self._read(batch.picture_keys, batch, device)[:, :width]
-        means = english[:, width:] if self.passes.needs.picture_means else None
-        return RowVectors(english[:, :width], means, picture_alone=alone)
+            alone[batch.has_image] = self._read(batch.image_keys, batch, device)[:, :width]
+        means = english[:, width:] if self.passes.needs.image_means else None
+        return RowVectors(english[:, :width], means, image_alone=alone)
 
     def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
         """Embeds the English rows that the store lacks and opens it again.
@@ -157,12 +157,12 @@ class CachedTeacher:
 
     def _add(self, vectors: RowVectors, batch: ParallelBatch) -> None:
         english = vectors.english
-        parts = [english] if vectors.english_picture is None else [english, vectors.english_picture]
+        parts = [english] if vectors.english_image is None else [english, vectors.english_image]
         self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
-        if vectors.picture_alone is not None and batch.picture_keys:
-            alone = vectors.picture_alone[batch.has_picture]
+        if vectors.image_alone is not None and batch.image_keys:
+            alone = vectors.image_alone[batch.has_image]
             filler = [alone.new_zeros(alone.shape)] * (len(parts) - 1)
-            self.store.add(batch.picture_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
+            self.store.add(batch.image_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
 
     def _read(self, keys: Sequence[bytes], batch: ParallelBatch, device: torch.device) -> torch.Tensor:
         try:
@@ -177,7 +177,7 @@ class CachedTeacher:
         return torch.from_numpy(np.ascontiguousarray(found)).to(device)
 
     def _check_room(self, rows: int) -> None:
-        width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.picture_means else 1)
+        width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.image_means else 1)
         needed = rows * (1 + self.passes.needs.alone) * (32 + 4 * width)
         check_room(
             self.folder,

@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 10_000
 SHOWN = 5
-TRANSLATION, ENGLISH = "translation", "English text and no picture"
+TRANSLATION, ENGLISH = "translation", "English text and no image"
 
 
 def translated(rows: Any) -> Any:
-    """A corpus without the rows that have no translation, or neither an English text nor a picture.
+    """A corpus without the rows that have no translation, or neither an English text nor an image.
 
     What is left out is counted in a warning. Of a stored corpus only the columns of texts are read; a stream leaves
     rows out as they come. Rows that are made when they are read stay as they are: the collator leaves out those without
@@ -52,22 +52,22 @@ def _stored(rows: Dataset) -> Dataset:
         for place, (name, items, text) in enumerate(zip(part["id"], part["translations"], english, strict=True), start):
             if not any(map(has_text, items or ())):
                 left_out.setdefault(TRANSLATION, []).append(str(name))
-            elif is_blank(text) and not _has_picture(bare, place):
+            elif is_blank(text) and not _has_image(bare, place):
                 left_out.setdefault(ENGLISH, []).append(str(name))
             else:
                 kept.append(place)
     if not left_out:
         return rows
     if not kept:
-        raise ValueError("No row of the corpus has a translation, and an English text or a picture.")
+        raise ValueError("No row of the corpus has a translation, and an English text or an image.")
     for what, names in left_out.items():
         shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
         logger.warning("%d of %d rows have no %s and are left out: %s", len(names), len(rows), what, shown)
     return rows.select(kept)
 
 
-def _has_picture(rows: Dataset, place: int) -> bool:
-    """Whether a row of a stored corpus has a picture, which is not decoded."""
+def _has_image(rows: Dataset, place: int) -> bool:
+    """Whether a row of a stored corpus has an image, which is not decoded."""
     if "image" not in rows.column_names:
         return False
     column = rows.select_columns(["image"]).with_format("arrow")
@@ -110,7 +110,7 @@ class HasTranslation:
 
 
 class IsUsable(HasTranslation):
-    """As `HasTranslation`, and leaves out rows with neither an English text nor a picture."""
+    """As `HasTranslation`, and leaves out rows with neither an English text nor an image."""
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of a stream can be used."""

@@ -52,20 +52,20 @@ class EmojiBenchmark:
 
 
 class _Gallery:
-    """Collects rendered pictures under their paths."""
+    """Collects rendered images under their paths."""
 
     def __init__(self, world: EmojiWorld) -> None:
         self.world = world
         self._png: dict[str, bytes] = {}
 
-    def add(self, path: str, picture: PILImage.Image) -> str:
+    def add(self, path: str, image: PILImage.Image) -> str:
         buffer = io.BytesIO()
-        picture.save(buffer, format="PNG", compress_level=1)
+        image.save(buffer, format="PNG", compress_level=1)
         self._png[path] = buffer.getvalue()
         return path
 
     def dataset(self) -> Dataset:
-        """The pictures as a data set with the columns `path` and `image`."""
+        """The images as a data set with the columns `path` and `image`."""
         stored = [{"bytes": png, "path": path} for path, png in self._png.items()]
         features = Features({"path": Value("string"), "image": Image()})
         return Dataset.from_dict({"path": list(self._png), "image": stored}, features=features)
@@ -77,7 +77,7 @@ class _Task:
 
     Attributes:
         specs: one per row.
-        paths: the query's picture per row; empty for t2i.
+        paths: the query's image per row; empty for t2i.
         order: places in the pool of candidates, the right one first: int32, shape (rows, candidates).
     """
 
@@ -137,7 +137,7 @@ def _classification(
 
 
 def _pairs(world: EmojiWorld, split: str, name: str, concepts: Sequence[int], rows: int, gallery: _Gallery) -> _Task:
-    """Different pairs of the split; the captions (i2t) or pictures (t2i) of all rows are candidates."""
+    """Different pairs of the split; the captions (i2t) or images (t2i) of all rows are candidates."""
     sampler = SpecSampler(world, split, f"benchmark/{name}", concepts)
     inside = world.pair_splits[np.ix_(concepts, concepts)]
     available = int((inside == check_split(split)).sum()) // 2
@@ -163,12 +163,12 @@ def _grounding(
     elsewhere: dict[int, list[int]] = {}
     paths = []
     for row, spec in enumerate(specs):
-        scene, picture = draw(world, spec)
-        paths.append(gallery.add(_path("vg", row), picture))
+        scene, image = draw(world, spec)
+        paths.append(gallery.add(_path("vg", row), image))
         places.append(list(range(len(crops), len(crops) + len(scene.objects))))
         for number, thing in enumerate(scene.objects):
             elsewhere.setdefault(thing.concept, []).append(len(crops))
-            crops.append(gallery.add(f"images/vg-{row:06d}-{number}.png", world.crop(picture, thing)))
+            crops.append(gallery.add(f"images/vg-{row:06d}-{number}.png", world.crop(image, thing)))
     rng = random.Random(f"{world.config.seed}/{split}/benchmark/vg/candidates")
     order = [
         _crop_candidates(spec, places[row], elsewhere[spec.answer], len(crops), rng) for row, spec in enumerate(specs)
@@ -203,7 +203,7 @@ def _gold_first(gold: Sequence[int], pool: int) -> np.ndarray:
 def _write(
     world: EmojiWorld, name: str, task: _Task, languages: Sequence[str], paths: Sequence[str] | None
 ) -> DatasetDict:
-    """One task in every language; `paths` is the pool of candidates where these are pictures."""
+    """One task in every language; `paths` is the pool of candidates where these are images."""
     form = "c" if name == WITHHELD else name
     shared = None if paths is None else _candidates(paths, task.order)
     features = Features(

@@ -59,7 +59,7 @@ class Candidate:
         emoji: the emoji as text.
         names: the name in every language.
         version: the Emoji version that brought it in.
-        sprite: RGBA picture, `SPRITE_SIZE` pixels square.
+        sprite: RGBA image, `SPRITE_SIZE` pixels square.
     """
 
     id: str

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageChops
 
 ROTATIONS = (-16, -8, 0, 8, 16)  # degrees
-SCALE_STEPS = 16  # sprite sizes are multiples of 1/16 of the picture's side, so that few variants need to be kept
+SCALE_STEPS = 16  # sprite sizes are multiples of 1/16 of the image's side, so that few variants need to be kept
 NOISE_LEVELS = (3, 6, 10)  # standard deviation, in grey levels of 255
 NOISE_TILES = 16
-NOISE_ZERO = 128  # the value in a noise picture that changes nothing
+NOISE_ZERO = 128  # the value in a noise image that changes nothing
 COLOUR_RANGE = (48, 240)  # of backgrounds, in grey levels of 255: neither the darkest outlines nor pure white
 MAX_OBJECTS = 4
 PATTERNS = 12
@@ -34,9 +34,9 @@ class SceneObject:
 
     Attributes:
         concept: index of the concept in its world.
-        x: centre from the left, as a fraction of the picture's side.
-        y: centre from the top, as a fraction of the picture's side.
-        scale: size as a fraction of the picture's side.
+        x: centre from the left, as a fraction of the image's side.
+        y: centre from the top, as a fraction of the image's side.
+        scale: size as a fraction of the image's side.
         rotation: degrees, counter-clockwise.
     """
 
@@ -58,7 +58,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides a picture; objects are ordered from left to right.
+    """Everything that decides an image; objects are ordered from left to right.
 
     Attributes:
         objects: one to four things.
@@ -112,11 +112,11 @@ def _noise_tiles(side: int, level: int) -> list[Image.Image]:
 
 
 class Painter:
-    """Draws scenes of one picture size; keeps scaled and rotated sprites, so that drawing is little more than pasting.
+    """Draws scenes of one image size; keeps scaled and rotated sprites, so that drawing is little more than pasting.
 
     Args:
-        sprites: one RGBA picture per concept.
-        side: width and height of the pictures in pixels.
+        sprites: one RGBA image per concept.
+        side: width and height of the images in pixels.
     """
 
     def __init__(self, sprites: Sequence[Image.Image], side: int) -> None:
@@ -127,23 +127,23 @@ class Painter:
         self._noise = {level: _noise_tiles(side, level) for level in NOISE_LEVELS}
 
     def paint(self, scene: Scene) -> Image.Image:
-        """The scene as an RGB picture, `side` pixels square."""
-        picture = Image.new("RGB", (self.side, self.side), scene.background.first)
-        picture.paste(scene.background.second, mask=self._patterns[scene.background.pattern])
+        """The scene as an RGB image, `side` pixels square."""
+        image = Image.new("RGB", (self.side, self.side), scene.background.first)
+        image.paste(scene.background.second, mask=self._patterns[scene.background.pattern])
         for thing in scene.objects:
             sprite = self._variant(thing)
             corner = (round(thing.x * self.side - sprite.width / 2), round(thing.y * self.side - sprite.height / 2))
-            picture.paste(sprite, corner, sprite)
+            image.paste(sprite, corner, sprite)
         noise = self._noise[scene.noise][(scene.seed >> 2) % NOISE_TILES]
-        return ImageChops.add(picture, noise, offset=-NOISE_ZERO)
+        return ImageChops.add(image, noise, offset=-NOISE_ZERO)
 
-    def crop(self, picture: Image.Image, thing: SceneObject) -> Image.Image:
-        """The part of a painted scene that shows one thing, enlarged to the size of a whole picture."""
+    def crop(self, image: Image.Image, thing: SceneObject) -> Image.Image:
+        """The part of a painted scene that shows one thing, enlarged to the size of a whole image."""
         window = min(self.side, round(CROP_MARGIN * thing.scale * self.side))
         left = min(max(round(thing.x * self.side - window / 2), 0), self.side - window)
         top = min(max(round(thing.y * self.side - window / 2), 0), self.side - window)
         box = (left, top, left + window, top + window)
-        return picture.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
+        return image.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
 
     def _variant(self, thing: SceneObject) -> Image.Image:
         key = (thing.concept, round(thing.scale * self.side), thing.rotation)

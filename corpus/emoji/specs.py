@@ -1,4 +1,4 @@
-"""Rows of the emoji world as small specifications, and the texts and pictures they stand for."""
+"""Rows of the emoji world as small specifications, and the texts and images they stand for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .world import EmojiWorld, check_split
 
 T = TypeVar("T")
 
-WHOLE = -1  # `asked` of a picture that is meant as a whole
+WHOLE = -1  # `asked` of an image that is meant as a whole
 GROUP_SIZES = (3, 3, 3, 4)  # objects of a vqa or vg scene, drawn evenly
 
 
@@ -58,24 +58,24 @@ def query(world: EmojiWorld, task: str, spec: Spec, language: str) -> str:
 
 
 def target_text(world: EmojiWorld, task: str, spec: Spec, language: str) -> str:
-    """The target as a model reads it; for t2i and vg this is the instruction that goes with the picture."""
+    """The target as a model reads it; for t2i and vg this is the instruction that goes with the image."""
     own = {"c": world.name, "vqa": world.name}.get(task)
     text = own(spec.answer, language) if own else world.caption(spec.concepts, language) if task == "i2t" else ""
     return instruct(task, language, "target", text)
 
 
 def draw(world: EmojiWorld, spec: Spec) -> tuple[Scene, Image.Image]:
-    """The composed scene and its picture."""
+    """The composed scene and its image."""
     scene = world.compose(spec.concepts, spec.seed)
     return scene, world.render(scene)
 
 
 def draw_target(world: EmojiWorld, task: str, spec: Spec) -> Image.Image | None:
-    """The target's picture: the scene for t2i, the crop for vg, None for tasks with text targets."""
+    """The target's image: the scene for t2i, the crop for vg, None for tasks with text targets."""
     if task not in ("t2i", "vg"):
         return None
-    scene, picture = draw(world, spec)
-    return picture if task == "t2i" else world.crop(picture, scene.objects[spec.asked])
+    scene, image = draw(world, spec)
+    return image if task == "t2i" else world.crop(image, scene.objects[spec.asked])
 
 
 class SpecSampler:

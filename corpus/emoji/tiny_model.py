@@ -34,7 +34,7 @@ class TinyModelConfig:
     """Sizes of the tiny model.
 
     Args:
-        image_size: Pixels of a (square) picture's side.
+        image_size: Pixels of a (square) image's side.
         patch_size: Pixels of a patch's side.
         hidden_size: Width of both towers.
         vision_layers: Layers of the vision tower.

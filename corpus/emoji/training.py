@@ -51,7 +51,7 @@ def contrastive_rows(
 
     Every run of `batch_size` rows (the last one may be shorter) shares one task, holds different positives only, and is
     full of hard negatives; so read the rows in order. The stored columns are specifications; reading renders the
-    columns of MMEB's training sets: `qry` (str), `qry_image` (picture or None), `pos_text` (str), `pos_image` (picture
+    columns of MMEB's training sets: `qry` (str), `qry_image` (image or None), `pos_text` (str), `pos_image` (image
     or None).
 
     Args:
@@ -108,7 +108,7 @@ def parallel_rows(
     seed: int = 0,
     split: str = "train",
 ) -> Dataset:
-    """Rows of a parallel corpus for distillation: English and all its translations, some with a picture.
+    """Rows of a parallel corpus for distillation: English and all its translations, some with an image.
 
     The stored columns are specifications; reading renders exactly the columns of `schema.parallel_features`. A
     translation that would name a withheld concept in a language it is withheld from is left out.
@@ -116,7 +116,7 @@ def parallel_rows(
     Args:
         world: the emoji world.
         mix: share of the rows per kind; None stands for `PARALLEL_MIX`. Kinds: `name`, `caption`, `t2i` (text only),
-            `vqa`, `vg`, `c`, `i2t` (picture and query), `image` (picture, whole or cut out, and target instruction).
+            `vqa`, `vg`, `c`, `i2t` (image and query), `image` (image, whole or cut out, and target instruction).
         rows: how many rows.
         languages: to translate into; None stands for the world's taught languages.
         seed: another seed gives other rows.
@@ -135,7 +135,7 @@ def parallel_rows(
         shown = [concept for concept in range(len(world)) if concept not in world.withheld]
     else:
         shown = list(range(len(world)))
-    drawers = _drawers(SpecSampler(world, split, stream, shown), SpecSampler(world, split, f"{stream}/pictures"))
+    drawers = _drawers(SpecSampler(world, split, stream, shown), SpecSampler(world, split, f"{stream}/images"))
     kinds = allot(dict(mix), rows, random.Random(stream))
     return _store((kind, drawers[kind]()) for kind in kinds).with_transform(
         _ParallelView(world, languages, split, seed)
@@ -204,11 +204,11 @@ def _specs(batch: Mapping[str, list[Any]]) -> list[tuple[str, Spec]]:
     ]
 
 
-def _drawers(named: SpecSampler, pictured: SpecSampler) -> dict[str, Callable[[], Spec]]:
+def _drawers(named: SpecSampler, with_image: SpecSampler) -> dict[str, Callable[[], Spec]]:
     """How to draw a specification of every kind; `named` draws those whose texts name concepts."""
 
     def image() -> Spec:
-        return pictured.pick([pictured.single, pictured.pair, lambda: pictured.asked_about("vg")])()
+        return with_image.pick([with_image.single, with_image.pair, lambda: with_image.asked_about("vg")])()
 
     return {
         "name": named.single,
@@ -216,8 +216,8 @@ def _drawers(named: SpecSampler, pictured: SpecSampler) -> dict[str, Callable[[]
         "t2i": named.pair,
         "vqa": lambda: named.asked_about("vqa"),
         "vg": lambda: named.asked_about("vg"),
-        "c": pictured.single,
-        "i2t": pictured.pair,
+        "c": with_image.single,
+        "i2t": with_image.pair,
         "image": image,
     }
 
@@ -251,19 +251,17 @@ class _ParallelView:
         specs = _specs(batch)
         return {
             "id": [f"emoji-{self.split}-{self.seed}-{kind}-{spec.seed:016x}-{spec.asked}" for kind, spec in specs],
-            "image": [self._picture(kind, spec) for kind, spec in specs],
+            "image": [self._image(kind, spec) for kind, spec in specs],
             "text_en": [self._text(kind, spec, "en") for kind, spec in specs],
             "translations": [self._translations(kind, spec) for kind, spec in specs],
             "source": [f"emoji/{kind}" for kind, _ in specs],
         }
 
-    def _picture(self, kind: str, spec: Spec) -> Image.Image | None:
+    def _image(self, kind: str, spec: Spec) -> Image.Image | None:
         if kind in TEXT_KINDS:
             return None
-        scene, picture = draw(self.world, spec)
-        return (
-            self.world.crop(picture, scene.objects[spec.asked]) if kind == "image" and spec.asked != WHOLE else picture
-        )
+        scene, image = draw(self.world, spec)
+        return self.world.crop(image, scene.objects[spec.asked]) if kind == "image" and spec.asked != WHOLE else image
 
     def _text(self, kind: str, spec: Spec, language: str) -> str:
         if kind in ("name", "caption"):

@@ -33,8 +33,8 @@ class EmojiWorldConfig:
 
     Attributes:
         concepts: how many concepts, taken from the head of the table.
-        image_size: side of the pictures in pixels.
-        seed: decides which pairs and which concepts are held out, and all pictures.
+        image_size: side of the images in pixels.
+        seed: decides which pairs and which concepts are held out, and all images.
         languages: the languages of the world, English among them.
         taught_languages: languages for distillation; those outside `languages` are left out.
         control_languages: languages that are evaluated and never taught; those outside `languages` are left out.
@@ -80,7 +80,7 @@ class EmojiWorldConfig:
 
 
 class EmojiWorld:
-    """Concepts, their names, the splits, and pictures on demand. Immutable; pickles as its configuration.
+    """Concepts, their names, the splits, and images on demand. Immutable; pickles as its configuration.
 
     Concepts are numbered from 0 to `len(world) - 1`. Use `EmojiWorld.load`.
 
@@ -186,12 +186,12 @@ class EmojiWorld:
         return compose(concepts, seed)
 
     def render(self, scene: Scene) -> Image.Image:
-        """Draws a scene as an RGB picture, `config.image_size` pixels square."""
+        """Draws a scene as an RGB image, `config.image_size` pixels square."""
         return self._painter.paint(scene)
 
-    def crop(self, picture: Image.Image, thing: SceneObject) -> Image.Image:
+    def crop(self, image: Image.Image, thing: SceneObject) -> Image.Image:
         """Cuts one thing out of a rendered scene and enlarges it to `config.image_size` pixels square."""
-        return self._painter.crop(picture, thing)
+        return self._painter.crop(image, thing)
 
 
 def check_split(split: str) -> int:
@@ -210,7 +210,7 @@ def _digest(text: str) -> bytes:
 
 
 def _read_table(table: Path, config: EmojiWorldConfig) -> list[dict[str, Any]]:
-    """The first rows of the table, with the key `sprite` added: the decoded picture."""
+    """The first rows of the table, with the key `sprite` added: the decoded image."""
     if not table.is_file():
         raise FileNotFoundError(f"The emoji table {table} is missing. {REBUILD}")
     columns = ["id", "emoji", "image", *(f"name_{language}" for language in config.languages)]

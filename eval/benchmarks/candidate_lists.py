@@ -23,7 +23,7 @@ def candidate_lists(
         column: The lists, the right answer first.
         row_ids: `(n,)`, what messages call the rows.
         where: The file, for messages.
-        file_of: What is equal for two names of one picture; only the first of them is kept.
+        file_of: What is equal for two names of one image; only the first of them is kept.
 
     Returns:
         Distinct strings, and `(n, m)` indices into them, -1 where there is none.
@@ -55,7 +55,7 @@ def is_string(kind: pa.DataType) -> bool:
 def _one_name_each(
     names: list[str], index: npt.NDArray[np.signedinteger], file_of: Callable[[str], Any]
 ) -> tuple[list[str], npt.NDArray[np.signedinteger]]:
-    """Leaves out the names of pictures that have one already."""
+    """Leaves out the names of images that have one already."""
     files = [file_of(name) for name in names]
     place = {file: number for number, file in enumerate(dict.fromkeys(files))}
     first = {file: name for name, file in reversed(list(zip(names, files, strict=True)))}

@@ -25,7 +25,7 @@ class Part:
         columns: What the columns are called that the form needs.
         datasets: Names of the data sets.
         languages: Codes as the file names spell them; none if the rows tell, or if there is only English.
-        pictures: Folders below which the pictures lie that rows name.
+        images: Folders below which the images lie that rows name.
         drop_copies: Whether a candidate that a list names twice counts once. Without it a doubled gold candidate is an
             error.
     """
@@ -36,7 +36,7 @@ class Part:
     columns: Mapping[str, str] = field(default_factory=lambda: _NONE)
     datasets: tuple[str, ...] = ("default",)
     languages: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ("",)
+    images: tuple[str, ...] = ("",)
     drop_copies: bool = False
 
 
@@ -66,7 +66,7 @@ class Benchmark:
 
 
 _MMEB_COLUMNS = MappingProxyType(
-    {"text": "qry_text", "picture": "qry_img_path", "texts": "tgt_text", "pictures": "tgt_img_path"}
+    {"text": "qry_text", "image_path": "qry_img_path", "texts": "tgt_text", "images": "tgt_img_path"}
 )
 _MMEB_SETS: Mapping[str, tuple[str, ...]] = {
     "c": ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397", "Place365", "ImageNet-A", "ImageNet-R",
@@ -98,7 +98,7 @@ ENTRIES: Mapping[str, Benchmark] = {
         tuple(
             Part(
                 task, "lists", ("{dataset}/test-*.parquet", "{dataset}/test.parquet"), _MMEB_COLUMNS, datasets,
-                pictures=("images", "eval_images", ""), drop_copies=True,
+                images=("images", "eval_images", ""), drop_copies=True,
             )
             for task, datasets in _MMEB_SETS.items()
         ),
@@ -112,11 +112,11 @@ ENTRIES: Mapping[str, Benchmark] = {
         (
             Part(
                 "retrieval", "parallel_captions", ("xtd.json", "data/xtd.json"),
-                {"pictures": "images", "captions": "captions"}, ("xtd",), pictures=("images", "train2014", ""),
+                {"images": "images", "captions": "captions"}, ("xtd",), images=("images", "train2014", ""),
             ),
         ),
-        source="https://github.com/gregor-ge/Babel-ImageNet (data/xtd.json), pictures of COCO train2014",
-        licence="captions: that of github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10; pictures: COCO's terms",
+        source="https://github.com/gregor-ge/Babel-ImageNet (data/xtd.json), images of COCO train2014",
+        licence="captions: that of github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10; images: COCO's terms",
         parallel=True,
         codes={"jp": "ja", "kr": "ko", "cn": "zh"},
     ),
@@ -125,11 +125,11 @@ ENTRIES: Mapping[str, Benchmark] = {
         (
             Part(
                 "c", "classes", ("babel_imagenet-298.json", "data/babel_imagenet-298.json", "babel_imagenet.json"),
-                {}, ("imagenet-1k-val",), pictures=("val",),
+                {}, ("imagenet-1k-val",), images=("val",),
             ),
         ),
-        source="https://github.com/gregor-ge/Babel-ImageNet, pictures of the ImageNet-1k validation set",
-        licence="labels: the repository's licence and BabelNet's non-commercial one; pictures: ImageNet's terms",
+        source="https://github.com/gregor-ge/Babel-ImageNet, images of the ImageNet-1k validation set",
+        licence="labels: the repository's licence and BabelNet's non-commercial one; images: ImageNet's terms",
         parallel=True,
     ),
     "maxm": Benchmark(
@@ -157,7 +157,7 @@ ENTRIES: Mapping[str, Benchmark] = {
             for dataset, prefix in (("local", ""), ("translated", "Translated "))
         ),
         source="https://huggingface.co/datasets/afaji/cvqa",
-        licence="each picture has its own, in the column License",
+        licence="each image has its own, in the column License",
         hub="afaji/cvqa",
         codes=LANGUAGE_NAMES,
     ),
@@ -168,7 +168,7 @@ ENTRIES: Mapping[str, Benchmark] = {
                 "page", "pages", ("QA/{dataset}_QA.json", "{dataset}_QA.json"),
                 {"document": "file_name", "pages": "all_page_images", "questions": "qa_list", "text": "question",
                  "gold": "page_index", "language": "detected_language"}, datasets,
-                pictures=(folder, f"VisR-Bench/{folder}"),
+                images=(folder, f"VisR-Bench/{folder}"),
             )
             for datasets, folder in ((("figure", "table", "text"), "Multimodal"), (("multilingual",), "Multilingual"))
         ),

@@ -1,4 +1,4 @@
-"""Benchmarks in the layout that releases write: a parquet file per task and language, the pictures, the templates."""
+"""Benchmarks in the layout that releases write: a parquet file per task and language, the images, the templates."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def read_exported(
         templates: Instructions instead of those in `templates.json`.
 
     Raises:
-        FileNotFoundError: The folder, its pictures or its templates are missing.
+        FileNotFoundError: The folder, its images or its templates are missing.
         ValueError: A name is unknown, a file is damaged, or its rows are (see `mmmeb.ranking_task`), or a row names a
-            picture that is not there.
+            image that is not there.
     """
     folder = Path(folder)
     files = _files(folder)
@@ -69,7 +69,7 @@ def read_exported(
             continue
         options = {"task": form, "language": language, "dataset": dataset, "benchmark": name}
         made = [ranking_task(table, images, chosen, style=style, **options) for style in styles]
-        _check_pictures(made[0], path, folder)
+        _check_images(made[0], path, folder)
         found += made
     for kind, wanted in (("data set", datasets), ("task", tasks), ("language", languages)):
         unknown = [value for value in wanted or () if value not in known[kind]]
@@ -91,7 +91,7 @@ def read_templates(path: str | Path) -> Templates:
     if not path.is_file():
         raise FileNotFoundError(
             f"there are no instructions {path}; pass a file with --templates, as "
-            '{"t2i": {"en": {"query": "Find: {text}", "target": "A picture"}}}'
+            '{"t2i": {"en": {"query": "Find: {text}", "target": "An image"}}}'
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -132,21 +132,21 @@ def _images(folder: Path) -> Any:
 
     path = folder / IMAGES / "test.parquet"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} with the pictures is missing")
+        raise FileNotFoundError(f"{path} with the images is missing")
     dataset = Dataset(_read_table(path))
     return dataset.cast_column("image", Image()) if "image" in dataset.column_names else dataset
 
 
-def _check_pictures(task: RankingTask, path: Path, folder: Path) -> None:
-    """Refuses a row that names a picture which the folder lacks."""
+def _check_images(task: RankingTask, path: Path, folder: Path) -> None:
+    """Refuses a row that names an image which the folder lacks."""
     where = folder / IMAGES / "test.parquet"
     ids, known = np.asarray(task.row_ids), set(task.images)
     for rows, places in ((task.queries, np.arange(len(ids))[:, None]), (task.candidates, task.candidate_index)):
         for place, row in enumerate(rows):
-            lost = [name for name in row.pictures if name not in known]
+            lost = [name for name in row.images if name not in known]
             if lost:
                 number = ids[int(np.flatnonzero((places == place).any(axis=1))[0])]
-                raise ValueError(f"{path}: row {number} names the picture {lost[0]!r}, which {where} lacks")
+                raise ValueError(f"{path}: row {number} names the image {lost[0]!r}, which {where} lacks")
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Pictures of published benchmarks: files below a folder, or a column of a parquet file."""
+"""Images of published benchmarks: files below a folder, or a column of a parquet file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARCHIVE = "images.zip"
 
 
 class ArchiveImages:
-    """The pictures in a folder's `images.zip`, as a download from the Hub leaves them; nothing is unpacked.
+    """The images in a folder's `images.zip`, as a download from the Hub leaves them; nothing is unpacked.
 
     Args:
         folder: The folder.
@@ -27,10 +27,10 @@ class ArchiveImages:
         self.path = folder / ARCHIVE
 
     def find(self, paths: Iterable[PurePosixPath]) -> dict[str, Any] | None:
-        """The encoded picture, as `datasets.Image` stores it, at the first of some paths below any folder in it.
+        """The encoded image, as `datasets.Image` stores it, at the first of some paths below any folder in it.
 
         Raises:
-            ValueError: The archive or the picture in it is damaged.
+            ValueError: The archive or the image in it is damaged.
         """
         for path in paths:
             if path in self._members:
@@ -39,7 +39,7 @@ class ArchiveImages:
         return None
 
     def lack(self) -> str:
-        """Why a picture was not found here, for messages."""
+        """Why an image was not found here, for messages."""
         return f"{self.path} has none of the name" if self.path.is_file() else f"there is no archive {self.path} either"
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
@@ -83,14 +83,14 @@ class PathImages(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-            raise ValueError(f"picture name {name!r} leads out of the data folder {self.folders[-1]}; refused")
+            raise ValueError(f"image name {name!r} leads out of the data folder {self.folders[-1]}; refused")
         for folder in self.folders:
             if (folder / path).is_file():
                 return folder / path
         found = self._archive.find([path])
         if found is None:
             tried = ", ".join(str(folder / path) for folder in self.folders)
-            raise FileNotFoundError(f"there is no picture {tried}, and {self._archive.lack()}")
+            raise FileNotFoundError(f"there is no image {tried}, and {self._archive.lack()}")
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -103,37 +103,37 @@ class PathImages(Mapping[str, Any]):
 
 
 class ColumnImages(Mapping[str, Any]):
-    """The pictures in a column of a `datasets.Dataset`, by row number, decoded when asked for.
+    """The images in a column of a `datasets.Dataset`, by row number, decoded when asked for.
 
     Raises:
-        ValueError: A row has no picture, or one that cannot be read; names file and row.
+        ValueError: A row has no image, or one that cannot be read; names file and row.
     """
 
     def __init__(self, dataset: Any, column: str, where: str) -> None:
         from datasets import Image
 
-        self._pictures = dataset.select_columns(column).cast_column(column, Image())
-        self._encoded = self._pictures.cast_column(column, Image(decode=False))
+        self._images = dataset.select_columns(column).cast_column(column, Image())
+        self._encoded = self._images.cast_column(column, Image(decode=False))
         self._column, self._where = column, where
 
     def __getitem__(self, name: str) -> Any:
         try:
-            picture = self._pictures[int(name)][self._column]
+            image = self._images[int(name)][self._column]
         except OSError as error:
-            raise ValueError(f"{self._where}: row {name}: the picture cannot be read: {error}") from error
-        if picture is None:
-            raise ValueError(f"{self._where}: row {name} has no picture in the column {self._column}")
-        return picture
+            raise ValueError(f"{self._where}: row {name}: the image cannot be read: {error}") from error
+        if image is None:
+            raise ValueError(f"{self._where}: row {name} has no image in the column {self._column}")
+        return image
 
     def digest(self, name: str) -> bytes:
-        """SHA-256 of a picture as it is stored, without decoding it."""
+        """SHA-256 of an image as it is stored, without decoding it."""
         stored = self._encoded[int(name)][self._column]
         if stored is None or not stored["bytes"]:
-            raise ValueError(f"{self._where}: row {name} has no picture in the column {self._column}")
+            raise ValueError(f"{self._where}: row {name} has no image in the column {self._column}")
         return hashlib.sha256(stored["bytes"]).digest()
 
     def __iter__(self) -> Iterator[str]:
-        return map(str, range(len(self._pictures)))
+        return map(str, range(len(self._images)))
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)

@@ -1,6 +1,6 @@
-"""MMMEB: from its rows (a picture or text, and a list of candidates with the gold one first) to ranking tasks.
+"""MMMEB: from its rows (an image or text, and a list of candidates with the gold one first) to ranking tasks.
 
-Five tasks: `c` (classification), `i2t` and `t2i` (retrieval both ways), `vqa` (question on a picture) and `vg` (pick
+Five tasks: `c` (classification), `i2t` and `t2i` (retrieval both ways), `vqa` (question on an image) and `vg` (pick
 the crop that a text names). The row form is that of https://huggingface.co/datasets/swap-uniba/MMMEB-Benchmark.
 """
 
@@ -35,7 +35,7 @@ Templates = Mapping[str, Mapping[str, Mapping[str, str]]]
 BENCHMARK = "MMMEB"
 STYLES = ("plain", "punct", "newline")
 VERBATIM = "verbatim"  # no style at all: for benchmarks whose texts are to be embedded as they are
-_PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 _ENDS = ".?!。？！؟।"
 
 
@@ -44,26 +44,26 @@ class TaskForm:
     """Columns of one task.
 
     Attributes:
-        picture: Column with the query's picture, or None.
+        image: Column with the query's image, or None.
         text: Column with the query's text, or None.
         candidates: Column with the candidate list.
-        picture_candidates: Whether the candidates are pictures.
+        image_candidates: Whether the candidates are images.
         mark: What ends a query in the `punct` style.
     """
 
-    picture: str | None
+    image: str | None
     text: str | None
     candidates: str
-    picture_candidates: bool = False
+    image_candidates: bool = False
     mark: str = "."
 
 
 TASKS: Mapping[str, TaskForm] = {
     "c": TaskForm("img", None, "classes"),
     "i2t": TaskForm("img", None, "captions"),
-    "t2i": TaskForm(None, "text", "images", picture_candidates=True),
+    "t2i": TaskForm(None, "text", "images", image_candidates=True),
     "vqa": TaskForm("img", "question", "answers", mark="?"),
-    "vg": TaskForm("img", "text", "imgs", picture_candidates=True),
+    "vg": TaskForm("img", "text", "imgs", image_candidates=True),
 }
 
 # What is published: tasks and languages of each data set.
@@ -77,7 +77,7 @@ DATASETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class FolderImages(Mapping[str, Any]):
-    """Pictures of a published folder, by the names that its rows use.
+    """Images of a published folder, by the names that its rows use.
 
     A name with a slash is a path below the data folder, any other lies in `<tag>_images/`; `.jpg` is added to a name
     without a dot. What is no file is read from the folder's `images.zip`.
@@ -97,28 +97,28 @@ class FolderImages(Mapping[str, Any]):
         found = self._archive.find([path]) if not (self.folder / path).is_file() else self.folder / path
         if found is None:
             raise FileNotFoundError(
-                f"picture {name!r} of {self.tag}: no file {self.folder / path}, and {self._archive.lack()}"
+                f"image {name!r} of {self.tag}: no file {self.folder / path}, and {self._archive.lack()}"
             )
         return found
 
     def __iter__(self) -> Iterator[str]:
-        files = (path for path in self.folder.rglob("*") if path.suffix.lower() in _PICTURE_SUFFIXES)
+        files = (path for path in self.folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
         return (path.relative_to(self.folder).as_posix() for path in sorted(files))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def path_below(self, name: str) -> PurePosixPath:
-        """Where a picture lies below the folder: the same for every way to write its name."""
+        """Where an image lies below the folder: the same for every way to write its name."""
         file = name if "." in name else f"{name}.jpg"
         path = PurePosixPath(file) if "/" in file else PurePosixPath(f"{self.tag}_images", file)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-            raise ValueError(f"picture name {name!r} of {self.tag} leads out of the data folder {self.folder}; refused")
+            raise ValueError(f"image name {name!r} of {self.tag} leads out of the data folder {self.folder}; refused")
         return path
 
 
 class DatasetImages(Mapping[str, Any]):
-    """Pictures of a `datasets.Dataset` with the columns `path` and `image`, by path, decoded when asked for.
+    """Images of a `datasets.Dataset` with the columns `path` and `image`, by path, decoded when asked for.
 
     Raises:
         ValueError: A column is missing or a path occurs twice.
@@ -127,21 +127,21 @@ class DatasetImages(Mapping[str, Any]):
     def __init__(self, dataset: Any) -> None:
         missing = {"path", "image"} - set(dataset.column_names)
         if missing:
-            raise ValueError(f"the pictures need the columns path and image; missing: {', '.join(sorted(missing))}")
+            raise ValueError(f"the images need the columns path and image; missing: {', '.join(sorted(missing))}")
         from datasets import Image
 
         paths = dataset["path"][:]
-        self._pictures = dataset.select_columns("image")
-        self._encoded = self._pictures.cast_column("image", Image(decode=False))
+        self._images = dataset.select_columns("image")
+        self._encoded = self._images.cast_column("image", Image(decode=False))
         self._places = {path: place for place, path in enumerate(paths)}
         if len(self._places) != len(paths):
-            raise ValueError("a path occurs twice among the pictures")
+            raise ValueError("a path occurs twice among the images")
 
     def __getitem__(self, name: str) -> Any:
-        return self._pictures[self._places[name]]["image"]
+        return self._images[self._places[name]]["image"]
 
     def digest(self, name: str) -> bytes:
-        """SHA-256 of a picture as it is stored, without decoding it."""
+        """SHA-256 of an image as it is stored, without decoding it."""
         stored = self._encoded[self._places[name]]["image"]
         return hashlib.sha256(stored["bytes"]).digest() if stored["bytes"] else content_digest(stored["path"])
 
@@ -203,16 +203,16 @@ def ranking_task(
     """Turn rows in MMMEB's form into a ranking task.
 
     Args:
-        rows: A `datasets.Dataset` or a `pyarrow.Table` with the columns of the task (see `TASKS`). Picture columns hold
+        rows: A `datasets.Dataset` or a `pyarrow.Table` with the columns of the task (see `TASKS`). Image columns hold
             keys into `images`.
-        images: Pictures, or paths to them.
+        images: Images, or paths to them.
         templates: `{task: {language: {"query": ..., "target": ...}}}`; `{text}` stands for the row's text. `target` may
             be left out for text candidates, which then stay as they are. The language `*` stands for all others.
         task: One of `TASKS`, or a name of your own with `form`.
         language: Code of the language, for the templates.
         dataset: Name of the data set.
         style: One of `STYLES`, or `VERBATIM`; applied to the finished query and to the target text that goes with
-            pictures.
+            images.
         benchmark: Name of the benchmark.
         form: Which of `TASKS` the rows look like, if `task` is another name; its templates serve where `task` has none.
 
@@ -220,7 +220,7 @@ def ranking_task(
         The task; rows without a query text are left out and counted in `skipped`.
 
     Raises:
-        ValueError: A column, template or picture name is missing, or a candidate list is empty or has no or two gold
+        ValueError: A column, template or image name is missing, or a candidate list is empty or has no or two gold
             entries.
     """
     return _Converted(rows, task, f"{benchmark}/{dataset}/{task}/{language}", form).ranking_task(
@@ -236,7 +236,7 @@ def read_mmmeb_folder(
     styles: Sequence[str] = ("plain",),
     templates: Templates | None = None,
 ) -> list[RankingTask]:
-    """Read a local folder in the published layout: `<tag>_<language>_<N>_formatted_<task>.jsonl` and the pictures.
+    """Read a local folder in the published layout: `<tag>_<language>_<N>_formatted_<task>.jsonl` and the images.
 
     Args:
         folder: The folder. The number in a file's name is not enforced.
@@ -279,7 +279,7 @@ def read_jsonl(path: str | Path, task: str) -> pa.Table:
     """
     form = TASKS[task]
     schema = pa.schema(
-        [(name, pa.string()) for name in (form.picture, form.text) if name] + [(form.candidates, pa.list_(pa.string()))]
+        [(name, pa.string()) for name in (form.image, form.text) if name] + [(form.candidates, pa.list_(pa.string()))]
     )
     try:
         table = pa_json.read_json(
@@ -302,7 +302,7 @@ class _Converted:
         self.task, self.form_name, self.where = task, form or task, where
         self.form = TASKS[self.form_name]
         table = rows if isinstance(rows, pa.Table) else rows.with_format("arrow")[:]
-        needed = [column for column in (self.form.picture, self.form.text, self.form.candidates) if column]
+        needed = [column for column in (self.form.image, self.form.text, self.form.candidates) if column]
         missing = [column for column in needed if column not in table.column_names]
         if missing:
             raise ValueError(
@@ -310,9 +310,9 @@ class _Converted:
                 f"the rows have {', '.join(table.column_names)}"
             )
         table, self.row_ids = self._with_text(table.select(needed))
-        self.pictures = self._strings(table, self.form.picture)
+        self.images = self._strings(table, self.form.image)
         self.texts = self._strings(table, self.form.text)
-        same = file_of if self.form.picture_candidates else None
+        same = file_of if self.form.image_candidates else None
         self.candidates, self.index = candidate_lists(table.column(self.form.candidates), self.row_ids, where, same)
 
     def ranking_task(
@@ -344,19 +344,19 @@ class _Converted:
 
     def _queries(self, template: str, style: str) -> list[Row]:
         mark = self.form.mark
-        pictures: Sequence[str | None] = self.pictures or [None] * len(self.row_ids)
+        images: Sequence[str | None] = self.images or [None] * len(self.row_ids)
         if self.texts is None:
             text = apply_style(template, style, mark)
-            return [Row(text, picture) for picture in pictures]
+            return [Row(text, image) for image in images]
         return [
-            Row(apply_style(template.replace("{text}", text), style, mark), picture)
-            for text, picture in zip(self.texts, pictures, strict=True)
+            Row(apply_style(template.replace("{text}", text), style, mark), image)
+            for text, image in zip(self.texts, images, strict=True)
         ]
 
     def _targets(self, templates: Templates, language: str, style: str) -> list[Row]:
-        if self.form.picture_candidates:
+        if self.form.image_candidates:
             text = apply_style(self._template(templates, language, "target", needs_text=False), style)
-            return [Row(text, picture) for picture in self.candidates]
+            return [Row(text, image) for image in self.candidates]
         target = self._sides(templates, language).get("target") or "{text}"
         if "{text}" not in target:
             raise ValueError(f"{self.where}: the target template {target!r} has no {{text}}")

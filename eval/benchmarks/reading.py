@@ -98,7 +98,7 @@ NO_INSTRUCTIONS: Templates = {
         ("retrieval", "{text}", "{text}"),
     )
 }
-"""For models that take no instructions, such as those of two towers: pictures alone, texts as they are."""
+"""For models that take no instructions, such as those of two towers: images alone, texts as they are."""
 
 
 def _read_entry(
@@ -137,9 +137,9 @@ def _ranking_task(
     sides = sides_for(templates, (sheet.task,), sheet.language)
     if "query" not in sides:
         raise ValueError(f"{sheet.where}: the templates have no 'query' for {sheet.task!r} in {sheet.language!r}")
-    kept = [item for item in sheet.items if item.text or item.picture]
+    kept = [item for item in sheet.items if item.text or item.image]
     if not kept:
-        raise ValueError(f"{sheet.where}: no rows to score ({len(sheet.items)} have neither text nor picture)")
+        raise ValueError(f"{sheet.where}: no rows to score ({len(sheet.items)} have neither text nor image)")
     places: dict[Candidate, int] = {}
     index = [_numbered(item, places, sheet, drop_copies) for item in kept]
     for candidate in sheet.pool:
@@ -153,7 +153,7 @@ def _ranking_task(
             task=sheet.task,
             language=sheet.language,
             style=style,
-            queries=[Row(apply_style(_filled(query, item.text), style, mark), item.picture) for item in kept],
+            queries=[Row(apply_style(_filled(query, item.text), style, mark), item.image) for item in kept],
             candidates=[_target(target, candidate, style) for candidate in places],
             candidate_index=index,
             images=sheet.images,
@@ -173,7 +173,7 @@ def _numbered(item: Item, places: dict[Candidate, int], sheet: Sheet, drop_copie
         raise ValueError(f"{sheet.where}: row {item.row} has no gold candidate")
     empty = [candidate for candidate in item.golds if not any(candidate)]
     if empty:
-        raise ValueError(f"{sheet.where}: row {item.row} has a gold candidate without text and picture")
+        raise ValueError(f"{sheet.where}: row {item.row} has a gold candidate without text and image")
     golds = [places.setdefault(candidate, len(places)) for candidate in item.golds]
     others = [places.setdefault(candidate, len(places)) for candidate in item.others if any(candidate)]
     if len(set(golds)) < len(golds):
@@ -199,7 +199,7 @@ def _filled(template: str, text: str | None) -> str:
 
 
 def _target(template: str, candidate: Candidate, style: str) -> Row:
-    """A candidate with its instruction; a style is for pictures' instructions alone, and texts keep their form."""
-    text, picture = candidate
+    """A candidate with its instruction; a style is for images' instructions alone, and texts keep their form."""
+    text, image = candidate
     filled = _filled(template, text)
-    return Row(apply_style(filled, style) if picture is not None and text is None else filled, picture)
+    return Row(apply_style(filled, style) if image is not None and text is None else filled, image)

@@ -14,12 +14,12 @@ from typing import Any
 from .entries import Benchmark, Part
 from .images import ColumnImages, PathImages
 
-Pictures = str | tuple[str, ...] | None
-Candidate = tuple[str | None, Pictures]
-"""Text and picture of a candidate; either may be None."""
+Images = str | tuple[str, ...] | None
+Candidate = tuple[str | None, Images]
+"""Text and image of a candidate; either may be None."""
 
 _MEMORY = 1 << 30  # parquet files below this size are read into memory, larger ones are mapped from the disk
-IMAGE_TOKEN = "<|image_1|>\n"  # stands for the picture in MMEB's texts; models here are given the picture itself
+IMAGE_TOKEN = "<|image_1|>\n"  # stands for the image in MMEB's texts; models here are given the image itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Item:
     Attributes:
         row: Number of its row in the file, or of the item that it is about.
         text: Its text, without any instruction.
-        picture: Its picture, or its pictures in order.
+        image: Its image, or its images in order.
         golds: The right candidates.
         others: The wrong ones, if the row has a list of its own.
     """
 
     row: int
     text: str | None
-    picture: Pictures
+    image: Images
     golds: Sequence[Candidate]
     others: Sequence[Candidate] = ()
 
@@ -50,7 +50,7 @@ class Sheet:
         task: Name of the task.
         language: Code of the language.
         where: The files, for messages.
-        images: The pictures by the names that the items use.
+        images: The images by the names that the items use.
         items: The queries.
         whole_pool: Whether everything that is right for any query competes for all of them.
         pool: Further candidates that then compete.
@@ -134,7 +134,7 @@ def lists(source: Source) -> Iterator[Sheet]:
         images: Mapping[str, Any] = (
             ColumnImages(rows, columns["image"], where)
             if "image" in columns
-            else PathImages(source.folder, part.pictures)
+            else PathImages(source.folder, part.images)
         )
         sheets: dict[str, Sheet] = {}
         for number, row in enumerate(plain_rows(rows, columns)):
@@ -147,11 +147,11 @@ def lists(source: Source) -> Iterator[Sheet]:
 
 def _listed(number: int, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Item:
     texts = row.get("texts")
-    pictures = row.get("pictures") or [None] * len(texts or ())
-    texts = texts if texts is not None else [None] * len(pictures)
-    if len(texts) != len(pictures):
-        raise ValueError(f"{where}: row {number} has {len(texts)} candidate texts and {len(pictures)} pictures")
-    candidates = [(_without_token(text), picture or None) for text, picture in zip(texts, pictures, strict=True)]
+    images = row.get("images") or [None] * len(texts or ())
+    texts = texts if texts is not None else [None] * len(images)
+    if len(texts) != len(images):
+        raise ValueError(f"{where}: row {number} has {len(texts)} candidate texts and {len(images)} images")
+    candidates = [(_without_token(text), image or None) for text, image in zip(texts, images, strict=True)]
     if not candidates:
         raise ValueError(f"{where}: row {number} has an empty candidate list")
     gold = row.get("gold", 0)
@@ -161,9 +161,9 @@ def _listed(number: int, row: Mapping[str, Any], columns: Mapping[str, str], whe
             f"{where}: row {number} has no gold candidate: {columns['gold']} is {gold}, for {len(candidates)} "
             f"candidates{withheld}"
         )
-    picture = str(number) if "image" in columns else row.get("picture") or None
+    image = str(number) if "image" in columns else row.get("image_path") or None
     others = [candidate for place, candidate in enumerate(candidates) if place != gold]
-    return Item(number, _without_token(row["text"]), picture, [candidates[gold]], others)
+    return Item(number, _without_token(row["text"]), image, [candidates[gold]], others)
 
 
 def answers(source: Source) -> Iterator[Sheet]:
@@ -185,7 +185,7 @@ def answers(source: Source) -> Iterator[Sheet]:
 
 
 def captions(source: Source) -> Iterator[Sheet]:
-    """Each row has a picture and its captions; both ways, everything competes."""
+    """Each row has an image and its captions; both ways, everything competes."""
     part = source.part
     for dataset in part.datasets:
         if source.selection.takes(**{"data set": dataset}, language="en"):
@@ -197,22 +197,22 @@ def captions(source: Source) -> Iterator[Sheet]:
 
 
 def parallel_captions(source: Source) -> Iterator[Sheet]:
-    """One file has the names of the pictures, and by language a list of captions for each."""
+    """One file has the names of the images, and by language a list of captions for each."""
     part, columns = source.part, source.part.columns
     for dataset in part.datasets:
         if not source.selection.takes(**{"data set": dataset}):
             continue
         (path,) = source.files(dataset=dataset)
         content = read_json(path, dict)
-        names = needed(content, columns["pictures"], path)
-        images = PathImages(source.folder, part.pictures)
+        names = needed(content, columns["images"], path)
+        images = PathImages(source.folder, part.images)
         captions_by_language = needed(content, columns["captions"], path)
         width = max((len(own) for texts in captions_by_language.values() for own in texts), default=0)
         for spelling, texts in captions_by_language.items():
             language = source.code(spelling)
             if source.selection.takes(language=language):
                 if len(texts) != len(names):
-                    raise ValueError(f"{path}: {len(texts)} captions in {spelling!r} for {len(names)} pictures")
+                    raise ValueError(f"{path}: {len(texts)} captions in {spelling!r} for {len(names)} images")
                 yield from _both_ways(source, dataset, language, str(path), images, names, texts, width)
 
 
@@ -226,14 +226,14 @@ def _both_ways(
     texts: Sequence[Sequence[str]],
     width: int,
 ) -> Iterator[Sheet]:
-    """Retrieval from picture to caption and back. A caption that several pictures bear is right for all of them.
+    """Retrieval from image to caption and back. A caption that several images bear is right for all of them.
 
-    `width` is the largest number of captions that a picture has in any language: rows of one number are parallel.
+    `width` is the largest number of captions that an image has in any language: rows of one number are parallel.
     """
     bearers: dict[str, list[Candidate]] = {}
     for number, (name, own) in enumerate(zip(names, texts, strict=True)):
         if not own or any(not text for text in own):
-            raise ValueError(f"{where}: picture {number} ({name}) has no caption in {language!r}, or an empty one")
+            raise ValueError(f"{where}: image {number} ({name}) has no caption in {language!r}, or an empty one")
         for text in dict.fromkeys(own):
             bearers.setdefault(text, []).append((None, name))
     if source.selection.takes(task="i2t"):
@@ -251,13 +251,13 @@ def _both_ways(
 
 
 def classes(source: Source) -> Iterator[Sheet]:
-    """By language, numbers of classes and their names; each class has a folder of pictures, sorted by number."""
+    """By language, numbers of classes and their names; each class has a folder of images, sorted by number."""
     part = source.part
     (path,) = source.files()
-    folder = source.folder / part.pictures[0]
+    folder = source.folder / part.images[0]
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} with a folder of pictures for each class")
-    images = PathImages(source.folder, part.pictures)
+        raise FileNotFoundError(f"there is no folder {folder} with a folder of images for each class")
+    images = PathImages(source.folder, part.images)
     by_class: list[list[str]] = [
         [file.relative_to(folder).as_posix() for file in sorted(below.iterdir()) if file.is_file()]
         for below in sorted(folder.iterdir())
@@ -290,7 +290,7 @@ def _class_names(entry: Any, where: str, count: int) -> tuple[list[int], list[st
         raise ValueError(f"{where}: class {doubled[0]} occurs twice")
     beyond = [number for number in entry[0] if not 0 <= number < count]
     if beyond:
-        raise ValueError(f"{where}: class {beyond[0]} has no folder; there are {count} folders of pictures")
+        raise ValueError(f"{where}: class {beyond[0]} has no folder; there are {count} folders of images")
     return entry[0], entry[1]
 
 
@@ -301,7 +301,7 @@ def pages(source: Source) -> Iterator[Sheet]:
         if not source.selection.takes(**{"data set": dataset}, task=part.task):
             continue
         (path,) = source.files(dataset=dataset)
-        images = PathImages(source.folder, part.pictures)
+        images = PathImages(source.folder, part.images)
         sheets: dict[str, Sheet] = {}
         number = 0
         for place, document in enumerate(read_json(path, list)):
@@ -420,7 +420,7 @@ def read_parquet(paths: Sequence[Path], columns: Mapping[str, str]) -> tuple[Any
 
 
 def plain_rows(rows: Any, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Everything but the pictures of a data set, under the names that the forms use."""
+    """Everything but the images of a data set, under the names that the forms use."""
     kept = {name: column for name, column in columns.items() if name not in {"image", "catalogue"}}
     table = rows.select_columns(list(dict.fromkeys(kept.values()))).with_format("arrow")[:]
     values = {name: table.column(column).to_pylist() for name, column in kept.items()}

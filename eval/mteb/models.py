@@ -16,7 +16,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 
-from xvlm2vec.eval.abilities import EVERYTHING, PAIR, PICTURE, TEXT
+from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, TEXT
 from xvlm2vec.eval.benchmarks.mmmeb import Templates, sides_for
 from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS, instructions
 from xvlm2vec.eval.embedding import Encoder, Vectors, as_encoder, checked_vectors, encoded_by_kind
@@ -25,7 +25,7 @@ from xvlm2vec.eval.ranking import Row
 _ROWS = 256  # handed to an encoder at a time
 OURS = "xvlm2vec"  # marks our own tasks, whose texts have their instructions already
 NEWLINE = "-newline"  # how the names of those end whose texts do so with a line break
-_CATEGORIES = {TEXT: ("t2t", ["text"]), PICTURE: ("i2i", ["image"]), PAIR: ("it2it", ["image", "text"])}
+_CATEGORIES = {TEXT: ("t2t", ["text"]), IMAGE: ("i2i", ["image"]), PAIR: ("it2it", ["image", "text"])}
 
 
 class MtebModelEncoder:
@@ -55,20 +55,20 @@ class MtebModelEncoder:
         self.name = name or str(meta.name)
         self.batch_size = batch_size
         self.fingerprint = f"mteb {metadata.version('mteb')}: {meta.name}@{meta.revision}"
-        parts = {kind for kind, modality in ((TEXT, "text"), (PICTURE, "image")) if modality in meta.modalities}
+        parts = {kind for kind, modality in ((TEXT, "text"), (IMAGE, "image")) if modality in meta.modalities}
         self.embeds = frozenset(parts | ({PAIR} if len(parts) == 2 else set()))
         self.instructed = bool(meta.use_instructions)
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed texts, pictures and pairs in separate calls."""
+        """Embed texts, images and pairs in separate calls."""
         return encoded_by_kind(rows, images, self._encode)
 
-    def _encode(self, kind: str, texts: list[str | None], pictures: list[Any]) -> Vectors:
+    def _encode(self, kind: str, texts: list[str | None], images: list[Any]) -> Vectors:
         from datasets import Dataset
         from torch.utils.data import DataLoader
 
         category, modalities = _CATEGORIES[kind]
-        columns: dict[str, list[Any]] = {"text": texts, "image": pictures}
+        columns: dict[str, list[Any]] = {"text": texts, "image": images}
         dataset = Dataset.from_dict({name: columns[name] for name in modalities})
         # mteb's own models look at the features of the loader's data set to see what there is to embed.
         loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=_as_lists)
@@ -104,7 +104,7 @@ class EncoderForMteb(AbsEncoder):
                 "name": name if name.count("/") == 1 else f"local/{name.rsplit('/', 1)[-1]}",
                 # mteb keeps scores by revision: those of a model without a fingerprint are nobody else's
                 "revision": (encoder.fingerprint[:40] or uuid4().hex).replace(" ", "_").replace("/", "_"),
-                "modalities": [part for kind, part in ((TEXT, "text"), (PICTURE, "image")) if kind in embeds],
+                "modalities": [part for kind, part in ((TEXT, "text"), (IMAGE, "image")) if kind in embeds],
                 "similarity_fn_name": ScoringFunction.COSINE,
             }
         )
@@ -119,7 +119,7 @@ class EncoderForMteb(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> Vectors:
-        """Embed batches of texts and pictures as float32 `(N, D)`.
+        """Embed batches of texts and images as float32 `(N, D)`.
 
         Raises:
             ValueError: A vector holds a NaN or an infinity.
@@ -128,11 +128,11 @@ class EncoderForMteb(AbsEncoder):
         parts: list[Vectors] = []
         rows: list[Row] = []
         images: dict[str, Any] = {}
-        for text, picture in _rows(inputs):
-            key = str(len(rows)) if picture is not None else None
+        for text, image in _rows(inputs):
+            key = str(len(rows)) if image is not None else None
             if key is not None:
-                images[key] = picture
-            rows.append(Row(wrap(text, picture is not None), key))
+                images[key] = image
+            rows.append(Row(wrap(text, image is not None), key))
             if len(rows) == _ROWS:
                 parts.append(checked_vectors(self.model.encode_rows(rows, images), rows, self.model.name))
                 rows, images = [], {}
@@ -148,10 +148,10 @@ class EncoderForMteb(AbsEncoder):
         sides = sides_for(self.templates, (name,), subset_language(task, subset)) if name else {}
         template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
-        def wrap(text: str | None, has_picture: bool) -> str | None:
+        def wrap(text: str | None, has_image: bool) -> str | None:
             if text and "{text}" not in template:
                 return text
-            if not text and not has_picture:
+            if not text and not has_image:
                 return text
             return template.replace("{text}", text or "")
 
@@ -201,9 +201,9 @@ def _task_name(category: str) -> str | None:
 
 def _rows(inputs: Any) -> Iterator[tuple[str | None, Any]]:
     for batch in inputs:
-        texts, pictures = batch.get("text"), batch.get("image")
-        count = len(texts if texts is not None else pictures)
-        yield from zip(texts or [None] * count, pictures or [None] * count, strict=True)
+        texts, images = batch.get("text"), batch.get("image")
+        count = len(texts if texts is not None else images)
+        yield from zip(texts or [None] * count, images or [None] * count, strict=True)
 
 
 def _as_lists(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -56,13 +56,13 @@ class RankingMtebTask(AbsTaskRetrieval):
         """Score a model as mteb does.
 
         Raises:
-            ValueError: mteb would hide the pictures from the model, or the line breaks of the style newline.
+            ValueError: mteb would hide the images from the model, or the line breaks of the style newline.
         """
         meta = model.mteb_model_meta
         if "image" in self.metadata.modalities and "image" not in meta.modalities:
             known = ", ".join(meta.modalities)
             raise ValueError(
-                f"{self.metadata.name} has pictures, and mteb has {meta.name} as a model of {known}, so it would leave "
+                f"{self.metadata.name} has images, and mteb has {meta.name} as a model of {known}, so it would leave "
                 "them out; for a SentenceTransformer pass xvlm2vec.eval.mteb_model(model)"
             )
         if ends_in_line_breaks(self.metadata, PromptType.document) and not isinstance(model, EncoderForMteb):
@@ -137,7 +137,7 @@ def as_mteb_task(tasks: Sequence[RankingTask], reference: str | None = None) -> 
         reference: Where the data comes from.
 
     Raises:
-        ValueError: A row has several pictures, which mteb's tasks cannot hold.
+        ValueError: A row has several images, which mteb's tasks cannot hold.
     """
     # mteb drops a task's metadata with its data and falls back on those of its class: so each has a class of its own.
     kind: type[RankingMtebTask] = type("RankingMtebTask", (RankingMtebTask,), {"metadata": _metadata(tasks, reference)})
@@ -187,12 +187,12 @@ def _metadata(tasks: Sequence[RankingTask], reference: str | None) -> TaskMetada
 
 def _check_rows(task: RankingTask) -> None:
     for row in (*task.queries, *task.candidates):
-        if len(row.pictures) > 1:
-            raise ValueError(f"{task.name}: {row} has several pictures; mteb's tasks hold one for each row")
+        if len(row.images) > 1:
+            raise ValueError(f"{task.name}: {row} has several images; mteb's tasks hold one for each row")
 
 
 def _modalities(rows: Sequence[Row]) -> list[str]:
-    parts = {"image": any(row.pictures for row in rows), "text": any(row.text for row in rows)}
+    parts = {"image": any(row.images for row in rows), "text": any(row.text for row in rows)}
     return [name for name, present in parts.items() if present]
 
 
@@ -233,16 +233,16 @@ def _rows(rows: Sequence[Row], prefix: str, letters: str, images: Mapping[str, A
 
 
 def _stored(row: Row, images: Mapping[str, Any]) -> Any:
-    """A picture as a data set stores it: the path of a file, the bytes as they are, or those of a PNG."""
-    if not row.pictures:
+    """An image as a data set stores it: the path of a file, the bytes as they are, or those of a PNG."""
+    if not row.images:
         return None
-    picture = images[row.pictures[0]]
-    if isinstance(picture, Mapping):
-        return dict(picture)
-    if isinstance(picture, str | Path):
-        return {"path": str(picture), "bytes": None}
+    image = images[row.images[0]]
+    if isinstance(image, Mapping):
+        return dict(image)
+    if isinstance(image, str | Path):
+        return {"path": str(image), "bytes": None}
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return {"path": None, "bytes": buffer.getvalue()}
 
 

@@ -1,4 +1,4 @@
-"""The before/after picture: one row per language, from the teacher's mean P@1 to the student's, as an SVG."""
+"""The before/after image: one row per language, from the teacher's mean P@1 to the student's, as an SVG."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ def before_after_svg(
 ) -> str:
     """Draws teacher and student per language as dumbbells on a percent axis.
 
-    The picture has a background of its own, so that it reads on white and on dark pages, and uses only the viewer's
+    The image has a background of its own, so that it reads on white and on dark pages, and uses only the viewer's
     own sans-serif font.
 
     Args:

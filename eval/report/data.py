@@ -41,12 +41,12 @@ class Candidate:
 
     Attributes:
         text: Its text, if any.
-        picture: Id of its picture in :attr:`ReportData.pictures`, if any.
+        image: Id of its image in :attr:`ReportData.images`, if any.
         correct: Whether it is the right answer.
     """
 
     text: str | None = None
-    picture: str | None = None
+    image: str | None = None
     correct: bool = False
 
 
@@ -58,7 +58,7 @@ class Example:
         task: Task code.
         lang: Language code of the query.
         query_text: Text of the query, if any.
-        query_picture: Id of the query's picture, if any.
+        query_image: Id of the query's image, if any.
         gold: The right answer.
         teacher: The teacher's best candidates, best first.
         student: The student's best candidates, best first.
@@ -69,7 +69,7 @@ class Example:
     task: str
     lang: str
     query_text: str | None
-    query_picture: str | None
+    query_image: str | None
     gold: Candidate
     teacher: Sequence[Candidate]
     student: Sequence[Candidate]
@@ -84,9 +84,9 @@ class SearchEntry:
     Attributes:
         lang: Language code of the name.
         text: The name.
-        gold: Id of the picture that it names.
-        teacher: Ids of the pictures that the teacher finds, best first.
-        student: Ids of the pictures that the student finds, best first.
+        gold: Id of the image that it names.
+        teacher: Ids of the images that the teacher finds, best first.
+        student: Ids of the images that the student finds, best first.
     """
 
     lang: str
@@ -142,8 +142,8 @@ class ReportData:
         parameters: Number of the student's parameters, if known.
         peak_rss_mb: Peak memory in MiB, if measured.
         facts: Settings and versions as (label, value).
-        pictures: Id to picture: encoded bytes (PNG, WebP, JPEG, GIF), or a PIL image, which is stored as a small WebP.
-        captions: Id to a short English description, used as the picture's alternative text.
+        images: Id to image: encoded bytes (PNG, WebP, JPEG, GIF), or a PIL image, which is stored as a small WebP.
+        captions: Id to a short English description, used as the image's alternative text.
         search: Entries of the search box.
         examples: Example queries.
         examples_note: How the examples were chosen.
@@ -169,7 +169,7 @@ class ReportData:
     parameters: int | None = None
     peak_rss_mb: float | None = None
     facts: Sequence[tuple[str, str]] = ()
-    pictures: Mapping[str, bytes | Image.Image] = field(default_factory=dict)
+    images: Mapping[str, bytes | Image.Image] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
     search: Sequence[SearchEntry] = ()
     examples: Sequence[Example] = ()

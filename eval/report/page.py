@@ -1,6 +1,6 @@
-"""The self-contained HTML report: scores of one model or two, examples with pictures, a search box, how it was made.
+"""The self-contained HTML report: scores of one model or two, examples with images, a search box, how it was made.
 
-:class:`ReportData` holds everything that the page shows. The page is one file: pictures are data URIs, style and script
+:class:`ReportData` holds everything that the page shows. The page is one file: images are data URIs, style and script
 are inline, and a content security policy forbids it to load anything. ``report.html`` is its Jinja2 template.
 """
 
@@ -40,7 +40,7 @@ def render_report(data: ReportData) -> str:
         The HTML document.
 
     Raises:
-        ValueError: If the data contradicts itself: a missing score, an unknown picture, language or task, a picture of
+        ValueError: If the data contradicts itself: a missing score, an unknown image, language or task, an image of
             unknown format; the message names it.
     """
     check_report(data)
@@ -113,52 +113,52 @@ def _environment() -> Environment:
     return env
 
 
-def _data_uri(key: str, picture: bytes | Image.Image) -> str:
-    """Encodes a picture for an ``img`` element."""
-    if isinstance(picture, Image.Image):
-        picture = _webp(picture)
+def _data_uri(key: str, image: bytes | Image.Image) -> str:
+    """Encodes an image for an ``img`` element."""
+    if isinstance(image, Image.Image):
+        image = _webp(image)
     for signature, mime in _SIGNATURES.items():
-        if picture.startswith(signature):
-            return f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}"
-    raise ValueError(f"picture {key!r} is neither PNG, WebP, JPEG nor GIF; give a PIL image or encoded bytes")
+        if image.startswith(signature):
+            return f"data:{mime};base64,{base64.b64encode(image).decode('ascii')}"
+    raise ValueError(f"image {key!r} is neither PNG, WebP, JPEG nor GIF; give a PIL image or encoded bytes")
 
 
-def _webp(picture: Image.Image) -> bytes:
-    """Small pictures, which are shown large, in few colours and no further loss; large ones with some loss."""
+def _webp(image: Image.Image) -> bytes:
+    """Small images, which are shown large, in few colours and no further loss; large ones with some loss."""
     buffer = io.BytesIO()
-    if "A" in picture.getbands():
-        picture.convert("RGBA").save(buffer, "WEBP", lossless=True, method=4)
-    elif max(picture.size) > _SMALL:
-        picture.convert("RGB").save(buffer, "WEBP", quality=90)
+    if "A" in image.getbands():
+        image.convert("RGBA").save(buffer, "WEBP", lossless=True, method=4)
+    elif max(image.size) > _SMALL:
+        image.convert("RGB").save(buffer, "WEBP", quality=90)
     else:
-        few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
         few.convert("RGB").save(buffer, "WEBP", lossless=True, method=6)
     return buffer.getvalue()
 
 
 def _payload(data: ReportData) -> Markup:
-    """The script's data as JSON that is safe inside a ``script`` element; pictures are referred to by their index."""
-    index = {key: number for number, key in enumerate(data.pictures)}
+    """The script's data as JSON that is safe inside a ``script`` element; images are referred to by their index."""
+    index = {key: number for number, key in enumerate(data.images)}
 
-    def picture(key: str | None, where: str) -> int:
+    def image(key: str | None, where: str) -> int:
         if key is None:
             return -1
         if key not in index:
-            raise ValueError(f"{where} refers to picture {key!r}, which is not among the {len(index)} pictures")
+            raise ValueError(f"{where} refers to image {key!r}, which is not among the {len(index)} images")
         return index[key]
 
     def candidate(item: Candidate, where: str) -> list[Any]:
-        return [item.text, picture(item.picture, where), int(item.correct)]
+        return [item.text, image(item.image, where), int(item.correct)]
 
     content = {
         "sides": [[style, word] for _, style, word, _ in _models(data)],
-        "pictures": [_data_uri(key, value) for key, value in data.pictures.items()],
-        "captions": [data.captions.get(key, "") for key in data.pictures],
+        "images": [_data_uri(key, value) for key, value in data.images.items()],
+        "captions": [data.captions.get(key, "") for key in data.images],
         "languages": [[lang.code, lang.name, lang.native_name, int(lang.rtl), lang.role] for lang in data.languages],
         "tasks": list(data.tasks.items()),
         "search": [
-            [entry.lang, entry.text, picture(entry.gold, f"search[{i}]")]
-            + [[picture(key, f"search[{i}]") for key in getattr(entry, side)] for side in data.sides]
+            [entry.lang, entry.text, image(entry.gold, f"search[{i}]")]
+            + [[image(key, f"search[{i}]") for key in getattr(entry, side)] for side in data.sides]
             for i, entry in enumerate(data.search)
         ],
         "examples": [
@@ -166,7 +166,7 @@ def _payload(data: ReportData) -> Markup:
                 "task": example.task,
                 "lang": example.lang,
                 "text": example.query_text,
-                "picture": picture(example.query_picture, f"examples[{i}]"),
+                "image": image(example.query_image, f"examples[{i}]"),
                 "gold": candidate(example.gold, f"examples[{i}]"),
                 "found": [
                     [candidate(item, f"examples[{i}]") for item in getattr(example, side)] for side in data.sides

@@ -19,9 +19,9 @@ Column = tuple[str, str, str, str]
 
 _TASK_NAMES = {
     "c": "classification",
-    "i2t": "picture to text",
-    "t2i": "text to picture",
-    "vqa": "questions about pictures",
+    "i2t": "image to text",
+    "t2i": "text to image",
+    "vqa": "questions about images",
     "vg": "grounding",
 }
 _MEASURES = (
@@ -39,7 +39,7 @@ _MEASURES = (
         "share of the language itself among a text's ten nearest in a pool of all languages; near its share of the "
         "pool is better.",
     ),
-    ("Modality gap", "modality_gap", False, "distance between the centres of pictures and texts; lower is better."),
+    ("Modality gap", "modality_gap", False, "distance between the centres of images and texts; lower is better."),
     ("Hubness", "hubness", False, "skewness of how often a candidate is near a query; lower is better."),
     (
         "English drift",
@@ -80,7 +80,7 @@ def results_page(results: Results, before: Results | None = None) -> ReportData:
         changes=_changes(before, results, names) if before else {},
         measures=vector_measures(list(models.values())),
         sizes=size_summary(results.sizes),
-        pictures=_pictures(models.values()),
+        images=_images(models.values()),
         examples=_examples(models, shared, names),
         examples_note="A few test rows drawn at random, the same in every language, and some that a model missed.",
         facts=[*_rank_spread(list(models.values()), names), *_facts(results)],
@@ -154,13 +154,13 @@ def _mean_by_language(results: Results, key: str, shared: set[Any]) -> dict[str,
     return {code: float(np.mean(values)) for code, values in by_language.items()}
 
 
-def _pictures(models: Iterable[Results]) -> dict[str, bytes]:
-    """Copies of the pictures that examples show."""
+def _images(models: Iterable[Results]) -> dict[str, bytes]:
+    """Copies of the images that examples show."""
     found: dict[str, bytes] = {}
     for results in models:
         for example in results.examples:
             for item in (example["query"], example["gold"], *example["top"]):
-                found |= {name: results.pictures[name] for name in item.get("pictures", ()) if name in results.pictures}
+                found |= {name: results.images[name] for name in item.get("images", ()) if name in results.images}
     return found
 
 
@@ -170,19 +170,19 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
         model: {(row_key(item), item["row"]): item for item in results.examples if row_key(item) in shared}
         for model, results in models.items()
     }
-    pictures = _pictures(models.values())
+    images = _images(models.values())
     found = []
     for place in dict.fromkeys(place for items in by_model.values() for place in items):
         items = {model: by_model[model].get(place) for model in models}
         one = next(item for item in items.values() if item)
-        answers = {model: _answers(item, pictures) for model, item in items.items()}
+        answers = {model: _answers(item, images) for model, item in items.items()}
         found.append(
             Example(
                 task=names[_column(one)],
                 lang=one["language"],
                 query_text=one["query"]["text"],
-                query_picture=_picture(one["query"], pictures),
-                gold=_candidate(one["gold"], one, pictures),
+                query_image=_image(one["query"], images),
+                gold=_candidate(one["gold"], one, images),
                 teacher=answers.get("teacher", []),
                 student=answers["student"],
                 teacher_rank=_rank(models["teacher"], *place) if "teacher" in models else None,
@@ -192,8 +192,8 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
     return found
 
 
-def _answers(example: Mapping[str, Any] | None, pictures: Mapping[str, bytes]) -> list[Candidate]:
-    return [_candidate(answer, example, pictures) for answer in example["top"]] if example else []
+def _answers(example: Mapping[str, Any] | None, images: Mapping[str, bytes]) -> list[Candidate]:
+    return [_candidate(answer, example, images) for answer in example["top"]] if example else []
 
 
 def _rank(results: Results, key: Any, row: int) -> float | None:
@@ -204,16 +204,16 @@ def _rank(results: Results, key: Any, row: int) -> float | None:
     return round(float(found[0]) + 1, 1) if len(found) else None
 
 
-def _candidate(answer: Mapping[str, Any], example: Mapping[str, Any], pictures: Mapping[str, bytes]) -> Candidate:
-    picture = _picture(answer, pictures)
-    text = answer["text"] if picture is None else None
-    if picture is None and not text:  # no copies were kept
+def _candidate(answer: Mapping[str, Any], example: Mapping[str, Any], images: Mapping[str, bytes]) -> Candidate:
+    image = _image(answer, images)
+    text = answer["text"] if image is None else None
+    if image is None and not text:  # no copies were kept
         text = str(answer["image"])
-    return Candidate(text, picture, answer["id"] in example.get("golds", [example["gold"]["id"]]))
+    return Candidate(text, image, answer["id"] in example.get("golds", [example["gold"]["id"]]))
 
 
-def _picture(item: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str | None:
-    return next((name for name in item.get("pictures", ()) if name in pictures), None)
+def _image(item: Mapping[str, Any], images: Mapping[str, bytes]) -> str | None:
+    return next((name for name in item.get("images", ()) if name in images), None)
 
 
 def _rank_spread(models: Sequence[Results], names: Mapping[Column, str]) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 
 def mean_tasks(data: ReportData) -> list[str]:
-    """The tasks of the means: those of the before/after picture, or all where none of them was run."""
+    """The tasks of the means: those of the before/after image, or all where none of them was run."""
     return [task for task in data.tasks if task in MEAN_TASKS] or list(data.tasks)
 
 

@@ -18,17 +18,17 @@ COMMANDS = {
     ),
     "corpus": (
         "xvlm2vec.commands.corpus",
-        "make a corpus: the emoji world, or a CSV and a folder of pictures",
+        "make a corpus: the emoji world, or a CSV and a folder of images",
     ),
     "translate": ("xvlm2vec.commands.translate", "translate a corpus into languages that it lacks"),
     "contrast": ("xvlm2vec.commands.contrast", "train an English embedder on pairs (the teacher)"),
     "distill": ("xvlm2vec.commands.distill", "make an embedder multilingual by self-distillation"),
-    "encode": ("xvlm2vec.commands.encode", "embed texts and pictures into a file"),
+    "encode": ("xvlm2vec.commands.encode", "embed texts and images into a file"),
     "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
     "verify": ("xvlm2vec.commands.verify", "check that a model loads through every door and gives its golden vectors"),
     "release": ("xvlm2vec.commands.release", "publish a model with its card and proof, on the Hub or in a folder"),
-    "demo": ("xvlm2vec.commands.demo", "search a release's pictures in the browser, in any of its languages"),
+    "demo": ("xvlm2vec.commands.demo", "search a release's images in the browser, in any of its languages"),
 }
 
 

@@ -59,8 +59,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictured(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("data") / "pictured"
+def with_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "imaged"
     rows = [
         {
             "id": f"row-{number}",
@@ -131,9 +131,9 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
 
 
 def test_a_row_for_each_language_becomes_one_row(
-    model: str, pictured: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: str, with_image: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    corpus = Dataset.load_from_disk(pictured)
+    corpus = Dataset.load_from_disk(with_image)
     apart = [
         {**row, "id": f"{row['id']}-{item['lang']}", "translations": [item]}
         for row in corpus
@@ -141,16 +141,16 @@ def test_a_row_for_each_language_becomes_one_row(
     ]
     Dataset.from_list(apart, features=parallel_features()).save_to_disk(str(tmp_path / "apart"))
     assert call(*settings(model, str(tmp_path / "apart"), tmp_path / "run", "--max-steps", 2)) == 0
-    assert "rows of one English text and picture are joined, 12 to 6" in caplog.text
+    assert "rows of one English text and image are joined, 12 to 6" in caplog.text
 
 
 def test_an_adapter_reaches_the_vision_tower_where_it_is_not_frozen(
-    model: str, pictured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, with_image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--max-steps", 2, "--lora", "--lora-dora", "--lora-rank", 2]
     seeing = [*flags, "--freeze-vision", "false"]
     for name, chosen in (("language", flags), ("vision", seeing)):
-        assert call(*settings(model, pictured, tmp_path / name, *chosen)) == 0
+        assert call(*settings(model, with_image, tmp_path / name, *chosen)) == 0
         adapter = load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
         learned = [key for key, weight in adapter.items() if "lora_B" in key and weight.any()]
         assert any("vision_model" in key for key in learned) is (name == "vision")
@@ -168,7 +168,7 @@ def test_an_adapter_reaches_the_vision_tower_where_it_is_not_frozen(
     capsys.readouterr()
     counts = []
     for chosen in (flags, seeing):
-        assert call(*settings(model, pictured, tmp_path / "plan", *chosen, "--plan")) == 0
+        assert call(*settings(model, with_image, tmp_path / "plan", *chosen, "--plan")) == 0
         counts.append(capsys.readouterr().out)
     assert counts[0] != counts[1]
 
@@ -227,10 +227,10 @@ def test_a_plan_tells_the_whole_run(model: str, data: str, tmp_path: Path, capsy
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--lora", "--freeze-vision", "false"]], ids=["all weights", "adapter"])
 def test_the_command_goes_on_with_the_same_bits_after_a_kill(
-    model: str, pictured: str, tmp_path: Path, more: list[str]
+    model: str, with_image: str, tmp_path: Path, more: list[str]
 ) -> None:
     flags = ["--max-steps", 30, "--save-steps", 3, "--save-total-limit", 2, "--logging-steps", 1, *more]
-    killed = settings(model, pictured, tmp_path / "killed", *flags)
+    killed = settings(model, with_image, tmp_path / "killed", *flags)
     command = [sys.executable, "-m", "xvlm2vec", *map(str, killed)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "killed" / ("adapter" if more else ".") / "checkpoints"
@@ -242,7 +242,7 @@ def test_the_command_goes_on_with_the_same_bits_after_a_kill(
     assert not list((tmp_path / "killed").glob("**/distillation.json"))  # it was not through
     for words in (
         command,
-        [sys.executable, "-m", "xvlm2vec", *map(str, settings(model, pictured, tmp_path / "whole", *flags))],
+        [sys.executable, "-m", "xvlm2vec", *map(str, settings(model, with_image, tmp_path / "whole", *flags))],
     ):
         subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     logs = [log_of(tmp_path / name / ("adapter" if more else ".")) for name in ("killed", "whole")]

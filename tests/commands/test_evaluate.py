@@ -22,9 +22,9 @@ WORDS = {"red": 0, "lime": 1, "blue": 2, "rot": 0}
 
 def embed(texts, images):
     vectors = np.zeros((len(texts), 3), dtype=np.float32)
-    for vector, text, picture in zip(vectors, texts, images):
-        if picture is not None:
-            vector += np.asarray(picture.convert("RGB").resize((1, 1))).ravel() > 127
+    for vector, text, image in zip(vectors, texts, images):
+        if image is not None:
+            vector += np.asarray(image.convert("RGB").resize((1, 1))).ravel() > 127
         for word, place in WORDS.items():
             vector[place] += word in (text or "").replace("Bildunterschrift", "").split()
     return vectors

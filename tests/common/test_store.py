@@ -168,20 +168,20 @@ def test_kill_loses_at_most_the_last_call(tmp_path: Path) -> None:
 
 
 def test_row_key_separates_its_parts() -> None:
-    picture = content_digest(Image.new("RGB", (2, 2)))
+    image = content_digest(Image.new("RGB", (2, 2)))
     keys = {
-        row_key("a"), row_key("a", picture), row_key(None, picture), row_key("", picture),
-        row_key("a", picture, "b"), row_key("ab", picture), row_key("b", picture, "a"),
+        row_key("a"), row_key("a", image), row_key(None, image), row_key("", image),
+        row_key("a", image, "b"), row_key("ab", image), row_key("b", image, "a"),
     }  # fmt: skip
     assert len(keys) == 7
 
 
 def test_content_digest(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (2, 3), "red")
+    image = Image.new("RGB", (2, 3), "red")
     path = tmp_path / "a.png"
-    picture.save(path)
+    image.save(path)
     assert content_digest(path) == content_digest(str(path))
-    assert content_digest(picture) == content_digest(picture.copy()) != content_digest(Image.new("RGB", (3, 2), "red"))
+    assert content_digest(image) == content_digest(image.copy()) != content_digest(Image.new("RGB", (3, 2), "red"))
     stored = {"bytes": path.read_bytes(), "path": "elsewhere.png"}
     assert content_digest(stored) == content_digest(path) == content_digest({"bytes": None, "path": str(path)})
     with pytest.raises(TypeError, match="not int"):

@@ -17,14 +17,14 @@ from xvlm2vec.corpus.schema import parallel_features
 def corpus():
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(file, "PNG")
-    picture = file.getvalue()
+    image = file.getvalue()
     good = {"image": None, "text_en": "a", "translations": [{"lang": "de", "text": "b"}], "source": "s"}
     rows = [
         good | {"id": "0"},
-        good | {"id": "1", "image": {"bytes": picture, "path": None}},
+        good | {"id": "1", "image": {"bytes": image, "path": None}},
         good | {"id": "1"},
         good | {"id": "3", "text_en": " "},
-        good | {"id": "4", "image": {"bytes": picture[:30], "path": None}},
+        good | {"id": "4", "image": {"bytes": image[:30], "path": None}},
         good | {"id": "5", "translations": []},
         good | {"id": "6", "image": {"bytes": None, "path": "no-such-file.png"}},
         good | {"id": "7"},
@@ -46,7 +46,7 @@ def test_good_rows_are_kept_and_bad_ones_are_counted_and_named(tmp_path, corpus)
 
 
 def test_the_command_writes_both_and_says_how_many(tmp_path, corpus, capsys):
-    corpus.select([0, 1, 2, 3, 4, 5, 7]).save_to_disk(str(tmp_path / "corpus"))  # which embeds the pictures' files
+    corpus.select([0, 1, 2, 3, 4, 5, 7]).save_to_disk(str(tmp_path / "corpus"))  # which embeds the images' files
     assert main(["corpus", "check", str(tmp_path / "corpus"), "--clean", str(tmp_path / "clean")]) == 0
     text = capsys.readouterr().out
     assert "3 rows are kept, 4 are left out" in text

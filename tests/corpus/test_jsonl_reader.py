@@ -1,4 +1,4 @@
-"""Rows per language are brought together: one row for an English text and its picture, faults with their lines."""
+"""Rows per language are brought together: one row for an English text and its image, faults with their lines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(3):
         Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
@@ -34,7 +34,7 @@ def write(path: Path, *lines: dict | str | bytes) -> Path:
     return path
 
 
-def test_lines_of_one_text_and_picture_become_one_row(tmp_path: Path, pictures: Path) -> None:
+def test_lines_of_one_text_and_image_become_one_row(tmp_path: Path, images: Path) -> None:
     italian = write(tmp_path / "it.jsonl", line("a cat", "un gatto", "it", "0.png"), line("a cat", "gatto", "it"))
     german = write(
         tmp_path / "de.jsonl",
@@ -44,10 +44,10 @@ def test_lines_of_one_text_and_picture_become_one_row(tmp_path: Path, pictures: 
         "",
     )
 
-    corpus = read_jsonl([italian, german], pictures)
+    corpus = read_jsonl([italian, german], images)
 
     assert not corpus.bad
-    assert [(row.picture_name, row.texts) for row in corpus.rows] == [
+    assert [(row.image_name, row.texts) for row in corpus.rows] == [
         ("0.png", {"en": "a cat", "it": "un gatto", "de": "eine Katze"}),
         ("", {"en": "a cat", "it": "gatto"}),
         ("1.png", {"en": "a cat", "de": "noch eine Katze"}),
@@ -84,25 +84,25 @@ def test_other_names_of_fields(tmp_path: Path) -> None:
         (line("a dog", "", "it"), "empty translation"),
         (line("a dog", "un cane", "Italian"), "no other language"),
         (line("a dog", "a dog", "en"), "no other language"),
-        (line("a dog", "un cane", "it", "none.png"), "missing picture"),
-        (line("a dog", "un cane", "it", "x\0.png"), "missing picture"),
-        (line("a dog", "un cane", "it", "x" * 300), "missing picture"),
-        (line("a dog", "un cane", "it", "broken.png"), "unreadable picture"),
-        (line("a dog", "un cane", "it", "../secret.png"), "picture outside the folder"),
-        (line("a dog", "un cane", "it", "/etc/passwd"), "picture outside the folder"),
-        (line("a dog", "un cane", "it", "link.png"), "picture outside the folder"),
+        (line("a dog", "un cane", "it", "none.png"), "missing image"),
+        (line("a dog", "un cane", "it", "x\0.png"), "missing image"),
+        (line("a dog", "un cane", "it", "x" * 300), "missing image"),
+        (line("a dog", "un cane", "it", "broken.png"), "unreadable image"),
+        (line("a dog", "un cane", "it", "../secret.png"), "image outside the folder"),
+        (line("a dog", "un cane", "it", "/etc/passwd"), "image outside the folder"),
+        (line("a dog", "un cane", "it", "link.png"), "image outside the folder"),
         (line("a cat", "una gatta", "it"), "another translation"),
     ],
 )
 def test_bad_lines_are_collected_with_their_numbers(
-    tmp_path: Path, pictures: Path, bad: dict | str | bytes, kind: str
+    tmp_path: Path, images: Path, bad: dict | str | bytes, kind: str
 ) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
-    (pictures / "link.png").symlink_to(tmp_path / "secret.png")
-    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:40])
+    (images / "link.png").symlink_to(tmp_path / "secret.png")
+    (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:40])
     path = write(tmp_path / "a.jsonl", line("a cat", "un gatto", "it"), "", bad, bad, line("a cat", "un chat", "fr"))
 
-    corpus = read_jsonl([path], pictures)
+    corpus = read_jsonl([path], images)
 
     assert [row.texts for row in corpus.rows] == [{"en": "a cat", "it": "un gatto", "fr": "un chat"}]
     assert [(found.line, found.kind) for found in corpus.bad] == [(3, kind), (4, kind)]
@@ -111,13 +111,13 @@ def test_bad_lines_are_collected_with_their_numbers(
     assert json.loads(json.dumps(report)) == report
 
 
-def test_pictures_need_their_folder(tmp_path: Path) -> None:
+def test_images_need_their_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", line("a cat", "un gatto", "it", "0.png"))
 
     assert "--images" in read_jsonl([path]).bad[0].problem
     with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
         read_jsonl([path, tmp_path / "b.jsonl"])
-    with pytest.raises(FileNotFoundError, match="folder of pictures"):
+    with pytest.raises(FileNotFoundError, match="folder of images"):
         read_jsonl([path], tmp_path / "none")
 
 
@@ -141,8 +141,8 @@ def test_rows_of_any_kind_are_grouped(caplog: pytest.LogCaptureFixture) -> None:
         group_parallel([{"text_en": "a", "text": "b"}])
 
 
-def test_a_stored_corpus_is_grouped(tmp_path: Path, pictures: Path) -> None:
-    one_image = {"bytes": (pictures / "1.png").read_bytes(), "path": "1.png"}
+def test_a_stored_corpus_is_grouped(tmp_path: Path, images: Path) -> None:
+    one_image = {"bytes": (images / "1.png").read_bytes(), "path": "1.png"}
 
     def row(number: int, image: dict | None, *items: tuple[str, str]) -> dict:
         translations = [{"lang": code, "text": text} for code, text in items]

@@ -14,8 +14,8 @@ from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     for number in range(6):
         Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / "below" / f"{number}.png")
@@ -33,26 +33,26 @@ def six_rows(tmp_path: Path) -> Path:
     return write(tmp_path, "\n".join(["image,en,de,ja", *rows]) + "\n")
 
 
-def test_csv_rows(tmp_path: Path, pictures: Path) -> None:
+def test_csv_rows(tmp_path: Path, images: Path) -> None:
     path = write(
         tmp_path,
         'id,image,en,de,fr\nfirst,below/0.png,"a cat, asleep",eine Katze,un chat\n,,word,Wort,\n',
         "utf-8-sig",
     )
 
-    corpus = read_csv(path, pictures)
+    corpus = read_csv(path, images)
 
     assert corpus.languages == ("en", "de", "fr")
     assert not corpus.bad
     assert [row.id for row in corpus.rows] == ["first", "row-000001"]
     assert corpus.rows[0].texts == {"en": "a cat, asleep", "de": "eine Katze", "fr": "un chat"}
-    assert corpus.rows[0].picture == pictures / "below/0.png"
+    assert corpus.rows[0].image == images / "below/0.png"
     assert corpus.rows[1].texts == {"en": "word", "de": "Wort"}
-    assert corpus.rows[1].picture is None
+    assert corpus.rows[1].image is None
 
 
-def test_english_alone_waits_for_translations(tmp_path: Path, pictures: Path) -> None:
-    corpus = read_csv(write(tmp_path, "image,en\nbelow/0.png,a cat\n,\n,a dog\n"), pictures)
+def test_english_alone_waits_for_translations(tmp_path: Path, images: Path) -> None:
+    corpus = read_csv(write(tmp_path, "image,en\nbelow/0.png,a cat\n,\n,a dog\n"), images)
 
     assert corpus.languages == ("en",)
     assert [row.kind for row in corpus.bad] == ["empty English text"]
@@ -71,24 +71,24 @@ def test_other_delimiters(tmp_path: Path, sign: str) -> None:
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("none.png,a,b,c", "missing picture"),
-        ("../secret.png,a,b,c", "picture outside the folder"),
-        ("/etc/passwd,a,b,c", "picture outside the folder"),
-        ("link.png,a,b,c", "picture outside the folder"),
-        (f"{'x' * 300}.png,a,b,c", "missing picture"),
-        ("broken.png,a,b,c", "unreadable picture"),
+        ("none.png,a,b,c", "missing image"),
+        ("../secret.png,a,b,c", "image outside the folder"),
+        ("/etc/passwd,a,b,c", "image outside the folder"),
+        ("link.png,a,b,c", "image outside the folder"),
+        (f"{'x' * 300}.png,a,b,c", "missing image"),
+        ("broken.png,a,b,c", "unreadable image"),
         (",,b,c", "empty English text"),
         (", ,b,c", "empty English text"),
         (",a,,", "no translation"),
         (",a, b, c, d", "too many cells"),
     ],
 )
-def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, pictures: Path, line: str, kind: str) -> None:
+def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, images: Path, line: str, kind: str) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
-    (pictures / "link.png").symlink_to(tmp_path / "secret.png")
-    (pictures / "broken.png").write_bytes((pictures / "below/0.png").read_bytes()[:40])
+    (images / "link.png").symlink_to(tmp_path / "secret.png")
+    (images / "broken.png").write_bytes((images / "below/0.png").read_bytes()[:40])
 
-    corpus = read_csv(write(tmp_path, f'image,en,de,fr\n,"two\nlines",b,c\n{line}\n,x,y,z\n'), pictures)
+    corpus = read_csv(write(tmp_path, f'image,en,de,fr\n,"two\nlines",b,c\n{line}\n,x,y,z\n'), images)
 
     assert [row.texts["en"] for row in corpus.rows] == ["two\nlines", "x"]
     assert [(row.line, row.kind) for row in corpus.bad] == [(4, kind)]
@@ -123,21 +123,21 @@ def test_other_encodings_are_named(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"texts\.csv"):
         read_csv(tmp_path / "texts.csv")
-    with pytest.raises(FileNotFoundError, match="folder of pictures"):
+    with pytest.raises(FileNotFoundError, match="folder of images"):
         read_csv(write(tmp_path, "en,de\n"), tmp_path / "none")
 
 
-def test_held_out_rows_do_not_leak(tmp_path: Path, pictures: Path) -> None:
+def test_held_out_rows_do_not_leak(tmp_path: Path, images: Path) -> None:
     path = write(
         tmp_path,
         "image,en,de\nbelow/0.png,a,A\nbelow/0.png,b,B\nbelow/1.png,c,C\nbelow/2.png,C,D\nbelow/3.png,e,E\n"
         "below/4.png,f,\n,g,G\nbelow/5.png,h,H\n",
     )
-    corpus = read_csv(path, pictures)
+    corpus = read_csv(path, images)
 
     train, test = hold_out(corpus.rows, corpus.languages, 100, seed=0)
 
-    # Rows 0 and 1 share a picture, 2 and 3 an English text but for case, 6 has no picture; 5 was left out as bad.
+    # Rows 0 and 1 share an image, 2 and 3 an English text but for case, 6 has no image; 5 was left out as bad.
     assert [row.texts["en"] for row in test] == ["e", "h"]
     assert len(train) + len(test) == len(corpus.rows)
     one = hold_out(corpus.rows, corpus.languages, 1, seed=1)
@@ -145,8 +145,8 @@ def test_held_out_rows_do_not_leak(tmp_path: Path, pictures: Path) -> None:
     assert one == hold_out(corpus.rows, corpus.languages, 1, seed=1)
 
 
-def test_written_corpora_are_read_back(tmp_path: Path, pictures: Path) -> None:
-    rows = read_csv(six_rows(tmp_path), pictures).rows
+def test_written_corpora_are_read_back(tmp_path: Path, images: Path) -> None:
+    rows = read_csv(six_rows(tmp_path), images).rows
 
     write_dataset(lambda: parallel_examples(rows, "mine"), parallel_features(), tmp_path / "parallel")
     write_dataset(lambda: pair_examples(rows), pair_features(), tmp_path / "pairs")
@@ -160,11 +160,11 @@ def test_written_corpora_are_read_back(tmp_path: Path, pictures: Path) -> None:
         "translations": [{"lang": "de", "text": "Text 0"}, {"lang": "ja", "text": "テキスト0"}],
         "source": "mine",
     }
-    assert parallel[3]["id"] == "row-000001/picture"
+    assert parallel[3]["id"] == "row-000001/image"
     assert parallel[3]["image"].getpixel((0, 0)) == (40, 0, 0)
     assert [row["qry"] for row in pairs] == [f"text {number}" for number in range(6)]
     assert pairs[5]["pos_image"].getpixel((0, 0)) == (200, 0, 0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "parallel", "pictures", "texts.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "parallel", "images", "texts.csv"]
 
 
 def test_nothing_to_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_nothing_to_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(load_pairs(tmp_path / "pairs")) == 1
 
 
-def test_other_storage_is_read(tmp_path: Path, pictures: Path) -> None:
-    rows = list(parallel_examples(read_csv(six_rows(tmp_path), pictures).rows, "mine"))
+def test_other_storage_is_read(tmp_path: Path, images: Path) -> None:
+    rows = list(parallel_examples(read_csv(six_rows(tmp_path), images).rows, "mine"))
     dataset = Dataset.from_list(rows, features=parallel_features())
     (tmp_path / "parquet").mkdir()
     dataset.select(range(4)).to_parquet(tmp_path / "parquet" / "0.parquet")
@@ -213,22 +213,22 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_parallel(tmp_path / "other")
 
 
-def test_check_finds_faults(tmp_path: Path, pictures: Path) -> None:
-    picture = (pictures / "below/0.png").read_bytes()
+def test_check_finds_faults(tmp_path: Path, images: Path) -> None:
+    image = (images / "below/0.png").read_bytes()
     good = {"image": None, "text_en": "a", "translations": [{"lang": "de", "text": "b"}], "source": "s"}
     rows = [
         good | {"id": "0"},
-        good | {"id": "1", "image": {"bytes": picture, "path": None}},
+        good | {"id": "1", "image": {"bytes": image, "path": None}},
         good | {"id": "1"},
         good | {"id": "3", "text_en": " "},
-        good | {"id": "4", "image": {"bytes": picture[:30], "path": None}},
+        good | {"id": "4", "image": {"bytes": image[:30], "path": None}},
         good | {"id": "5", "translations": []},
     ]
     corpus = Dataset.from_list(rows, features=parallel_features())
 
     found = check_parallel(corpus)
 
-    assert (found.rows, found.pictures, found.languages, found.sources) == (6, 2, {"de": 5}, {"s": 6})
+    assert (found.rows, found.images, found.languages, found.sources) == (6, 2, {"de": 5}, {"s": 6})
     assert [fault.partition(":")[0] for fault in found.faults] == [
         "Parallel corpus, row 2, column 'id'",
         "Parallel corpus, row 3, column 'text_en'",
@@ -236,14 +236,14 @@ def test_check_finds_faults(tmp_path: Path, pictures: Path) -> None:
     ]
     assert found.warnings == {
         "rows without a translation": 1,
-        "rows with the text and picture of an earlier row": 2,
+        "rows with the text and image of an earlier row": 2,
     }
     assert not check_parallel(corpus.select([0, 1])).faults
     assert len(check_parallel(corpus, most=1).faults) == 1
 
 
-def test_caption_benchmark(tmp_path: Path, pictures: Path) -> None:
-    corpus = read_csv(six_rows(tmp_path), pictures)
+def test_caption_benchmark(tmp_path: Path, images: Path) -> None:
+    corpus = read_csv(six_rows(tmp_path), images)
 
     made = caption_benchmark(corpus.rows, corpus.languages)
 

@@ -34,7 +34,7 @@ def test_good_rows_pass_as_mappings_and_as_a_dataset() -> None:
         ({"text_en": ""}, "text_en", "empty"),
         ({"text_en": None}, "text_en", "NoneType"),
         ({"id": "a"}, "id", "already the id of row 0"),
-        ({"image": 3}, "image", "expected a picture"),
+        ({"image": 3}, "image", "expected an image"),
         ({"translations": "Hund"}, "translations", "expected a list"),
         ({"translations": [{"lang": "de"}]}, "translations", "entry 0"),
         ({"translations": [{"lang": "de", "text": " "}]}, r"translations\[0\].text", "empty"),

@@ -110,10 +110,10 @@ def translator(saved):
 
 
 def corpus(*more):
-    picture = Image.new("RGB", (4, 4), "red")
+    image = Image.new("RGB", (4, 4), "red")
     rows = [
         {"id": "0", "image": None, "text_en": "a red dog", "translations": [], "source": "t"},
-        {"id": "0/picture", "image": picture, "text_en": "a red dog", "translations": [], "source": "t"},
+        {"id": "0/image", "image": image, "text_en": "a red dog", "translations": [], "source": "t"},
         {
             "id": "1",
             "image": None,

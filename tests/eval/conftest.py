@@ -29,19 +29,19 @@ CLIP_WORDS = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "dog", "cat", "house", "red", 
 
 
 def encoded(colour: str) -> dict[str, Any]:
-    """A picture as parquet files of the `datasets` library hold it."""
+    """An image as parquet files of the `datasets` library hold it."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": f"{colour}.png"}
 
 
-def save_picture(path: Path, colour: str) -> None:
+def save_image(path: Path, colour: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), colour).save(path)
 
 
 def save_parquet(path: Path, columns: dict[str, list]) -> None:
-    """A table whose column `image` is a picture, as `Dataset.push_to_hub` writes it."""
+    """A table whose column `image` is an image, as `Dataset.push_to_hub` writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset = datasets.Dataset.from_dict(columns)
     if "image" in columns:
@@ -55,9 +55,9 @@ def save_json(path: Path, content: Any) -> None:
 
 
 def mmeb(folder: Path) -> None:
-    """Parquet files of lists; a picture's place in the text is marked, an empty path means that there is none."""
+    """Parquet files of lists; an image's place in the text is marked, an empty path means that there is none."""
     for colour in COLOURS:
-        save_picture(folder / "images" / "toy" / f"{colour}.jpg", colour)
+        save_image(folder / "images" / "toy" / f"{colour}.jpg", colour)
     paths = [f"toy/{colour}.jpg" for colour in COLOURS]
     orders = [COLOURS[i:] + COLOURS[:i] for i in range(3)]
     save_parquet(
@@ -81,10 +81,10 @@ def mmeb(folder: Path) -> None:
 
 
 def xtd10(folder: Path) -> None:
-    """One JSON file; one caption for each picture and language."""
+    """One JSON file; one caption for each image and language."""
     names = [f"COCO_train2014_00000000000{i}.jpg" for i in range(3)]
     for name, colour in zip(names, COLOURS, strict=True):
-        save_picture(folder / "train2014" / name, colour)
+        save_image(folder / "train2014" / name, colour)
     captions = {code: [[word] for word in WORDS[lang]] for code, lang in (("en", "en"), ("de", "de"), ("jp", "ja"))}
     save_json(folder / "xtd.json", {"images": names, "captions": captions})
 
@@ -92,8 +92,8 @@ def xtd10(folder: Path) -> None:
 def babel_imagenet(folder: Path) -> None:
     """Upper-case codes, class numbers with labels; one class has no label in German, two share one in Spanish."""
     for number, colour in enumerate([*COLOURS, "red"]):
-        for picture in range(2):
-            save_picture(folder / "val" / f"n0000000{number}" / f"ILSVRC2012_val_0000000{picture}.JPEG", colour)
+        for image in range(2):
+            save_image(folder / "val" / f"n0000000{number}" / f"ILSVRC2012_val_0000000{image}.JPEG", colour)
     save_json(
         folder / "data" / "babel_imagenet-298.json",
         {"DE": [[0, 2], ["rot", "blau"]], "ES": [[0, 1, 2, 3], ["rojo", "verde", "azul", "rojo"]]},
@@ -140,7 +140,7 @@ def visr_bench(folder: Path) -> None:
     """A JSON file of documents for each kind of questions, and the pages as files."""
     for place, colour in enumerate(COLOURS):
         for below in ("Multimodal/0005", "Multilingual/doc1"):
-            save_picture(folder / below / f"{below.split('/')[1]}_{place}.png", colour)
+            save_image(folder / below / f"{below.split('/')[1]}_{place}.png", colour)
     for kind in ("figure", "table", "text"):
         questions = [{"question": word, "answer": "-", "page_index": i} for i, word in enumerate(WORDS["en"])]
         shelf = [f"0005_{i}.png" for i in range(3)]
@@ -182,7 +182,7 @@ def merit(folder: Path) -> None:
 
 
 def rsicd(folder: Path) -> None:
-    """A picture with five captions in each row; captions repeat, within a row and across rows."""
+    """An image with five captions in each row; captions repeat, within a row and across rows."""
     save_parquet(
         folder / "data" / "test-00000-of-00001.parquet",
         {
@@ -194,9 +194,9 @@ def rsicd(folder: Path) -> None:
 
 
 def mmmeb(folder: Path) -> None:
-    """JSON lines of lists with the right candidate first, pictures by name."""
+    """JSON lines of lists with the right candidate first, images by name."""
     for colour in COLOURS:
-        save_picture(folder / "xm_images" / f"{colour}.jpg", colour)
+        save_image(folder / "xm_images" / f"{colour}.jpg", colour)
     for lang in ("en", "de"):
         for task in ("t2i", "i2t"):
             lines = []
@@ -209,7 +209,7 @@ def mmmeb(folder: Path) -> None:
 
 
 def emoji(folder: Path) -> None:
-    """What a release writes of the built-in world: a table for each task and language, pictures apart."""
+    """What a release writes of the built-in world: a table for each task and language, images apart."""
     names = [f"images/{i}.png" for i in range(3)]
     orders = [[(i + k) % 3 for k in range(3)] for i in range(3)]
     save_parquet(folder / "images" / "test.parquet", {"path": names, "image": [encoded(c) for c in COLOURS]})
@@ -230,7 +230,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained CLIP with the files of a published one: configuration, weights, tokenizer and picture settings."""
+    """An untrained CLIP with the files of a published one: configuration, weights, tokenizer and image settings."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 
@@ -251,8 +251,8 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         projection_dim=8,
     )  # fmt: skip
     CLIPModel(config).save_pretrained(folder)
-    picture_size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPProcessor(CLIPImageProcessorPil(**picture_size), tokenizer).save_pretrained(folder)
+    image_size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessorPil(**image_size), tokenizer).save_pretrained(folder)
     return folder
 
 
@@ -286,7 +286,7 @@ def rewrite() -> Callable[..., None]:
 
 @pytest.fixture
 def colour_model() -> Callable[..., Callable]:
-    """A function that embeds pictures by their colour, and texts by the colours that they name in some languages."""
+    """A function that embeds images by their colour, and texts by the colours that they name in some languages."""
 
     def make(*languages: str) -> Callable[[list, list], np.ndarray]:
         known = {word: place for lang in languages for place, word in enumerate(WORDS[lang])}
@@ -294,8 +294,8 @@ def colour_model() -> Callable[..., Callable]:
 
         def embed(texts: list[str | None], images: list) -> np.ndarray:
             vectors = np.zeros((len(texts), 3))
-            for vector, text, picture in zip(vectors, texts, images, strict=True):
-                shown = picture if isinstance(picture, list) else [picture] if picture is not None else []
+            for vector, text, image in zip(vectors, texts, images, strict=True):
+                shown = image if isinstance(image, list) else [image] if image is not None else []
                 for one in shown:
                     vector += np.asarray(one.convert("RGB").resize((1, 1)), float).ravel() > 127
                 for word, place in known.items():

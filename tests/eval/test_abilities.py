@@ -11,7 +11,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
-from xvlm2vec.eval.abilities import EVERYTHING, PAIR, PICTURE, SEVERAL, TEXT, row_kind, split_by_ability
+from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, SEVERAL, TEXT, row_kind, split_by_ability
 from xvlm2vec.eval.embedding import CallableEncoder, as_encoder
 from xvlm2vec.eval.metrics import unit_rows
 from xvlm2vec.eval.ranking import RankingTask, Row
@@ -38,19 +38,19 @@ MANY = make_task("many", [Row("x", ("red", "blue")), Row("x", ("blue", "lime"))]
 
 def test_kinds() -> None:
     rows = [Row("a"), Row("", "red"), Row(None, "red"), Row("a", "red"), Row("", ("red", "blue")), Row("", ("red",))]
-    assert [row_kind(row) for row in rows] == [TEXT, PICTURE, PICTURE, PAIR, SEVERAL, PICTURE]
+    assert [row_kind(row) for row in rows] == [TEXT, IMAGE, IMAGE, PAIR, SEVERAL, IMAGE]
 
 
 def test_two_towers(clip: SentenceTransformer) -> None:
     encoder = as_encoder(clip, name="clip")
     assert (encoder.embeds, encoder.joint) == (EVERYTHING - {SEVERAL}, False)
-    text, picture, pair = encoder.encode_rows([Row("red"), Row("", "red"), Row("red", "red")], IMAGES)
+    text, image, pair = encoder.encode_rows([Row("red"), Row("", "red"), Row("red", "red")], IMAGES)
     np.testing.assert_allclose(text, clip.encode(["red"])[0], atol=1e-6)
-    np.testing.assert_allclose(picture, clip.encode([IMAGES["red"]])[0], atol=1e-6)
-    np.testing.assert_allclose(pair, unit_rows(text[None])[0] + unit_rows(picture[None])[0], atol=1e-6)
+    np.testing.assert_allclose(image, clip.encode([IMAGES["red"]])[0], atol=1e-6)
+    np.testing.assert_allclose(pair, unit_rows(text[None])[0] + unit_rows(image[None])[0], atol=1e-6)
 
 
-def test_a_text_that_looks_like_the_address_of_a_picture_is_a_text(clip: SentenceTransformer) -> None:
+def test_a_text_that_looks_like_the_address_of_an_image_is_a_text(clip: SentenceTransformer) -> None:
     address = "https://localhost/dog.png"
     found = as_encoder(clip).encode_rows([Row(address), Row("zzz")], {})
     np.testing.assert_allclose(found[0], found[1], atol=1e-6), "both are one unknown word"
@@ -59,12 +59,12 @@ def test_a_text_that_looks_like_the_address_of_a_picture_is_a_text(clip: Sentenc
 def test_what_two_towers_cannot_embed_is_left_out_with_the_reason(clip: SentenceTransformer, tmp_path: Path) -> None:
     results = evaluate(as_encoder(clip, name="clip"), [T2I, VQA, MANY], progress=False)
     assert [row["task"] for row in results.rows] == ["t2i", "vqa"]
-    assert results.settings["text with picture"] == "sum of both unit vectors"
+    assert results.settings["text with image"] == "sum of both unit vectors"
     results.save(tmp_path)
     (left_out,) = json.loads((tmp_path / "results.json").read_text())["left_out"]
     assert left_out == {
         "benchmark": "B", "dataset": "d", "task": "many", "language": "en", "style": "plain",
-        "reason": "clip embeds a picture or a text or a text with a picture, and this needs several pictures",
+        "reason": "clip embeds an image or a text or a text with an image, and this needs several images",
     }  # fmt: skip
     assert Results.load(tmp_path) == results
 

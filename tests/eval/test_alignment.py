@@ -13,16 +13,16 @@ ITEMS = 12
 EYE = np.eye(ITEMS, dtype=np.float32)
 
 
-def part(language: str, texts: np.ndarray, pictures: np.ndarray, *, task: str = "t2i", ids=None) -> TaskVectors:
-    """Texts as queries and pictures as candidates, the other way round for `i2t`; item i belongs to picture i."""
+def part(language: str, texts: np.ndarray, images: np.ndarray, *, task: str = "t2i", ids=None) -> TaskVectors:
+    """Texts as queries and images as candidates, the other way round for `i2t`; item i belongs to image i."""
     ids = np.arange(len(texts)) if ids is None else np.asarray(ids)
     text_rows = [Row(f"{language} {i}") for i in ids]
-    picture_rows = [Row("find", f"p{i}") for i in range(len(pictures))]
-    sides = (text_rows, picture_rows) if task == "t2i" else (picture_rows, text_rows)
-    gold = [[int(i)] for i in (ids if task == "t2i" else range(len(pictures)))]
+    image_rows = [Row("find", f"p{i}") for i in range(len(images))]
+    sides = (text_rows, image_rows) if task == "t2i" else (image_rows, text_rows)
+    gold = [[int(i)] for i in (ids if task == "t2i" else range(len(images)))]
     made = RankingTask("B", "d", task, language, "plain", *sides, gold, row_ids=ids if task == "t2i" else None)
-    places = np.arange(len(texts)), np.arange(len(texts), len(texts) + len(pictures))
-    vectors = np.concatenate([texts, pictures])
+    places = np.arange(len(texts)), np.arange(len(texts), len(texts) + len(images))
+    vectors = np.concatenate([texts, images])
     return TaskVectors(made, *(places if task == "t2i" else places[::-1]), vectors)
 
 

@@ -65,15 +65,15 @@ def make_tasks() -> list[RankingTask]:
 def test_rows_are_equal_by_content_not_by_name() -> None:
     distinct, places = distinct_rows(make_tasks())
     assert len(distinct.rows) == 6
-    assert places[1][0][0] == places[0][1][0], "picture '2' of the second task is picture '1' of the first"
+    assert places[1][0][0] == places[0][1][0], "image '2' of the second task is image '1' of the first"
     assert places[1][1][0] == places[0][0][1]
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_each_row_once_and_in_its_place(chunk: int, tmp_path: Path) -> None:
     distinct, _ = distinct_rows(make_tasks())
-    pictures = [distinct.images[row.image] if row.image else None for row in distinct.rows]
-    expected = hashed([row.text for row in distinct.rows], pictures)
+    images = [distinct.images[row.image] if row.image else None for row in distinct.rows]
+    expected = hashed([row.text for row in distinct.rows], images)
     for store in (None, tmp_path):
         encoder = Counting()
         vectors = embed_distinct(encoder, distinct, store, chunk, progress=False)
@@ -143,10 +143,10 @@ def test_bad_vectors_name_the_row() -> None:
         embed_distinct(CallableEncoder(lambda *_: np.ones((1, 3)), name="short"), distinct, progress=False)
 
 
-def test_missing_pictures_and_empty_rows() -> None:
-    with pytest.raises(KeyError, match="no picture '9' for 'a' \\+ picture '9'"):
+def test_missing_images_and_empty_rows() -> None:
+    with pytest.raises(KeyError, match="no image '9' for 'a' \\+ image '9'"):
         DistinctRows().add([Row("a", "9")], {})
-    with pytest.raises(ValueError, match="neither text nor picture"):
+    with pytest.raises(ValueError, match="neither text nor image"):
         DistinctRows().add([Row()], {})
 
 
@@ -157,7 +157,7 @@ def test_paths_are_opened(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
-def test_rows_of_one_picture_share_the_object(tmp_path: Path) -> None:
+def test_rows_of_one_image_share_the_object(tmp_path: Path) -> None:
     RED.save(tmp_path / "red.png")
     seen = []
     encoder = CallableEncoder(lambda texts, images: seen.extend(images) or np.ones((len(texts), 2)), name="h")
@@ -185,7 +185,7 @@ def test_what_is_no_model() -> None:
         as_encoder(3)
 
 
-def test_rows_with_several_pictures(tmp_path: Path) -> None:
+def test_rows_with_several_images(tmp_path: Path) -> None:
     """Their order counts, and they are not the row with one of them."""
     RED.save(tmp_path / "red.png")
     images = {"r": tmp_path / "red.png", "b": BLUE}
@@ -195,8 +195,8 @@ def test_rows_with_several_pictures(tmp_path: Path) -> None:
     seen: dict[int, list] = {}
 
     def embed(texts: list[str | None], image_list: list) -> np.ndarray:
-        for picture in image_list:
-            parts = picture if isinstance(picture, list) else [picture]
+        for image in image_list:
+            parts = image if isinstance(image, list) else [image]
             seen[len(seen)] = [part.getpixel((0, 0)) for part in parts]
         return np.ones((len(texts), 2))
 
@@ -206,7 +206,7 @@ def test_rows_with_several_pictures(tmp_path: Path) -> None:
         [(0, 0, 255), (255, 0, 0)],
         [(255, 0, 0), (0, 0, 255)],
     ]
-    with pytest.raises(KeyError, match="no picture 'x' for 'a' \\+ picture 'r' \\+ picture 'x'"):
+    with pytest.raises(KeyError, match="no image 'x' for 'a' \\+ image 'r' \\+ image 'x'"):
         distinct.add([Row("a", ("r", "x"))], images)
 
 

@@ -91,7 +91,7 @@ def test_flags_reach_the_results(model: str, benchmark: str, tmp_path: Path, cap
     english = [row["alignment"] for row in content["rows"] if row["language"] == "en"]
     assert all(measures["english_drift"] == pytest.approx(1) for measures in english)
     assert len(content["examples"]) >= 12
-    assert list((tmp_path / "first" / "pictures").glob("*.webp"))
+    assert list((tmp_path / "first" / "images").glob("*.webp"))
     shards = set((tmp_path / "store").glob("*/*.npy"))
     assert main([*arguments(model, benchmark, tmp_path / "second"), "--store", str(tmp_path / "store")]) == 0
     assert set((tmp_path / "store").glob("*/*.npy")) == shards, "the second run embeds nothing"

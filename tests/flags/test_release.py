@@ -92,7 +92,7 @@ def test_an_adapter_alone_names_the_model_below(tmp_path: Path) -> None:
 def test_the_card_takes_the_name_of_the_repository_and_what_the_training_wrote(tmp_path: Path) -> None:
     notes = {"loss": {"name": "SomeLoss", "citation": "@misc{x}"}, "settings": {"seed": 3}}
     (tmp_path / "distillation.json").write_text(json.dumps(notes), encoding="utf-8")
-    given = {"datasets": ("me/pairs",), "limits": ["It reads no text in pictures."]}
+    given = {"datasets": ("me/pairs",), "limits": ["It reads no text in images."]}
     card = release_card(flags(model=str(tmp_path), to="me/found", **given), str(tmp_path), None)
     assert (card.name, card.method) == ("found", "self-knowledge distillation")
     assert {"datasets": card.datasets, "limits": card.limits} == given

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the loopback Hub is made of se
 from loopback_hub import ORG, TOKENS, LoopbackHub, client_environment
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
-PROMPTS = {"query": "Find the picture: ", "document": ""}
+PROMPTS = {"query": "Find the image: ", "document": ""}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -40,7 +40,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(["the picture of a dog"] * 10, trainer)
+    tokenizer.train_from_iterator(["the image of a dog"] * 10, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="right"
     )
@@ -138,7 +138,7 @@ def full_card(**changes) -> ReleaseCard:
         "versions": {"torch": "2.13.0"},
         "scores": SCORES,
         "english_drift": {"t2i": -1.0},
-        "limits": ["It reads no text in pictures."],
+        "limits": ["It reads no text in images."],
         "benchmark_id": "someone/tiny-benchmark",
     }
     return ReleaseCard(**{**values, **changes})

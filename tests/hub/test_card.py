@@ -42,21 +42,21 @@ def test_the_template_is_part_of_the_package() -> None:
 
 def test_a_full_card_says_everything(make_card, tmp_path: Path) -> None:
     card = make_card(adapter_id="someone/tiny-adapter", adapter_base="someone/tiny-teacher")
-    path = write_card(tmp_path, card, prompts={"query": "Find | it: "}, picture_size=(32, 32), dims=64)
+    path = write_card(tmp_path, card, prompts={"query": "Find | it: "}, image_size=(32, 32), dims=64)
     text = path.read_text(encoding="utf-8")
     for part in (
         "in 2 languages (en, de)",
         "`someone/tiny-teacher` by self-distillation",
         "| en | 91.0 (87.0 to 94.5) | 100.0 (100.0 to 100.0) |",
         "| de | 88.5 (84.0 to 92.5) |  |",
-        "text to picture (n = 200)",
+        "text to image (n = 200)",
         "| de | 31.0 |",
-        "text to picture -1.0.",
+        "text to image -1.0.",
         "@article{x, title={Distilling}}",
         "| learning_rate | 0.0005 |",
         r"| batch \| size | 64 |",
         r"Find \| it:",
-        "- It reads no text in pictures.",
+        "- It reads no text in images.",
         "torch 2.13.0",
     ):
         assert part in text

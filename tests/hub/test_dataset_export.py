@@ -17,17 +17,17 @@ CARD = BenchmarkCard(
     description="Two tasks.",
     licence="cc-by-4.0",
     sources=[DataSource("Glyphs", "OFL-1.1", "https://example.org", "Drawn anew"), DataSource("Names", "Unicode-3.0")],
-    task_titles={"t2i": "text to picture"},
+    task_titles={"t2i": "text to image"},
     citation="@misc{tiny}",
 )
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Dataset:
-    """Pictures that lie in files, which the export must take in."""
+    """Images that lie in files, which the export must take in."""
     paths = []
     for number in range(3):
-        path = tmp_path / "pictures" / f"{number}.png"
+        path = tmp_path / "images" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         PILImage.fromarray(np.full((4, 6, 3), 40 * number, dtype=np.uint8)).save(path)
         paths.append(str(path))
@@ -52,10 +52,10 @@ def tasks() -> dict[str, DatasetDict]:
     return {"t2i": DatasetDict(rows), "c": DatasetDict({"de": c_rows})}
 
 
-def test_load_dataset_reads_tasks_languages_and_pictures(tasks, images: Dataset, tmp_path: Path) -> None:
+def test_load_dataset_reads_tasks_languages_and_images(tasks, images: Dataset, tmp_path: Path) -> None:
     folder = export_benchmark(tasks, images, tmp_path / "benchmark", CARD)
-    for picture in (tmp_path / "pictures").iterdir():
-        picture.unlink()  # the export holds the pictures itself
+    for image in (tmp_path / "images").iterdir():
+        image.unlink()  # the export holds the images itself
     cache = str(tmp_path / "cache")
     german = load_dataset(str(folder), "t2i", split="de", cache_dir=cache)
     assert german.to_list() == tasks["t2i"]["de"].to_list()
@@ -93,9 +93,9 @@ def test_the_card_states_rows_licences_and_sources(tasks, images: Dataset, tmp_p
     assert metadata["license"] == "cc-by-4.0"
     assert metadata["language"] == ["en", "de"]
     assert [config["config_name"] for config in metadata["configs"]] == ["t2i", "c", "images"]
-    assert "| `t2i` text to picture | 2 | 2 |" in text
+    assert "| `t2i` text to image | 2 | 2 |" in text
     assert "| `c` |  | 1 |" in text
-    assert "3 pictures" in text
+    assert "3 images" in text
     assert "- [Glyphs](https://example.org): OFL-1.1. Drawn anew" in text
     assert "- Names: Unicode-3.0" in text
     assert 'load_dataset("someone/tiny", "t2i", split="en")' in text

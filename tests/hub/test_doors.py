@@ -24,15 +24,15 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
-picture = Image.new("RGB", (32, 32), "red")
+image = Image.new("RGB", (32, 32), "red")
 found = []
 for repo, revision in json.loads(sys.argv[1]):
     where = {"revision": revision, "trust_remote_code": True}
     model = AutoModel.from_pretrained(repo, **where).eval()
     processor = AutoProcessor.from_pretrained(repo, **where)
     door = SentenceTransformer(repo, device="cpu", **where)
-    own = model(**processor(text=["ein Hund", "rot"], images=[None, picture])).embeddings.tolist()
-    found.append([own, door.encode(["ein Hund", {"text": "rot", "image": picture}]).tolist(), dict(door.prompts)])
+    own = model(**processor(text=["ein Hund", "rot"], images=[None, image])).embeddings.tolist()
+    found.append([own, door.encode(["ein Hund", {"text": "rot", "image": image}]).tolist(), dict(door.prompts)])
 print(json.dumps(found))
 """
 COMMON = """
@@ -43,18 +43,18 @@ from sentence_transformers import SentenceTransformer
 from xvlm2vec import SelfDistillationConfig, SelfDistillationTrainer, XVLM2VecModel, XVLM2VecProcessor
 
 folder, namespace, work = sys.argv[1:4]
-picture = Image.new("RGB", (32, 32), "red")
+image = Image.new("RGB", (32, 32), "red")
 
 def load():
     return XVLM2VecModel.from_pretrained(folder), XVLM2VecProcessor.from_pretrained(folder)
 
 def vectors(model, processor):
     model.eval()
-    return model.encode(text=["ein Hund", "rot"], images=[None, picture], processor=processor).tolist()
+    return model.encode(text=["ein Hund", "rot"], images=[None, image], processor=processor).tolist()
 
 def rows():
     return Dataset.from_list([
-        {"id": str(n), "image": picture, "text_en": word, "translations": [{"lang": "de", "text": word[::-1]}]}
+        {"id": str(n), "image": image, "text_en": word, "translations": [{"lang": "de", "text": word[::-1]}]}
         for n, word in enumerate(["dog", "cat", "red house", "tree"])
     ])
 
@@ -113,8 +113,8 @@ base, adapter = sys.argv[1:]
 bare = AutoModel.from_pretrained(base, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(base, trust_remote_code=True)
 model = PeftModel.from_pretrained(bare, adapter).eval()
-picture = Image.new("RGB", (32, 32), "red")
-print(json.dumps(model(**processor(text=["ein Hund", "rot"], images=[None, picture])).embeddings.tolist()))
+image = Image.new("RGB", (32, 32), "red")
+print(json.dumps(model(**processor(text=["ein Hund", "rot"], images=[None, image])).embeddings.tolist()))
 """
 
 
@@ -151,7 +151,7 @@ def test_model_processor_and_sentence_transformer(hub_site, exported: Path, tmp_
     for own, door, prompts in loaded(hub_site, *places):
         np.testing.assert_allclose(own, expected, atol=1e-5)
         np.testing.assert_allclose(door, expected, atol=1e-5)
-        assert prompts["query"] == "Find the picture: "
+        assert prompts["query"] == "Find the image: "
 
 
 @pytest.mark.slow

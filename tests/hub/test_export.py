@@ -15,7 +15,7 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub import export
 from xvlm2vec.hub.card import read_metadata
 from xvlm2vec.hub.export import check_self_contained, export_adapter, export_model
-from xvlm2vec.hub.golden import golden_vectors, picture_size, read_golden, tensor_places
+from xvlm2vec.hub.golden import golden_vectors, image_size, read_golden, tensor_places
 from xvlm2vec.hub.staging import ExportError
 
 
@@ -72,7 +72,7 @@ def test_an_adapter_is_merged_into_a_copy(adapted: PeftModel, processor: XVLM2Ve
     folder = export_model(adapted, processor, tmp_path / "model")
     keys = set(tensor_places(folder))
     assert not [key for key in keys if "lora" in key or "base_layer" in key or "modules_to_save" in key]
-    size = picture_size(processor)
+    size = image_size(processor)
     before = golden_vectors(adapted.get_base_model(), processor, size)
     assert torch.allclose(read_golden(folder).vectors, before, atol=1e-5)
     assert any("lora_" in name for name, _ in adapted.named_parameters()), "the model in memory keeps its adapter"
@@ -156,7 +156,7 @@ def test_adapter_comes_back_over_its_base(
     assert config["task_type"] == "FEATURE_EXTRACTION"
     assert config["auto_mapping"] is None
     reloaded = PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)
-    size = picture_size(processor)
+    size = image_size(processor)
     expected = golden_vectors(adapted.get_base_model(), processor, size)
     assert torch.equal(golden_vectors(reloaded.get_base_model(), processor, size), expected)
     metadata = read_metadata(folder / "README.md")

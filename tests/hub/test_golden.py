@@ -17,9 +17,9 @@ from xvlm2vec.hub.golden import (
     ROWS,
     GoldenError,
     draw_checked,
-    draw_picture,
+    draw_image,
     golden_vectors,
-    picture_size,
+    image_size,
     read_golden,
     weights_fingerprint,
     write_golden,
@@ -28,17 +28,17 @@ from xvlm2vec.hub.golden import (
 CHECKSUMS = {"disc": "05a1520888699d4b", "stripes": "7cb063044d5c6bb2", "checks": "16e0ba6620c740f1"}
 
 
-def test_pictures_are_the_same_bytes_everywhere() -> None:
-    found = {name: hashlib.sha256(draw_picture(name, (48, 32)).tobytes()).hexdigest()[:16] for name in CHECKSUMS}
+def test_images_are_the_same_bytes_everywhere() -> None:
+    found = {name: hashlib.sha256(draw_image(name, (48, 32)).tobytes()).hexdigest()[:16] for name in CHECKSUMS}
     assert found == CHECKSUMS
     with pytest.raises(ValueError, match="'moon'"):
-        draw_picture("moon", (8, 8))
+        draw_image("moon", (8, 8))
 
 
-def test_rows_cover_scripts_pictures_and_mixtures() -> None:
+def test_rows_cover_scripts_images_and_mixtures() -> None:
     assert len(ROWS) == 12
     assert len({row.name for row in ROWS}) == 12
-    kinds = {(row.text is not None, len(row.pictures)) for row in ROWS}
+    kinds = {(row.text is not None, len(row.images)) for row in ROWS}
     assert kinds == {(True, 0), (False, 1), (True, 1), (True, 2)}
 
 
@@ -48,16 +48,16 @@ def test_golden_files_hold_the_vectors_and_how_they_were_made(
     golden = read_golden(exported)
     texts = [row.text for row in golden.rows]
     image_list = draw_checked(golden)
-    images = [[image_list[name] for name in row.pictures] for row in golden.rows]
+    images = [[image_list[name] for name in row.images] for row in golden.rows]
     again = model.encode(text=texts, images=images, processor=processor, convert_to_tensor=True)
     assert golden.vectors.dtype == torch.float32
     assert torch.allclose(golden.vectors, again, atol=1e-5)
-    assert golden.picture_size == (32, 32)
+    assert golden.image_size == (32, 32)
     assert golden.made_with["dtype"] == "float32"
     assert golden.made_with["image_backend"] == "pil"
     assert golden.made_with["attn_implementation"] == "sdpa"
     assert golden.made_with["transformers"]
-    assert golden.prompts == {"query": "Find the picture: ", "document": ""}
+    assert golden.prompts == {"query": "Find the image: ", "document": ""}
 
 
 def test_no_two_rows_have_the_same_vector(exported: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_half_precision_model_gets_float32_vectors_and_stays_as_it_is(
     model: XVLM2VecModel, processor: XVLM2VecProcessor
 ) -> None:
     half = copy.deepcopy(model).bfloat16().train()
-    vectors = golden_vectors(half, processor, picture_size(processor))
+    vectors = golden_vectors(half, processor, image_size(processor))
     assert half.dtype == torch.bfloat16
     assert half.training
-    exact = golden_vectors(copy.deepcopy(half).float(), processor, picture_size(processor))
+    exact = golden_vectors(copy.deepcopy(half).float(), processor, image_size(processor))
     assert torch.equal(vectors, exact)
 
 
@@ -117,9 +117,9 @@ def test_damaged_golden_files_are_named(export_copy: Path, tmp_path: Path) -> No
         read_golden(export_copy)
 
 
-def test_missing_rows_and_other_pictures_are_noticed(export_copy: Path) -> None:
+def test_missing_rows_and_other_images_are_noticed(export_copy: Path) -> None:
     content = json.loads((export_copy / GOLDEN_JSON).read_text(encoding="utf-8"))
-    content["picture_sha256"]["disc"] = "0" * 64
+    content["image_sha256"]["disc"] = "0" * 64
     (export_copy / GOLDEN_JSON).write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(GoldenError, match="'disc'"):
         draw_checked(read_golden(export_copy))
@@ -129,12 +129,12 @@ def test_missing_rows_and_other_pictures_are_noticed(export_copy: Path) -> None:
         read_golden(export_copy)
 
 
-def test_pictures_are_oblong_where_the_backbone_resizes() -> None:
+def test_images_are_oblong_where_the_backbone_resizes() -> None:
     class Resizing:
         do_resize = True
 
     class Holder:
         image_processor = Resizing()
 
-    assert picture_size(Holder()) == (96, 64)  # type: ignore[arg-type]
-    assert isinstance(draw_picture("disc", (96, 64)), Image.Image)
+    assert image_size(Holder()) == (96, 64)  # type: ignore[arg-type]
+    assert isinstance(draw_image("disc", (96, 64)), Image.Image)

@@ -45,7 +45,7 @@ def test_the_modules_are_stock(native: Path) -> None:
     assert all(module["type"].startswith("sentence_transformers.") for module in modules)
     assert read_json(native / "1_Pooling" / "config.json")["pooling_mode"] == "lasttoken"
     assert read_json(native / "config_sentence_transformers.json")["prompts"] == {
-        "query": "Find the picture: ",
+        "query": "Find the image: ",
         "document": "",
     }
 
@@ -81,7 +81,7 @@ def test_the_card_names_a_few_of_many_prompts(processor: XVLM2VecProcessor, back
 
 @pytest.mark.slow
 def test_vectors_are_the_same_without_trust_in_remote_code(native: Path, tmp_path: Path) -> None:
-    """Texts, pictures, both and several pictures, alone and in mixed batches, in a process without this package."""
+    """Texts, images, both and several images, alone and in mixed batches, in a process without this package."""
     report = verify(native, dtypes=("float32",))
     assert {check.door for check in report.checks} == {"native"}
     assert {check.arrangement for check in report.checks} == {"alone", "one batch", "reversed"}
@@ -104,7 +104,7 @@ def test_a_qwen_family_keeps_its_vectors(tmp_path: Path) -> None:
     plain = AutoModel.from_pretrained(folder).eval()
     assert type(plain).__module__.startswith("transformers.models.qwen2_5_vl")
     golden = read_golden(folder)
-    texts, image_list = golden_inputs(golden.picture_size)
+    texts, image_list = golden_inputs(golden.image_size)
     for text, images, expected in zip(texts, image_list, golden.vectors, strict=True):
         with torch.no_grad():
             states = plain(**processor(text=[text], images=[images])).last_hidden_state
@@ -162,7 +162,7 @@ def test_the_chat_template_writes_rows_as_the_processor_does(processor: XVLM2Vec
     for number, messages in enumerate(CONVERSATIONS):
         row = read_messages(number, messages)
         written = other._prompt(row, number).string
-        if row.images:  # the family's own processor writes these parts where there are pictures
+        if row.images:  # the family's own processor writes these parts where there are images
             written = written.removesuffix(other.family.after_text)
         assert render(other, messages) == written
 

@@ -143,7 +143,7 @@ def write_draft(folder: Path, text: str) -> Path:
     """A draft with a small benchmark that holds a large file."""
     benchmark = folder / "benchmark"
     (benchmark / "t2i").mkdir(parents=True)
-    pq.write_table(pa.table({"text": ["ein Hund"], "picture": [bytes(5_000)]}), benchmark / "t2i" / "de.parquet")
+    pq.write_table(pa.table({"text": ["ein Hund"], "image": [bytes(5_000)]}), benchmark / "t2i" / "de.parquet")
     (benchmark / "README.md").write_text(f"---\nlicense: mit\n---\n# {text}\n", encoding="utf-8")
     names = ["README.md", "t2i/de.parquet", *([] if text == "second" else ["old.txt"])]
     if text != "second":
@@ -339,5 +339,5 @@ def test_cards_name_the_repositories_of_a_release(adapted, model, processor, mak
 def test_a_space_needs_a_benchmark(model, processor, make_card) -> None:
     run = ReleaseInputs(model, processor, make_card())
     assert HubTarget("a/b").parts_of(run) == ["model"]
-    with pytest.raises(PushError, match="searches the pictures of a benchmark"):
+    with pytest.raises(PushError, match="searches the images of a benchmark"):
         HubTarget("a/b", space=True).parts_of(run)

@@ -51,8 +51,8 @@ from transformers import AutoModel, AutoProcessor
 
 name, tag, parts = sys.argv[1], "v1.0.0", json.loads(sys.argv[2])
 golden = json.load(open(hf_hub_download(name, "golden.json", revision=tag), encoding="utf-8"))
-texts = [row["text"] for row in golden["rows"] if not row["pictures"]]
-rows = [number for number, row in enumerate(golden["rows"]) if not row["pictures"]]
+texts = [row["text"] for row in golden["rows"] if not row["images"]]
+rows = [number for number, row in enumerate(golden["rows"]) if not row["images"]]
 with safe_open(hf_hub_download(name, "golden.safetensors", revision=tag), framework="pt") as file:
     expected = file.get_tensor("embeddings")[rows]
 found = {}
@@ -73,7 +73,7 @@ with torch.no_grad():
         found["native"] = native.encode(texts, convert_to_tensor=True)
 deviations = {door: float((vectors.cpu() - expected).abs().max()) for door, vectors in found.items()}
 rows = load_dataset(f"{name}-benchmark", "t2i", split="de", revision=tag)
-pictures = load_dataset(f"{name}-benchmark", "images", split="test", revision=tag)
+images = load_dataset(f"{name}-benchmark", "images", split="test", revision=tag)
 ran = []
 for part in ["", "-adapter", "-native"]:
     if part and part[1:] not in parts:
@@ -83,7 +83,7 @@ for part in ["", "-adapter", "-native"]:
         scope = {}
         exec(compile(snippet, f"snippet of {name + part}", "exec"), scope)
         ran.append(len(scope["embeddings"]))
-print(json.dumps({"deviations": deviations, "rows": len(rows), "picture": pictures[0]["image"].size, "snippets": ran}))
+print(json.dumps({"deviations": deviations, "rows": len(rows), "image": images[0]["image"].size, "snippets": ran}))
 """
 )
 
@@ -139,7 +139,7 @@ def test_strangers_load_every_part(released) -> None:
     assert set(found["deviations"]) == {"automodel", "sentence-transformers", "peft", "native"}
     assert max(found["deviations"].values()) < 1e-5, found["deviations"]
     assert found["rows"] == 20
-    assert found["picture"] == [32, 32]
+    assert found["image"] == [32, 32]
     assert len(found["snippets"]) >= 7
 
 

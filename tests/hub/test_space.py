@@ -47,9 +47,9 @@ SIDE = 32
 
 def draw(first: str, second: str) -> Image.Image:
     """Two colours, one inside the other."""
-    picture = Image.new("RGB", (SIDE, SIDE), second)
-    ImageDraw.Draw(picture).ellipse((6, 6, 25, 25), fill=first)
-    return picture
+    image = Image.new("RGB", (SIDE, SIDE), second)
+    ImageDraw.Draw(image).ellipse((6, 6, 25, 25), fill=first)
+    return image
 
 
 def pairs() -> list[tuple[int, int]]:
@@ -118,7 +118,7 @@ def test_the_app_imports_only_what_a_space_installs() -> None:
     assert {{"PIL": "pillow", "huggingface_hub": "huggingface-hub"}.get(name, name) for name in tops} <= installed
 
 
-def test_the_gallery_has_every_picture_with_its_captions(release: Path) -> None:
+def test_the_gallery_has_every_image_with_its_captions(release: Path) -> None:
     gallery = read_gallery(release / "benchmark")
     assert len(gallery) == len(pairs())
     for entry, (one, other) in zip(gallery, pairs(), strict=True):
@@ -134,7 +134,7 @@ def test_the_settings_name_languages_examples_and_scores(settings: dict, release
         assert len(texts) == space.EXAMPLES
         assert set(texts) <= {caption(code, *pair) for pair in pairs()}
     assert settings["scores"]["teacher"]["t2i"]["de"]["p_at_1"] == 0.31
-    assert settings["tasks"] == {"t2i": "text to picture", "c": "classification"}
+    assert settings["tasks"] == {"t2i": "text to image", "c": "classification"}
     assert settings["model"] == {"id": str((release / "model").resolve()), "revision": None, "on_hub": False}
 
 
@@ -149,7 +149,7 @@ def test_the_card_of_a_space_on_the_hub(release: Path, tmp_path: Path) -> None:
     settings = json.loads((folder / "space.json").read_text(encoding="utf-8"))
     taught = [item for item in settings["languages"] if item["taught"]]
     assert len(taught) < len(settings["languages"]), "a control language is none that it may claim"
-    assert data["short_description"] == f"Picture search in {len(taught)} languages"
+    assert data["short_description"] == f"Image search in {len(taught)} languages"
     assert settings["model"] == {"id": "someone/tiny", "revision": "v1.0.0", "on_hub": True}
     assert str(tmp_path.parent) not in "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
 
@@ -165,8 +165,8 @@ def test_requirements_hold_the_tested_ranges() -> None:
     assert next(line for line in lines if line.startswith("transformers")).count("<") == 1
 
 
-def test_pictures_without_captions_are_refused(tmp_path: Path, release: Path) -> None:
-    with pytest.raises(ExportError, match=r"no pictures with captions.*t2i \(text, images\)"):
+def test_images_without_captions_are_refused(tmp_path: Path, release: Path) -> None:
+    with pytest.raises(ExportError, match=r"no images with captions.*t2i \(text, images\)"):
         write_space(tmp_path / "space", Place(release / "model"), Place(tmp_path), title="Nothing")
     assert list(tmp_path.iterdir()) == []
 
@@ -192,17 +192,17 @@ def test_the_run_of_a_release_stands_for_it(release: Path, tmp_path: Path) -> No
 
 def test_searches_rank_by_the_models_own_vectors(searcher: space_app.Searcher, release: Path) -> None:
     model = XVLM2VecModel.from_pretrained(release / "model")
-    pictures = [draw(COLOURS[one], COLOURS[other]) for one, other in pairs()]
-    gallery = model.encode(text=[""] * len(pictures), images=pictures, instruction="document")
+    images = [draw(COLOURS[one], COLOURS[other]) for one, other in pairs()]
+    gallery = model.encode(text=[""] * len(images), images=images, instruction="document")
     scores = model.encode(text=["rot / blau"], instruction="query") @ gallery.T
     found = searcher.by_text("rot / blau", "de")
     assert [number for number, _ in found] == np.argsort(-scores[0], kind="stable")[: space_app.FOUND].tolist()
     np.testing.assert_allclose([score for _, score in found], -np.sort(-scores[0])[: space_app.FOUND], atol=1e-5)
     for number in (0, 17):
-        assert searcher.by_picture(pictures[number])[0] == (number, pytest.approx(1, abs=1e-5))
+        assert searcher.by_image(images[number])[0] == (number, pytest.approx(1, abs=1e-5))
 
 
-def test_vectors_are_kept_until_the_model_or_a_picture_changes(
+def test_vectors_are_kept_until_the_model_or_an_image_changes(
     searcher: space_app.Searcher, written: Path, settings: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache is that of `searcher`: another start embeds nothing."""
@@ -213,13 +213,13 @@ def test_vectors_are_kept_until_the_model_or_a_picture_changes(
     assert not calls
     np.testing.assert_array_equal(again.vectors, searcher.vectors)
     place = settings["model"]
-    first = space_app.cache_file(place, searcher.model, searcher.pictures)
-    assert space_app.cache_file(place, searcher.model, searcher.pictures[1:]) != first
+    first = space_app.cache_file(place, searcher.model, searcher.images)
+    assert space_app.cache_file(place, searcher.model, searcher.images[1:]) != first
 
 
-def test_a_picture_that_the_benchmark_lacks_is_named(settings: dict) -> None:
-    with pytest.raises(ValueError, match=r"lacks the picture images/none\.png"):
-        space_app.read_pictures(settings["benchmark"], ["images/00.png", "images/none.png"])
+def test_an_image_that_the_benchmark_lacks_is_named(settings: dict) -> None:
+    with pytest.raises(ValueError, match=r"lacks the image images/none\.png"):
+        space_app.read_images(settings["benchmark"], ["images/00.png", "images/none.png"])
 
 
 @pytest.mark.parametrize(
@@ -233,11 +233,11 @@ def test_texts_that_do_not_fit_are_refused(searcher: space_app.Searcher, text: s
 def test_captions_and_queries_stay_text(searcher: space_app.Searcher) -> None:
     hostile = '<script>alert("1")</script>'
     entry = {"path": "x", "captions": {"en": hostile}}
-    marked = space_app.Searcher(searcher.model, [entry], searcher.pictures[:1], searcher.vectors[:1])
+    marked = space_app.Searcher(searcher.model, [entry], searcher.images[:1], searcher.vectors[:1])
     page = space_app.results_page(marked, [(0, 0.5)], "en", hostile, 1.0)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 4
-    assert 'class="found right"' in page, "a picture with this very caption is marked"
+    assert 'class="found right"' in page, "an image with this very caption is marked"
 
 
 def test_uploads_are_limited_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,20 +253,20 @@ def test_uploads_are_limited_before_they_are_decoded(tmp_path: Path, monkeypatch
     with pytest.raises(gr.Error, match="too large"):
         space_app.open_upload(str(fine))
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(gr.Error, match="no picture that can be read"):
+    broken.write_bytes(b"no image")
+    with pytest.raises(gr.Error, match="no image that can be read"):
         space_app.open_upload(str(broken))
     rare = tmp_path / "rare.png"
     monkeypatch.setattr(space_app, "MAX_BYTES", 10_000)
     Image.new("RGB", (8, 8), "red").save(rare, "TIFF")
-    with pytest.raises(gr.Error, match="no picture that can be read"):
+    with pytest.raises(gr.Error, match="no image that can be read"):
         space_app.open_upload(str(rare))
     with pytest.raises(gr.Error, match="as a file"):
-        space_app.open_upload("https://example.org/picture.png")
+        space_app.open_upload("https://example.org/image.png")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.png", "https://example.org/x.png", "file:///etc/passwd"])
-def test_an_address_in_the_place_of_a_picture_is_refused(address: str) -> None:
+def test_an_address_in_the_place_of_an_image_is_refused(address: str) -> None:
     with gr.Blocks():
         upload = space_app.guarded(gr.Image())
     with pytest.raises(gr.Error, match="fetches no addresses"):
@@ -391,16 +391,16 @@ class Page:
         return self.wait_for_answer(text)
 
     def wait_for_answer(self, text: str) -> list[int]:
-        """The numbers of the pictures that are shown for a text (any text if it is empty)."""
+        """The numbers of the images that are shown for a text (any text if it is empty)."""
         script = """
             const answer = document.querySelector("#results .answer");
             const asked = answer && answer.querySelector("q");
             if (!answer || (arguments[0] !== null && (asked ? asked.textContent : "") !== arguments[0])) return null;
             return [...answer.querySelectorAll("figure")].map(one => [
-                Number(one.dataset.picture), one.querySelector("img").naturalWidth]);
+                Number(one.dataset.image), one.querySelector("img").naturalWidth]);
         """
         found = wait_for(lambda: self.browser.execute_script(script, text or None), f"the answer to {text!r}")
-        assert {width for _, width in found} == {SIDE}, "every thumbnail is a picture"
+        assert {width for _, width in found} == {SIDE}, "every thumbnail is an image"
         return [number for number, _ in found]
 
 
@@ -440,13 +440,13 @@ def test_an_example_is_searched_by_a_click(page: Page, searcher) -> None:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_a_dropped_picture_finds_itself(page: Page, searcher, tmp_path: Path) -> None:
+def test_a_dropped_image_finds_itself(page: Page, searcher, tmp_path: Path) -> None:
     """The file is dropped on the page as a person would drop it."""
     number = 17
     one, other = pairs()[number]
     draw(COLOURS[one], COLOURS[other]).save(tmp_path / "dropped.png")
-    page.one("#picture input[type=file]").send_keys(str(tmp_path / "dropped.png"))
-    wait_for(lambda: "your picture" in " ".join(page.texts("#results .answer > p")), "the answer to the picture")
+    page.one("#image input[type=file]").send_keys(str(tmp_path / "dropped.png"))
+    wait_for(lambda: "your image" in " ".join(page.texts("#results .answer > p")), "the answer to the image")
     assert page.wait_for_answer("")[0] == number
     best = page.one("#results .found span").text
     assert float(best) == pytest.approx(1, abs=0.002)
@@ -490,8 +490,8 @@ def test_the_api_fetches_no_address(served: str) -> None:
         threading.Thread(target=watcher.serve_forever, daemon=True).start()
         there = f"http://127.0.0.1:{watcher.server_port}/x.png"
         config = json.loads(urllib.request.urlopen(f"{served}/config", timeout=30).read())
-        pictures = {part["id"] for part in config["components"] if part["type"] == "image"}
-        number = next(one["id"] for one in config["dependencies"] if pictures & set(one["inputs"]))
+        images = {part["id"] for part in config["components"] if part["type"] == "image"}
+        number = next(one["id"] for one in config["dependencies"] if images & set(one["inputs"]))
         for place in ({"path": there}, {"path": "x", "url": there}, {"url": there}):
             upload = {**place, "meta": {"_type": "gradio.FileData"}}
             body = {"data": [upload, "en"], "fn_index": number, "session_hash": "watching"}

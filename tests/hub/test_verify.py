@@ -17,7 +17,7 @@ from xvlm2vec.hub.verify import VerifyReport, compare, verify
 
 OTHER_LAYOUT = """
 _prompt = XVLM2VecProcessor.prompt
-XVLM2VecProcessor.prompt = lambda self, text, pictures, row=0: text + _prompt(self, "", pictures, row)
+XVLM2VecProcessor.prompt = lambda self, text, images, row=0: text + _prompt(self, "", images, row)
 """
 LAST_COLUMN = """
 def last_token_index(attention_mask):
@@ -133,7 +133,7 @@ def test_a_reinitialised_layer_is_caught(export_copy: Path, name: str) -> None:
     report = verify(export_copy, doors=("automodel",), dtypes=("float32",))
     assert not report.ok
     assert all(check.first_difference for check in report.checks)
-    expected = "picture disc" if "connector" in name else "text en"
+    expected = "image disc" if "connector" in name else "text en"
     assert report.checks[0].first_difference == expected
 
 
@@ -180,7 +180,7 @@ def test_an_adapter_over_its_base_is_checked_and_a_lost_half_is_caught(
 def test_another_prompt_layout_is_caught(export_copy: Path) -> None:
     append(export_copy / "processing_xvlm2vec.py", OTHER_LAYOUT)
     report = verify(export_copy, doors=("automodel",), dtypes=("float32",))
-    assert {check.first_difference for check in report.checks} == {"picture and text en"}
+    assert {check.first_difference for check in report.checks} == {"image and text en"}
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_a_changed_instruction_is_caught(export_copy: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     report = verify(export_copy, doors=("sentence-transformers",), dtypes=("float32",))
     assert not report.ok
-    assert "'query' is 'Retrieve: ', was 'Find the picture: '" in report.problems[0]
+    assert "'query' is 'Retrieve: ', was 'Find the image: '" in report.problems[0]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ LINES = [
     "una bicicletta rossa è appoggiata al muro del vecchio forno",
     "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei",
     "古いパン屋の壁に赤い自転車が立てかけてある",
-    "represent the query for finding the picture that it describes",
+    "represent the query for finding the image that it describes",
 ]
 SIDE = 28  # pixels of one tile
 LLM = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2} | {
@@ -77,7 +77,7 @@ def gemma_tokenizer(extra: dict[str, str]) -> Any:
 def build_qwen(name: str) -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer(None, "<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
     patch = 16 if name.startswith("Qwen3VL") else 14
-    pictures = transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
+    images = transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
         patch_size=patch, size={"shortest_edge": 36 * patch**2, "longest_edge": 64 * patch**2}
     )
     processor_class = {"Qwen2VL": "Qwen2VLProcessor", "Qwen2_5_VL": "Qwen2_5_VLProcessor"}.get(name, "Qwen3VLProcessor")
@@ -105,34 +105,34 @@ def build_qwen(name: str) -> tuple[Any, Any]:
         vision_end_token_id=ids("<|vision_end|>"),
     )
     # Its own processor wants the video part, which needs torchvision: save the parts, as checkpoints have them.
-    return config, Parts(processor_class, pictures, tokenizer)
+    return config, Parts(processor_class, images, tokenizer)
 
 
 class Parts:
     """An image processor and a tokenizer, saved as a checkpoint with the named processor class has them."""
 
-    def __init__(self, processor_class: str, pictures: Any, tokenizer: Any, **settings: Any) -> None:
-        self.processor_class, self.pictures, self.tokenizer, self.settings = (
+    def __init__(self, processor_class: str, images: Any, tokenizer: Any, **settings: Any) -> None:
+        self.processor_class, self.images, self.tokenizer, self.settings = (
             processor_class,
-            pictures,
+            images,
             tokenizer,
             settings,
         )
 
     def save_pretrained(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
-        self.pictures.save_pretrained(folder)
+        self.images.save_pretrained(folder)
         content = {"processor_class": self.processor_class, **self.settings}
         (folder / "processor_config.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def build_llava_next(text_type: str) -> tuple[Any, Any]:
     tokenizer = llama_tokenizer("<image>")
-    pictures = transformers.models.llava_next.image_processing_pil_llava_next.LlavaNextImageProcessorPil(
+    images = transformers.models.llava_next.image_processing_pil_llava_next.LlavaNextImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=GRID
     )
     settings = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    processor = transformers.LlavaNextProcessor(pictures, tokenizer, **settings)
+    processor = transformers.LlavaNextProcessor(images, tokenizer, **settings)
     config = transformers.LlavaNextConfig(
         vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": 7},
         text_config=LLM | {"model_type": text_type, "vocab_size": len(tokenizer)},
@@ -146,9 +146,7 @@ def build_llava_next(text_type: str) -> tuple[Any, Any]:
 def build_llava() -> tuple[Any, Any]:
     """No family entry knows this one: it takes the generic path."""
     tokenizer = llama_tokenizer("<image>")
-    pictures = transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
-    )
+    images = transformers.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     settings = {"patch_size": 7, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
     config = transformers.LlavaConfig(
         vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": 7},
@@ -156,13 +154,13 @@ def build_llava() -> tuple[Any, Any]:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
     )
-    return config, transformers.LlavaProcessor(pictures, tokenizer, **settings)
+    return config, transformers.LlavaProcessor(images, tokenizer, **settings)
 
 
 def build_llava_onevision() -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer(None, "<image>", "<video>")
     module = transformers.models.llava_onevision.image_processing_pil_llava_onevision
-    pictures = module.LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=GRID)
+    images = module.LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=GRID)
     settings = {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}
     config = transformers.LlavaOnevisionConfig(
         vision_config=TOWER
@@ -172,14 +170,14 @@ def build_llava_onevision() -> tuple[Any, Any]:
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=GRID,
     )
-    return config, Parts("LlavaOnevisionProcessor", pictures, tokenizer, **settings)
+    return config, Parts("LlavaOnevisionProcessor", images, tokenizer, **settings)
 
 
 def build_idefics(name: str) -> tuple[Any, Any]:
     rows = [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     specials = ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"]
     tokenizer = qwen_tokenizer(None, *specials, *rows)
-    pictures = getattr(transformers, f"{name}ImageProcessorPil")(
+    images = getattr(transformers, f"{name}ImageProcessorPil")(
         size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
     )
     config = getattr(transformers, f"{name}Config")(
@@ -189,7 +187,7 @@ def build_idefics(name: str) -> tuple[Any, Any]:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=0,
     )
-    return config, Parts(f"{name}Processor", pictures, tokenizer, image_seq_len=4)
+    return config, Parts(f"{name}Processor", images, tokenizer, image_seq_len=4)
 
 
 def build_internvl() -> tuple[Any, Any]:
@@ -200,7 +198,7 @@ def build_internvl() -> tuple[Any, Any]:
         "video_token": "<video>",
     }
     tokenizer = qwen_tokenizer(names)
-    pictures = transformers.models.got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil(
+    images = transformers.models.got_ocr2.image_processing_pil_got_ocr2.GotOcr2ImageProcessorPil(
         size={"height": SIDE, "width": SIDE}, crop_to_patches=True, max_patches=3
     )
     config = transformers.InternVLConfig(
@@ -209,14 +207,14 @@ def build_internvl() -> tuple[Any, Any]:
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
     )
-    return config, Parts("InternVLProcessor", pictures, tokenizer, image_seq_length=4)
+    return config, Parts("InternVLProcessor", images, tokenizer, image_seq_length=4)
 
 
 def build_gemma3() -> tuple[Any, Any]:
     names = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     tokenizer = gemma_tokenizer(names)
-    pictures = transformers.Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
-    processor = transformers.Gemma3Processor(pictures, tokenizer, image_seq_length=4)
+    images = transformers.Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    processor = transformers.Gemma3Processor(images, tokenizer, image_seq_length=4)
     ids = tokenizer.convert_tokens_to_ids
     config = transformers.Gemma3Config(
         # The window is shorter than the rows, so that padding could shift it.
@@ -234,9 +232,9 @@ def build_gemma3() -> tuple[Any, Any]:
 
 def build_paligemma() -> tuple[Any, Any]:
     tokenizer = gemma_tokenizer({"image_token": "<image>"})
-    pictures = transformers.SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
-    pictures.image_seq_length = 16
-    processor = transformers.PaliGemmaProcessor(pictures, tokenizer)
+    images = transformers.SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    images.image_seq_length = 16
+    processor = transformers.PaliGemmaProcessor(images, tokenizer)
     config = transformers.PaliGemmaConfig(
         text_config=LLM | {"model_type": "gemma", "vocab_size": len(tokenizer), "head_dim": 8},
         vision_config=TOWER
@@ -332,8 +330,8 @@ def families() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[Image.Image]:
-    """Four noisy pictures of different shapes."""
+def images() -> list[Image.Image]:
+    """Four noisy images of different shapes."""
     random = np.random.default_rng(0)
     shapes = [(40, 40, 3), (30, 60, 3), (64, 32, 3), (20, 25, 3)]
     return [Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]

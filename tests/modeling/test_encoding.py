@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling.images import PictureError, measure_picture
+from xvlm2vec.modeling.images import ImageError, measure_image
 from xvlm2vec.modeling.memory import is_out_of_memory
 from xvlm2vec.modeling.row_lengths import UNSEEN, measure_rows
 from xvlm2vec.modeling.rows import BadRowsError, TextImageRow, make_rows
@@ -31,10 +31,10 @@ def load(checkpoint: Callable[[str], Path], name: str, **options: Any) -> XVLM2V
     return XVLM2VecModel.from_backbone(checkpoint(name), **options)
 
 
-def rows_of_all_kinds(pictures: list[Any]) -> tuple[list[str | None], list[Any]]:
-    """Four texts on one picture, two on two pictures, a lone picture, texts of many lengths."""
+def rows_of_all_kinds(images: list[Any]) -> tuple[list[str | None], list[Any]]:
+    """Four texts on one image, two on two images, a lone image, texts of many lengths."""
     texts = [*WORDS, *WORDS[:2], None, "alone", *WORDS, "long " * 30]
-    return texts, [*[pictures[0]] * 4, *[pictures[2:4]] * 2, pictures[1], pictures[1:4], *[None] * 5]
+    return texts, [*[images[0]] * 4, *[images[2:4]] * 2, images[1], images[1:4], *[None] * 5]
 
 
 def shortfall(one: Any, other: Any) -> float:
@@ -51,10 +51,10 @@ class Passes:
 
 @pytest.mark.parametrize("name", [*PACKED, *PADDED])
 def test_any_batch_gives_the_vectors_of_rows_alone(
-    checkpoint: Callable[[str], Path], pictures: list[Any], name: str
+    checkpoint: Callable[[str], Path], images: list[Any], name: str
 ) -> None:
     model = load(checkpoint, name)
-    texts, row_images = rows_of_all_kinds(pictures)
+    texts, row_images = rows_of_all_kinds(images)
     inputs = [model.processor(text=[text], images=[shown]) for text, shown in zip(texts, row_images, strict=True)]
     with torch.no_grad():
         plain = [model(**one).embeddings[0].numpy() for one in inputs]
@@ -67,8 +67,8 @@ def test_any_batch_gives_the_vectors_of_rows_alone(
     assert (in_one < every) is (name in PACKED), "shared prefixes are computed once, and nothing is padded"
 
 
-def test_attention_that_takes_no_packs_is_padded(checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
-    texts, row_images = rows_of_all_kinds(pictures)
+def test_attention_that_takes_no_packs_is_padded(checkpoint: Callable[[str], Path], images: list[Any]) -> None:
+    texts, row_images = rows_of_all_kinds(images)
     packed = load(checkpoint, "qwen2_vl").encode(text=texts, images=row_images)
     eager = load(checkpoint, "qwen2_vl", attn_implementation="eager").encode(text=texts, images=row_images)
     assert shortfall(packed, eager) < SHORTFALL
@@ -87,7 +87,7 @@ def test_texts_cost_their_tokens_and_no_more(checkpoint: Callable[[str], Path]) 
 
 def test_an_instruction_costs_its_tokens_once(checkpoint: Callable[[str], Path]) -> None:
     model = load(checkpoint, "qwen2_vl")
-    instruction = "represent the query for finding the picture that it describes: " * 4
+    instruction = "represent the query for finding the image that it describes: " * 4
     tokens = sum(model.processor.row_lengths(make_rows(WORDS, None, instruction)[0]))
     plain = [model.encode(text=[instruction + word])[0] for word in WORDS]
     passes = Passes(model)
@@ -95,9 +95,9 @@ def test_an_instruction_costs_its_tokens_once(checkpoint: Callable[[str], Path])
     assert sum(passes.tokens) < tokens / 2
 
 
-def test_mean_pooling(checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
+def test_mean_pooling(checkpoint: Callable[[str], Path], images: list[Any]) -> None:
     model = load(checkpoint, "llava_next-llama", pooling="mean")
-    texts, row_images = rows_of_all_kinds(pictures)
+    texts, row_images = rows_of_all_kinds(images)
     together = model.encode(text=texts, images=row_images)
     alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(texts, row_images, strict=True)]
     assert shortfall(together, alone) < SHORTFALL
@@ -120,26 +120,26 @@ def test_no_rows(checkpoint: Callable[[str], Path]) -> None:
 class TestSizes:
     @pytest.mark.parametrize("name", [*PACKED, *PADDED])
     def test_tokens_are_those_of_the_processor(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any], name: str
+        self, checkpoint: Callable[[str], Path], images: list[Any], name: str
     ) -> None:
         processor = XVLM2VecProcessor.from_pretrained(checkpoint(name))
         sizes = [(40, 40), (5, 200), (300, 90), (700, 700)]
-        row_images = [*pictures, *(Image.new("RGB", size) for size in sizes), pictures[1:3], None]
+        row_images = [*images, *(Image.new("RGB", size) for size in sizes), images[1:3], None]
         rows, _ = make_rows(["a red bicycle"] * len(row_images), row_images)
         real = [int(processor.prepare([row])[0]["attention_mask"].sum()) for row in rows]
         found = processor.row_lengths(rows)
         assert abs(real[-1] - found[-1]) <= 2, "a text is counted but for marks that some processors write around it"
         for own, guess, row in zip(real, found, rows, strict=True):
-            marks = 8 * max(len(row.images), 1)  # Gemma 3 writes seven tokens around a picture
+            marks = 8 * max(len(row.images), 1)  # Gemma 3 writes seven tokens around an image
             assert own <= guess + marks
-            # LLaVA-OneVision shows several pictures smaller.
+            # LLaVA-OneVision shows several images smaller.
             assert guess <= own + marks or len(row.images) > 1
 
     def test_a_processor_that_cannot_count(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+        self, checkpoint: Callable[[str], Path], images: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         processor = XVLM2VecProcessor.from_pretrained(checkpoint("llava"))
-        rows, _ = make_rows(["a"], [pictures[0]])
+        rows, _ = make_rows(["a"], [images[0]])
         before = processor.row_lengths(rows)
         monkeypatch.setattr(type(processor.inner), "_get_num_multimodal_tokens", None)
         assert before[0] <= processor.row_lengths(rows)[0] <= before[0] + 8
@@ -150,15 +150,15 @@ class TestSizes:
         turned[0x0112] = 6
         Image.new("RGB", (60, 40)).save(tmp_path / "turned.jpg", exif=turned)
         (tmp_path / "cut.png").write_bytes((tmp_path / "flat.png").read_bytes()[:60])
-        assert measure_picture(tmp_path / "flat.png") == (60, 40)
-        assert measure_picture(str(tmp_path / "turned.jpg")) == (40, 60)
-        assert measure_picture(tmp_path / "cut.png") == (60, 40)
-        assert measure_picture(np.zeros((4, 9, 3), dtype=np.uint8)) == (9, 4)
-        assert measure_picture("http://127.0.0.1:1/x.png", allow_urls=True) is None
-        with pytest.raises(PictureError, match=r"p: .*URLs are not fetched"):
-            measure_picture("http://127.0.0.1:1/x.png", name="p")
-        with pytest.raises(PictureError, match="p: there is no file"):
-            measure_picture(tmp_path / "no.png", name="p")
+        assert measure_image(tmp_path / "flat.png") == (60, 40)
+        assert measure_image(str(tmp_path / "turned.jpg")) == (40, 60)
+        assert measure_image(tmp_path / "cut.png") == (60, 40)
+        assert measure_image(np.zeros((4, 9, 3), dtype=np.uint8)) == (9, 4)
+        assert measure_image("http://127.0.0.1:1/x.png", allow_urls=True) is None
+        with pytest.raises(ImageError, match=r"p: .*URLs are not fetched"):
+            measure_image("http://127.0.0.1:1/x.png", name="p")
+        with pytest.raises(ImageError, match="p: there is no file"):
+            measure_image(tmp_path / "no.png", name="p")
 
     def test_a_url_is_not_fetched_to_be_measured(self, checkpoint: Callable[[str], Path]) -> None:
         processor = XVLM2VecProcessor.from_pretrained(checkpoint("qwen2_vl"), allow_urls=True)
@@ -166,23 +166,23 @@ class TestSizes:
         assert size.pixels == UNSEEN[0] * UNSEEN[1]
 
 
-def mixed_rows(pictures: list[Any], folder: Path) -> tuple[list[Any], list[Any], dict[int, str]]:
+def mixed_rows(images: list[Any], folder: Path) -> tuple[list[Any], list[Any], dict[int, str]]:
     """Twenty rows of which five are bad, each in its own way, and what is wrong with them."""
-    pictures[0].save(folder / "good.png")
+    images[0].save(folder / "good.png")
     whole = (folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     texts: list[Any] = [f"row {number}" for number in range(20)]
-    row_images: list[Any] = [None, pictures[1]] * 10
+    row_images: list[Any] = [None, images[1]] * 10
     texts[3], row_images[3] = None, []
     texts[8] = "see <|image_pad|>"
     row_images[11] = str(folder / "no.png")
     row_images[17] = str(folder / "cut.png")
     texts[19] = 5
     problems = {
-        3: "row 3 has neither text nor picture",
+        3: "row 3 has neither text nor image",
         8: "row 8: the text holds '<|image_pad|>'",
-        11: "row 11, picture 0: there is no file",
-        17: "row 17, picture 0: cannot be read as a picture",
+        11: "row 11, image 0: there is no file",
+        17: "row 17, image 0: cannot be read as an image",
         19: "row 19: text is a int, not a string",
     }
     return texts, row_images, problems
@@ -191,9 +191,9 @@ def mixed_rows(pictures: list[Any], folder: Path) -> tuple[list[Any], list[Any],
 class TestBadRows:
     @pytest.mark.parametrize("budget", [16_384, 40])
     def test_one_error_names_all(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any], tmp_path: Path, budget: int
+        self, checkpoint: Callable[[str], Path], images: list[Any], tmp_path: Path, budget: int
     ) -> None:
-        texts, row_images, problems = mixed_rows(pictures, tmp_path)
+        texts, row_images, problems = mixed_rows(images, tmp_path)
         model = load(checkpoint, "qwen2_vl")
         passes = Passes(model)
         with pytest.raises(BadRowsError, match="5 of 20 rows cannot be embedded: row 3 has") as caught:
@@ -207,12 +207,12 @@ class TestBadRows:
     def test_nan_and_a_warning(
         self,
         checkpoint: Callable[[str], Path],
-        pictures: list[Any],
+        images: list[Any],
         tmp_path: Path,
         caplog: pytest.LogCaptureFixture,
         name: str,
     ) -> None:
-        texts, row_images, problems = mixed_rows(pictures, tmp_path)
+        texts, row_images, problems = mixed_rows(images, tmp_path)
         texts[8] = "see <image>" if name == "paligemma" else texts[8]
         model = load(checkpoint, name)
         with caplog.at_level(logging.WARNING, "xvlm2vec"):
@@ -224,26 +224,22 @@ class TestBadRows:
         alone = model.encode(text=[texts[row] for row in good], images=[row_images[row] for row in good])
         assert shortfall(vectors[good], alone) < SHORTFALL
 
-    def test_several_texts_of_which_one_is_bad(self, checkpoint: Callable[[str], Path], pictures: list[Any]) -> None:
+    def test_several_texts_of_which_one_is_bad(self, checkpoint: Callable[[str], Path], images: list[Any]) -> None:
         model = load(checkpoint, "idefics3")
         model.processor.max_length = 90
-        picture, long = pictures[0], "long " * 200
-        vectors = model.encode(
-            text=["one", "<image>", "two"], images=[picture] * 3, instruction="see: ", bad_rows="nan"
-        )
+        image, long = images[0], "long " * 200
+        vectors = model.encode(text=["one", "<image>", "two"], images=[image] * 3, instruction="see: ", bad_rows="nan")
         assert np.isnan(vectors).any(axis=1).tolist() == [False, True, False]
         with pytest.warns(UserWarning, match="1 of 2 rows were cut"):
-            together = model.encode(text=["short", long], images=[picture] * 2)
+            together = model.encode(text=["short", long], images=[image] * 2)
         with pytest.warns(UserWarning, match="1 of 1 rows were cut"):
-            alone = model.encode(text=[long], images=[picture])
+            alone = model.encode(text=[long], images=[image])
         assert shortfall(together[1], alone[0]) < SHORTFALL
 
-    def test_a_row_that_cannot_be_cut_short_enough(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any]
-    ) -> None:
+    def test_a_row_that_cannot_be_cut_short_enough(self, checkpoint: Callable[[str], Path], images: list[Any]) -> None:
         model = load(checkpoint, "idefics3")
-        with pytest.raises(BadRowsError, match=r"1 of 2 rows .*row 1: pictures, instruction and the last token take"):
-            model.encode(text=["a", "a red bicycle"], images=[None, pictures[0]], max_length=8)
+        with pytest.raises(BadRowsError, match=r"1 of 2 rows .*row 1: images, instruction and the last token take"):
+            model.encode(text=["a", "a red bicycle"], images=[None, images[0]], max_length=8)
 
     def test_an_error_about_many_rows_stays_readable(self) -> None:
         message = str(BadRowsError({row: f"row {row} is bad" for row in range(30)}, 40))
@@ -285,12 +281,12 @@ class TestMemory:
     def test_batches_are_halved(
         self,
         checkpoint: Callable[[str], Path],
-        pictures: list[Any],
+        images: list[Any],
         caplog: pytest.LogCaptureFixture,
         name: str,
         error: BaseException,
     ) -> None:
-        texts, row_images = rows_of_all_kinds(pictures)
+        texts, row_images = rows_of_all_kinds(images)
         expected = load(checkpoint, name).encode(text=texts, images=row_images)
         model = load(checkpoint, name)
         limit = max(model.processor.row_lengths(make_rows(texts, row_images)[0])) + 8

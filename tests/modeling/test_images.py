@@ -1,4 +1,4 @@
-"""Whatever people call a picture becomes the right RGB image, or an error that says why not."""
+"""Whatever people call an image becomes the right RGB image, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xvlm2vec.modeling import images as pictures
-from xvlm2vec.modeling.images import PictureError, load_picture
+from xvlm2vec.modeling import images as images
+from xvlm2vec.modeling.images import ImageError, load_image
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -40,14 +40,14 @@ def test_truncated_files_are_refused(kind: str, share: float, tmp_path: Path) ->
     content = encoded(noise(), kind)
     path = tmp_path / "cut"
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(PictureError, match="row 3, picture 0: cannot be read as a picture"):
-        load_picture(path, name="row 3, picture 0")
+    with pytest.raises(ImageError, match="row 3, image 0: cannot be read as an image"):
+        load_image(path, name="row 3, image 0")
 
 
 def test_truncated_file_opened_by_the_caller() -> None:
     content = encoded(noise())
-    with pytest.raises(PictureError, match="cannot be read"):
-        load_picture(Image.open(io.BytesIO(content[: len(content) // 2])))
+    with pytest.raises(ImageError, match="cannot be read"):
+        load_image(Image.open(io.BytesIO(content[: len(content) // 2])))
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -64,23 +64,23 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_huge_file_is_refused_before_it_is_decoded() -> None:
     started = time.monotonic()
-    with pytest.raises(PictureError, match="row 0: it has far more than 100,000,000 pixels"):
-        load_picture(png_header(30_000, 30_000), name="row 0")
-    with pytest.raises(PictureError, match=r"12000 x 12000 pixels are more than the limit of 100,000,000"):
-        load_picture(png_header(12_000, 12_000))
+    with pytest.raises(ImageError, match="row 0: it has far more than 100,000,000 pixels"):
+        load_image(png_header(30_000, 30_000), name="row 0")
+    with pytest.raises(ImageError, match=r"12000 x 12000 pixels are more than the limit of 100,000,000"):
+        load_image(png_header(12_000, 12_000))
     assert time.monotonic() - started < 2
 
 
 def test_limit_is_the_callers() -> None:
-    assert load_picture(Image.new("L", (50, 20)), max_pixels=1000).size == (50, 20)
-    with pytest.raises(PictureError, match="50 x 20 pixels are more than the limit of 999"):
-        load_picture(Image.new("L", (50, 20)), max_pixels=999)
+    assert load_image(Image.new("L", (50, 20)), max_pixels=1000).size == (50, 20)
+    with pytest.raises(ImageError, match="50 x 20 pixels are more than the limit of 999"):
+        load_image(Image.new("L", (50, 20)), max_pixels=999)
 
 
 def test_aspect_ratio() -> None:
-    assert load_picture(Image.new("L", (200, 1)), max_aspect_ratio=200).size == (200, 1)
-    with pytest.raises(PictureError, match="201 x 1 pixels are longer than 200 to 1"):
-        load_picture(Image.new("L", (201, 1)), max_aspect_ratio=200)
+    assert load_image(Image.new("L", (200, 1)), max_aspect_ratio=200).size == (200, 1)
+    with pytest.raises(ImageError, match="201 x 1 pixels are longer than 200 to 1"):
+        load_image(Image.new("L", (201, 1)), max_aspect_ratio=200)
 
 
 MODES = {
@@ -106,7 +106,7 @@ MODES = {
 
 @pytest.mark.parametrize(("image", "colour"), MODES.values(), ids=MODES.keys())
 def test_modes(image: Image.Image, colour: tuple[int, int, int] | None) -> None:
-    loaded = load_picture(image)
+    loaded = load_image(image)
     assert loaded.mode == "RGB"
     assert loaded.size == image.size
     assert colours(loaded) == ([(0, 0, 0)] + [(255, 255, 255)] * 3 if colour is None else [colour] * 4)
@@ -116,20 +116,20 @@ def test_transparency_of_palettes_and_colour_keys() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
-    assert colours(load_picture(encoded(palette, transparency=1))) == [(255, 0, 0), (255, 255, 255)]
+    assert colours(load_image(encoded(palette, transparency=1))) == [(255, 0, 0), (255, 255, 255)]
     keyed = Image.new("RGB", (1, 1), (5, 6, 7))
-    assert colours(load_picture(encoded(keyed, transparency=(5, 6, 7)))) == [(255, 255, 255)]
+    assert colours(load_image(encoded(keyed, transparency=(5, 6, 7)))) == [(255, 255, 255)]
 
 
 def test_sixteen_bit_png(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 25700, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert colours(load_picture(tmp_path / "deep.png")) == [(0, 0, 0), (100, 100, 100), (255, 255, 255)]
+    assert colours(load_image(tmp_path / "deep.png")) == [(0, 0, 0), (100, 100, 100), (255, 255, 255)]
 
 
 @pytest.mark.parametrize("value", [-1, 70_000])
 def test_greys_of_unknown_depth_are_refused(value: int) -> None:
-    with pytest.raises(PictureError, match=r"scale them to 0\.\.255"):
-        load_picture(Image.new("I", (2, 2), value))
+    with pytest.raises(ImageError, match=r"scale them to 0\.\.255"):
+        load_image(Image.new("I", (2, 2), value))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
@@ -137,73 +137,73 @@ def test_animations_give_their_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
-    assert set(colours(load_picture(content))) == {(255, 0, 0)}
+    assert set(colours(load_image(content))) == {(255, 0, 0)}
 
 
 def test_exif_rotation() -> None:
     image = noise(8, 4)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise to see it upright
-    loaded = load_picture(encoded(image, exif=exif))
+    loaded = load_image(encoded(image, exif=exif))
     assert loaded.size == (4, 8)
     assert np.array_equal(np.asarray(loaded), np.rot90(np.asarray(image), 3))
 
 
 def test_sources_agree(tmp_path: Path) -> None:
     image = noise()
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     image.save(path)
     sources = [path, str(path), path.read_bytes(), np.asarray(image), {"bytes": path.read_bytes(), "path": None}]
     sources += [{"bytes": None, "path": str(path)}]
     for source in sources:
-        assert np.array_equal(np.asarray(load_picture(source)), np.asarray(image))
+        assert np.array_equal(np.asarray(load_image(source)), np.asarray(image))
 
 
-def test_the_callers_picture_is_left_alone() -> None:
+def test_the_callers_image_is_left_alone() -> None:
     image = Image.new("LA", (2, 2), (100, 0))
-    load_picture(image)
+    load_image(image)
     assert image.mode == "LA"
     rgb = noise()
-    assert load_picture(rgb) is not rgb
+    assert load_image(rgb) is not rgb
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (None, "a NoneType is not a picture"),
-        (7, "a int is not a picture"),
+        (None, "a NoneType is not an image"),
+        (7, "a int is not an image"),
         ("no/such/file.png", "there is no file 'no/such/file.png'"),
         ("x" * 200_000, r"there is no file 'x+\.\.\. \(200,000 characters\)'"),
-        ("ftp://localhost/picture.png", "there is no file"),
-        (b"not a picture", "cannot be read as a picture"),
-        (np.zeros((3, 20, 20), dtype=np.uint8), "cannot be read as a picture"),
-        (np.zeros((20, 20, 3)), "cannot be read as a picture"),
-        (np.zeros((0, 4, 3), dtype=np.uint8), "picture: "),
-        ({"path": None, "bytes": None}, "a dict is not a picture"),
+        ("ftp://localhost/image.png", "there is no file"),
+        (b"not an image", "cannot be read as an image"),
+        (np.zeros((3, 20, 20), dtype=np.uint8), "cannot be read as an image"),
+        (np.zeros((20, 20, 3)), "cannot be read as an image"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), "image: "),
+        ({"path": None, "bytes": None}, "a dict is not an image"),
     ],
     ids=lambda value: str(type(value).__name__),
 )
-def test_no_picture(source: Any, message: str) -> None:
-    with pytest.raises(PictureError, match=message) as caught:
-        load_picture(source)
+def test_no_image(source: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
+        load_image(source)
     assert len(str(caught.value)) < 600
 
 
 class Pages(BaseHTTPRequestHandler):
-    """A loopback site with a picture, a page without end, a slow page, and redirections."""
+    """A loopback site with an image, a page without end, a slow page, and redirections."""
 
     content = encoded(noise())
 
     def do_GET(self) -> None:
         if self.path.startswith("/away"):
             self.send_response(302)
-            self.send_header("Location", "ftp://127.0.0.1/x" if self.path == "/away-ftp" else "/picture.png")
+            self.send_header("Location", "ftp://127.0.0.1/x" if self.path == "/away-ftp" else "/image.png")
             self.end_headers()
             return
         self.send_response(404 if self.path == "/missing" else 200)
         self.end_headers()
         try:
-            if self.path == "/picture.png":
+            if self.path == "/image.png":
                 self.wfile.write(self.content)
             for _ in range(50 if self.path == "/slow" else 0):
                 self.wfile.write(b"x")
@@ -232,31 +232,31 @@ def test_urls_are_not_fetched_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("fetched")
 
     monkeypatch.setattr("urllib.request.OpenerDirector.open", fetch)
-    with pytest.raises(PictureError, match="URLs are not fetched unless allow_urls=True"):
-        load_picture("http://127.0.0.1:1/picture.png")
+    with pytest.raises(ImageError, match="URLs are not fetched unless allow_urls=True"):
+        load_image("http://127.0.0.1:1/image.png")
 
 
-@pytest.mark.parametrize("page", ["/picture.png", "/away"])
+@pytest.mark.parametrize("page", ["/image.png", "/away"])
 def test_urls_are_fetched_when_asked(site: str, page: str) -> None:
-    loaded = load_picture(site + page, allow_urls=True)
+    loaded = load_image(site + page, allow_urls=True)
     assert np.array_equal(np.asarray(loaded), np.asarray(noise()))
 
 
 def test_size_limit_of_downloads(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_DOWNLOAD_BYTES", 5000)
-    with pytest.raises(PictureError, match="holds more than 5,000 bytes"):
-        load_picture(site + "/large", allow_urls=True)
+    monkeypatch.setattr(images, "MAX_DOWNLOAD_BYTES", 5000)
+    with pytest.raises(ImageError, match="holds more than 5,000 bytes"):
+        load_image(site + "/large", allow_urls=True)
 
 
 def test_time_limit_of_downloads(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(images, "DOWNLOAD_SECONDS", 0.3)
     started = time.monotonic()
-    with pytest.raises(PictureError, match=r"took more than 0\.3 seconds"):
-        load_picture(site + "/slow", allow_urls=True)
+    with pytest.raises(ImageError, match=r"took more than 0\.3 seconds"):
+        load_image(site + "/slow", allow_urls=True)
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize(("page", "reason"), [("/missing", "404"), ("/away-ftp", "cannot be read as a picture")])
+@pytest.mark.parametrize(("page", "reason"), [("/missing", "404"), ("/away-ftp", "cannot be read as an image")])
 def test_failed_downloads(site: str, page: str, reason: str) -> None:
-    with pytest.raises(PictureError, match=reason):
-        load_picture(site + page, allow_urls=True)
+    with pytest.raises(ImageError, match=reason):
+        load_image(site + page, allow_urls=True)

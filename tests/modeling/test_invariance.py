@@ -59,10 +59,10 @@ class Wrapped:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def wrapped(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], pictures: list[Any]) -> Wrapped:
+def wrapped(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], images: list[Any]) -> Wrapped:
     folder = checkpoint(request.param)
     model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
-    row_images = [pictures[0], pictures[1], None, None, pictures[2:4], pictures[1:4]]
+    row_images = [images[0], images[1], None, None, images[2:4], images[1:4]]
     alone = [model.encode(text=[t], images=[i], processor=processor)[0] for t, i in zip(TEXTS, row_images, strict=True)]
     return Wrapped(model, processor, row_images, np.stack(alone), folder)
 
@@ -71,9 +71,9 @@ ARRANGEMENTS = {
     "all": [0, 1, 2, 3, 4, 5],
     "reversed": [5, 4, 3, 2, 1, 0],
     "texts only": [2, 3],
-    "pictures only": [4, 1, 0],
-    "text among pictures": [5, 3, 4],
-    "picture among texts": [3, 0, 2],
+    "images only": [4, 1, 0],
+    "text among images": [5, 3, 4],
+    "image among texts": [3, 0, 2],
     "repeated": [1, 1, 3, 3, 1],
 }
 
@@ -92,17 +92,17 @@ def test_batch_and_padding(wrapped: Wrapped, rows: list[int], side: str) -> None
 
 # transformers has no Phi-3.5-V; test_phi3_v_conformance holds ours against the original.
 @pytest.mark.parametrize("wrapped", [family for family in FAMILIES if family != "phi3_v"], indirect=True)
-def test_vector_is_the_last_hidden_state_of_plain_transformers(wrapped: Wrapped, pictures: list[Any]) -> None:
-    """The family's own processor and its whole model, head included, on one row with a picture and one without."""
+def test_vector_is_the_last_hidden_state_of_plain_transformers(wrapped: Wrapped, images: list[Any]) -> None:
+    """The family's own processor and its whole model, head included, on one row with an image and one without."""
     whole = AutoModelForImageTextToText.from_pretrained(wrapped.checkpoint).eval()
     inner = wrapped.processor.inner
-    inputs = inner(text=[wrapped.processor.prompt("a red bicycle", 1)], images=[[pictures[0]]], return_tensors="pt")
+    inputs = inner(text=[wrapped.processor.prompt("a red bicycle", 1)], images=[[images[0]]], return_tensors="pt")
     inputs.pop("labels", None)
     with torch.no_grad():
         expected = whole(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
-    assert torch.allclose(pooled(wrapped, "a red bicycle", [pictures[0]]), expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(pooled(wrapped, "a red bicycle", [images[0]]), expected, rtol=1e-4, atol=1e-5)
     if wrapped.processor.model_type == "paligemma":
-        return  # its processor refuses rows without pictures
+        return  # its processor refuses rows without images
     plain = inner.tokenizer(["a red bicycle"], return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         expected = whole(**plain, output_hidden_states=True).hidden_states[-1][0, -1]
@@ -114,7 +114,7 @@ def pooled(wrapped: Wrapped, text: str, images: Any) -> torch.Tensor:
         return wrapped.model(**wrapped.processor(text=[text], images=[images])).pooler_output[0]
 
 
-def test_more_picture_tokens_than_pictures(wrapped: Wrapped) -> None:
+def test_more_image_tokens_than_images(wrapped: Wrapped) -> None:
     """Whatever a backbone would put there, it would be wrong."""
     inputs = wrapped.processor(text=["a red bicycle"], images=[wrapped.images[0]])
     token = getattr(wrapped.model.backbone.config, "image_token_id", None)
@@ -176,12 +176,12 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoProcessor
 
-folder, picture, vectors = sys.argv[1:]
-rows = {"text": ["a red bicycle", None, "query"], "images": [None, Image.open(picture), Image.open(picture)]}
+folder, image, vectors = sys.argv[1:]
+rows = {"text": ["a red bicycle", None, "query"], "images": [None, Image.open(image), Image.open(image)]}
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 door = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
-mixed = ["a red bicycle", Image.open(picture), {"text": "query", "image": Image.open(picture)}]
+mixed = ["a red bicycle", Image.open(image), {"text": "query", "image": Image.open(image)}]
 np.save(vectors, np.stack([model.encode(**rows), model.encode(**rows, processor=processor), door.encode(mixed)]))
 assert "xvlm2vec" not in sys.modules
 """
@@ -190,17 +190,17 @@ assert "xvlm2vec" not in sys.modules
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2_vl", "phi3_v"])
 def test_remote_code_in_a_process_without_the_package(
-    checkpoint: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str
+    checkpoint: Callable[[str], Path], images: list[Any], tmp_path: Path, name: str
 ) -> None:
     model = XVLM2VecModel.from_backbone(checkpoint(name))
     model.save_pretrained(tmp_path / "saved")
     XVLM2VecProcessor.from_pretrained(checkpoint(name)).save_pretrained(tmp_path / "saved")
-    pictures[0].save(tmp_path / "picture.png")
-    arguments = [str(tmp_path / part) for part in ("saved", "picture.png", "vectors.npy")]
+    images[0].save(tmp_path / "image.png")
+    arguments = [str(tmp_path / part) for part in ("saved", "image.png", "vectors.npy")]
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
     command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *arguments]
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=120)
-    own = model.encode(text=["a red bicycle", None, "query"], images=[None, pictures[0], pictures[0]])
+    own = model.encode(text=["a red bicycle", None, "query"], images=[None, images[0], images[0]])
     for vectors in np.load(tmp_path / "vectors.npy"):
         assert (1 - (vectors * own).sum(axis=1)).max() < SHORTFALL
 
@@ -211,12 +211,10 @@ def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
-def test_matrix_sees_one_dimensional_positions(
-    checkpoint: Callable[[str], Path], pictures: list[Any], name: str
-) -> None:
+def test_matrix_sees_one_dimensional_positions(checkpoint: Callable[[str], Path], images: list[Any], name: str) -> None:
     folder = checkpoint(name)
     model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
-    inputs = processor(text=["a red bicycle"], images=[pictures[0]])
+    inputs = processor(text=["a red bicycle"], images=[images[0]])
     linear = torch.arange(inputs["input_ids"].shape[1])[None]
     with torch.no_grad():
         right, wrong = model(**inputs).embeddings, model(**inputs, position_ids=linear).embeddings
@@ -235,11 +233,11 @@ def test_matrix_sees_one_dimensional_positions(
     ],
 )
 def test_missing_input_is_an_error(
-    checkpoint: Callable[[str], Path], pictures: list[Any], name: str, lacking: str
+    checkpoint: Callable[[str], Path], images: list[Any], name: str, lacking: str
 ) -> None:
     folder = checkpoint(name)
     model, processor = XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
-    inputs = processor(text=["a red bicycle"], images=[pictures[0]])
+    inputs = processor(text=["a red bicycle"], images=[images[0]])
     del inputs[lacking]
     with pytest.raises(ValueError, match=f"`{lacking}`"):
         model(**inputs)

@@ -142,9 +142,9 @@ class TestWrongKinds:
 
 class TestRoundTrip:
     def test_config_of_an_older_version(self, copy: Path) -> None:
-        change(copy / "config.json", lambda config: {k: v for k, v in config.items() if k != "picture_settings"})
+        change(copy / "config.json", lambda config: {k: v for k, v in config.items() if k != "image_settings"})
         model = XVLM2VecModel.from_pretrained(copy)
-        assert model.config.picture_settings == {}
+        assert model.config.image_settings == {}
         assert model.encode(text="a", processor=XVLM2VecProcessor.from_pretrained(copy, square=56)).shape == (32,)
 
     def test_saving_writes_no_fingerprint(self, saved: Path) -> None:
@@ -185,15 +185,15 @@ class TestRoundTrip:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any], tmp_path: Path, dtype: torch.dtype
+        self, checkpoint: Callable[[str], Path], images: list[Any], tmp_path: Path, dtype: torch.dtype
     ) -> None:
         model = XVLM2VecModel.from_backbone(checkpoint("idefics3"), dtype=dtype)
         assert {weight.dtype for weight in model.parameters()} == {dtype}
         processor = XVLM2VecProcessor.from_pretrained(checkpoint("idefics3"))
-        half = model.encode(text=["a", "b"], images=[pictures[0], None], processor=processor)
+        half = model.encode(text=["a", "b"], images=[images[0], None], processor=processor)
         assert half.dtype == "float32"
         full = XVLM2VecModel.from_backbone(checkpoint("idefics3"), dtype=torch.float32)
-        exact = full.encode(text=["a", "b"], images=[pictures[0], None], processor=processor)
+        exact = full.encode(text=["a", "b"], images=[images[0], None], processor=processor)
         assert (1 - (half * exact).sum(axis=1)).max() < 2e-3
         model.save_pretrained(tmp_path)
         assert XVLM2VecModel.from_pretrained(tmp_path).dtype == dtype

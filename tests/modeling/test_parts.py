@@ -80,16 +80,16 @@ def test_cut_vectors() -> None:
 
 
 def test_rows() -> None:
-    picture = np.zeros((2, 2, 3), dtype=np.uint8)
+    image = np.zeros((2, 2, 3), dtype=np.uint8)
     assert make_rows("a", None) == ([TextImageRow("a")], True)
     assert make_rows(["a", "b"], None, "do: ") == (
         [TextImageRow("a", (), "do: "), TextImageRow("b", (), "do: ")],
         False,
     )
-    rows, single = make_rows(None, [picture, [picture, None]])
+    rows, single = make_rows(None, [image, [image, None]])
     assert not single
     assert [len(row.images) for row in rows] == [1, 1]
-    rows, single = make_rows("a", [picture, picture])
+    rows, single = make_rows("a", [image, image])
     assert single
     assert len(rows[0].images) == 2
     assert make_rows([], None) == ([], False)
@@ -137,7 +137,7 @@ def test_cut_text(row: str, prompt: Prompt, limit: int, kept: str) -> None:
 
 
 def test_cut_text_says_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"row 7: pictures, instruction and the last token take 5 tokens .* is 4;"):
+    with pytest.raises(ValueError, match=r"row 7: images, instruction and the last token take 5 tokens .* is 4;"):
         cut_text(letters("IIIIabcdef."), Prompt("Iabcdef.", 1, 7), Letters(), 4, "row 7")
     with pytest.raises(ValueError, match="take 4 tokens"):
         cut_text(letters("IIII"), Prompt("I", 1, 1), Letters(), 2, "row 0")

@@ -66,11 +66,11 @@ def pool(hidden, mask):
 @pytest.mark.parametrize("case", list(CASES))
 def test_hidden_states_and_vectors_are_those_of_the_original(teacher, expected, case, attention):
     recorded = {key.removeprefix(f"{case}."): value for key, value in expected.items() if key.startswith(f"{case}.")}
-    pictures = pixels([name for row in CASES[case] for name in row["images"]])
-    if pictures:
-        assert pictures["image_sizes"].tolist() == recorded["image_sizes"].tolist()
+    images = pixels([name for row in CASES[case] for name in row["images"]])
+    if images:
+        assert images["image_sizes"].tolist() == recorded["image_sizes"].tolist()
     teacher.set_attn_implementation(attention)
-    inputs = {"input_ids": recorded["input_ids"], "attention_mask": recorded["attention_mask"], **pictures}
+    inputs = {"input_ids": recorded["input_ids"], "attention_mask": recorded["attention_mask"], **images}
     before = {key: value.clone() for key, value in inputs.items()}
     with torch.no_grad():
         hidden = teacher(**inputs).last_hidden_state
@@ -106,15 +106,15 @@ def test_the_fault_of_the_original_in_long_batches_is_out_and_can_be_called_back
 def test_distillation_loss_and_gradients_are_those_of_the_paper(checkpoints, teacher):
     recorded = json.loads((DATA / "loss_expected.json").read_text(encoding="utf-8"))["self_distillation"]
     inputs = load_file(DATA / "loss_inputs.safetensors")
-    pictures = pixels(["tall", "wide"])
-    assert pictures["image_sizes"].tolist() == inputs["image_sizes"].tolist()
+    images = pixels(["tall", "wide"])
+    assert images["image_sizes"].tolist() == inputs["image_sizes"].tolist()
     student = Phi3VModel.from_pretrained(checkpoints["student"], dtype=torch.float32)
     student.activation_checkpointing_enable()
     student.train()
 
     def embed(model, language):
         mask = inputs[f"attention_mask_{language}"]
-        output = model(input_ids=inputs[f"input_ids_{language}"], attention_mask=mask, **pictures)
+        output = model(input_ids=inputs[f"input_ids_{language}"], attention_mask=mask, **images)
         return pool(output.last_hidden_state, mask)
 
     with torch.no_grad():

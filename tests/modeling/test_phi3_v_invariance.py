@@ -36,7 +36,7 @@ def model():
 
 
 def make_rows():
-    """Ids and pictures of rows with 0, 1, 2 and 0 pictures; the last is longer than the switch of the RoPE factors."""
+    """Ids and images of rows with 0, 1, 2 and 0 images; the last is longer than the switch of the RoPE factors."""
     torch.manual_seed(1)
     words = [torch.randint(3, 100, (n,)).tolist() for n in (7, 20, 5, SWITCH + 30)]
     first = [1] + [-1] * TOKENS[WIDE] + [1, *words[1]]
@@ -53,11 +53,11 @@ def collate(rows, side="right"):
         span = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
         ids[index, span] = torch.tensor(row)
         mask[index, span] = 1
-    pictures = [picture for _, pictures in rows for picture in pictures]
+    images = [image for _, images in rows for image in images]
     batch = {"input_ids": ids, "attention_mask": mask}
-    if pictures:
-        batch["pixel_values"] = torch.stack([pixels for _, pixels in pictures])
-        batch["image_sizes"] = torch.tensor([size for size, _ in pictures])
+    if images:
+        batch["pixel_values"] = torch.stack([pixels for _, pixels in images])
+        batch["image_sizes"] = torch.tensor([size for size, _ in images])
     return batch
 
 
@@ -125,10 +125,10 @@ def test_short_rows_keep_their_factors_beside_long_ones_unless_asked_otherwise(m
     assert deviation(embed(model, [short, long])[:1], alone) < SAME
 
 
-def test_rows_packed_into_one_keep_their_own_factors_and_pictures(model):
+def test_rows_packed_into_one_keep_their_own_factors_and_images(model):
     rows = make_rows()
     alone = torch.cat([embed(model, [row]) for row in rows])
-    packed = collate([([token for ids, _ in rows for token in ids], [p for _, pictures in rows for p in pictures])])
+    packed = collate([([token for ids, _ in rows for token in ids], [p for _, images in rows for p in images])])
     lengths = [len(ids) for ids, _ in rows]
     packed["position_ids"] = torch.cat([torch.arange(n) for n in lengths])[None]
     packed["attention_mask"] = None
@@ -138,14 +138,14 @@ def test_rows_packed_into_one_keep_their_own_factors_and_pictures(model):
 
 
 def test_texts_that_share_a_prefix(model):
-    prefix, pictures = make_rows()[1]
+    prefix, images = make_rows()[1]
     texts = [[5, 6, 7], [8, 9, 10, 11, 12]]
-    alone = torch.cat([embed(model, [(prefix + text, pictures)]) for text in texts])
+    alone = torch.cat([embed(model, [(prefix + text, images)]) for text in texts])
     group = torch.tensor([0] * len(prefix) + [1] * 3 + [2] * 5)
     index = torch.arange(len(group))
     mask = ((group == 0) | (group == group[:, None])) & (index <= index[:, None])
     positions = torch.cat([torch.arange(len(prefix)), *(len(prefix) + torch.arange(len(text)) for text in texts)])
-    batch = collate([(prefix + texts[0] + texts[1], pictures)]) | {
+    batch = collate([(prefix + texts[0] + texts[1], images)]) | {
         "attention_mask": mask[None, None],
         "position_ids": positions[None],
         "row_lengths": torch.tensor([len(prefix) + 5]),
@@ -158,10 +158,10 @@ def test_texts_that_share_a_prefix(model):
 
 
 def test_texts_that_continue_a_cached_prefix(model):
-    prefix, pictures = make_rows()[1]
-    alone = embed(model, [([*prefix, 5, 6, 7], pictures)])
+    prefix, images = make_rows()[1]
+    alone = embed(model, [([*prefix, 5, 6, 7], images)])
     with torch.no_grad():
-        start = model(**collate([(prefix, pictures)]), use_cache=True)
+        start = model(**collate([(prefix, images)]), use_cache=True)
         ids = torch.tensor([[5, 6, 7]])
         mask = torch.ones(1, len(prefix) + 3, dtype=torch.long)
         rest = model(input_ids=ids, attention_mask=mask, past_key_values=start.past_key_values)
@@ -226,15 +226,15 @@ def test_row_lengths_ignore_padding_on_either_side():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pixel_values": None, "image_sizes": None}, r"placeholders for 1 picture\(s\), but 0"),
-        ({"input_ids": torch.tensor([[1, 5, 6]]), "attention_mask": None}, r"placeholders for 0 picture\(s\), but 1"),
-        ({"input_ids": torch.tensor([[1, -1, -1, 1]]), "attention_mask": None}, "picture 1 has 2 placeholders, but 17"),
-        ({"input_ids": torch.tensor([[1] + [-2] * 17 + [1]]), "attention_mask": None}, "picture 2 where picture 1"),
+        ({"pixel_values": None, "image_sizes": None}, r"placeholders for 1 image\(s\), but 0"),
+        ({"input_ids": torch.tensor([[1, 5, 6]]), "attention_mask": None}, r"placeholders for 0 image\(s\), but 1"),
+        ({"input_ids": torch.tensor([[1, -1, -1, 1]]), "attention_mask": None}, "image 1 has 2 placeholders, but 17"),
+        ({"input_ids": torch.tensor([[1] + [-2] * 17 + [1]]), "attention_mask": None}, "image 2 where image 1"),
         ({"image_sizes": torch.tensor([[SIDE, 3 * SIDE]])}, "does not fit 2 crops"),
         ({"image_sizes": None}, "need image_sizes"),
     ],
 )
-def test_pictures_and_placeholders_that_do_not_match_are_errors(model, change, message):
+def test_images_and_placeholders_that_do_not_match_are_errors(model, change, message):
     with pytest.raises(ValueError, match=message):
         model(**(collate([make_rows()[1]]) | change))
 

@@ -19,10 +19,10 @@ from xvlm2vec.modeling.processing_phi3_v import Phi3VProcessor
 DATA = Path(__file__).parent / "data" / "phi3v"
 CASES = json.loads((DATA / "cases.json").read_text(encoding="utf-8"))
 RECORDED = json.loads((DATA / "image_processor.json").read_text(encoding="utf-8"))
-PICTURES = {"1000x240": "wide", "250x700": "tall", "500x480": "square"}
+IMAGES = {"1000x240": "wide", "250x700": "tall", "500x480": "square"}
 
 
-def picture(name):
+def image(name):
     return Image.open(DATA / f"{name}.png")
 
 
@@ -53,11 +53,11 @@ def test_sizes_and_token_counts(key):
     assert real.sum() == recorded["real_crops"]
 
 
-@pytest.mark.parametrize("key", [key for key in RECORDED if key.split("_c")[0] in PICTURES])
+@pytest.mark.parametrize("key", [key for key in RECORDED if key.split("_c")[0] in IMAGES])
 def test_pixels_are_those_of_the_original(key):
     recorded = RECORDED[key]
-    name, crops = PICTURES[key.split("_c")[0]], int(key.split("_c")[1])
-    pixels = Phi3VImageProcessor().preprocess(picture(name), num_crops=crops)["pixel_values"]
+    name, crops = IMAGES[key.split("_c")[0]], int(key.split("_c")[1])
+    pixels = Phi3VImageProcessor().preprocess(image(name), num_crops=crops)["pixel_values"]
     assert pixels.double().mean().item() == pytest.approx(recorded["mean"], abs=1e-6)
     sums = pixels[0, : len(recorded["per_crop_sum"])].double().sum((1, 2, 3))
     assert torch.allclose(sums, torch.tensor(recorded["per_crop_sum"], dtype=torch.float64), atol=0.05, rtol=0)
@@ -74,8 +74,8 @@ def test_pixels_are_those_of_the_original(key):
 @pytest.mark.parametrize("case", list(CASES))
 def test_ids_are_those_of_the_original(processor, case, nested):
     expected = load_file(DATA / "expected.safetensors")
-    rows = [[one_image(name) for name in row["images"]] for row in CASES[case]]
-    images = rows if nested else [image for row in rows for image in row]
+    rows = [[image(name) for name in row["images"]] for row in CASES[case]]
+    images = rows if nested else [one for row in rows for one in row]
     batch = processor(text=[row["prompt"] for row in CASES[case]], images=images)
     assert torch.equal(batch["input_ids"], expected[f"{case}.input_ids"])
     assert torch.equal(batch["attention_mask"], expected[f"{case}.attention_mask"].long())
@@ -85,8 +85,8 @@ def test_ids_are_those_of_the_original(processor, case, nested):
         assert "pixel_values" not in batch
 
 
-def test_pictures_follow_their_tags(processor):
-    wide, tall = picture("wide"), picture("tall")
+def test_images_follow_their_tags(processor):
+    wide, tall = image("wide"), image("tall")
     straight = processor("<|image_1|>a<|image_2|>b", [wide, tall])
     crossed = processor("<|image_2|>a<|image_1|>b", [tall, wide])
     plain = processor("<|image|>a<|image|>b", [[wide, tall]])
@@ -107,43 +107,43 @@ def test_padding_side_and_length(processor):
 @pytest.mark.parametrize(
     ("text", "images", "message"),
     [
-        (["a", "<|image_1|>b"], [[], []], r"Row 1: the prompt has 1 picture tag\(s\), but 0"),
-        ("a", [0], r"0 picture tag\(s\), but 1"),
-        (["a", "b"], [[0]], "2 rows of text, but 1 of pictures"),
-        ("<|image_1|><|image_1|>", [0, 0], "Row 0: picture tags must be numbered from 1 to 2"),
-        ("<|image_1|><|image|>", [0, 0], "Row 0: picture tags must be numbered"),
+        (["a", "<|image_1|>b"], [[], []], r"Row 1: the prompt has 1 image tag\(s\), but 0"),
+        ("a", [0], r"0 image tag\(s\), but 1"),
+        (["a", "b"], [[0]], "2 rows of text, but 1 of images"),
+        ("<|image_1|><|image_1|>", [0, 0], "Row 0: image tags must be numbered from 1 to 2"),
+        ("<|image_1|><|image|>", [0, 0], "Row 0: image tags must be numbered"),
         (None, [0], "needs a text"),
     ],
 )
-def test_tags_and_pictures_that_do_not_match_are_errors(processor, text, images, message):
-    images = [[picture("wide")] * len(row) if isinstance(row, list) else picture("wide") for row in images]
+def test_tags_and_images_that_do_not_match_are_errors(processor, text, images, message):
+    images = [[image("wide")] * len(row) if isinstance(row, list) else image("wide") for row in images]
     with pytest.raises(ValueError, match=message):
         processor(text, images)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "RGBA", "LA", "L", "1"])
 def test_every_mode_becomes_rgb(mode):
-    pixels = Phi3VImageProcessor().preprocess(picture("square").convert(mode))["pixel_values"]
+    pixels = Phi3VImageProcessor().preprocess(image("square").convert(mode))["pixel_values"]
     assert pixels.shape == (1, 5, 3, 336, 336)
     assert pixels.isfinite().all()
 
 
-def test_arrays_are_pictures_and_other_things_are_not():
-    image = one_image("tall")
-    arrays = Phi3VImageProcessor().preprocess([np.array(image)])
-    assert torch.equal(arrays["pixel_values"], Phi3VImageProcessor().preprocess(image)["pixel_values"])
+def test_arrays_are_images_and_other_things_are_not():
+    tall = image("tall")
+    arrays = Phi3VImageProcessor().preprocess([np.array(tall)])
+    assert torch.equal(arrays["pixel_values"], Phi3VImageProcessor().preprocess(tall)["pixel_values"])
     with pytest.raises(TypeError, match="float64 array"):
         Phi3VImageProcessor().preprocess(np.zeros((4, 4, 3)))
     with pytest.raises(ValueError, match="at least 1"):
-        Phi3VImageProcessor().preprocess(image, num_crops=0)
+        Phi3VImageProcessor().preprocess(tall, num_crops=0)
 
 
-def test_an_extremely_long_picture_keeps_one_line_of_pixels():
+def test_an_extremely_long_image_keeps_one_line_of_pixels():
     assert Phi3VImageProcessor().preprocess(Image.new("RGB", (5000, 1)))["image_sizes"].tolist() == [[336, 1344]]
 
 
 def test_saved_and_original_files_reload(processor, tmp_path):
-    prompt, images = "<|image_1|>\nx", [picture("wide")]
+    prompt, images = "<|image_1|>\nx", [image("wide")]
     processor.save_pretrained(tmp_path / "saved")
     again = Phi3VProcessor.from_pretrained(tmp_path / "saved")
     before, after = processor(prompt, images), again(prompt, images)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import image_tokens as expansion
-from xvlm2vec.modeling.images import PictureError
+from xvlm2vec.modeling.images import ImageError
 from xvlm2vec.modeling.rows import BadRowsError
 
 CUT_FAMILIES = [
@@ -47,8 +47,8 @@ def ids(processor: XVLM2VecProcessor, **call: Any) -> list[int]:
     return batch["input_ids"][0][batch["attention_mask"][0].bool()].tolist()
 
 
-def picture_ids(processor: XVLM2VecProcessor, name: str, count: int) -> torch.Tensor:
-    """Ids that stand for pictures in rows of so many pictures."""
+def image_ids(processor: XVLM2VecProcessor, name: str, count: int) -> torch.Tensor:
+    """Ids that stand for images in rows of so many images."""
     if name == "phi3_v":
         return -torch.arange(1, count + 1)
     owner = processor.inner.tokenizer if name == "gemma3" else processor.inner
@@ -59,10 +59,10 @@ class TestTruncation:
     @pytest.mark.parametrize("name", CUT_FAMILIES)
     @pytest.mark.parametrize("count", [0, 1, 2])
     def test_only_text_is_cut(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any], name: str, count: int
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any], name: str, count: int
     ) -> None:
         processor = processors(name)
-        call = {"text": [LONG], "images": [pictures[:count]], "instruction": INSTRUCTION}
+        call = {"text": [LONG], "images": [images[:count]], "instruction": INSTRUCTION}
         whole = ids(processor, **call)
         fixed = ids(processor, **{**call, "text": [""]})
         for limit in (len(fixed) + 4, len(whole) - 1):
@@ -71,10 +71,10 @@ class TestTruncation:
             assert len(cut) == limit
             after = len(processor.family.after_text)
             kept = limit - 1 - after
-            assert cut[:kept] == whole[:kept]  # pictures, instruction, and the text's beginning
+            assert cut[:kept] == whole[:kept]  # images, instruction, and the text's beginning
             assert cut[-1] == whole[-1]  # the pooled token
             tokens = torch.tensor(whole)
-            placeholders = picture_ids(processor, name, count)
+            placeholders = image_ids(processor, name, count)
             assert torch.isin(torch.tensor(cut), placeholders).sum() == torch.isin(tokens, placeholders).sum()
             assert torch.isin(tokens, placeholders).any() == bool(count)
 
@@ -88,19 +88,19 @@ class TestTruncation:
             )
 
     def test_per_token_inputs_are_cut_alike(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any]
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any]
     ) -> None:
         processor = processors("qwen2_vl")
         with pytest.warns(UserWarning, match="cut"):
-            batch = processor(text=[LONG, "query"], images=[pictures[0], None], max_length=30)
+            batch = processor(text=[LONG, "query"], images=[images[0], None], max_length=30)
         assert batch["input_ids"].shape == batch["mm_token_type_ids"].shape == batch["attention_mask"].shape == (2, 30)
         assert torch.equal(batch["mm_token_type_ids"].bool(), batch["input_ids"] == processor.inner.image_token_id)
 
     def test_what_may_not_be_cut_is_too_long(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any]
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any]
     ) -> None:
-        with pytest.raises(ValueError, match=r"row 1: pictures, instruction and the last token take \d+ tokens"):
-            processors("idefics3")(text=["a", "a red bicycle"], images=[None, pictures[0]], max_length=8)
+        with pytest.raises(ValueError, match=r"row 1: images, instruction and the last token take \d+ tokens"):
+            processors("idefics3")(text=["a", "a red bicycle"], images=[None, images[0]], max_length=8)
 
     def test_warns_once_with_a_count(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
         processor = processors("qwen2_vl")
@@ -150,13 +150,13 @@ class TestTruncation:
             assert np.allclose(model.encode(text=LONG, max_length=20, processor=processor), vector, atol=1e-6)
 
 
-class TestBlankPictures:
+class TestBlankImages:
     @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
     @pytest.mark.parametrize("settings", [{"image_mean": [128 / 255] * 3}, {"do_normalize": False}])
-    def test_an_all_zero_picture_counts(
+    def test_an_all_zero_image_counts(
         self,
         checkpoint: Callable[[str], Path],
-        pictures: list[Any],
+        images: list[Any],
         monkeypatch: pytest.MonkeyPatch,
         name: str,
         settings: dict[str, Any],
@@ -166,7 +166,7 @@ class TestBlankPictures:
         for key, value in settings.items():
             setattr(processor.inner.image_processor, key, value)
         blank = Image.new("RGB", (40, 40), (128 if "image_mean" in settings else 0,) * 3)
-        texts, row_images = ["a", "a", "query"], [[blank], [pictures[0]], [pictures[1], blank]]
+        texts, row_images = ["a", "a", "query"], [[blank], [images[0]], [images[1], blank]]
         batch = processor(text=texts, images=row_images)
         values = batch["pixel_values"][0]
         assert values.abs().max() <= expansion.BLANK_VALUE
@@ -181,12 +181,12 @@ class TestBlankPictures:
 
 class TestRows:
     def test_texts_that_look_like_paths_and_urls_are_texts(
-        self, processors: Callable[..., XVLM2VecProcessor], tmp_path: Path, pictures: list[Any]
+        self, processors: Callable[..., XVLM2VecProcessor], tmp_path: Path, images: list[Any]
     ) -> None:
         processor = processors("qwen2_vl")
-        path = tmp_path / "picture.png"
-        pictures[0].save(path)
-        batch = processor(text=[str(path), "https://localhost/picture.png", "data:image/png;base64,AAAA"])
+        path = tmp_path / "image.png"
+        images[0].save(path)
+        batch = processor(text=[str(path), "https://localhost/image.png", "data:image/png;base64,AAAA"])
         assert set(batch) == {"input_ids", "attention_mask"}
         assert processor(text=["a"], images=[str(path)])["pixel_values"].shape[0] > 0
 
@@ -194,13 +194,13 @@ class TestRows:
         ("call", "message"),
         [
             ({}, "Pass `text`, `images`, or both"),
-            ({"text": ["a", None]}, "row 1 has neither text nor picture"),
-            ({"text": [None], "images": [None]}, "row 0 has neither text nor picture"),
-            ({"text": ["a", None], "images": [None, []]}, "row 1 has neither text nor picture"),
+            ({"text": ["a", None]}, "row 1 has neither text nor image"),
+            ({"text": [None], "images": [None]}, "row 0 has neither text nor image"),
+            ({"text": ["a", None], "images": [None, []]}, "row 1 has neither text nor image"),
             ({"text": ["a", 3]}, "row 1: text is a int, not a string"),
-            ({"text": ["a"], "images": [None, None]}, "1 texts and 2 pictures"),
-            ({"text": ["a", "b"], "images": [None, 5]}, "row 1, picture 0: a int is not a picture"),
-            ({"text": ["a", "b"], "images": [None, ["no.png"]]}, "row 1, picture 0: there is no file 'no.png'"),
+            ({"text": ["a"], "images": [None, None]}, "1 texts and 2 images"),
+            ({"text": ["a", "b"], "images": [None, 5]}, "row 1, image 0: a int is not an image"),
+            ({"text": ["a", "b"], "images": [None, ["no.png"]]}, "row 1, image 0: there is no file 'no.png'"),
             ({"text": ["a", ""]}, "row 1: the text is empty"),
             ({"text": ["a", "see <|image_pad|>"]}, r"row 1: the text holds '<\|image_pad\|>'"),
             ({"text": ["a"], "instruction": "<|vision_start|>"}, r"row 0: the text holds '<\|vision_start\|>'"),
@@ -227,36 +227,34 @@ class TestRows:
             ("paligemma", "<image>"),
         ],
     )
-    def test_picture_tokens_in_texts(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any], name: str, token: str
+    def test_image_tokens_in_texts(
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any], name: str, token: str
     ) -> None:
         with pytest.raises(ValueError, match=f"row 0: the text holds '{token}'"):
-            processors(name)(text=[f"two {token} {token}"], images=[pictures[0]])
+            processors(name)(text=[f"two {token} {token}"], images=[images[0]])
 
-    def test_encode_names_the_row_of_the_whole_call(
-        self, checkpoint: Callable[[str], Path], pictures: list[Any]
-    ) -> None:
+    def test_encode_names_the_row_of_the_whole_call(self, checkpoint: Callable[[str], Path], images: list[Any]) -> None:
         model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))
-        with pytest.raises(BadRowsError, match="1 of 5 rows cannot be embedded: row 4, picture 1: there is no file"):
+        with pytest.raises(BadRowsError, match="1 of 5 rows cannot be embedded: row 4, image 1: there is no file"):
             model.encode(
                 text=["a", "a much longer text", "b", "c", "d"],
-                images=[None, None, None, pictures[0], [pictures[1], "no.png"]],
+                images=[None, None, None, images[0], [images[1], "no.png"]],
                 max_tokens_per_batch=1,
             )
 
-    def test_a_picture_that_the_backbone_refuses_is_named(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any]
+    def test_an_image_that_the_backbone_refuses_is_named(
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any]
     ) -> None:
         processor = processors("idefics3")
-        with pytest.raises(PictureError, match=r"row 0: Idefics3Processor refuses pictures of 40 x 40:"):
-            processor(text=["a", "b"], images=pictures[:2], max_image_size={"longest_edge": -1})
+        with pytest.raises(ImageError, match=r"row 0: Idefics3Processor refuses images of 40 x 40:"):
+            processor(text=["a", "b"], images=images[:2], max_image_size={"longest_edge": -1})
 
-    def test_long_pictures_are_refused_by_row(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
-        with pytest.raises(PictureError, match="row 1, picture 0: 300 x 1 pixels are longer than 200 to 1"):
+    def test_long_images_are_refused_by_row(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
+        with pytest.raises(ImageError, match="row 1, image 0: 300 x 1 pixels are longer than 200 to 1"):
             processors("qwen2_vl")(images=[Image.new("L", (9, 9)), Image.new("L", (300, 1))])
 
     @pytest.mark.parametrize("name", ["qwen2_vl", "llava_next-llama", "idefics3", "internvl", "gemma3", "paligemma"])
-    def test_small_and_long_pictures(self, checkpoint: Callable[[str], Path], name: str) -> None:
+    def test_small_and_long_images(self, checkpoint: Callable[[str], Path], name: str) -> None:
         model = XVLM2VecModel.from_backbone(checkpoint(name))
         sizes = [(1, 1), (1, 40), (3, 3), (400, 3)]
         vectors = model.encode(images=[Image.new("RGB", size, (9, 200, 30)) for size in sizes])
@@ -264,11 +262,11 @@ class TestRows:
 
     def test_urls_need_to_be_asked_for(self, processors: Callable[..., XVLM2VecProcessor], tmp_path: Path) -> None:
         processor = processors("qwen2_vl", allow_urls=True)
-        with pytest.raises(PictureError, match="row 0, picture 0: cannot be read"):
+        with pytest.raises(ImageError, match="row 0, image 0: cannot be read"):
             processor(images=["http://127.0.0.1:1/x.png"])
         processor.save_pretrained(tmp_path)
         loaded = XVLM2VecProcessor.from_pretrained(tmp_path)
-        with pytest.raises(PictureError, match="not fetched unless allow_urls=True"):
+        with pytest.raises(ImageError, match="not fetched unless allow_urls=True"):
             loaded(images=["http://127.0.0.1:1/x.png"])
 
 
@@ -294,7 +292,7 @@ class TestLoading:
         processor.save_pretrained(tmp_path)
         assert dict(XVLM2VecProcessor.from_pretrained(tmp_path).inner.image_processor.size) == before
 
-    def test_unknown_family_without_picture_token(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
+    def test_unknown_family_without_image_token(self, processors: Callable[..., XVLM2VecProcessor]) -> None:
         processor = processors("qwen2_vl")
         processor.model_type = "some_new_vl"
         processor.inner.image_token = None
@@ -303,14 +301,14 @@ class TestLoading:
             processor(images=[Image.new("L", (40, 40))])
 
     def test_phi_texts_begin_with_bos_whatever_the_tokenizer_says(
-        self, processors: Callable[..., XVLM2VecProcessor], pictures: list[Any]
+        self, processors: Callable[..., XVLM2VecProcessor], images: list[Any]
     ) -> None:
         processor = processors("phi3_v")
         with_bos = ids(processor, text=["a red bicycle"])
         processor.tokenizer.add_bos_token = False
         assert processor.tokenizer("a")["input_ids"][0] != processor.tokenizer.bos_token_id
         assert ids(processor, text=["a red bicycle"]) == with_bos
-        mixed = processor(text=["a red bicycle", "query"], images=[None, pictures[0]], padding_side="right")
+        mixed = processor(text=["a red bicycle", "query"], images=[None, images[0]], padding_side="right")
         assert mixed["input_ids"][0, : len(with_bos)].tolist() == with_bos
         assert mixed["input_ids"][1, :2].tolist() == [processor.tokenizer.bos_token_id, -1]
 

@@ -70,7 +70,7 @@ def old_config(family: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_processor_old(family: str, folder: Path) -> None:
-    """The processor's files as they were: no counts of picture tokens, limits of pixels by their own names."""
+    """The processor's files as they were: no counts of image tokens, limits of pixels by their own names."""
     if family == "phi3_v":
         settings = {"image_processor_type": "Phi3VImageProcessor", "num_crops": 16, "num_img_tokens": 144}
         settings["auto_map"] = {"AutoImageProcessor": "processing_phi3_v.Phi3VImageProcessor"}
@@ -161,8 +161,8 @@ def peft_config(dora: bool) -> LoraConfig:
     return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.1, target_modules=TARGETS, use_dora=dora)
 
 
-def encode(model: XVLM2VecModel, pictures: list[Any], **options: Any) -> np.ndarray:
-    row_images = [pictures[0], pictures[1], None, pictures[2]]
+def encode(model: XVLM2VecModel, images: list[Any], **options: Any) -> np.ndarray:
+    row_images = [images[0], images[1], None, images[2]]
     return np.asarray(model.encode(text=TEXTS, images=row_images, **options))
 
 
@@ -173,7 +173,7 @@ def assert_same(vectors: np.ndarray, expected: np.ndarray) -> None:
 class TestFull:
     @pytest.mark.parametrize("family", FAMILIES)
     def test_every_weight_lands(
-        self, family: str, published: Callable[[str], Path], checkpoint: Callable[[str], Path], pictures: list[Any]
+        self, family: str, published: Callable[[str], Path], checkpoint: Callable[[str], Path], images: list[Any]
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published(family))
         expected = AutoModel.from_pretrained(checkpoint(family)).state_dict()
@@ -182,10 +182,10 @@ class TestFull:
             assert torch.equal(value, expected[key]), key
         plain = XVLM2VecModel.from_backbone(checkpoint(family))
         plain.config.layout = model.config.layout
-        assert_same(encode(plain, pictures, processor=model.processor), encode(model, pictures))
+        assert_same(encode(plain, images, processor=model.processor), encode(model, images))
 
     def test_pickled_phi_with_wte_only(
-        self, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any], caplog: pytest.LogCaptureFixture
+        self, published: Callable[[str], Path], tmp_path: Path, images: list[Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         folder = tmp_path / "xVLM2Vec"
         shutil.copytree(published("phi3_v"), folder)
@@ -198,7 +198,7 @@ class TestFull:
             model = XVLM2VecModel.from_vlm2vec(folder)
         assert "weights_only=True" in caplog.text
         assert model.config.hidden_size == 32
-        assert_same(encode(model, pictures), encode(XVLM2VecModel.from_vlm2vec(published("phi3_v")), pictures))
+        assert_same(encode(model, images), encode(XVLM2VecModel.from_vlm2vec(published("phi3_v")), images))
 
     @pytest.mark.parametrize("damage", ["cut", "code", "empty"])
     @pytest.mark.parametrize("family", FAMILIES)
@@ -232,50 +232,50 @@ class TestFull:
 
 
 class TestPrompts:
-    def test_qwen_is_as_trained(self, published: Callable[[str], Path], pictures: list[Any]) -> None:
-        """Plain transformers on the published prompt: no marks around the picture, positions counted."""
+    def test_qwen_is_as_trained(self, published: Callable[[str], Path], images: list[Any]) -> None:
+        """Plain transformers on the published prompt: no marks around the image, positions counted."""
         model = XVLM2VecModel.from_vlm2vec(published("qwen2_vl"))
         whole = AutoModelForImageTextToText.from_pretrained(published("qwen2_vl")).eval()
-        squeezed = pictures[0].resize((1344, 1344))
+        squeezed = images[0].resize((1344, 1344))
         inputs = model.processor.inner(text=["<|image_pad|>\na red bicycle"], images=[[squeezed]], return_tensors="pt")
         linear = torch.arange(inputs["input_ids"].shape[1]).expand(3, 1, -1)
         with torch.no_grad():
             hidden = whole(**inputs, position_ids=linear, output_hidden_states=True).hidden_states[-1][0, -1]
             two_dimensional = whole(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
-            given = model.processor(text=["a red bicycle", "query"], images=[pictures[0], None])
+            given = model.processor(text=["a red bicycle", "query"], images=[images[0], None])
             ours = model(**given).pooler_output[0]
         assert given["input_ids"][0].tolist() == inputs["input_ids"][0].tolist()
         assert torch.allclose(ours, hidden, rtol=1e-4, atol=1e-5)
         assert (ours - two_dimensional).abs().max() > 1e-2
 
     def test_qwen_has_its_budget_of_pixels(
-        self, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]
+        self, published: Callable[[str], Path], tmp_path: Path, images: list[Any]
     ) -> None:
         folder = Path(shutil.copytree(published("qwen2_vl"), tmp_path / "model"))
         change(folder / "preprocessor_config.json", lambda settings: settings.update(max_pixels=12845056))
         processor = XVLM2VecModel.from_vlm2vec(folder).processor
         assert processor.image_processor.size["longest_edge"] == 1280 * 28 * 28
-        assert processor(images=pictures[0])["image_grid_thw"].tolist() == [[1, 70, 70]]  # 980 x 980: 1,225 tokens
+        assert processor(images=images[0])["image_grid_thw"].tolist() == [[1, 70, 70]]  # 980 x 980: 1,225 tokens
 
     @pytest.mark.parametrize(("family", "tokens"), [("phi3_v", 757), ("llava_next-mistral", 88), ("qwen2_vl", 16)])
-    def test_pictures_are_squeezed_as_in_training(
-        self, family: str, tokens: int, published: Callable[[str], Path], pictures: list[Any], tmp_path: Path
+    def test_images_are_squeezed_as_in_training(
+        self, family: str, tokens: int, published: Callable[[str], Path], images: list[Any], tmp_path: Path
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published(family))
         model.processor.save_pretrained(tmp_path)
         free = XVLM2VecProcessor.from_pretrained(tmp_path, square=None)
-        expected = free(text=["x"], images=[pictures[1].resize((1344, 1344))])
+        expected = free(text=["x"], images=[images[1].resize((1344, 1344))])
         for processor in (model.processor, XVLM2VecProcessor.from_pretrained(tmp_path)):
-            given = processor(text=["x"], images=[pictures[1]])
+            given = processor(text=["x"], images=[images[1]])
             assert all(torch.equal(given[name], value) for name, value in expected.items())
-        assert measure_rows(model.processor, [TextImageRow("x", (pictures[1],))])[0].shared == tokens
+        assert measure_rows(model.processor, [TextImageRow("x", (images[1],))])[0].shared == tokens
 
     def test_llava_counts_tokens_as_a_processor_that_was_told(
-        self, published: Callable[[str], Path], checkpoint: Callable[[str], Path], pictures: list[Any]
+        self, published: Callable[[str], Path], checkpoint: Callable[[str], Path], images: list[Any]
     ) -> None:
         told = XVLM2VecProcessor.from_pretrained(checkpoint("llava_next-mistral"), square=1344)
         model = XVLM2VecModel.from_vlm2vec(published("llava_next-mistral"))
-        rows = {"text": ["x", "y", None], "images": [pictures[0], None, pictures[1]]}
+        rows = {"text": ["x", "y", None], "images": [images[0], None, images[1]]}
         assert all(torch.equal(model.processor(**rows)[name], value) for name, value in told(**rows).items())
 
     @pytest.mark.parametrize(
@@ -298,11 +298,11 @@ class TestPrompts:
         with pytest.raises(ValueError, match="writes prompts for 'qwen2_vl', but this model takes 'qwen2_vl-vlm2vec'"):
             model.encode(text="a red bicycle", processor=usual)
 
-    def test_forward_refuses_pictures_of_the_other_layout(
-        self, published: Callable[[str], Path], pictures: list[Any]
+    def test_forward_refuses_images_of_the_other_layout(
+        self, published: Callable[[str], Path], images: list[Any]
     ) -> None:
         folder = published("qwen2_vl")
-        rows = {"text": TEXTS, "images": [pictures[0], None, None, [pictures[1], pictures[2]]]}
+        rows = {"text": TEXTS, "images": [images[0], None, None, [images[1], images[2]]]}
         rows["text"] = ["a red bicycle", "wall", *TEXTS[2:]]
         trained, plain = XVLM2VecModel.from_vlm2vec(folder), XVLM2VecModel.from_backbone(folder)
         usual = XVLM2VecProcessor.from_pretrained(folder)
@@ -318,12 +318,12 @@ class TestPrompts:
         ("family", "message"),
         [("phi3_v", "square=None for 1344"), ("llava_next-mistral", "square=None for 1344")],
     )
-    def test_processor_with_other_pictures(
-        self, published: Callable[[str], Path], pictures: list[Any], tmp_path: Path, family: str, message: str
+    def test_processor_with_other_images(
+        self, published: Callable[[str], Path], images: list[Any], tmp_path: Path, family: str, message: str
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published(family))
         usual = XVLM2VecProcessor.from_pretrained(published(family))
-        expected = model.encode(images=pictures[1])
+        expected = model.encode(images=images[1])
         with pytest.warns(UserWarning, match=rf"{message}.*Use `model\.processor`"):
             check_processor(usual, model.config)
         model.save_pretrained(tmp_path)
@@ -331,9 +331,9 @@ class TestPrompts:
         again, saved = XVLM2VecModel.from_pretrained(tmp_path), XVLM2VecProcessor.from_pretrained(tmp_path)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert_same(again.encode(images=pictures[1], processor=saved), expected)
+            assert_same(again.encode(images=images[1], processor=saved), expected)
         with pytest.warns(UserWarning, match=message):
-            free = again.encode(images=pictures[1], processor=XVLM2VecProcessor.from_pretrained(tmp_path, square=None))
+            free = again.encode(images=images[1], processor=XVLM2VecProcessor.from_pretrained(tmp_path, square=None))
         assert np.abs(free - expected).max() > 1000 * TOLERANCE
 
     def test_number_of_crops(self, published: Callable[[str], Path]) -> None:
@@ -356,10 +356,10 @@ class TestPrompts:
 
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_vectors_do_not_depend_on_the_batch(
-        self, published: Callable[[str], Path], pictures: list[Any], side: str
+        self, published: Callable[[str], Path], images: list[Any], side: str
     ) -> None:
         model = XVLM2VecModel.from_vlm2vec(published("qwen2_vl"))
-        row_images = [pictures[0], pictures[1], None, pictures[2]]
+        row_images = [images[0], images[1], None, images[2]]
         alone = [model.encode(text=[t], images=[i])[0] for t, i in zip(TEXTS, row_images, strict=True)]
         with torch.no_grad():
             together = model(**model.processor(text=TEXTS, images=row_images, padding_side=side)).embeddings.numpy()
@@ -370,13 +370,13 @@ class TestPrompts:
 @pytest.mark.parametrize("family", FAMILIES)
 class TestAdapters:
     def test_merged_equals_unmerged(
-        self, family: str, dora: bool, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]
+        self, family: str, dora: bool, published: Callable[[str], Path], tmp_path: Path, images: list[Any]
     ) -> None:
         """Against PEFT, each part put by hand on the module it was made for."""
         made = make_adapter(tmp_path / "adapter", family, published(family), dora)
         merged = XVLM2VecModel.from_vlm2vec(tmp_path / "adapter")
         unmerged = XVLM2VecModel.from_vlm2vec(published(family))
-        before = encode(unmerged, pictures)
+        before = encode(unmerged, images)
         inject_adapter_in_model(peft_config(dora), unmerged.backbone)
         adapted = {name for name, _ in unmerged.backbone.named_modules() if name.endswith(".lora_A")}
         assert adapted == {f"{name}.lora_A" for name in made}
@@ -387,12 +387,12 @@ class TestAdapters:
                 module.lora_B["default"].weight.copy_(parts["lora_B.weight"])
                 if dora:
                     module.lora_magnitude_vector["default"].weight.copy_(parts["lora_magnitude_vector"])
-        expected = encode(unmerged.eval(), pictures)
+        expected = encode(unmerged.eval(), images)
         assert np.abs(before - expected).max() > 1000 * TOLERANCE
-        assert_same(encode(merged, pictures), expected)
+        assert_same(encode(merged, images), expected)
 
     def test_unmerged_through_peft(
-        self, family: str, dora: bool, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]
+        self, family: str, dora: bool, published: Callable[[str], Path], tmp_path: Path, images: list[Any]
     ) -> None:
         make_adapter(tmp_path / "adapter", family, published(family), dora)
         model = XVLM2VecModel.from_vlm2vec(published(family))
@@ -403,8 +403,8 @@ class TestAdapters:
         result = set_peft_model_state_dict(adapted, state)
         assert not result.unexpected_keys
         assert not [key for key in result.missing_keys if "lora_" in key]
-        expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), pictures)
-        assert_same(encode(model.eval(), pictures), expected)
+        expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
+        assert_same(encode(model.eval(), images), expected)
 
 
 class TestAdapterFaults:
@@ -454,11 +454,11 @@ class TestAdapterFaults:
         with pytest.raises(CheckpointError, match=r"are missing .*up_proj\.lora_A|are missing .*gate_proj\.lora_A"):
             XVLM2VecModel.from_vlm2vec(adapter)
 
-    def test_pattern_on_old_names(self, adapter: Path, pictures: list[Any]) -> None:
-        expected = encode(XVLM2VecModel.from_vlm2vec(adapter), pictures)
+    def test_pattern_on_old_names(self, adapter: Path, images: list[Any]) -> None:
+        expected = encode(XVLM2VecModel.from_vlm2vec(adapter), images)
         pattern = r"model\.layers\.\d+\..*\.(q|k|v|o|down)_proj"
         change(adapter / "adapter_config.json", lambda config: config.update(target_modules=pattern))
-        assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter), pictures), expected)
+        assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter), images), expected)
 
     def test_only_our_doors_load_adapters(
         self, adapter: Path, published: Callable[[str], Path], tmp_path: Path
@@ -524,8 +524,8 @@ class TestAdapterFaults:
         with pytest.raises(CheckpointError, match=message):
             XVLM2VecModel.from_vlm2vec(adapter)
 
-    def test_files(self, adapter: Path, pictures: list[Any], caplog: pytest.LogCaptureFixture) -> None:
-        expected = encode(XVLM2VecModel.from_vlm2vec(adapter), pictures)
+    def test_files(self, adapter: Path, images: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+        expected = encode(XVLM2VecModel.from_vlm2vec(adapter), images)
         stored = adapter / "adapter_model.safetensors"
         torch.save(load_file(stored), adapter / "adapter_model.bin")
         stored.write_bytes(stored.read_bytes()[:1000])
@@ -533,19 +533,19 @@ class TestAdapterFaults:
             XVLM2VecModel.from_vlm2vec(adapter)
         stored.unlink()
         with caplog.at_level(logging.WARNING, "xvlm2vec"):
-            assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter), pictures), expected)
+            assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter), images), expected)
         assert "weights_only=True" in caplog.text
         (adapter / "adapter_model.bin").unlink()
         with pytest.raises(CheckpointError, match=r"neither adapter_model\.safetensors nor adapter_model\.bin"):
             XVLM2VecModel.from_vlm2vec(adapter)
 
 
-def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]) -> None:
+def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: Path, images: list[Any]) -> None:
     make_adapter(tmp_path / "adapter", "phi3_v", published("phi3_v"), dora=True)
-    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), pictures)
+    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
     change(tmp_path / "adapter" / "adapter_config.json", lambda config: config.update(base_model_name_or_path="gone/x"))
     model = XVLM2VecModel.from_vlm2vec(tmp_path / "adapter", base=published("phi3_v"))
-    assert_same(encode(model, pictures), expected)
+    assert_same(encode(model, images), expected)
     assert model.config.name_or_path == str(tmp_path / "adapter")
 
 
@@ -562,38 +562,38 @@ def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: P
     ],
 )
 def test_hub_ids(
-    published: Any, put_in_cache: Any, tmp_path: Path, pictures: list[Any], family: str, base: str, adapter: str
+    published: Any, put_in_cache: Any, tmp_path: Path, images: list[Any], family: str, base: str, adapter: str
 ) -> None:
     make_adapter(tmp_path / "adapter", family, published(family), dora=True)
-    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), pictures)
-    full = encode(XVLM2VecModel.from_vlm2vec(published(family)), pictures)
+    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
+    full = encode(XVLM2VecModel.from_vlm2vec(published(family)), images)
     change(tmp_path / "adapter" / "adapter_config.json", lambda config: config.update(base_model_name_or_path=base))
     put_in_cache(tmp_path / "cache", base, published(family))
     put_in_cache(tmp_path / "cache", adapter, tmp_path / "adapter")
     hub = {"cache_dir": tmp_path / "cache", "local_files_only": True}
-    assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter, **hub), pictures), expected)
-    assert_same(encode(XVLM2VecModel.from_vlm2vec(base, **hub), pictures), full)
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(adapter, **hub), images), expected)
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(base, **hub), images), full)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_and_loaded_through_every_door(
-    family: str, published: Callable[[str], Path], tmp_path: Path, pictures: list[Any]
+    family: str, published: Callable[[str], Path], tmp_path: Path, images: list[Any]
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
     make_adapter(tmp_path / "adapter", family, published(family), dora=True)
     model = XVLM2VecModel.from_vlm2vec(tmp_path / "adapter")
-    expected, saved = encode(model, pictures), tmp_path / "saved"
+    expected, saved = encode(model, images), tmp_path / "saved"
     model.save_pretrained(saved)
     model.processor.save_pretrained(saved)
-    assert_same(encode(XVLM2VecModel.from_pretrained(saved), pictures), expected)
+    assert_same(encode(XVLM2VecModel.from_pretrained(saved), images), expected)
     remote = AutoModel.from_pretrained(saved, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(saved, trust_remote_code=True)
-    assert_same(encode(remote, pictures), expected)
-    assert_same(encode(remote, pictures, processor=processor), expected)
+    assert_same(encode(remote, images), expected)
+    assert_same(encode(remote, images, processor=processor), expected)
     door = SentenceTransformer(str(saved), trust_remote_code=True, device="cpu")
-    first, last = ({"text": TEXTS[row], "image": pictures[place]} for row, place in ((0, 0), (3, 2)))
-    rows = [first, pictures[1], TEXTS[2], last]
+    first, last = ({"text": TEXTS[row], "image": images[place]} for row, place in ((0, 0), (3, 2)))
+    rows = [first, images[1], TEXTS[2], last]
     assert_same(door.encode(rows), expected)
 
 

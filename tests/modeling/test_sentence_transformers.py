@@ -18,9 +18,9 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 
-PROMPTS = {"query": "find the picture: ", "document": "describe: ", "query-de": "finde das Bild: "}
+PROMPTS = {"query": "find the image: ", "document": "describe: ", "query-de": "finde das Bild: "}
 FAMILIES = ["qwen2_vl", "idefics3", "llava_next-llama"]
-# InternVL has several tiles a picture, which sentence-transformers cannot slice.
+# InternVL has several tiles an image, which sentence-transformers cannot slice.
 CACHED = [
     *FAMILIES,
     "qwen2_5_vl",
@@ -66,36 +66,36 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_of_every_kind_in_one_call(
-    saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str
+    saved: Callable[[str], Path], images: list[Any], tmp_path: Path, name: str
 ) -> None:
-    pictures[3].save(tmp_path / "picture.png")
+    images[3].save(tmp_path / "image.png")
     rows = [
         "a red bicycle",
-        pictures[0],
-        str(tmp_path / "picture.png"),
-        {"text": "query", "image": pictures[1]},
-        {"text": "two pictures", "image": [pictures[1], pictures[2]]},
-        {"text": "no picture", "image": None},
-        {"text": None, "image": pictures[2]},
-        {"text": "a path", "image": str(tmp_path / "picture.png")},
-        {"text": str(tmp_path / "picture.png")},
+        images[0],
+        str(tmp_path / "image.png"),
+        {"text": "query", "image": images[1]},
+        {"text": "two images", "image": [images[1], images[2]]},
+        {"text": "no image", "image": None},
+        {"text": None, "image": images[2]},
+        {"text": "a path", "image": str(tmp_path / "image.png")},
+        {"text": str(tmp_path / "image.png")},
     ]
     own = XVLM2VecModel.from_pretrained(saved(name)).encode(
-        text=["a red bicycle", None, None, "query", "two pictures", "no picture", None, "a path", rows[-1]["text"]],
-        images=[None, pictures[0], pictures[3], pictures[1], pictures[1:3], None, pictures[2], pictures[3], None],
+        text=["a red bicycle", None, None, "query", "two images", "no image", None, "a path", rows[-1]["text"]],
+        images=[None, images[0], images[3], images[1], images[1:3], None, images[2], images[3], None],
     )
     assert same(load(saved(name)).encode(rows, batch_size=4), own)
 
 
-def test_named_prompts(doors: tuple[SentenceTransformer, XVLM2VecModel], pictures: list[Any]) -> None:
+def test_named_prompts(doors: tuple[SentenceTransformer, XVLM2VecModel], images: list[Any]) -> None:
     door, model = doors
     assert door.prompts == PROMPTS
-    assert same(door.encode_query("a red bicycle"), model.encode(text="find the picture: a red bicycle"))
+    assert same(door.encode_query("a red bicycle"), model.encode(text="find the image: a red bicycle"))
     assert same(door.encode_query("a red bicycle"), model.encode(text="a red bicycle", instruction="query"))
-    assert same(door.encode_document(pictures[0]), model.encode(text="describe: ", images=pictures[0]))
+    assert same(door.encode_document(images[0]), model.encode(text="describe: ", images=images[0]))
     assert same(door.encode(["rot"], prompt_name="query-de"), model.encode(text=["finde das Bild: rot"]))
-    mixed = door.encode(["rot", {"text": "rot", "image": pictures[0]}], prompt="see: ")
-    assert same(mixed, model.encode(text=["rot", "rot"], images=[None, pictures[0]], instruction="see: "))
+    mixed = door.encode(["rot", {"text": "rot", "image": images[0]}], prompt="see: ")
+    assert same(mixed, model.encode(text=["rot", "rot"], images=[None, images[0]], instruction="see: "))
 
 
 def test_truncated_vectors_and_similarity(doors: tuple[SentenceTransformer, XVLM2VecModel]) -> None:
@@ -107,20 +107,20 @@ def test_truncated_vectors_and_similarity(doors: tuple[SentenceTransformer, XVLM
     assert similarity[0].item() == pytest.approx(1, abs=1e-6)
 
 
-def test_longest_row(saved: Callable[[str], Path], pictures: list[Any]) -> None:
+def test_longest_row(saved: Callable[[str], Path], images: list[Any]) -> None:
     door, model = load(saved("qwen2_vl")), XVLM2VecModel.from_pretrained(saved("qwen2_vl"))
     door.max_seq_length = 30
     long = "a red bicycle leans against the wall " * 10
     with pytest.warns(UserWarning, match="max_length=30"):
-        vectors = door.encode([{"text": long, "image": pictures[0]}, long])
+        vectors = door.encode([{"text": long, "image": images[0]}, long])
     with pytest.warns(UserWarning, match="2 of 2 rows"):
-        assert same(vectors, model.encode(text=[long, long], images=[pictures[0], None], max_length=30))
+        assert same(vectors, model.encode(text=[long, long], images=[images[0], None], max_length=30))
 
 
 def test_bad_rows(doors: tuple[SentenceTransformer, XVLM2VecModel]) -> None:
     door, _ = doors
     with pytest.raises(ValueError, match="URLs are not fetched unless"):
-        door.encode(["http://127.0.0.1:1/picture.png"])
+        door.encode(["http://127.0.0.1:1/image.png"])
     with pytest.raises(ValueError, match=r"there is no file 'no\.png'"):
         door.encode([{"text": "a", "image": "no.png"}])
     assert same(
@@ -128,7 +128,7 @@ def test_bad_rows(doors: tuple[SentenceTransformer, XVLM2VecModel]) -> None:
     )
 
 
-def test_saving_keeps_everything(saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path) -> None:
+def test_saving_keeps_everything(saved: Callable[[str], Path], images: list[Any], tmp_path: Path) -> None:
     door = load(saved("qwen2_vl"), truncate_dim=16)
     door.prompts["new"] = "neu: "
     door.save_pretrained(str(tmp_path))
@@ -137,7 +137,7 @@ def test_saving_keeps_everything(saved: Callable[[str], Path], pictures: list[An
     assert again.truncate_dim == 16
     assert again.similarity_fn_name == "cosine"
     assert again[0].auto_model.config.matryoshka_dims == [32, 16]
-    rows = ["rot", pictures[0], {"text": "rot", "image": pictures[1]}]
+    rows = ["rot", images[0], {"text": "rot", "image": images[1]}]
     assert same(again.encode(rows, prompt_name="new"), door.encode(rows, prompt_name="new"))
     own = XVLM2VecModel.from_pretrained(tmp_path)
     assert same(
@@ -145,13 +145,13 @@ def test_saving_keeps_everything(saved: Callable[[str], Path], pictures: list[An
     )
 
 
-def training_rows(pictures: list[Any]) -> Dataset:
+def training_rows(images: list[Any]) -> Dataset:
     texts = ["a red bicycle", "ein rotes Fahrrad", "the wall", "der alte Bäcker"]
-    return Dataset.from_dict({"anchor": texts, "positive": pictures})
+    return Dataset.from_dict({"anchor": texts, "positive": images})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_training(saved: Callable[[str], Path], pictures: list[Any], tmp_path: Path, name: str) -> None:
+def test_training(saved: Callable[[str], Path], images: list[Any], tmp_path: Path, name: str) -> None:
     door = load(saved(name))
     before = {key: value.clone() for key, value in door.state_dict().items()}
     trainer = SentenceTransformerTrainer(
@@ -166,7 +166,7 @@ def test_training(saved: Callable[[str], Path], pictures: list[Any], tmp_path: P
             use_cpu=True,
             disable_tqdm=True,
         ),
-        train_dataset=training_rows(pictures),
+        train_dataset=training_rows(images),
         loss=CachedMultipleNegativesRankingLoss(door, mini_batch_size=2),
     )
     losses = trainer.train()
@@ -176,16 +176,16 @@ def test_training(saved: Callable[[str], Path], pictures: list[Any], tmp_path: P
     assert any("visual" in key or "vision" in key for key in changed)
     assert any("language_model" in key or "text_model" in key for key in changed)
     door.save_pretrained(str(tmp_path / "trained"))
-    rows = ["a red bicycle", pictures[0], {"text": "the wall", "image": pictures[1]}]
+    rows = ["a red bicycle", images[0], {"text": "the wall", "image": images[1]}]
     assert same(load(tmp_path / "trained").encode(rows), door.encode(rows))
     assert same(XVLM2VecModel.from_pretrained(tmp_path / "trained").encode(text=rows[0]), door.encode(rows[0]))
 
 
 @pytest.mark.parametrize("name", CACHED)
-def test_cached_gradients_are_the_plain_ones(saved: Callable[[str], Path], pictures: list[Any], name: str) -> None:
-    """Mini-batches are slices of one mixed batch, some of them without pictures."""
+def test_cached_gradients_are_the_plain_ones(saved: Callable[[str], Path], images: list[Any], name: str) -> None:
+    """Mini-batches are slices of one mixed batch, some of them without images."""
     queries = ["a red bicycle", "ein rotes Fahrrad", "the wall", "der alte Bäcker"]
-    answers = ["rot", {"text": "blau"}, pictures[0], {"text": "see", "image": pictures[1]}]
+    answers = ["rot", {"text": "blau"}, images[0], {"text": "see", "image": images[1]}]
     gradients = []
     for loss_class, options in (
         (MultipleNegativesRankingLoss, {}),
@@ -201,21 +201,21 @@ def test_cached_gradients_are_the_plain_ones(saved: Callable[[str], Path], pictu
         assert (gradient - cached[key]).abs().max() <= 1e-4 * gradient.abs().max() + 1e-6, key
 
 
-def test_pictures_lost_between_mini_batches_are_an_error(saved: Callable[[str], Path], pictures: list[Any]) -> None:
-    """sentence-transformers counts `None` as a picture when it slices a batch."""
+def test_images_lost_between_mini_batches_are_an_error(saved: Callable[[str], Path], images: list[Any]) -> None:
+    """sentence-transformers counts `None` as an image when it slices a batch."""
     door = load(saved("llava_next-llama"))
-    features = door.preprocess(["rot", {"text": "blau", "image": None}, pictures[0], pictures[1]])
+    features = door.preprocess(["rot", {"text": "blau", "image": None}, images[0], images[1]])
     loss = CachedMultipleNegativesRankingLoss(door, mini_batch_size=2)
     with pytest.raises(ValueError, match="must have no `image` key rather than None"):
         loss([features, features], None)
 
 
-def test_picture_files_of_other_endings(
-    doors: tuple[SentenceTransformer, XVLM2VecModel], pictures: list[Any], tmp_path: Path
+def test_image_files_of_other_endings(
+    doors: tuple[SentenceTransformer, XVLM2VecModel], images: list[Any], tmp_path: Path
 ) -> None:
-    """A bare string is a picture for sentence-transformers only with some endings; under `image` it always is."""
+    """A bare string is an image for sentence-transformers only with some endings; under `image` it always is."""
     door, model = doors
-    file = tmp_path / "picture.tif"
-    pictures[0].save(file)
-    assert same(door.encode([{"image": str(file)}]), model.encode(images=[pictures[0]]))
+    file = tmp_path / "image.tif"
+    images[0].save(file)
+    assert same(door.encode([{"image": str(file)}]), model.encode(images=[images[0]]))
     assert same(door.encode([str(file)]), model.encode(text=[str(file)]))

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import pack_forward as packed
 from xvlm2vec.modeling import tree_attention as tree
-from xvlm2vec.modeling.pack_forward import check_sharing, encoder_outputs, obstacle, picture_states
+from xvlm2vec.modeling.pack_forward import check_sharing, encoder_outputs, image_states, obstacle
 from xvlm2vec.modeling.packs import Pack, TokenGroup, join, pack_groups, rope_limit_of
 from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.token_groups import common_prefix, split_prefix, text_groups, token_groups
@@ -23,9 +23,9 @@ from xvlm2vec.modeling.tree_attention import tree_attention
 CAUSAL = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_next-llama", "llava_next-mistral", "llava_onevision", "internvl"]
 CAUSAL += ["smolvlm", "idefics3", "phi3_v", "windows", "mixed_windows"]
 TEXTS = ["a red bicycle", "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query"]
-INSTRUCTION = "represent the query for finding the picture that it describes: " * 2
+INSTRUCTION = "represent the query for finding the image that it describes: " * 2
 
-PHI3_V = pytest.param("phi3_v", marks=pytest.mark.slow)  # its pictures are 300 tokens at least
+PHI3_V = pytest.param("phi3_v", marks=pytest.mark.slow)  # its images are 300 tokens at least
 
 Loaded = tuple[XVLM2VecModel, XVLM2VecProcessor]
 
@@ -48,13 +48,13 @@ def load(checkpoint: Callable[[str], Path]) -> Callable[..., Loaded]:
     return get
 
 
-def some_rows(pictures: Sequence[Any]) -> list[list[TextImageRow]]:
-    """Four texts on a picture, two on two pictures, three on a third one of another size, one alone, and texts."""
+def some_rows(images: Sequence[Any]) -> list[list[TextImageRow]]:
+    """Four texts on an image, two on two images, three on a third one of another size, one alone, and texts."""
     return [
-        [TextImageRow(text, (pictures[0],)) for text in TEXTS],
-        [TextImageRow(text, tuple(pictures[2:4])) for text in TEXTS[:2]],
-        [TextImageRow(text, (pictures[1],), "find: ") for text in TEXTS[1:]],
-        [TextImageRow("alone", (pictures[0],))],
+        [TextImageRow(text, (images[0],)) for text in TEXTS],
+        [TextImageRow(text, tuple(images[2:4])) for text in TEXTS[:2]],
+        [TextImageRow(text, (images[1],), "find: ") for text in TEXTS[1:]],
+        [TextImageRow("alone", (images[0],))],
         [TextImageRow(text) for text in TEXTS],
         [TextImageRow(text, (), INSTRUCTION) for text in TEXTS],
     ]
@@ -88,10 +88,10 @@ def worst(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_vectors_and_gradients_are_those_of_separate_rows(
-    family: str, load: Callable[..., Loaded], pictures: list[Any]
+    family: str, load: Callable[..., Loaded], images: list[Any]
 ) -> None:
     model, processor = load(family)
-    rows = some_rows(pictures)
+    rows = some_rows(images)
     groups, cut = token_groups(processor, rows)
     packs = model.pack(groups, 10_000)
     assert not cut
@@ -108,10 +108,10 @@ def test_vectors_and_gradients_are_those_of_separate_rows(
 @pytest.mark.parametrize("family", ["qwen3_vl", "idefics3", "mixed_windows", PHI3_V])
 @torch.no_grad()
 def test_any_budget_and_the_dense_mask_give_the_same(
-    family: str, load: Callable[..., Loaded], pictures: list[Any]
+    family: str, load: Callable[..., Loaded], images: list[Any]
 ) -> None:
     model, processor = load(family)
-    groups, _ = token_groups(processor, some_rows(pictures))
+    groups, _ = token_groups(processor, some_rows(images))
     whole = together(model, model.pack(groups, 10_000))
     texts = sum(len(group.texts) for group in groups)
     for budget, options in ((10_000, {"dense": True}), (150, {}), (1, {}), (1, {"dense": True})):
@@ -132,9 +132,9 @@ def test_packs_keep_to_their_budget() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next-llama", PHI3_V])
-def test_gradient_checkpointing(family: str, load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_gradient_checkpointing(family: str, load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load(family)
-    groups, _ = token_groups(processor, some_rows(pictures)[:2])
+    groups, _ = token_groups(processor, some_rows(images)[:2])
     packs = model.pack(groups, 10_000)
     expected = gradients(model, together(model, packs))
     model.train()
@@ -143,9 +143,9 @@ def test_gradient_checkpointing(family: str, load: Callable[..., Loaded], pictur
     assert worst(gradients(model, vectors), expected) < 1e-9
 
 
-def test_an_adapter_on_and_off(load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_an_adapter_on_and_off(load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load("smolvlm")
-    groups, _ = token_groups(processor, some_rows(pictures)[:3])
+    groups, _ = token_groups(processor, some_rows(images)[:3])
     packs = model.pack(groups, 10_000)
     plain = together(model, packs)
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="FEATURE_EXTRACTION")
@@ -153,7 +153,7 @@ def test_an_adapter_on_and_off(load: Callable[..., Loaded], pictures: list[Any])
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    expected = alone(adapted, processor, some_rows(pictures)[:3])
+    expected = alone(adapted, processor, some_rows(images)[:3])
     found = together(adapted, packs)
     assert (found - plain).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -163,10 +163,10 @@ def test_an_adapter_on_and_off(load: Callable[..., Loaded], pictures: list[Any])
 
 
 @torch.no_grad()
-def test_mean_pooling(load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_mean_pooling(load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load("qwen2_vl")
     model.config.pooling = "mean"
-    rows = some_rows(pictures)
+    rows = some_rows(images)
     groups, _ = token_groups(processor, rows)
     found = together(model, model.pack(groups, 10_000))
     torch.testing.assert_close(found, alone(model, processor, rows), rtol=0, atol=1e-6)
@@ -174,9 +174,9 @@ def test_mean_pooling(load: Callable[..., Loaded], pictures: list[Any]) -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_vl", PHI3_V])
 @torch.no_grad()
-def test_means_of_the_picture_part(family: str, load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_means_of_the_image_part(family: str, load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load(family)
-    rows = some_rows(pictures)
+    rows = some_rows(images)
     groups, _ = token_groups(processor, rows)
     packs = model.pack(groups, 10_000)
     found = together_means(model, packs)
@@ -191,20 +191,20 @@ def test_means_of_the_picture_part(family: str, load: Callable[..., Loaded], pic
 
 
 def together_means(model: Any, packs: Sequence[Pack]) -> torch.Tensor:
-    found = torch.cat([model(pack=pack, picture_means=True).picture_means for pack in packs])
+    found = torch.cat([model(pack=pack, image_means=True).image_means for pack in packs])
     return found[torch.tensor([row for pack in packs for row in pack.rows]).argsort()]
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "internvl", "smolvlm", PHI3_V])
 @torch.no_grad()
-def test_picture_states_serve_other_packs(family: str, load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_image_states_serve_other_packs(family: str, load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load(family)
-    groups, _ = token_groups(processor, some_rows(pictures)[:4])
+    groups, _ = token_groups(processor, some_rows(images)[:4])
     (pack,) = model.pack(groups, 10_000)
-    states = dict(zip(pack.groups, picture_states(model.backbone, pack), strict=True))
+    states = dict(zip(pack.groups, image_states(model.backbone, pack), strict=True))
     for part in model.pack(groups[::-1], 150):
         own = [states[len(groups) - 1 - number] for number in part.groups]
-        found = model(pack=part, picture_states=own).pooler_output
+        found = model(pack=part, image_states=own).pooler_output
         torch.testing.assert_close(found, model(pack=part).pooler_output, rtol=0, atol=1e-6)
     assert encoder_outputs([]) is None
 
@@ -226,34 +226,34 @@ def test_rows_on_both_sides_of_a_rope_limit(load: Callable[..., Loaded]) -> None
 @pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 @pytest.mark.parametrize("family", CAUSAL)
 def test_the_check_passes_for_every_causal_family(
-    family: str, load: Callable[..., Loaded], pictures: list[Any], dtype: torch.dtype, worst: float
+    family: str, load: Callable[..., Loaded], images: list[Any], dtype: torch.dtype, worst: float
 ) -> None:
     model, processor = load(family, dtype)
-    for rows in (some_rows(pictures)[0], [TextImageRow(row.text) for row in some_rows(pictures)[0]]):
+    for rows in (some_rows(images)[0], [TextImageRow(row.text) for row in some_rows(images)[0]]):
         check = check_sharing(model, processor, rows, training=True)
         assert check.ok, check.reason
         assert check.worst < worst
 
 
-@pytest.mark.parametrize(("family", "reason"), [("gemma3", "picture attend in both"), ("paligemma", "whole prompt")])
+@pytest.mark.parametrize(("family", "reason"), [("gemma3", "image attend in both"), ("paligemma", "whole prompt")])
 def test_families_that_look_ahead_are_refused(
-    family: str, reason: str, load: Callable[..., Loaded], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+    family: str, reason: str, load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = load(family, torch.float32)
-    assert reason in check_sharing(model, processor, some_rows(pictures)[0]).reason
+    assert reason in check_sharing(model, processor, some_rows(images)[0]).reason
     # Nor would the comparison have let them pass.
     monkeypatch.setattr(packed, "obstacle", lambda *_: "")
-    check = check_sharing(model, processor, some_rows(pictures)[0])
+    check = check_sharing(model, processor, some_rows(images)[0])
     assert not check.ok
     assert "differ" in check.reason
     # Not in bfloat16 either, where rounding may be as large as what they see ahead.
     monkeypatch.setattr(packed, "TOLERANCE", {torch.bfloat16: 1.0})
     model, processor = load(family, torch.bfloat16)
-    assert check_sharing(model, processor, some_rows(pictures)[0]).reason == "tokens see what comes behind them"
+    assert check_sharing(model, processor, some_rows(images)[0]).reason == "tokens see what comes behind them"
 
 
 def test_texts_that_see_each_other_are_found_in_any_format(
-    load: Callable[..., Loaded], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = load("llava_next-llama", torch.bfloat16)
     right = tree.bucket_attention
@@ -263,7 +263,7 @@ def test_texts_that_see_each_other_are_found_in_any_format(
         return [first, *(part + 1e-2 * part.mean(dim=1, keepdim=True) for part in rest)]
 
     monkeypatch.setattr(tree, "bucket_attention", leaking)
-    check = check_sharing(model, processor, some_rows(pictures)[0])
+    check = check_sharing(model, processor, some_rows(images)[0])
     assert check.worst < packed.TOLERANCE[torch.bfloat16]
     assert check.reason == "a text's vector changes with the other texts of its pack"
 
@@ -292,21 +292,21 @@ def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None
 
 
 def test_the_check_finds_a_fault(
-    load: Callable[..., Loaded], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = load("qwen2_vl", torch.float32)
     monkeypatch.setattr(Pack, "positions", lambda self, *_: torch.arange(self.tokens)[None])
-    check = check_sharing(model, processor, some_rows(pictures)[0])
+    check = check_sharing(model, processor, some_rows(images)[0])
     assert not check.ok
     assert check.worst > 1e-2
 
 
 def test_attention_that_misses_the_layout_fails(
-    load: Callable[..., Loaded], pictures: list[Any], monkeypatch: pytest.MonkeyPatch
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = load("llava_next-llama")
     monkeypatch.setattr(packed, "use_tree", lambda _: None)
-    (pack,) = model.pack(token_groups(processor, some_rows(pictures)[:1])[0], 10_000)
+    (pack,) = model.pack(token_groups(processor, some_rows(images)[:1])[0], 10_000)
     with pytest.raises(RuntimeError):
         model(pack=pack)
     monkeypatch.undo()
@@ -319,21 +319,21 @@ def test_attention_that_misses_the_layout_fails(
 
 
 @torch.no_grad()
-def test_padded_batches_stay_as_they_were(load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_padded_batches_stay_as_they_were(load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load("idefics3")
-    rows = [row for group in some_rows(pictures) for row in group]
+    rows = [row for group in some_rows(images) for row in group]
     batch, _ = processor.prepare(rows)
     before = model(**batch).pooler_output
-    model(pack=model.pack(token_groups(processor, some_rows(pictures)[:1])[0], 10_000)[0])
+    model(pack=model.pack(token_groups(processor, some_rows(images)[:1])[0], 10_000)[0])
     assert model.backbone.config.text_config._attn_implementation == "tree"
     assert model.backbone.config.vision_config._attn_implementation == "sdpa"
     torch.testing.assert_close(model(**batch).pooler_output, before, rtol=0, atol=0)
 
 
-def test_long_rows_are_cut_within_their_group(load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_long_rows_are_cut_within_their_group(load: Callable[..., Loaded], images: list[Any]) -> None:
     model, processor = load("idefics3")
     processor.max_length = 90
-    rows = [TextImageRow(text, (pictures[0],)) for text in ("short", "long " * 200, "")]
+    rows = [TextImageRow(text, (images[0],)) for text in ("short", "long " * 200, "")]
     (group,), cut = token_groups(processor, [rows], numbers=[["a", "b", "c"]])
     assert cut == 1
     assert [len(group.prefix) + len(text) for text in group.texts][1] == 90
@@ -342,15 +342,15 @@ def test_long_rows_are_cut_within_their_group(load: Callable[..., Loaded], pictu
     )
 
 
-def test_groups_of_other_pictures_or_without_text_are_refused(load: Callable[..., Loaded], pictures: list[Any]) -> None:
+def test_groups_of_other_images_or_without_text_are_refused(load: Callable[..., Loaded], images: list[Any]) -> None:
     _, processor = load("idefics3")
     processor.max_length = 90
-    rows = [TextImageRow("short", (pictures[0],)), TextImageRow("long " * 200, tuple(pictures[:2]))]
-    with pytest.raises(ValueError, match="Rows 5 to 6: a picture is not common to all"):
+    rows = [TextImageRow("short", (images[0],)), TextImageRow("long " * 200, tuple(images[:2]))]
+    with pytest.raises(ValueError, match="Rows 5 to 6: an image is not common to all"):
         token_groups(processor, [rows], numbers=[[5, 6]])
     with pytest.raises(ValueError, match="at least one token"):
         TokenGroup([1], [[2], []])
-    with pytest.raises(ValueError, match="Pictures belong to the prefix"):
+    with pytest.raises(ValueError, match="Images belong to the prefix"):
         TokenGroup([], [[2]], {"pixel_values": torch.zeros(1)})
 
 
@@ -367,7 +367,7 @@ def test_a_prefix_is_told_only_from_a_tail_that_fits() -> None:
     assert split_prefix([1, 2], []) is None
 
 
-def test_joined_pictures_are_filled_up_with_zeros() -> None:
+def test_joined_images_are_filled_up_with_zeros() -> None:
     joined = join([torch.ones(1, 2, 3), torch.ones(2, 4, 1)])
     assert joined.shape == (3, 4, 3)
     assert joined.sum(dim=(1, 2)).tolist() == [6, 4, 4]

@@ -59,12 +59,12 @@ def model(built):
     return copy.deepcopy(built[0])
 
 
-@pytest.fixture(name="picture")
-def picture_fixture():
-    return picture
+@pytest.fixture(name="image")
+def image_fixture():
+    return image
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8))
 
 
@@ -81,11 +81,11 @@ def parallel_row(index: int, image=None, languages=("it", "de", "ar")) -> dict:
 
 @pytest.fixture
 def rows():
-    """Four rows: with and without pictures, with three, two and one translations."""
+    """Four rows: with and without images, with three, two and one translations."""
     return [
-        parallel_row(0, picture(0)),
+        parallel_row(0, image(0)),
         parallel_row(1, None, ("it", "ar")),
-        parallel_row(2, picture(2), ("de",)),
+        parallel_row(2, image(2), ("de",)),
         parallel_row(3, None),
     ]
 

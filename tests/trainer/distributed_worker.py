@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import TEXTS, TINY, parallel_row, picture
+from conftest import TEXTS, TINY, image, parallel_row
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
@@ -33,21 +33,21 @@ class Watching(SelfDistillationTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
 
-def corpus(rows, pictures):
-    """Rows with other numbers of translations, some with a picture: no two processes have the same work.
+def corpus(rows, images):
+    """Rows with other numbers of translations, some with an image: no two processes have the same work.
 
     Args:
         rows: Their number.
-        pictures: `True` for two thirds of the rows, `"first"` for all of the first of two processes with two rows each,
+        images: `True` for two thirds of the rows, `"first"` for all of the first of two processes with two rows each,
             `"start"` for the first four rows.
     """
     kinds = {"first": lambda index: index // 2 % 2 == 0, "start": lambda index: index < 4}
-    shown = kinds.get(pictures, lambda index: index % 3)
+    shown = kinds.get(images, lambda index: index % 3)
     return Dataset.from_list(
         [
             {
                 **parallel_row(index, None, LANGUAGES[index % 5]),
-                "image": picture(index) if pictures and shown(index) else None,
+                "image": image(index) if images and shown(index) else None,
             }
             for index in range(rows)
         ]
@@ -55,9 +55,9 @@ def corpus(rows, pictures):
 
 
 def turn_long_rows(model, processor, rows):
-    """Has the longer rows with a picture turned by other RoPE factors, as in Phi-3.5-V: they need another pass."""
+    """Has the longer rows with an image turned by other RoPE factors, as in Phi-3.5-V: they need another pass."""
     (batch,) = ParallelCollator(processor)(list(rows))["batches"]
-    lengths = sorted(len(group.prefix) + len(text) for group in batch.groups if group.pictures for text in group.texts)
+    lengths = sorted(len(group.prefix) + len(text) for group in batch.groups if group.images for text in group.texts)
     text = model.backbone.config.get_text_config()
     half = text.hidden_size // text.num_attention_heads // 2
     text.rope_parameters = {
@@ -72,13 +72,13 @@ def turn_long_rows(model, processor, rows):
 
 def main(folder, settings):
     torch.set_num_threads(1)
-    options = {"rows": 16, "pictures": True, "adapter": None, "stream": False, **settings.pop("options", {})}
+    options = {"rows": 16, "images": True, "adapter": None, "stream": False, **settings.pop("options", {})}
     aligned = LossSum({"image": ImageDistillationLoss(), "alignment": CrossModalAlignmentLoss(0.5)})
     quiet = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
     steps = {"max_steps": 4, "learning_rate": 1e-3, "teacher_store": str(folder / "teacher")}
     args = SelfDistillationConfig(output_dir=str(folder), **{**quiet, **steps, **settings})
     model, processor = build_tiny_model(TINY, [text for texts in TEXTS.values() for text in texts])
-    rows = corpus(options["rows"], options["pictures"])
+    rows = corpus(options["rows"], options["images"])
     if options.get("rope_limit"):
         turn_long_rows(model, processor, rows)
     if options["adapter"]:

@@ -37,8 +37,8 @@ every_kind = pytest.mark.parametrize("config", list(KINDS.values()), ids=list(KI
 
 
 @pytest.fixture
-def inputs(processor, picture):
-    return processor(text=["a red bicycle", "due cani nel parco"], images=[picture(0), None])
+def inputs(processor, image):
+    return processor(text=["a red bicycle", "due cani nel parco"], images=[image(0), None])
 
 
 @torch.no_grad()

@@ -40,20 +40,20 @@ def test_token_ids_are_those_of_the_full_processor(processor, rows):
     assert batch.texts == [row["text_en"] for row in rows]
     assert batch.translations == [item["text"] for row in rows for item in row["translations"]]
     assert batch.pairs == 9
-    assert batch.has_picture.tolist() == [True, False, True, False]
+    assert batch.has_image.tolist() == [True, False, True, False]
 
 
-def test_rows_with_several_pictures(processor, rows, picture):
-    several = {**rows[0], "image": [picture(5), picture(6)]}
-    one_in_a_list = {**rows[2], "image": [picture(7)]}
+def test_rows_with_several_images(processor, rows, image):
+    several = {**rows[0], "image": [image(5), image(6)]}
+    one_in_a_list = {**rows[2], "image": [image(7)]}
     batch = assert_ids_are_the_processors(processor, [rows[1], several, one_in_a_list, rows[3]])
     assert len(set(batch.digests)) == 3
 
 
 @pytest.mark.parametrize("text", [" a red bicycle", "a red bicycle\n", "!", "دراجة", "a  red", "Bäckerei"])
-@pytest.mark.parametrize("with_picture", [True, False])
-def test_texts_that_start_or_end_oddly(processor, rows, picture, text, with_picture):
-    odd = {**rows[0], "image": picture(0) if with_picture else None, "text_en": text}
+@pytest.mark.parametrize("with_image", [True, False])
+def test_texts_that_start_or_end_oddly(processor, rows, image, text, with_image):
+    odd = {**rows[0], "image": image(0) if with_image else None, "text_en": text}
     assert_ids_are_the_processors(processor, [odd])
     reverse = {**rows[0], "image": odd["image"], "translations": [{"lang": "it", "text": text}]}
     assert_ids_are_the_processors(processor, [reverse])
@@ -83,7 +83,7 @@ def test_a_budget_cuts_a_batch_and_loses_nothing(processor, rows, sharing):
     assert found == {(row["id"], item["lang"], item["text"]) for row in rows for item in row["translations"]}
 
 
-def test_texts_are_prepared_whole_where_pictures_cannot_be_shared(processor, rows):
+def test_texts_are_prepared_whole_where_images_cannot_be_shared(processor, rows):
     batch = collate(processor, rows, sharing=False)
     assert batch.groups is None
     english = processor(text=[row["text_en"] for row in rows], images=[row["image"] for row in rows])
@@ -96,14 +96,14 @@ def test_texts_are_prepared_whole_where_pictures_cannot_be_shared(processor, row
     )
 
 
-def test_pictures_and_translations_alone_are_prepared_on_demand(processor, rows):
+def test_images_and_translations_alone_are_prepared_on_demand(processor, rows):
     batch = collate(processor, rows, alone=True)
-    assert real_ids(batch.pictures_alone) == real_ids(
+    assert real_ids(batch.images_alone) == real_ids(
         processor(text=["", ""], images=[rows[0]["image"], rows[2]["image"]])
     )
     shown = [item["text"] for row in (rows[0], rows[2]) for item in row["translations"]]
     assert real_ids(batch.translations_alone) == real_ids(processor(text=shown))
-    assert collate(processor, [rows[1]], alone=True).pictures_alone is None
+    assert collate(processor, [rows[1]], alone=True).images_alone is None
 
 
 def test_rows_are_named_by_their_content(processor, rows):
@@ -111,9 +111,9 @@ def test_rows_are_named_by_their_content(processor, rows):
     digest = content_digest(rows[0]["image"])
     assert batch.keys[0] == row_key(rows[0]["text_en"], digest)
     assert batch.keys[1] == row_key(rows[1]["text_en"])
-    assert batch.picture_keys == [row_key("", digest), row_key("", content_digest(rows[2]["image"]))]
+    assert batch.image_keys == [row_key("", digest), row_key("", content_digest(rows[2]["image"]))]
     keys = ParallelCollator(processor, alone=True).keys(rows)
-    texts, (first, second) = batch.keys, batch.picture_keys
+    texts, (first, second) = batch.keys, batch.image_keys
     assert keys == [[texts[0], first], [texts[1]], [texts[2], second], [texts[3]]]
 
 
@@ -161,13 +161,13 @@ def test_rows_without_a_translation_are_left_out_and_told(processor, rows, trans
     assert (only.ids, only.weight) == (["row-1"], 0)
 
 
-def test_pictures_have_the_same_number_in_every_row_and_batch(processor, rows):
+def test_images_have_the_same_number_in_every_row_and_batch(processor, rows):
     shown = {**rows[1], "image": rows[0]["image"]}
     first, second = collate(processor, [rows[0], shown, rows[2], rows[3]]), collate(processor, [rows[2], rows[0]])
-    numbers = first.picture_numbers.tolist()
+    numbers = first.image_numbers.tolist()
     assert numbers[0] == numbers[1] != numbers[2]
     assert numbers[3] == 0
-    assert second.picture_numbers.tolist() == [numbers[2], numbers[0]]
+    assert second.image_numbers.tolist() == [numbers[2], numbers[0]]
 
 
 def test_blank_translations_are_missing_ones(processor, rows):
@@ -177,6 +177,6 @@ def test_blank_translations_are_missing_ones(processor, rows):
 
 def test_a_batch_moves_whole(processor, rows):
     moved = collate(processor, rows, sharing=False, alone=True).to("meta")
-    for inputs in (moved.english, moved.translated, moved.pictures_alone, moved.translations_alone):
+    for inputs in (moved.english, moved.translated, moved.images_alone, moved.translations_alone):
         assert {value.device.type for value in inputs.values()} == {"meta"}
     assert moved.row_of_pair.device.type == "meta"

@@ -28,14 +28,14 @@ def folder(tmp_path, model, processor):
 
 
 @pytest.fixture
-def pairs(picture):
+def pairs(image):
     from datasets import Features, Image, Value
 
     texts = [
         ("a red bicycle", None, "by the wall", None),
-        ("", picture(1), "two dogs", None),
-        ("the bakery", picture(2), "opens early", picture(3)),
-        ("rain", None, "", picture(4)),
+        ("", image(1), "two dogs", None),
+        ("the bakery", image(2), "opens early", image(3)),
+        ("rain", None, "", image(4)),
     ]
     columns = contrastive.PAIR_COLUMNS
     features = Features({name: Image() if name.endswith("image") else Value("string") for name in columns})

@@ -112,7 +112,7 @@ def test_a_compiled_model_learns_and_is_saved_like_any_other(tmp_path, model, pr
         torch.testing.assert_close(loaded[name], weight, rtol=1e-5, atol=1e-6)
 
 
-def test_a_compiled_model_does_not_share_pictures(tmp_path):
+def test_a_compiled_model_does_not_share_images(tmp_path):
     with pytest.raises(ValueError, match="torch_compile needs sharing='off'"):
         arguments(tmp_path, torch_compile=True)
 

@@ -21,7 +21,7 @@ SHARING = (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next-llama", "llava_next-mistral", "llava_onevision",
     "smolvlm", "idefics3", "internvl", "phi3_v",
 )  # fmt: skip
-LOOKING_AHEAD = ("gemma3", "paligemma")  # pictures, or whole prompts, attend in both directions
+LOOKING_AHEAD = ("gemma3", "paligemma")  # images, or whole prompts, attend in both directions
 
 
 @pytest.fixture(scope="module")

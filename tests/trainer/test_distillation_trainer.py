@@ -171,8 +171,8 @@ def written_out_inputs(student, teacher, processor, rows):
                 add("teacher_en", embed(teacher, row["text_en"], image))
                 add("teacher_en_image", embed(teacher, row["text_en"], image, means=True))
                 alone = embed(teacher, "", image) if image is not None else torch.zeros_like(found["teacher_en"][0])
-                add("teacher_picture", alone)
-            add("has_picture", torch.tensor(image is not None))
+                add("teacher_image", alone)
+            add("has_image", torch.tensor(image is not None))
     stacked = {name: torch.stack(vectors) for name, vectors in found.items()}
     owners = [index for index, row in enumerate(rows) for _ in row["translations"]]
     languages = [item["lang"] for row in rows for item in row["translations"]]

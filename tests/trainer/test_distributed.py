@@ -97,9 +97,9 @@ def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, SEEING], ids=["all weights", "adapter"])
-def test_momentum_moves_the_tower_in_steps_without_pictures_alike(tmp_path, adapter):
+def test_momentum_moves_the_tower_in_steps_without_images_alike(tmp_path, adapter):
     settings = {"optim": "adamw_torch", "adam_epsilon": 1e-3, "learning_rate": 1e-3, "freeze_vision": False}
-    settings |= {"train_sampling_strategy": "sequential", "options": {"pictures": "start", "adapter": adapter}}
+    settings |= {"train_sampling_strategy": "sequential", "options": {"images": "start", "adapter": adapter}}
     settings["teacher"] = "adapter-off" if adapter else "copy"
     name = "adapter_model.safetensors" if adapter else "model.safetensors"
     expected = run(tmp_path / "alone", **settings)
@@ -180,20 +180,20 @@ def test_fsdp2_goes_on_from_a_checkpoint(tmp_path, muon):
         ("ddp", {"freeze_vision": False, "options": {"adapter": SEEING}, "teacher": "adapter-off"}),
     ],
 )
-def test_one_process_has_pictures_and_the_other_none(tmp_path, config, settings):
-    options = {"pictures": "first", "aligned": True, **settings.pop("options", {})}
+def test_one_process_has_images_and_the_other_none(tmp_path, config, settings):
+    options = {"images": "first", "aligned": True, **settings.pop("options", {})}
     settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, **settings}
     settings["per_device_train_batch_size"] = 2
     expected = run(tmp_path / "alone", **settings, gradient_accumulation_steps=2)
     results = run(tmp_path / "run", processes=2, config=config, **settings)
-    same_curve(results, expected)  # no pictures join those of the first process, so one process has the same candidates
+    same_curve(results, expected)  # no images join those of the first process, so one process has the same candidates
     assert [result["waited"] for result in results] == [0, 4]
     assert len(set(results[0]["seen"]) | set(results[1]["seen"])) == 16
 
 
 @pytest.mark.slow
 def test_one_process_has_rows_beyond_a_rope_limit(tmp_path):
-    options = {"pictures": "first", "rope_limit": True}
+    options = {"images": "first", "rope_limit": True}
     settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, "teacher": "copy"}
     settings["freeze_vision"] = False
     expected = run(tmp_path / "alone", **settings)

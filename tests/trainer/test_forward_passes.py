@@ -14,7 +14,7 @@ from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, LossSum, SelfDistil
 
 
 @pytest.mark.parametrize("sharing", ["auto", "off"])
-@pytest.mark.parametrize("kind", ["with pictures", "without"])
+@pytest.mark.parametrize("kind", ["with images", "without"])
 def test_passes_for_other_processes_change_nothing(tmp_path, model, processor, rows, sharing, kind):
     part = [row for row in rows if (row["image"] is None) is (kind == "without")]
     loss = LossSum({"paper": SelfDistillationLoss(), "alignment": CrossModalAlignmentLoss(0.5)})
@@ -22,7 +22,7 @@ def test_passes_for_other_processes_change_nothing(tmp_path, model, processor, r
     shaken(model)
     (batch,) = trainer.data_collator(part)["batches"]
     own = trainer.passes.counts(batch)
-    alone = int(kind == "with pictures")
+    alone = int(kind == "with images")
     assert own == PassCounts(1, 1 if sharing == "auto" else 2, alone, alone)
     seen = []
     model.register_forward_hook(lambda *_: seen.append(1))

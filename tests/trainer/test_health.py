@@ -75,7 +75,7 @@ def test_what_is_no_number_stops_the_training_with_its_batch_saved(
         stored = by_id[row["id"]]
         assert row["text_en"] == stored["text_en"]
         assert row["translations"] == stored["translations"]
-        assert row["picture"] is (stored["image"] is not None)
+        assert row["image"] is (stored["image"] is not None)
         assert row["id"] in str(raised.value)
     assert load_file(folder / "inputs.safetensors")
 

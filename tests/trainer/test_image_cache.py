@@ -1,4 +1,4 @@
-"""Pictures of a frozen vision tower are computed once in a run of several epochs, and nothing else changes."""
+"""Images of a frozen vision tower are computed once in a run of several epochs, and nothing else changes."""
 
 import copy
 import shutil
@@ -9,39 +9,39 @@ import torch
 from steps import make_trainer
 from transformers import TrainerCallback
 
-from xvlm2vec.modeling.pack_forward import PictureStates
+from xvlm2vec.modeling.pack_forward import ImageStates
 from xvlm2vec.trainer import health
 from xvlm2vec.trainer.health import bytes_to_come
-from xvlm2vec.trainer.image_cache import FOLDER, PictureCache
+from xvlm2vec.trainer.image_cache import FOLDER, ImageCache
 
 
 def states(seed, listed=True):
     generator = torch.Generator().manual_seed(seed)
     layers = [tuple(torch.randn(size, 8, generator=generator) for size in (3, 2)) for _ in range(3)]
-    return PictureStates(layers[0], tuple(layers[1:]), listed)
+    return ImageStates(layers[0], tuple(layers[1:]), listed)
 
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_round_trip(tmp_path, listed):
-    cache, kept = PictureCache(tmp_path, 10**6), states(0, listed)
+    cache, kept = ImageCache(tmp_path, 10**6), states(0, listed)
     assert cache.get(b"a" * 32, torch.device("cpu")) is None
     cache.put(b"a" * 32, kept)
     cache.put(b"a" * 64, states(1, listed))
-    found = PictureCache(tmp_path, 10**6).get(b"a" * 32, torch.device("cpu"))
+    found = ImageCache(tmp_path, 10**6).get(b"a" * 32, torch.device("cpu"))
     for mine, other in zip((found.states, *found.deepstack), (kept.states, *kept.deepstack), strict=True):
         assert all(torch.equal(*parts) for parts in zip(mine, other, strict=True))
     assert found.listed is listed
 
 
 def test_no_more_bytes_than_allowed(tmp_path):
-    cache = PictureCache(tmp_path, 2 * 3 * 5 * 8 * 4)
+    cache = ImageCache(tmp_path, 2 * 3 * 5 * 8 * 4)
     for number in range(5):
         cache.put(bytes([number]) * 32, states(number))
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_torn_file_is_computed_again(tmp_path):
-    cache = PictureCache(tmp_path, 10**6)
+    cache = ImageCache(tmp_path, 10**6)
     cache.put(b"a" * 32, states(0))
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-3])
@@ -49,22 +49,22 @@ def test_a_torn_file_is_computed_again(tmp_path):
 
 
 def test_a_full_disk_ends_the_keeping_not_the_training(tmp_path, caplog):
-    cache = PictureCache(tmp_path / "cache", 10**6)
+    cache = ImageCache(tmp_path / "cache", 10**6)
     shutil.rmtree(tmp_path / "cache")
     cache.put(b"a" * 32, states(0))
-    assert "No more pictures are kept" in caplog.text
+    assert "No more images are kept" in caplog.text
     (tmp_path / "cache").mkdir()
     cache.put(b"b" * 32, states(0))
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_each_picture_is_seen_once_in_all_epochs(tmp_path, model, processor, corpus):
+def test_each_image_is_seen_once_in_all_epochs(tmp_path, model, processor, corpus):
     losses, looks = {}, {}
     for size in (0.0, 0.1):
         student, seen = copy.deepcopy(model), []
         student.backbone.vision_model.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         trainer = make_trainer(
-            tmp_path / str(size), student, processor, corpus, picture_cache_gb=size, max_steps=-1, num_train_epochs=3
+            tmp_path / str(size), student, processor, corpus, image_cache_gb=size, max_steps=-1, num_train_epochs=3
         )
         seen.clear()  # the check of sharing has looked, too
         trainer.train()
@@ -88,7 +88,7 @@ class Watching(TrainerCallback):
 
 
 def test_the_cache_leaves_the_disk_to_checkpoints(tmp_path, model, processor, corpus, monkeypatch, caplog):
-    settings = {"picture_cache_gb": 0.1, "max_steps": -1, "num_train_epochs": 3, "save_strategy": "epoch"}
+    settings = {"image_cache_gb": 0.1, "max_steps": -1, "num_train_epochs": 3, "save_strategy": "epoch"}
     trainer = make_trainer(tmp_path, model, processor, corpus, **settings)
     watching = Watching(trainer.passes)
     trainer.add_callback(watching)
@@ -99,14 +99,14 @@ def test_the_cache_leaves_the_disk_to_checkpoints(tmp_path, model, processor, co
     trainer.train()
     assert watching.budgets == {left}
     assert 0 < max(watching.sizes) < 2 * left  # each file has a header
-    assert "The disk has room for no more than 3.0 kB of pictures' states" in caplog.text
+    assert "The disk has room for no more than 3.0 kB of images' states" in caplog.text
 
 
-def test_a_picture_of_several_rows_is_seen_once(tmp_path, model, processor, rows, picture):
+def test_an_image_of_several_rows_is_seen_once(tmp_path, model, processor, rows, image):
     trainer = make_trainer(tmp_path, model, processor)
     passes, seen = trainer.passes, []
     passes.embedder.backbone.vision_model.register_forward_hook(lambda _, inputs, output: seen.append(len(output[0])))
-    twice = [rows[0], rows[1], {**rows[2], "image": picture(0)}, {**rows[3], "image": picture(2)}]
+    twice = [rows[0], rows[1], {**rows[2], "image": image(0)}, {**rows[3], "image": image(2)}]
     (batch,) = trainer.data_collator(twice)["batches"]
     with torch.no_grad():
         found = passes.texts(model, batch)
@@ -114,7 +114,7 @@ def test_a_picture_of_several_rows_is_seen_once(tmp_path, model, processor, rows
         for number, row in enumerate(twice):
             (alone,) = trainer.data_collator([row])["batches"]
             torch.testing.assert_close(found.english[number : number + 1], passes.texts(model, alone).english)
-    cache = passes.cache = PictureCache(tmp_path / "cache", 10**6)
+    cache = passes.cache = ImageCache(tmp_path / "cache", 10**6)
     (again,) = trainer.data_collator(twice)["batches"]
     seen.clear()
     passes.texts(model, again)

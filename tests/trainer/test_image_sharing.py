@@ -1,4 +1,4 @@
-"""How the texts of a row share their picture: no backbone trains on shared pictures that was not compared on one."""
+"""How the texts of a row share their image: no backbone trains on shared images that was not compared on one."""
 
 import copy
 import importlib.util
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import parallel_row, picture
+from conftest import image, parallel_row
 from datasets import Dataset, Features, Image, List, Value
 from steps import arguments, make_trainer
 
@@ -17,9 +17,9 @@ from xvlm2vec.modeling import families
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
-from xvlm2vec.trainer.image_sharing import SAMPLE, pictured_places, sample_row
+from xvlm2vec.trainer.image_sharing import SAMPLE, image_places, sample_row
 
-PICTURED = {**parallel_row(0, picture(0)), "id": "pictured"}
+WITH_IMAGE = {**parallel_row(0, image(0)), "id": "with-image"}
 SGD = {"optim": "sgd", "learning_rate": 0.1, "train_sampling_strategy": "sequential"}
 
 
@@ -29,7 +29,7 @@ def texts(count):
 
 @pytest.fixture
 def looking_ahead(tmp_path, monkeypatch):
-    """A backbone whose pictures attend in both directions and that no table knows."""
+    """A backbone whose images attend in both directions and that no table knows."""
     path = Path(__file__).parents[1] / "modeling" / "conftest.py"
     spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
     module = importlib.util.module_from_spec(spec)
@@ -48,9 +48,9 @@ def losses_of(trainer):
 @pytest.mark.parametrize(
     ("dtype", "reason"), [(torch.float32, "vectors differ"), (torch.bfloat16, "tokens see what comes behind them")]
 )
-def test_a_picture_far_from_the_start_is_found(tmp_path, looking_ahead, caplog, dtype, reason):
+def test_an_image_far_from_the_start_is_found(tmp_path, looking_ahead, caplog, dtype, reason):
     model, processor = looking_ahead
-    rows = Dataset.from_list([*texts(SAMPLE + 6), PICTURED])
+    rows = Dataset.from_list([*texts(SAMPLE + 6), WITH_IMAGE])
     with caplog.at_level(logging.WARNING):
         trainer = make_trainer(tmp_path, model.to(dtype), processor, rows)
     assert trainer.collator.sharing is False
@@ -58,9 +58,9 @@ def test_a_picture_far_from_the_start_is_found(tmp_path, looking_ahead, caplog, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_first_picture_of_a_stream_is_checked_before_its_loss(tmp_path, looking_ahead, caplog, workers):
+def test_the_first_image_of_a_stream_is_checked_before_its_loss(tmp_path, looking_ahead, caplog, workers):
     model, processor = looking_ahead
-    rows = Dataset.from_list([*texts(SAMPLE + 4), PICTURED, *texts(3)])
+    rows = Dataset.from_list([*texts(SAMPLE + 4), WITH_IMAGE, *texts(3)])
     losses = {}
     for sharing in ("auto", "off"):
         with caplog.at_level(logging.WARNING):
@@ -75,30 +75,30 @@ def test_the_first_picture_of_a_stream_is_checked_before_its_loss(tmp_path, look
     assert losses["auto"] == pytest.approx(losses["off"], rel=1e-4)
 
 
-def test_the_first_picture_of_an_evaluation_is_checked(tmp_path, looking_ahead):
+def test_the_first_image_of_an_evaluation_is_checked(tmp_path, looking_ahead):
     model, processor = looking_ahead
     rows = {"train_dataset": Dataset.from_list(texts(3)), "processing_class": processor}
     trainer = SelfDistillationTrainer(copy.deepcopy(model), arguments(tmp_path), **rows)
     whole = SelfDistillationTrainer(copy.deepcopy(model), arguments(tmp_path, sharing="off"), **rows)
     assert trainer.collator.sharing
-    held_out = Dataset.from_list([PICTURED])
+    held_out = Dataset.from_list([WITH_IMAGE])
     expected = whole.evaluate(held_out)["eval_distance/de"]
     assert trainer.evaluate(held_out)["eval_distance/de"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_pictures_are_looked_for_without_decoding_them():
+def test_images_are_looked_for_without_decoding_them():
     text = Value("string")
     features = Features({"id": text, "image": Image(), "text_en": text, "translations": List({"lang": text})})
-    broken = {"id": "x", "image": {"bytes": b"no picture", "path": None}, "text_en": "a", "translations": []}
+    broken = {"id": "x", "image": {"bytes": b"no image", "path": None}, "text_en": "a", "translations": []}
     rows = Dataset.from_list([{**broken, "image": None}] * 300 + [broken], features=features)
-    assert list(pictured_places(rows)) == [300]
-    assert list(pictured_places(rows.select([300, 0]))) == [0]
+    assert list(image_places(rows)) == [300]
+    assert list(image_places(rows.select([300, 0]))) == [0]
 
 
 @pytest.mark.parametrize(("thorough", "found"), [(True, True), (False, False)])
 def test_rows_made_when_read_are_all_read_only_where_they_are_read_anyway(thorough, found):
     made = Dataset.from_dict({"number": list(range(1000))}).with_transform(
-        lambda batch: {"image": [picture(0) if number == 977 else None for number in batch["number"]]}
+        lambda batch: {"image": [image(0) if number == 977 else None for number in batch["number"]]}
     )
     assert (sample_row([made], thorough)["image"] is not None) is found
 

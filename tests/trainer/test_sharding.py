@@ -34,7 +34,7 @@ def test_the_layers_of_other_families_are_found(config, layers, tower):
     assert declared <= {id(parameter) for parameter in vision_parameters(model)}
 
 
-def test_a_tower_gets_gradients_from_a_pass_without_pictures(model, processor):
+def test_a_tower_gets_gradients_from_a_pass_without_images(model, processor):
     inputs = processor(text=["rain over the sea"])
     before = model(**inputs).pooler_output
     use_vision_in_every_pass(model)

@@ -92,7 +92,7 @@ def test_nothing_is_embedded_twice(tmp_path, model, processor, corpus):
     assert again == checking
 
 
-def test_encoded_pictures_are_named_by_their_bytes(tmp_path, model, processor, corpus):
+def test_encoded_images_are_named_by_their_bytes(tmp_path, model, processor, corpus):
     translations = List({"lang": Value("string"), "text": Value("string")})
     text = Value("string")
     features = Features({"id": text, "image": Image(), "text_en": text, "translations": translations, "source": text})

@@ -24,7 +24,7 @@ def test_a_row_without_a_translation_is_left_out_and_told(tmp_path, model, proce
 def test_a_row_without_anything_in_english_is_left_out_and_told(tmp_path, model, processor, corpus, caplog):
     rows = list(corpus)
     assert (rows[1]["image"], rows[0]["image"] is None) == (None, False)
-    rows[0] = {**rows[0], "text_en": " "}  # its picture stays
+    rows[0] = {**rows[0], "text_en": " "}  # its image stays
     rows[1] = {**rows[1], "text_en": "  "}
     rows[3] = {**rows[3], "text_en": None}
     stored = Dataset.from_list(rows, features=corpus.features)
@@ -33,7 +33,7 @@ def test_a_row_without_anything_in_english_is_left_out_and_told(tmp_path, model,
         with caplog.at_level(logging.WARNING):
             kept = [row["id"] for row in translated(kind)]
         assert kept == [row["id"] for place, row in enumerate(rows) if place not in (1, 3)]
-        assert "no English text and no picture" in caplog.text
+        assert "no English text and no image" in caplog.text
     settings = {"max_steps": -1, "num_train_epochs": 1}
     assert make_trainer(tmp_path, model, processor, stored, **settings).train().global_step == 4
 
@@ -44,7 +44,7 @@ def test_a_stream_leaves_rows_out_as_they_come(tmp_path, model, processor, corpu
     stream = Dataset.from_list([*rows[:1], *bare, *rows[1:]], features=corpus.features).to_iterable_dataset(2)
     with caplog.at_level(logging.WARNING):
         found = list(translated(stream))
-    assert found == rows  # pictures as they are stored
+    assert found == rows  # images as they are stored
     told = [record.getMessage() for record in caplog.records]
     assert [message.partition(" rows")[0] for message in told] == ["1", "10"]
     assert "'bare-0'" in told[0]

@@ -74,10 +74,10 @@ class MultilingualContrastiveLoss(_ContrastiveLoss):
 
 
 class CrossModalAlignmentLoss(_ContrastiveLoss):
-    """A translation finds its picture, seen without any text, among the pictures of the batch.
+    """A translation finds its image, seen without any text, among the images of the batch.
 
-    InfoNCE (arXiv 1807.03748) of translations against pictures, with the formula of `MultilingualContrastiveLoss`.
-    The translations should be embedded without the picture, or there is nothing to learn.
+    InfoNCE (arXiv 1807.03748) of translations against images, with the formula of `MultilingualContrastiveLoss`.
+    The translations should be embedded without the image, or there is nothing to learn.
 
     Args:
         temperature: Cosines are divided by it.
@@ -88,24 +88,24 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
     def forward(
         self,
         *,
-        teacher_picture: torch.Tensor,
+        teacher_image: torch.Tensor,
         student_lang: torch.Tensor | None = None,
         student_lang_alone: torch.Tensor | None = None,
         row_of_pair: torch.Tensor | None = None,
-        picture_of_pair: torch.Tensor | None = None,
-        has_picture: torch.Tensor | None = None,
+        image_of_pair: torch.Tensor | None = None,
+        has_image: torch.Tensor | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        """Scalar loss over the pairs with a picture; 0 if there is none.
+        """Scalar loss over the pairs with an image; 0 if there is none.
 
         Args:
-            teacher_picture: `(P, D)`, the teacher's vector of each pair's picture alone; any value where there is none.
+            teacher_image: `(P, D)`, the teacher's vector of each pair's image alone; any value where there is none.
             student_lang: `(P, D)`, the student's translations.
-            student_lang_alone: The same without their pictures; where it is given, it is taken instead.
-            row_of_pair: `(P,)` int64, the row, and so the picture, of each pair; by default all differ.
-            picture_of_pair: `(P,)` int64, a number of each pair's picture that is the same in all rows and processes,
-                where several rows may show one picture; takes the place of `row_of_pair`.
-            has_picture: `(P,)` bool; by default all have one.
+            student_lang_alone: The same without their images; where it is given, it is taken instead.
+            row_of_pair: `(P,)` int64, the row, and so the image, of each pair; by default all differ.
+            image_of_pair: `(P,)` int64, a number of each pair's image that is the same in all rows and processes,
+                where several rows may show one image; takes the place of `row_of_pair`.
+            has_image: `(P,)` bool; by default all have one.
 
         Raises:
             TypeError: Neither kind of `student_lang` is given.
@@ -117,17 +117,17 @@ class CrossModalAlignmentLoss(_ContrastiveLoss):
                 f"{type(self).__name__}.forward() missing 1 required keyword-only argument: 'student_lang' (or "
                 "'student_lang_alone')"
             )
-        check_vectors(self, student_lang=texts, teacher_picture=teacher_picture)
-        if picture_of_pair is None:
+        check_vectors(self, student_lang=texts, teacher_image=teacher_image)
+        if image_of_pair is None:
             rows = self._row_ids(row_of_pair, texts)
         else:
-            check_row_labels(self, "picture_of_pair", len(picture_of_pair), len(texts))
-            rows = picture_of_pair.to(texts.device)
-        if has_picture is not None:
-            check_row_labels(self, "has_picture", len(has_picture), len(texts))
-            chosen = has_picture.to(texts.device)
-            texts, teacher_picture, rows = texts[chosen], teacher_picture[chosen], rows[chosen]
-        return info_nce(texts, teacher_picture.detach(), rows, self.temperature)
+            check_row_labels(self, "image_of_pair", len(image_of_pair), len(texts))
+            rows = image_of_pair.to(texts.device)
+        if has_image is not None:
+            check_row_labels(self, "has_image", len(has_image), len(texts))
+            chosen = has_image.to(texts.device)
+            texts, teacher_image, rows = texts[chosen], teacher_image[chosen], rows[chosen]
+        return info_nce(texts, teacher_image.detach(), rows, self.temperature)
 
 
 class OneToManyContrastiveLoss(_ContrastiveLoss):

@@ -57,7 +57,7 @@ class SelfDistillationLoss(EmbeddingLoss):
 
 
 class ImageDistillationLoss(EmbeddingLoss):
-    """The paper's ablation: the text loss, and the same on the mean hidden state of the picture's positions.
+    """The paper's ablation: the text loss, and the same on the mean hidden state of the image's positions.
 
     Four mean squared errors, divided by 4 (arXiv 2503.09313).
     """

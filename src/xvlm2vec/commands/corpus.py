@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "corpus",
         "Makes what training and evaluation read: a parallel corpus (for distill), English pairs (for contrast) and a "
         "benchmark (for evaluate).",
-        "xvlm2vec corpus csv texts.csv --images pictures --output data",
+        "xvlm2vec corpus csv texts.csv --images images --output data",
     )
     kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
     _add_csv(kinds)
@@ -59,20 +59,20 @@ def _add(kinds: Any, name: str, line: str, text: str, example: str, run: Callabl
 
 def _add_csv(kinds: Any) -> None:
     parser = _add(
-        kinds, "csv", "from a CSV with a column per language, and a folder of pictures",
+        kinds, "csv", "from a CSV with a column per language, and a folder of images",
         "Reads a CSV whose first line is `image,en,de,fr`, with your languages: `image` is a path below the folder of "
-        "pictures and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
-        "with its picture), pairs/ (English text and picture) and benchmark/ (held-out rows: pictures by text and "
-        "texts by picture, in every language). English alone will do: `xvlm2vec translate` adds languages "
+        "images and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
+        "with its image), pairs/ (English text and image) and benchmark/ (held-out rows: images by text and "
+        "texts by image, in every language). English alone will do: `xvlm2vec translate` adds languages "
         f"to parallel/.\n\nRows that cannot be used are left out and listed in {REPORT} with their lines.",
-        "xvlm2vec corpus csv texts.csv --images pictures --output data --test-rows 200", _csv,
+        "xvlm2vec corpus csv texts.csv --images images --output data --test-rows 200", _csv,
     )  # fmt: skip
     parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
-    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if there is a column image")
+    parser.add_argument("--images", metavar="FOLDER", help="where the images are; needed if there is a column image")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--test-rows", type=int, metavar="N",
-        help="rows held out for the benchmark, of those with a picture and all languages; 0 for none (default: a "
+        help="rows held out for the benchmark, of those with an image and all languages; 0 for none (default: a "
         "tenth, at most 500)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
@@ -80,22 +80,22 @@ def _add_csv(kinds: Any) -> None:
 
 def _add_jsonl(kinds: Any) -> None:
     parser = _add(
-        kinds, "jsonl", "from JSONL files with a line per language, and a folder of pictures",
+        kinds, "jsonl", "from JSONL files with a line per language, and a folder of images",
         "Reads files whose lines hold an English text, the same text in another language, that language's code, and "
-        "perhaps a picture's path below the folder of pictures. Lines with the same English text and picture become "
-        "one row of parallel/, with all their translations: distillation passes the picture once for all of them.\n\n"
+        "perhaps an image's path below the folder of images. Lines with the same English text and image become "
+        "one row of parallel/, with all their translations: distillation passes the image once for all of them.\n\n"
         "Lines that cannot be used, and a second, different translation into one language, are left out and listed in "
         f"{REPORT} with their numbers.",
-        "xvlm2vec corpus jsonl it.jsonl de.jsonl --images pictures --output data", _jsonl,
+        "xvlm2vec corpus jsonl it.jsonl de.jsonl --images images --output data", _jsonl,
     )  # fmt: skip
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSONL in UTF-8: a JSON object in each line")
-    parser.add_argument("--images", metavar="FOLDER", help="where the pictures are; needed if lines name pictures")
+    parser.add_argument("--images", metavar="FOLDER", help="where the images are; needed if lines name images")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     for name, default, what in (
         ("english", "text_en", "the English text"),
         ("text", "text", "the text in another language"),
         ("language", "lang", "that language's code"),
-        ("picture", "image", "the picture's path; it may be missing, empty or null"),
+        ("image", "image", "the image's path; it may be missing, empty or null"),
     ):
         parser.add_argument(
             f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
@@ -106,7 +106,7 @@ def _add_emoji(kinds: Any) -> None:
     parser = _add(
         kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 14 languages",
         "Writes the emoji world into files: parallel/ (instructions, captions and questions with their translations), "
-        "pairs/ (English queries and answers, with pictures) and benchmark/ (five tasks in every language, on unseen "
+        "pairs/ (English queries and answers, with images) and benchmark/ (five tasks in every language, on unseen "
         "combinations).",
         "xvlm2vec corpus emoji --languages de,ja --rows 5000 --output data/emoji", _emoji,
     )  # fmt: skip
@@ -133,7 +133,7 @@ def _add_emoji(kinds: Any) -> None:
 def _add_check(kinds: Any) -> None:
     parser = _add(
         kinds, "check", "count and check a parallel corpus",
-        "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, pictures that cannot be read; "
+        "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, images that cannot be read; "
         "counts rows by language and source. Exit code 1 if it cannot be used as it is. One bad row would stop a long "
         "training in its middle; --clean leaves such rows out.",
         "xvlm2vec corpus check data/parallel", _check,
@@ -182,10 +182,10 @@ def _csv(flags: argparse.Namespace) -> int:
     train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
     if len(test) < wanted:
         logger.warning(
-            "Only %d rows can be held out: the others lack a picture or a language, or share a text or a picture.",
+            "Only %d rows can be held out: the others lack an image or a language, or share a text or an image.",
             len(test),
         )
-    pairs = sum(row.picture is not None for row in train)
+    pairs = sum(row.image is not None for row in train)
 
     def write_parallel() -> None:
         write_dataset(
@@ -197,9 +197,7 @@ def _csv(flags: argparse.Namespace) -> int:
 
     def make_benchmark() -> None:
         made = captions.caption_benchmark(test, corpus.languages)
-        card = BenchmarkCard(
-            name=source.stem, description="Pictures by text and texts by picture, in several languages."
-        )
+        card = BenchmarkCard(name=source.stem, description="Images by text and texts by image, in several languages.")
         export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, card, made.templates)
 
     run.run("parallel", write_parallel)
@@ -209,7 +207,7 @@ def _csv(flags: argparse.Namespace) -> int:
         run.run(BENCHMARK, make_benchmark)
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)}; {len(train)} for training "
-        f"({pairs} with a picture), {len(test)} held out; {len(corpus.bad)} left out"
+        f"({pairs} with an image), {len(test)} held out; {len(corpus.bad)} left out"
     )
     return 0
 
@@ -219,7 +217,7 @@ def _jsonl(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.readers import write_dataset
     from xvlm2vec.corpus.schema import parallel_features
 
-    fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.picture_field)
+    fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
     corpus = read_jsonl(flags.files, flags.images, fields, progress=True)
     _need_rows(corpus, ", ".join(flags.files))
     settings = {
@@ -239,7 +237,7 @@ def _jsonl(flags: argparse.Namespace) -> int:
     run.run("parallel", write_parallel)
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
-        f"({sum(row.picture is not None for row in corpus.rows)} with a picture); {len(corpus.bad)} lines left out"
+        f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.bad)} lines left out"
     )
     return 0
 
@@ -310,7 +308,7 @@ def _check(flags: argparse.Namespace) -> int:
     if flags.clean:
         return _clean(corpus, flags.clean)
     found = check_parallel(corpus, progress=True)
-    lines = [f"{found.rows} rows, {found.pictures} with a picture"]
+    lines = [f"{found.rows} rows, {found.images} with an image"]
     for title, counts in (("translations", found.languages), ("sources", found.sources), ("notes", found.warnings)):
         lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
     lines += [f"FAULT: {fault}" for fault in found.faults]

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
     model, benchmark = find_release(flags.path, flags.benchmark)
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-demo-") as name:
-        folder = write_space(Path(name) / "space", model, benchmark, title=flags.title or "xVLM2Vec picture search")
+        folder = write_space(Path(name) / "space", model, benchmark, title=flags.title or "xVLM2Vec image search")
         try:
             space_app.main(folder, flags.port, flags.open)
         except KeyboardInterrupt:
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = console.parser(
         "demo",
-        "Serves a page on this machine that searches a benchmark's pictures with a text in any language, or with a "
-        "picture, and shows the scores before and after. It is the app that `release --space` pushes. Pictures are "
+        "Serves a page on this machine that searches a benchmark's images with a text in any language, or with a "
+        "image, and shows the scores before and after. It is the app that `release --space` pushes. Images are "
         "embedded once; their vectors are kept in the user's cache folder. The code in the model's repository is run.",
         "xvlm2vec demo runs/quickstart --open\nxvlm2vec demo user/my-embedder --benchmark user/my-embedder-benchmark",
     )

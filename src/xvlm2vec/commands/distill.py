@@ -102,7 +102,7 @@ FORM = TrainingForm(
     settings=SelfDistillationConfig,
     left_out=("output_dir",),
     shown=(
-        "teacher", "teacher_store", "sharing", "freeze_vision", "picture_cache_gb", "translations_per_row",
+        "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
         "language_temperature", "muon_learning_rate", "max_tokens_per_forward", "language_weight",
         "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
         "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16",
@@ -185,13 +185,13 @@ def weights_dtype(flags: DistillFlags) -> torch.dtype | None:
 
 
 def _grouped(source: str) -> Dataset:
-    """A stored corpus with a row for each English text and picture, also where it has one for each language."""
+    """A stored corpus with a row for each English text and image, also where it has one for each language."""
     rows = load_parallel(source)
-    if len(set(rows["text_en"])) == len(rows):  # spares a look at all pictures
+    if len(set(rows["text_en"])) == len(rows):  # spares a look at all images
         return rows
     grouped: Dataset = group_parallel(rows)
     if len(grouped) < len(rows):
-        logger.info("%s: rows of one English text and picture are joined, %d to %d", source, len(rows), len(grouped))
+        logger.info("%s: rows of one English text and image are joined, %d to %d", source, len(rows), len(grouped))
     return grouped
 
 

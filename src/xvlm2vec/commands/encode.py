@@ -33,7 +33,7 @@ class Rows:
 
     Attributes:
         rows: One per input row; None for a bad one.
-        images: Files of the pictures by the name that rows use.
+        images: Files of the images by the name that rows use.
         bad: What is wrong with bad rows, by number.
     """
 
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "Embeddings are kept in OUTPUT.parts, so that the same command goes on where an interrupted one stopped; "
         "remove that folder when you are done.",
         "xvlm2vec encode runs/student --text queries.txt --output queries.npy\n"
-        "xvlm2vec encode runs/student --csv rows.csv --images pictures --output rows.safetensors",
+        "xvlm2vec encode runs/student --csv rows.csv --images images --output rows.safetensors",
     )
     parser.add_argument("model", metavar="MODEL", help="folder or Hub id, as for evaluate")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -103,17 +103,17 @@ def read_text(path: Path) -> Rows:
 
 
 def read_table(path: Path, images: str | None) -> Rows:
-    """One row per row of a CSV; each picture is decoded once, to find the broken ones first.
+    """One row per row of a CSV; each image is decoded once, to find the broken ones first.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder of pictures.
+        FileNotFoundError: There is no such file, or no folder of images.
         ValueError: It is not UTF-8, or its header has neither text nor image.
     """
     from xvlm2vec.eval.ranking import Row
 
     folder = Path(images) if images else path.parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder of pictures {folder}")
+        raise FileNotFoundError(f"there is no folder of images {folder}")
     reader = csv.DictReader(io.StringIO(_read(path), newline=""))
     if not {"text", "image"} & set(reader.fieldnames or ()):
         raise ValueError(f"{path}, line 1: the header must have a column text, image or both, found "
@@ -205,14 +205,14 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
 
 
 def _row(make: Any, cells: Mapping[str, Any], folder: Path, images: dict[str, Path]) -> Row:
-    from xvlm2vec.modeling.images import load_picture
+    from xvlm2vec.modeling.images import load_image
 
     text, name = cells.get("text") or None, (cells.get("image") or "").strip()
     if not text and not name:
-        raise ValueError("there is neither text nor picture")
+        raise ValueError("there is neither text nor image")
     if name and name not in images:
         path = folder / name
-        load_picture(path, name=name)
+        load_image(path, name=name)
         images[name] = path
     return make(text, name or None)
 

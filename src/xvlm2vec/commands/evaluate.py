@@ -64,7 +64,7 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
     extras = runner_extras(flags, _encoder(flags.drift_from, flags) if flags.drift_from else None)
     encoder = _encoder(flags.model, flags)
     if flags.templates is None and not getattr(encoder, "instructed", True):
-        logger.info("%s takes no instructions; texts are embedded as they are, and pictures alone", encoder.name)
+        logger.info("%s takes no instructions; texts are embedded as they are, and images alone", encoder.name)
         tasks = benchmark_tasks(flags, NO_INSTRUCTIONS)
     store = Path(flags.store) if flags.store else output / STORE
     return evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)

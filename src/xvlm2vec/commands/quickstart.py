@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags, runs what is left to do, and ends with the table."""
     parser = console.parser(
         "quickstart",
-        "Teaches a tiny picture and text embedder English, distils it into other languages, measures both, and "
+        "Teaches a tiny image and text embedder English, distils it into other languages, measures both, and "
         "releases the result. Interrupt it as you like: the same command goes on where it stopped.",
         "xvlm2vec quickstart --languages de,ja,ar --output runs/quickstart",
     )

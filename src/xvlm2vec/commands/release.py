@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--native", action="store_true", help="also release the same weights without remote code, "
                         "where the backbone is part of transformers")  # fmt: skip
     parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
-                        "benchmark's pictures")  # fmt: skip
+                        "benchmark's images")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")
     model.add_argument("--adapter", metavar="DIR", help="folder of an adapter that was trained on RUN")
     model.add_argument(

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         "report",
         "Turns results into a Markdown table, languages by tasks. Two results on the same tasks become one table, "
         "before -> after; of more, each gets a table of its own.\n\nWith --html, one or two results also become a page "
-        "to look at: heat maps, the gap to English, what smaller vectors cost, and examples with their pictures. It is "
+        "to look at: heat maps, the gap to English, what smaller vectors cost, and examples with their images. It is "
         "a single file that loads nothing.",
         "xvlm2vec report scores/teacher scores/student --html report.html --output report.md\n"
         "xvlm2vec report scores/student --yaml",

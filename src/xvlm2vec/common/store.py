@@ -34,32 +34,32 @@ class StoreError(ValueError):
     """The store does not fit the model, or a file of it is damaged."""
 
 
-def content_digest(picture: Any) -> bytes:
-    """SHA-256 of a picture.
+def content_digest(image: Any) -> bytes:
+    """SHA-256 of an image.
 
     Of the file's bytes for a path, of the bytes themselves if they are encoded (also in a dictionary as
     `datasets.Image` stores it), of mode, size and pixels for a `PIL.Image`.
 
     Raises:
-        TypeError: The picture is none of these.
+        TypeError: The image is none of these.
     """
-    if isinstance(picture, Mapping):
-        return content_digest(picture["path"] if picture.get("bytes") is None else picture["bytes"])
-    if isinstance(picture, bytes | bytearray):
-        return hashlib.sha256(picture).digest()
-    if isinstance(picture, str | os.PathLike):
-        with open(picture, "rb") as file:
+    if isinstance(image, Mapping):
+        return content_digest(image["path"] if image.get("bytes") is None else image["bytes"])
+    if isinstance(image, bytes | bytearray):
+        return hashlib.sha256(image).digest()
+    if isinstance(image, str | os.PathLike):
+        with open(image, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    if hasattr(picture, "tobytes") and hasattr(picture, "mode"):
-        head = f"{picture.mode} {picture.size}\n".encode()
-        palette = bytes(picture.getpalette() or ()) if picture.mode == "P" else b""
-        return hashlib.sha256(head + palette + picture.tobytes()).digest()
-    raise TypeError(f"a picture must be a path, encoded bytes or a PIL image, not {type(picture).__name__}")
+    if hasattr(image, "tobytes") and hasattr(image, "mode"):
+        head = f"{image.mode} {image.size}\n".encode()
+        palette = bytes(image.getpalette() or ()) if image.mode == "P" else b""
+        return hashlib.sha256(head + palette + image.tobytes()).digest()
+    raise TypeError(f"an image must be a path, encoded bytes or a PIL image, not {type(image).__name__}")
 
 
-def row_key(text: str | None, picture: bytes | None = None, instruction: str | None = None) -> bytes:
-    """SHA-256 (32 bytes) of what is embedded: text, digest of the picture, instruction; None differs from empty."""
-    parts = (text.encode() if text is not None else None, picture, instruction.encode() if instruction else None)
+def row_key(text: str | None, image: bytes | None = None, instruction: str | None = None) -> bytes:
+    """SHA-256 (32 bytes) of what is embedded: text, digest of the image, instruction; None differs from empty."""
+    parts = (text.encode() if text is not None else None, image, instruction.encode() if instruction else None)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(b"-" if part is None else b"%d:" % len(part) + part)

@@ -15,7 +15,7 @@ def emoji_world(languages: Sequence[str] | None, concepts: int, image_size: int,
     Args:
         languages: Codes to teach; None stands for the world's own.
         concepts: How many emoji.
-        image_size: Side of the pictures in pixels.
+        image_size: Side of the images in pixels.
         seed: Of everything.
 
     Raises:

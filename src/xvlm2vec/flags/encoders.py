@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 MTEB = "mteb:"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-# Kinds of models with one tower for texts and one for pictures: sentence-transformers reads them as they are published.
+# Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
 TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from xvlm2vec.eval.embedding import Encoder
     from xvlm2vec.eval.runner import Extras
 
-DRAWN, FAILURES, PICTURE_SIZE = 3, 3, 160
+DRAWN, FAILURES, IMAGE_SIZE = 3, 3, 160
 
 
 def add_extra_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 
 
 def runner_extras(flags: argparse.Namespace, drift_from: Encoder | None = None) -> Extras:
-    """What the flags ask of the runner; examples come with small copies of their pictures, for the report.
+    """What the flags ask of the runner; examples come with small copies of their images, for the report.
 
     Raises:
         ValueError: A precision is unknown.
@@ -44,7 +44,7 @@ def runner_extras(flags: argparse.Namespace, drift_from: Encoder | None = None) 
     return Extras(
         examples=DRAWN,
         failures=FAILURES,
-        picture_size=PICTURE_SIZE,
+        image_size=IMAGE_SIZE,
         dims=flags.dims,
         precisions=flags.precision,
         drift_from=drift_from,

@@ -24,9 +24,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "xVLM2Vec emoji quickstart"
 SOURCES = (
-    DataSource(
-        "Noto Color Emoji", "Apache-2.0 (pictures), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"
-    ),
+    DataSource("Noto Color Emoji", "Apache-2.0 (images), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"),
     DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
     DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
 )
@@ -87,7 +85,7 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
     return ReleaseCard(
         name=f"{card.name}: the English teacher",
         repo_id=card.adapter_base,
-        description=f"The picture and text embedder for English that {card.name} was distilled from.",
+        description=f"The image and text embedder for English that {card.name} was distilled from.",
         languages=("en",),
         method="contrastive training",
         licence=card.licence,
@@ -109,7 +107,7 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         name=NAME,
         repo_id="./release/model",
         description=(
-            "A tiny picture and text embedder, taught on emoji scenes in English and made "
+            "A tiny image and text embedder, taught on emoji scenes in English and made "
             "multilingual by self-knowledge distillation. It shows the method end to end; it knows emoji and "
             "nothing else. Its scores are on the benchmark that was released beside it."
         ),

@@ -1,4 +1,4 @@
-"""What the quickstart leaves to look at: `report.json`, `report.html`, the before/after picture, the table."""
+"""What the quickstart leaves to look at: `report.json`, `report.html`, the before/after image, the table."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def _release_paths(run: Quickstart) -> dict[str, str | None]:
 
 def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], bench: EmojiBenchmark) -> ReportData:
     models = {"teacher": load(run, "teacher"), "student": load_student(run)}
-    pictures, search = _search(run, models)
-    examples = _examples(results, bench, pictures)
+    images, search = _search(run, models)
+    examples = _examples(results, bench, images)
     roles = {"en": "english"} | dict.fromkeys(run.trained_languages, "taught")
     withheld = report["withheld"]
     return ReportData(
         title="Emoji search in every language",
-        subtitle="A tiny English picture and text embedder, before and after self-knowledge distillation.",
+        subtitle="A tiny English image and text embedder, before and after self-knowledge distillation.",
         languages=[
             LanguageInfo.of(code, roles.get(code, "control"))  # type: ignore[arg-type]
             for code in run.world.config.languages
@@ -119,7 +119,7 @@ def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], 
             ("Seed", str(run.config.seed)),
             *((f"{name} version", version) for name, version in report["versions"].items()),
         ],
-        pictures=pictures,
+        images=images,
         captions={str(path): name for path, name in _captions(run).items()},
         search=search,
         examples=examples,
@@ -132,62 +132,60 @@ def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], 
 
 
 def _captions(run: Quickstart) -> dict[str, str]:
-    return {_picture_id(concept): run.world.name(concept, "en") for concept in range(len(run.world))}
+    return {_image_id(concept): run.world.name(concept, "en") for concept in range(len(run.world))}
 
 
-def _picture_id(concept: int) -> str:
+def _image_id(concept: int) -> str:
     return f"concept-{concept}"
 
 
 def _search(
     run: Quickstart, models: dict[str, tuple[XVLM2VecModel, XVLM2VecProcessor]]
 ) -> tuple[dict[str, Any], list[SearchEntry]]:
-    """One unseen picture of every concept, and what each model finds for every name in every language.
+    """One unseen image of every concept, and what each model finds for every name in every language.
 
-    Pictures and names are embedded as in classification, with the pictures in the place of the classes.
+    Images and names are embedded as in classification, with the images in the place of the classes.
     """
     world = run.world
     concepts = range(len(world))
-    pictures = {
-        _picture_id(concept): world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
+    images = {
+        _image_id(concept): world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
         for concept in concepts
     }
     names = [(language, concept) for language in world.config.languages for concept in concepts]
     queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
-    beside_picture = instruct("c", "en", "query")
+    beside_image = instruct("c", "en", "query")
     found: dict[str, np.ndarray] = {}
     for model_name, (model, processor) in models.items():
-        gallery = model.encode(
-            text=[beside_picture] * len(pictures), images=list(pictures.values()), processor=processor
-        )
+        gallery = model.encode(text=[beside_image] * len(images), images=list(images.values()), processor=processor)
         similarities = model.encode(text=queries, processor=processor) @ gallery.T
         found[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
     entries = [
         SearchEntry(
             lang=language,
             text=world.name(concept, language),
-            gold=_picture_id(concept),
-            teacher=[_picture_id(int(place)) for place in found["teacher"][row]],
-            student=[_picture_id(int(place)) for place in found["student"][row]],
+            gold=_image_id(concept),
+            teacher=[_image_id(int(place)) for place in found["teacher"][row]],
+            student=[_image_id(int(place)) for place in found["student"][row]],
         )
         for row, (language, concept) in enumerate(names)
     ]
-    return pictures, entries
+    return images, entries
 
 
-def _examples(results: dict[str, Results], bench: EmojiBenchmark, pictures: dict[str, Any]) -> list[Example]:
-    """Example queries of both models side by side; their pictures are added to those of the page."""
+def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[str, Any]) -> list[Example]:
+    """Example queries of both models side by side; their images are added to those of the page."""
     student = {_example_key(item): item for item in results["student"].examples}
     stored = dict(zip(bench.images["path"], range(len(bench.images)), strict=True))
     raw = bench.images
 
     def show(path: str | None) -> str | None:
-        if path is not None and path not in pictures:
-            pictures[path] = raw[stored[path]]["image"]
+        if path is not None and path not in images:
+            images[path] = raw[stored[path]]["image"]
         return path
 
     def candidate(item: dict[str, Any], gold: int) -> Candidate:
-        return Candidate(text=item["text"], picture=show(item["image"]), correct=item["id"] == gold)
+        return Candidate(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
 
     examples = []
     for item in results["teacher"].examples:
@@ -199,7 +197,7 @@ def _examples(results: dict[str, Results], bench: EmojiBenchmark, pictures: dict
                 task=item["task"],
                 lang=item["language"],
                 query_text=item["query"]["text"],
-                query_picture=show(item["query"]["image"]),
+                query_image=show(item["query"]["image"]),
                 gold=candidate(item["gold"], gold),
                 teacher=[candidate(one, gold) for one in item["top"]],
                 student=[candidate(one, gold) for one in other["top"]],

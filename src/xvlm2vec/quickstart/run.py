@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 TASKS = {
     "c": "Classification",
-    "i2t": "Picture to text",
-    "t2i": "Text to picture",
+    "i2t": "Image to text",
+    "t2i": "Text to image",
     "vqa": "Question answering",
     "vg": "Grounding",
 }
@@ -33,7 +33,7 @@ class Sizes:
 
     Args:
         concepts: Emoji of the world.
-        image_size: Side of the pictures in pixels.
+        image_size: Side of the images in pixels.
         layers: Layers of each tower.
         vocab_size: Of the tokenizer.
         lessons: The teacher's curriculum: steps, and shares of the tasks.
@@ -94,7 +94,7 @@ class QuickstartConfig:
 
     Args:
         output: The run's folder.
-        small: Under two minutes: fewer concepts, smaller pictures, two languages and one control.
+        small: Under two minutes: fewer concepts, smaller images, two languages and one control.
         languages: Codes of the languages to teach; by default eleven, or two with `small`.
         lora: Train an adapter (and the token embeddings) instead of all weights.
         seed: Of the world, the weights and the order of the rows.

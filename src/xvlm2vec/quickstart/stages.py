@@ -161,11 +161,11 @@ def scores(run: Quickstart) -> dict[str, Results]:
 
 
 def prompts(run: Quickstart) -> dict[str, str]:
-    """Named instructions for the released model: `t2i-de` searches pictures in German, `picture-de` embeds them."""
+    """Named instructions for the released model: `t2i-de` searches images in German, `image-de` embeds them."""
     found: dict[str, str] = {}
     for language in run.world.config.languages:
         found |= _prompts_of(language)
-    return {"query": found["t2i-en"], "document": found["picture-en"], **found}
+    return {"query": found["t2i-en"], "document": found["image-en"], **found}
 
 
 def _prompts_of(language: str) -> dict[str, str]:
@@ -173,7 +173,7 @@ def _prompts_of(language: str) -> dict[str, str]:
 
     return {
         f"t2i-{language}": instruct("t2i", language, "query", ""),
-        f"picture-{language}": instruct("t2i", language, "target", ""),
+        f"image-{language}": instruct("t2i", language, "target", ""),
         f"i2t-{language}": instruct("i2t", language, "query", ""),
         f"c-{language}": instruct("c", language, "query", ""),
     }

@@ -87,7 +87,7 @@ def test_candidates_of_grounding(large: EmojiBenchmark) -> None:
     assert elsewhere > len(rows) / 2, "the same thing in other scenes is among the candidates"
 
 
-def test_every_picture_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_every_image_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWorld) -> None:
     paths = large.images["path"][:]
     assert len(set(paths)) == len(paths)
     named = set()
@@ -97,8 +97,8 @@ def test_every_picture_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWo
         if task in ("t2i", "vg"):
             named |= {path for row in data[FIELDS[task][-1]] for path in row}
     assert named <= set(paths)
-    picture = large.images[0]["image"]
-    assert picture.size == (48, 48)
+    image = large.images[0]["image"]
+    assert image.size == (48, 48)
     stored = large.images.with_format("arrow")[:]["image"].combine_chunks().field("bytes").to_pylist()
     whole = [png for path, png in zip(paths, stored, strict=True) if path.count("-") == 1]
     assert len(set(whole)) == len(whole)

@@ -27,9 +27,9 @@ def test_a_seed_gives_one_model_and_leaves_the_generator_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_picture_takes_as_many_tokens_as_the_model_gives_features(picture):
+def test_an_image_takes_as_many_tokens_as_the_model_gives_features(image):
     model, processor = build_tiny_model(config(image_size=24), TEXTS)
-    inputs = processor(text=["a red bicycle"], images=[picture(0)])
+    inputs = processor(text=["a red bicycle"], images=[image(0)])
     assert inputs["input_ids"].eq(model.backbone.config.image_token_id).sum() == 9  # (24 / 4 / 2) squared
     assert model(**inputs).embeddings.shape == (1, 16)
     assert not model.training

@@ -63,8 +63,8 @@ def test_blocks_share_a_task_and_no_positive(world_name: str, task: str, request
     dataset = contrastive_rows(request.getfixturevalue(world_name), {task: 1}, 4 * 32, 32, seed=1)
     for start in range(0, 128, 32):
         block = dataset[start : start + 32]
-        pictures = [image and image.tobytes() for image in block["pos_image"]]
-        assert len(set(zip(block["pos_text"], pictures, strict=True))) == 32
+        images = [image and image.tobytes() for image in block["pos_image"]]
+        assert len(set(zip(block["pos_text"], images, strict=True))) == 32
 
 
 def test_mixed_blocks_have_one_task_each_in_the_asked_shares(world: EmojiWorld) -> None:

@@ -46,7 +46,7 @@ def test_other_processes_make_the_same_world() -> None:
     assert len(answers.pop().strip()) == 64
 
 
-def test_pictures_follow_from_the_seed(world: EmojiWorld) -> None:
+def test_images_follow_from_the_seed(world: EmojiWorld) -> None:
     seed = world.scene_seed("train", "x", 0)
     first, again = (world.render(world.compose((1, 2, 3), seed)) for _ in range(2))
     assert first.tobytes() == again.tobytes()
@@ -63,12 +63,12 @@ def test_pickling_and_copying_keep_the_world(small_world: EmojiWorld) -> None:
     assert copy.deepcopy(small_world) is small_world
 
 
-def test_no_picture_is_constant(world: EmojiWorld) -> None:
+def test_no_image_is_constant(world: EmojiWorld) -> None:
     for index in range(300):
         scene = world.compose([index % len(world)], world.scene_seed("train", "constant", index))
-        picture = world.render(scene)
-        assert np.asarray(picture).std() > 1
-        assert np.asarray(world.crop(picture, scene.objects[0])).std() > 1
+        image = world.render(scene)
+        assert np.asarray(image).std() > 1
+        assert np.asarray(world.crop(image, scene.objects[0])).std() > 1
 
 
 def test_objects_stand_from_left_to_right(world: EmojiWorld) -> None:

@@ -16,7 +16,7 @@ from xvlm2vec.eval.runner import evaluate
 NAMES = {"en": ["dog", "cat", "cow"], "de": ["Hund", "Katze", "Kuh"]}
 TEMPLATES = {
     task: {code: {"query": f"{code}: {{text}}" if task == "t2i" else f"{code}?", "target": target} for code in NAMES}
-    for task, target in (("c", "{text}"), ("t2i", "picture"))
+    for task, target in (("c", "{text}"), ("t2i", "image"))
 }
 
 
@@ -56,17 +56,17 @@ def test_tasks(folder: Path) -> None:
         "animals/withheld/c/en/verbatim",
     ]
     assert tasks[2].queries[0].text == "de: Hund"
-    assert tasks[2].candidates[0].text == "picture"
+    assert tasks[2].candidates[0].text == "image"
     assert tasks[0].images["images/2.png"].getpixel((0, 0)) == (2, 0, 0)
 
 
 def test_scores_of_a_model_that_knows_english(folder: Path) -> None:
-    def embed(texts: list[str | None], pictures: list) -> list[list[float]]:
-        return [vector(text, picture) for text, picture in zip(texts, pictures, strict=True)]
+    def embed(texts: list[str | None], images: list) -> list[list[float]]:
+        return [vector(text, image) for text, image in zip(texts, images, strict=True)]
 
-    def vector(text: str | None, picture: PILImage.Image | None) -> list[float]:
+    def vector(text: str | None, image: PILImage.Image | None) -> list[float]:
         name = (text or "").removeprefix("en: ")
-        place = picture.getpixel((0, 0))[0] if picture else NAMES["en"].index(name) if name in NAMES["en"] else 3
+        place = image.getpixel((0, 0))[0] if image else NAMES["en"].index(name) if name in NAMES["en"] else 3
         return [float(place == number) for number in range(4)]
 
     results = evaluate(CallableEncoder(embed, name="made"), read_exported(folder, "animals"), progress=False)
@@ -107,7 +107,7 @@ def test_missing_files(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="--templates"):
         read_exported(folder, "animals")
     (folder / "images" / "test.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"test\.parquet with the pictures"):
+    with pytest.raises(FileNotFoundError, match=r"test\.parquet with the images"):
         read_exported(folder, "animals", templates=TEMPLATES)
 
 
@@ -139,12 +139,12 @@ def test_templates_are_checked(tmp_path: Path, content: str, message: str) -> No
 
 
 @pytest.mark.parametrize("form", ["c", "t2i"])
-def test_a_picture_that_is_not_there(folder: Path, form: str) -> None:
+def test_an_image_that_is_not_there(folder: Path, form: str) -> None:
     """Named with its row, before anything is embedded."""
-    pictures = pq.read_table(folder / "images" / "test.parquet")
-    lost = pictures.column("path")[1].as_py()
-    pq.write_table(pictures.filter(pc.not_equal(pictures.column("path"), lost)), folder / "images" / "test.parquet")
-    with pytest.raises(ValueError, match=rf"{form}/\w+\.parquet: row \d names the picture '{lost}', which .*test.parq"):
+    images = pq.read_table(folder / "images" / "test.parquet")
+    lost = images.column("path")[1].as_py()
+    pq.write_table(images.filter(pc.not_equal(images.column("path"), lost)), folder / "images" / "test.parquet")
+    with pytest.raises(ValueError, match=rf"{form}/\w+\.parquet: row \d names the image '{lost}', which .*test.parq"):
         read_exported(folder, "animals", tasks=[form])
 
 

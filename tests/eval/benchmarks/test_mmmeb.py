@@ -23,7 +23,7 @@ from xvlm2vec.eval.benchmarks.mmmeb import (
     read_mmmeb_folder,
     templates_hash,
 )
-from xvlm2vec.eval.embedding import as_encoder, distinct_rows, row_pictures
+from xvlm2vec.eval.embedding import as_encoder, distinct_rows, row_images
 from xvlm2vec.eval.ranking import Row
 from xvlm2vec.eval.runner import evaluate
 
@@ -79,7 +79,7 @@ def test_styles(text: str, mark: str, plain: str, punct: str) -> None:
     assert apply_style(text, "newline", mark) == punct + "\n"
 
 
-def test_styles_apply_to_queries_and_picture_targets() -> None:
+def test_styles_apply_to_queries_and_image_targets() -> None:
     assert convert("t2i", style="punct").queries[0] == Row("Finde: Hund.")
     assert convert("t2i", style="newline").candidates[0] == Row("Bild.\n", "a")
     assert [row.text for row in convert("vqa", style="punct").queries] == ["Frage: Was ist da?", "Frage: Wo?"]
@@ -144,7 +144,7 @@ def test_shipped_templates_are_complete_and_named_by_content() -> None:
         assert set(templates[task]) == {"en", "it", "es", "fr", "de"}
         for sides in templates[task].values():
             assert ("{text}" in sides["query"]) == (form.text is not None)
-            assert ("{text}" in sides["target"]) != form.picture_candidates
+            assert ("{text}" in sides["target"]) != form.image_candidates
     changed = json.loads(json.dumps(templates))
     assert templates_hash(changed) == templates_hash(templates)
     changed["c"]["de"]["query"] += "!"
@@ -253,7 +253,7 @@ def test_texts_of_a_file_stay_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copy", ["1.jpg", "xm_images/1", "xm_images/1.jpg", "./xm_images//1.jpg"])
-def test_a_picture_under_two_names(tmp_path: Path, copy: str) -> None:
+def test_an_image_under_two_names(tmp_path: Path, copy: str) -> None:
     """As an answer it is one candidate; as the right answer it must not stand in the list again."""
     rows = [{"text": "a", "images": ["2", "1", copy, "3"]}, {"text": "b", "images": ["3", copy]}]
     path = save_rows(tmp_path, "t2i", rows)
@@ -265,19 +265,19 @@ def test_a_picture_under_two_names(tmp_path: Path, copy: str) -> None:
         read_mmmeb_folder(tmp_path, ["xm"], ["en"], ["t2i"])
 
 
-def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     task = read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"])[0]
     encoder = as_encoder(lambda texts, images: np.ones((len(texts), 2)), name="m")
     torn = folder / "xm_images" / "2.png"
     torn.write_bytes(torn.read_bytes()[:40])
-    with pytest.raises(ValueError, match=rf"{torn}: cannot be read as a picture"):
+    with pytest.raises(ValueError, match=rf"{torn}: cannot be read as an image"):
         evaluate(encoder, [task], progress=False)
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for path in sorted((folder / "xm_images").iterdir()):
             archive.write(path, f"some/xm_images/{path.name}")
             path.unlink()
-    with pytest.raises(ValueError, match=r"images\.zip/some/xm_images/2\.png: cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"images\.zip/some/xm_images/2\.png: cannot be read as an image"):
         evaluate(encoder, [task], progress=False)
     content = (folder / "images.zip").read_bytes()
     (folder / "images.zip").write_bytes(content.replace(b"IHDR", b"IHDX", 1))
@@ -291,17 +291,17 @@ def test_own_data_set_in_the_layout(tmp_path: Path) -> None:
     assert [task.name for task in read_mmmeb_folder(folder, ["mine"])] == ["MMMEB/mine/t2i/de/plain"]
 
 
-def test_picture_names(tmp_path: Path) -> None:
+def test_image_names(tmp_path: Path) -> None:
     images = FolderImages(write_folder(tmp_path), "xm")
     assert images["1"] == tmp_path / "xm_images" / "1.jpg"
     assert images["xm_images/2.png"] == tmp_path / "xm_images" / "2.png"
     assert images["xm_images/1"] == tmp_path / "xm_images" / "1.jpg"
-    with pytest.raises(FileNotFoundError, match=r"picture '9' of xm: .*xm_images/9\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"image '9' of xm: .*xm_images/9\.jpg"):
         images["9"]
 
 
 @pytest.mark.parametrize("below", ["", "some/folder/"])
-def test_pictures_in_the_archive_as_it_is_downloaded(tmp_path: Path, below: str) -> None:
+def test_images_in_the_archive_as_it_is_downloaded(tmp_path: Path, below: str) -> None:
     folder = write_folder(tmp_path)
     loose = FolderImages(folder, "xm")
     digests = {name: content_digest(loose[name]) for name in ("1", "xm_images/2.png")}
@@ -313,8 +313,8 @@ def test_pictures_in_the_archive_as_it_is_downloaded(tmp_path: Path, below: str)
     assert {name: content_digest(images[name]) for name in digests} == digests
     tasks = read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"])
     distinct, _ = distinct_rows(tasks)
-    opened = row_pictures(distinct.rows, distinct.images)
-    assert [picture.mode for picture in opened if picture is not None] == ["RGB", "RGB"]
+    opened = row_images(distinct.rows, distinct.images)
+    assert [image.mode for image in opened if image is not None] == ["RGB", "RGB"]
     with pytest.raises(FileNotFoundError, match=r"no file .*9\.jpg, and .*images\.zip has none of the name"):
         images["9"]
     (folder / "images.zip").write_bytes(b"PK torn")
@@ -339,7 +339,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         FolderImages(write_folder(tmp_path / "data"), "xm")[name]
 
 
-def test_pictures_of_a_data_set(tmp_path: Path) -> None:
+def test_images_of_a_data_set(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2), "red").save(tmp_path / "1.png")
     features = datasets.Features({"path": datasets.Value("string"), "image": datasets.Image()})
     content = {"path": ["a", "b"], "image": [str(tmp_path / "1.png"), Image.new("RGB", (3, 2), "blue")]}

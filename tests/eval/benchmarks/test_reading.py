@@ -61,7 +61,7 @@ def test_xtd10(published: Callable, colour_model: Callable) -> None:
     assert task.queries[0].text == instructions()["t2i"]["ja"]["query"].replace("{text}", "赤")
 
 
-def test_captions_of_one_picture_have_the_same_number_in_every_language(published: Callable) -> None:
+def test_captions_of_one_image_have_the_same_number_in_every_language(published: Callable) -> None:
     folder = published("xtd10")
     content = json.loads((folder / "xtd.json").read_text(encoding="utf-8"))
     content["captions"]["en"][0] = ["red", "scarlet"]
@@ -78,7 +78,7 @@ def test_babel_imagenet(published: Callable, colour_model: Callable) -> None:
     assert scores == {("imagenet-1k-val", "c", "de"): (4, 1.0), ("imagenet-1k-val", "c", "es"): (8, 1.0)}
     german, spanish = read_benchmark("babel-imagenet", folder)
     assert [row.text for row in spanish.candidates] == ["rojo", "verde", "azul"], "a label of two classes is one answer"
-    assert german.row_ids.tolist() == [0, 1, 4, 5], "pictures have the same numbers in every language"
+    assert german.row_ids.tolist() == [0, 1, 4, 5], "images have the same numbers in every language"
 
 
 def test_maxm(published: Callable, colour_model: Callable) -> None:
@@ -141,11 +141,9 @@ def test_rsicd(published: Callable, colour_model: Callable) -> None:
     i2t, t2i = read_benchmark("rsicd", folder)
     assert (len(i2t.queries), len(i2t.candidates), i2t.gold_counts.tolist()) == (4, 6, [2, 2, 2, 1])
     assert (len(t2i.queries), len(t2i.candidates)) == (20, 4)
-    assert t2i.candidate_index[0].tolist() == t2i.candidate_index[15].tolist(), (
-        "a caption is right for all its pictures"
-    )
+    assert t2i.candidate_index[0].tolist() == t2i.candidate_index[15].tolist(), "a caption is right for all its images"
     scores = found(run("rsicd", folder, colour_model("en")))
-    # "scarlet" is a caption of one of the two red pictures: the other is level with it, and each has half a hit
+    # "scarlet" is a caption of one of the two red images: the other is level with it, and each has half a hit
     assert scores == {("rsicd", "i2t", "en"): (4, 3.5 / 4), ("rsicd", "t2i", "en"): (20, 19.5 / 20)}
 
 
@@ -157,7 +155,7 @@ def test_large_files_stay_on_disk(published: Callable, monkeypatch: pytest.Monke
     small = read_benchmark("cvqa", folder)
     monkeypatch.setattr(benchmark_rows, "_MEMORY", 0)
     large = read_benchmark("cvqa", folder)
-    assert large[0].images._pictures.cache_files
+    assert large[0].images._images.cache_files
     assert [task.queries for task in large] == [task.queries for task in small]
     assert large[0].images.digest("1") == small[0].images.digest("1")
     np.testing.assert_array_equal(np.asarray(large[0].images["1"]), np.asarray(small[0].images["1"]))
@@ -200,14 +198,14 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
         ("mmeb", f"ImageNet-1K/{PARQUET}", {"tgt_text": [["red"], [], ["blue"]], "tgt_img_path": [[""], [], [""]]},
          "row 1 has an empty candidate list"),
         ("mmeb", f"ImageNet-1K/{PARQUET}", {"tgt_text": [["red"], ["a"], ["blue"]]},
-         "row 0 has 1 candidate texts and 3 pictures"),
+         "row 0 has 1 candidate texts and 3 images"),
         ("mmeb", f"ImageNet-1K/{PARQUET}", {"tgt_text": [["", "a", "b"]] * 3},
-         "row 0 has a gold candidate without text and picture"),
+         "row 0 has a gold candidate without text and image"),
         ("mmeb", f"ImageNet-1K/{PARQUET}", {"tgt_text": None}, "has no column tgt_text; it has qry_text"),
         ("cvqa", f"data/{PARQUET}", {"Options": [["a", "b", "c", "a"]] * 3}, "row 0 lists its gold candidate 'a' more"),
         ("cvqa", f"data/{PARQUET}", {"Label": [0, 4, 1]}, "row 1 has no gold candidate: Label is 4, for 4 candidates"),
         ("maxm", "data/fr-00000-of-00001.parquet", {"answers": [["a"], [], ["b"]]}, "row 1 has no gold candidate"),
-        ("rsicd", f"data/{PARQUET}", {"captions": [["a"], [], ["b"], ["c"]]}, "picture 1 .* has no caption in 'en'"),
+        ("rsicd", f"data/{PARQUET}", {"captions": [["a"], [], ["b"], ["c"]]}, "image 1 .* has no caption in 'en'"),
         ("merit", f"data/{PARQUET}", {"idx": ["10", "11", "10", "13"]}, "rows 0 and 2 have the same id '10'"),
         ("merit", f"data/{PARQUET}", {"idx": ["1", "11", "12", "13"]},
          r"queries-test\.json: query 0 names the product 10, which the catalogue does not have"),
@@ -230,8 +228,8 @@ def test_damaged_rows(
         ('{"images": ["a"]', "no valid JSON"),
         ("[]", "must hold a dict, not a list"),
         ('{"images": ["a"]}', "lacks the field 'captions'"),
-        ('{"images": ["a"], "captions": {"de": [["x"], ["y"]]}}', "2 captions in 'de' for 1 pictures"),
-        ('{"images": ["a"], "captions": {"de": [[""]]}}', r"picture 0 \(a\) has no caption in 'de', or an empty one"),
+        ('{"images": ["a"], "captions": {"de": [["x"], ["y"]]}}', "2 captions in 'de' for 1 images"),
+        ('{"images": ["a"], "captions": {"de": [[""]]}}', r"image 0 \(a\) has no caption in 'de', or an empty one"),
     ],
 )
 def test_damaged_json(published: Callable, content: str, message: str) -> None:
@@ -257,11 +255,11 @@ def test_damaged_classes(published: Callable, entry: object, message: str) -> No
         read_benchmark("babel-imagenet", folder)
 
 
-def test_pictures_that_are_not_there(published: Callable, colour_model: Callable) -> None:
+def test_images_that_are_not_there(published: Callable, colour_model: Callable) -> None:
     folder = published("xtd10")
-    picture = next((folder / "train2014").iterdir())
-    picture.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"no picture .*images/{picture.name}, .*train2014/{picture.name}"):
+    image = next((folder / "train2014").iterdir())
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no image .*images/{image.name}, .*train2014/{image.name}"):
         run("xtd10", folder, colour_model("en"))
     content = json.loads((folder / "xtd.json").read_text())
     content["images"] = ["../secret.jpg"] * 3

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer  # noqa: E402
 from sentence_transformers.sentence_transformer.modules import BoW  # noqa: E402
 
 import xvlm2vec.eval  # noqa: E402
-from xvlm2vec.eval.abilities import PAIR, PICTURE, TEXT  # noqa: E402
+from xvlm2vec.eval.abilities import IMAGE, PAIR, TEXT  # noqa: E402
 from xvlm2vec.eval.benchmarks.reading import instructions, read_benchmark  # noqa: E402
 from xvlm2vec.eval.embedding import as_encoder  # noqa: E402
 from xvlm2vec.eval.mteb.models import EncoderForMteb, MtebModelEncoder, language_script, subset_language  # noqa: E402
@@ -96,18 +96,18 @@ def test_ties_are_shared_where_mteb_favours_one_side(published: Callable) -> Non
 
 
 def test_a_bare_sentence_transformer(published: Callable) -> None:
-    """On texts it needs no wrapper; on pictures mteb would leave them out, which is refused."""
+    """On texts it needs no wrapper; on images mteb would leave them out, which is refused."""
     rows = [Row("a red dog"), Row("a blue cat")]
     task = RankingTask("B", "d", "t2t", "en", "plain", rows, [Row("dog"), Row("cat")], [[0, 1], [1, 0]])
     model = SentenceTransformer(modules=[BoW(vocab=["dog", "cat"])], device="cpu")
     assert score(run(model, xvlm2vec.eval.mteb_tasks([task])), "B-d-t2t", "en") == 1.0
-    pictures = xvlm2vec.eval.mteb_tasks("xtd10", published("xtd10"), tasks=["t2i"])
-    with pytest.raises(ValueError, match=r"XTD10-xtd-t2i has pictures, .* pass xvlm2vec\.eval\.mteb_model\(model\)"):
-        run(model, pictures)
+    images = xvlm2vec.eval.mteb_tasks("xtd10", published("xtd10"), tasks=["t2i"])
+    with pytest.raises(ValueError, match=r"XTD10-xtd-t2i has images, .* pass xvlm2vec\.eval\.mteb_model\(model\)"):
+        run(model, images)
 
 
 def test_what_mteb_cannot_hold(published: Callable) -> None:
-    with pytest.raises(ValueError, match=r"MERIT/merit/product/.* has several pictures; mteb's tasks hold one"):
+    with pytest.raises(ValueError, match=r"MERIT/merit/product/.* has several images; mteb's tasks hold one"):
         xvlm2vec.eval.mteb_tasks("merit", published("merit"))
     with pytest.raises(
         FileNotFoundError, match=r"emoji has no data set on the Hub .* pass data=, a folder \(`xvlm2vec"
@@ -137,7 +137,7 @@ class ColourRetrieval(AbsTaskRetrieval):
 
     metadata = TaskMetadata(
         name="ColourT2IRetrieval",
-        description="Pictures of one colour by its name.",
+        description="Images of one colour by its name.",
         dataset={"path": "local/colours", "revision": "1"},
         type="Any2AnyMultilingualRetrieval",
         category="t2i",
@@ -149,8 +149,8 @@ class ColourRetrieval(AbsTaskRetrieval):
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         from PIL import Image as PILImage
 
-        pictures = [PILImage.new("RGB", (8, 8), colour) for colour in COLOURS]
-        corpus = Dataset.from_dict({"id": [f"c{i}" for i in range(3)], "image": pictures}).cast_column("image", Image())
+        images = [PILImage.new("RGB", (8, 8), colour) for colour in COLOURS]
+        corpus = Dataset.from_dict({"id": [f"c{i}" for i in range(3)], "image": images}).cast_column("image", Image())
         self.dataset = {
             language: {
                 "test": {
@@ -269,7 +269,7 @@ def colour_model_of_mteb() -> ColourModel:
 def registered(monkeypatch: pytest.MonkeyPatch) -> str:
     from mteb.models.model_implementations import MODEL_REGISTRY
 
-    """The name of a model that mteb loads; of texts, since for pictures it wants torchvision to be installed."""
+    """The name of a model that mteb loads; of texts, since for images it wants torchvision to be installed."""
     name = "local/words"
     meta = ModelMeta.create_empty({"name": name, "revision": "1", "loader": ColourModel, "modalities": ["text"]})
     monkeypatch.setitem(MODEL_REGISTRY, name, meta)
@@ -278,7 +278,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_model_of_mteb(published: Callable) -> None:
     encoder = MtebModelEncoder(colour_model_of_mteb())
-    assert (encoder.name, encoder.embeds, encoder.instructed) == ("local/colours", {TEXT, PICTURE, PAIR}, False)
+    assert (encoder.name, encoder.embeds, encoder.instructed) == ("local/colours", {TEXT, IMAGE, PAIR}, False)
     results = evaluate(encoder, read_benchmark("xtd10", published("xtd10")), progress=False)
     assert results.scores()["t2i"] == {"en": 1.0, "de": pytest.approx(1 / 3), "ja": pytest.approx(1 / 3)}
 

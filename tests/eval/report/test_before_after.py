@@ -53,7 +53,7 @@ def test_positions_follow_the_values():
     assert reference == pytest.approx(circles[0])
 
 
-def test_nothing_leaves_the_picture():
+def test_nothing_leaves_the_image():
     extreme = make_scores({"en": 1.0, "de": 1.0, "ar": 0.0, "ko": 0.99}, {"en": 1.0, "de": 0.0, "ar": 1.0, "ko": 1.0})
     svg = before_after_svg(extreme, CODES, ["de", "ar"], ["ko"])
     root = ET.fromstring(svg)

@@ -18,9 +18,9 @@ from xvlm2vec.eval.report.page import render_report, write_report
 
 TASKS = {
     "c": "classification",
-    "i2t": "picture to text",
-    "t2i": "text to picture",
-    "vqa": "questions about pictures",
+    "i2t": "image to text",
+    "t2i": "text to image",
+    "vqa": "questions about images",
     "vg": "grounding",
 }
 CODES = ("en", "de", "fr", "ru", "fa", "ar", "zh", "ja", "ko", "tr")
@@ -50,10 +50,10 @@ HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028'\""
 
 
 def draw(colour: str, shape: str, rng: random.Random) -> Image.Image:
-    """A 48-pixel picture of one shape on a noisy pale ground."""
+    """A 48-pixel image of one shape on a noisy pale ground."""
     ground = tuple(rng.randrange(200, 245) for _ in range(3))
-    picture = Image.new("RGB", (48, 48), ground)
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (48, 48), ground)
+    pen = ImageDraw.Draw(image)
     x, y, r = rng.randrange(19, 29), rng.randrange(19, 29), rng.randrange(11, 17)
     fill = COLOURS[colour]
     if shape == "circle":
@@ -64,7 +64,7 @@ def draw(colour: str, shape: str, rng: random.Random) -> Image.Image:
         pen.regular_polygon((x, y, r), 3, fill=fill)
         if shape == "star":
             pen.regular_polygon((x, y, r), 3, rotation=180, fill=fill)
-    return picture
+    return image
 
 
 def phrase(code: str, colour: str, shape: str) -> str:
@@ -119,18 +119,18 @@ def make_data(seed: int = 0) -> ReportData:
 
     def example(task: str, code: str) -> Example:
         index = rng.randrange(len(ids))
-        by_picture = task in ("t2i", "vg")
+        by_image = task in ("t2i", "vg")
         gold = ids[index]
 
         def candidate(key: str) -> Candidate:
-            text = None if by_picture else phrase(code, *concepts[ids.index(key)])
-            return Candidate(text, key if by_picture else None, key == gold)
+            text = None if by_image else phrase(code, *concepts[ids.index(key)])
+            return Candidate(text, key if by_image else None, key == gold)
 
         known = [knows(model, code) for model in ("teacher", "student")]
         answers = [[candidate(key) for key in found(gold, right, 5)] for right in known]
         ranks = [1 if right else rng.randrange(6, 20) for right in known]
-        text = phrase(code, *concepts[index]) if by_picture else "?" if task == "vqa" else None
-        return Example(task, code, text, None if by_picture else gold, candidate(gold), *answers, *ranks)
+        text = phrase(code, *concepts[index]) if by_image else "?" if task == "vqa" else None
+        return Example(task, code, text, None if by_image else gold, candidate(gold), *answers, *ranks)
 
     return ReportData(
         title="An English model that now understands nine languages",
@@ -142,8 +142,8 @@ def make_data(seed: int = 0) -> ReportData:
         training_stages=("teacher", "distill"),
         parameters=2_100_000,
         peak_rss_mb=1834.2,
-        facts=[("seed", "0"), ("torch", "2.13.0"), ("pictures", "48 x 48 pixels")],
-        pictures={key: draw(*pair, rng) for pair, key in zip(concepts, ids, strict=True)},
+        facts=[("seed", "0"), ("torch", "2.13.0"), ("images", "48 x 48 pixels")],
+        images={key: draw(*pair, rng) for pair, key in zip(concepts, ids, strict=True)},
         captions={key: key for key in ids},
         search=search,
         examples=[example(task, code) for task in TASKS for code in CODES for _ in range(3)],
@@ -228,11 +228,11 @@ def test_headline_is_computed(data, page):
     assert "7 taught languages fell from" in render_report(worse)
 
 
-def test_payload_refers_to_pictures_by_index(data, page):
+def test_payload_refers_to_images_by_index(data, page):
     content = payload(page)
-    keys = list(data.pictures)
-    assert len(content["pictures"]) == len(keys)
-    assert all(uri.startswith("data:image/webp;base64,") for uri in content["pictures"])
+    keys = list(data.images)
+    assert len(content["images"]) == len(keys)
+    assert all(uri.startswith("data:image/webp;base64,") for uri in content["images"])
     assert len(content["search"]) == len(data.search)
     lang, text, gold, teacher, student = content["search"][17]
     entry = data.search[17]
@@ -266,7 +266,7 @@ def test_hostile_texts_stay_text(data):
         facts=[(HOSTILE, HOSTILE)],
         search=search,
         examples=examples,
-        captions={key: HOSTILE for key in data.pictures},
+        captions={key: HOSTILE for key in data.images},
         credits=[Credit(HOSTILE, "javascript:alert(1)")],
     )
     page = render_report(hostile)
@@ -278,13 +278,13 @@ def test_hostile_texts_stay_text(data):
     assert content["search"][0][1] == content["examples"][0]["text"] == content["captions"][0] == HOSTILE
 
 
-def test_encoded_pictures_are_kept(data):
+def test_encoded_images_are_kept(data):
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
-    page = render_report(dataclasses.replace(data, pictures={**data.pictures, "more": buffer.getvalue()}))
-    assert payload(page)["pictures"][-1].startswith("data:image/png;base64,")
-    with pytest.raises(ValueError, match=r"picture 'more' is neither"):
-        render_report(dataclasses.replace(data, pictures={**data.pictures, "more": b"not a picture"}))
+    page = render_report(dataclasses.replace(data, images={**data.images, "more": buffer.getvalue()}))
+    assert payload(page)["images"][-1].startswith("data:image/png;base64,")
+    with pytest.raises(ValueError, match=r"image 'more' is neither"):
+        render_report(dataclasses.replace(data, images={**data.images, "more": b"not an image"}))
 
 
 def test_contradictions_are_named(data):
@@ -317,15 +317,15 @@ def test_page_without_the_optional_parts(data):
 
 def test_full_size_page_stays_small(data):
     rng = random.Random(1)
-    pictures = {str(i): Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)) for i in range(300)}
-    keys = list(pictures)
+    images = {str(i): Image.frombytes("RGB", (48, 48), rng.randbytes(48 * 48 * 3)) for i in range(300)}
+    keys = list(images)
     search = [
         SearchEntry(
             rng.choice(CODES), f"a name of usual length {i}", rng.choice(keys), rng.sample(keys, 6), rng.sample(keys, 6)
         )
         for i in range(4200)
     ]
-    page = render_report(dataclasses.replace(data, pictures=pictures, search=search, examples=(), captions={}))
+    page = render_report(dataclasses.replace(data, images=images, search=search, examples=(), captions={}))
     assert len(page.encode()) < 4_000_000
 
 
@@ -382,16 +382,16 @@ def opened(browser, data, tmp_path):
     assert browser.get_log("browser") == []
 
 
-def pictures_of(browser, side: str) -> list[int]:
+def images_of(browser, side: str) -> list[int]:
     found = browser.find_elements("css selector", f'#answer [data-side="{side}"] img')
     assert all(browser.execute_script("return arguments[0].naturalWidth", image) == 48 for image in found)
-    return [int(image.get_attribute("data-picture")) for image in found]
+    return [int(image.get_attribute("data-image")) for image in found]
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("code", "typed"), [("de", "GRUN s"), ("ja", "緑の"), ("ar", "نجمة"), ("en", "star")])
 def test_search_box_finds_names_in_every_script(opened, data, code, typed):
-    keys = list(data.pictures)
+    keys = list(data.images)
     box = opened.find_element("id", "box")
     opened.find_element("css selector", f'#filter [data-value="{code}"]').click()
     box.send_keys(typed)
@@ -408,10 +408,10 @@ def test_search_box_finds_names_in_every_script(opened, data, code, typed):
     box.send_keys("\ue007")
     entry = next(entry for entry in data.search if entry.lang == code and entry.text == chosen)
     assert box.get_property("value") == chosen
-    assert [keys[i] for i in pictures_of(opened, "before")] == entry.teacher
-    assert [keys[i] for i in pictures_of(opened, "after")] == entry.student
+    assert [keys[i] for i in images_of(opened, "before")] == entry.teacher
+    assert [keys[i] for i in images_of(opened, "after")] == entry.student
     marked = opened.find_elements("css selector", '#answer [data-side="after"] li.ok img')
-    assert [keys[int(image.get_attribute("data-picture"))] for image in marked] == [entry.gold] * (
+    assert [keys[int(image.get_attribute("data-image"))] for image in marked] == [entry.gold] * (
         entry.gold in entry.student
     )
     asked = opened.find_element("css selector", "#answer .asked span")
@@ -446,7 +446,7 @@ def test_examples_switch_by_task_language_and_outcome(opened, data):
 
 
 @pytest.mark.browser
-def test_picture_under_all_its_names_leads_to_the_search(opened, data):
+def test_image_under_all_its_names_leads_to_the_search(opened, data):
     opened.find_element("id", "another").click()
     names = opened.find_elements("css selector", "#one .names b")
     assert [name.text for name in names] == [entry.text for entry in data.search[len(CODES) : 2 * len(CODES)]]
@@ -461,7 +461,7 @@ def test_heat_map_by_keyboard(opened):
     cell.send_keys("\ue014")
     active = opened.switch_to.active_element
     assert opened.find_element("id", "tip").text == active.get_attribute("data-tip")
-    assert active.get_attribute("data-tip").startswith("English · picture to text · before:")
+    assert active.get_attribute("data-tip").startswith("English · image to text · before:")
 
 
 @pytest.mark.browser

@@ -51,7 +51,7 @@ def tasks(codes: tuple[str, ...] = CODES, dataset: str = "colours") -> list[Rank
 
 
 def encoder(name: str, noise: dict[str, float]) -> CallableEncoder:
-    """Reads the colour off a picture or a text; texts of a language are blurred by its noise."""
+    """Reads the colour off an image or a text; texts of a language are blurred by its noise."""
     blur = np.random.default_rng(0).normal(size=(len(COLOURS), 16))
     project = np.random.default_rng(1).normal(size=(3, 16))
 
@@ -74,7 +74,7 @@ def encoder(name: str, noise: dict[str, float]) -> CallableEncoder:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("scores")
-    extras = Extras(failures=3, picture_size=32, dims=(8,), precisions=("int8", "binary"))
+    extras = Extras(failures=3, image_size=32, dims=(8,), precisions=("int8", "binary"))
     for name, noise in (("teacher", {"de": 1.0, "ar": 3.0}), ("student", {"de": 0.05, "ar": 1.0})):
         evaluate(encoder(name, noise), tasks(), progress=False, extras=extras).save(root / name)
     return root / "teacher", root / "student"
@@ -96,13 +96,13 @@ def test_saved_results_hold_everything(folders: tuple[Path, Path], pair: tuple[R
         "n", "translation_accuracy", "cka", "language_bias", "language_bias_chance", "modality_gap", "hubness",
     }  # fmt: skip
     shown = {name for item in content["examples"] for part in (item["query"], item["gold"], *item["top"])
-             for name in part.get("pictures", ())}  # fmt: skip
-    assert shown == {path.name for path in (folders[1] / "pictures").iterdir()} == set(pair[1].pictures)
-    stray = folders[1] / "pictures" / "0123456789abcdef.webp"
+             for name in part.get("images", ())}  # fmt: skip
+    assert shown == {path.name for path in (folders[1] / "images").iterdir()} == set(pair[1].images)
+    stray = folders[1] / "images" / "0123456789abcdef.webp"
     stray.write_bytes(b"of an earlier evaluation")
     again = Results.load(folders[1] / "results.json")
     stray.unlink()
-    assert (again, again.pictures) == (pair[1], pair[1].pictures)
+    assert (again, again.images) == (pair[1], pair[1].images)
 
 
 def test_failures_are_among_the_examples(pair: tuple[Results, Results]) -> None:
@@ -197,9 +197,9 @@ def test_in_a_browser(browser, pair: tuple[Results, Results], tmp_path: Path) ->
     cards = browser.find_elements("css selector", "#example-list article")
     assert len(cards) >= 3
     for card in cards:
-        pictures = card.find_elements("css selector", "img")
-        assert len(pictures) >= 6
-        assert all(browser.execute_script("return arguments[0].naturalWidth", picture) == 32 for picture in pictures)
+        images = card.find_elements("css selector", "img")
+        assert len(images) >= 6
+        assert all(browser.execute_script("return arguments[0].naturalWidth", image) == 32 for image in images)
         assert "right answer at rank" in card.text
     assert browser.get_log("browser") == []
 

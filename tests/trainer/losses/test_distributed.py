@@ -17,7 +17,7 @@ ROWS = (torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1]))
 LOSSES = {
     "multilingual": (MultilingualContrastiveLoss(0.5), "teacher_en"),
     "one-to-many": (OneToManyContrastiveLoss(0.5), "teacher_en"),
-    "cross-modal": (CrossModalAlignmentLoss(0.5), "teacher_picture"),
+    "cross-modal": (CrossModalAlignmentLoss(0.5), "teacher_image"),
 }
 
 

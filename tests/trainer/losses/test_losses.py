@@ -29,7 +29,7 @@ CALLS = {
     "image": (ImageDistillationLoss(), (*DISTILLED, *(f"{name}_image" for name in DISTILLED))),
     "multilingual": (MultilingualContrastiveLoss(0.5), ("student_lang", "teacher_en", "row_of_pair")),
     "one-to-many": (OneToManyContrastiveLoss(0.5), ("student_lang", "teacher_en", "row_of_pair")),
-    "cross-modal": (CrossModalAlignmentLoss(0.5), ("student_lang", "teacher_picture", "row_of_pair")),
+    "cross-modal": (CrossModalAlignmentLoss(0.5), ("student_lang", "teacher_image", "row_of_pair")),
     "disentanglement": (LanguageDisentanglementLoss(), ("student_en", "student_lang", "languages")),
     "matryoshka": (MatryoshkaLoss(SelfDistillationLoss(), [2, 5], [1, 0.5]), DISTILLED),
     "sum": (LossSum({"a": SelfDistillationLoss(), "b": MultilingualContrastiveLoss()}, {"b": 0.1}), DISTILLED),
@@ -188,7 +188,7 @@ def test_equal_vectors_give_log_of_the_batch(rows, temperature):
     expected = pytest.approx(math.log(rows), abs=1e-6)
     own_rows = torch.arange(rows)
     assert MultilingualContrastiveLoss(temperature)(student_lang=same, teacher_en=same).item() == expected
-    assert CrossModalAlignmentLoss(temperature)(student_lang=same, teacher_picture=same).item() == expected
+    assert CrossModalAlignmentLoss(temperature)(student_lang=same, teacher_image=same).item() == expected
     one_to_many = OneToManyContrastiveLoss(temperature)
     assert one_to_many(student_lang=same, teacher_en=same, row_of_pair=own_rows).item() == expected
 
@@ -249,14 +249,14 @@ def test_contrast_does_not_depend_on_length_rotation_or_order(name):
     torch.testing.assert_close(loss(**{k: v[order] for k, v in given.items()}), value)
 
 
-def test_rows_without_a_picture_are_left_out():
-    given = inputs(("student_lang", "teacher_picture", "row_of_pair"))
+def test_rows_without_an_image_are_left_out():
+    given = inputs(("student_lang", "teacher_image", "row_of_pair"))
     loss = CrossModalAlignmentLoss()
     seen = torch.tensor([True, True, False, True, True, True])
     expected = loss(**{name: value[seen] for name, value in given.items()})
-    torch.testing.assert_close(loss(**given, has_picture=seen), expected)
+    torch.testing.assert_close(loss(**given, has_image=seen), expected)
     student = given["student_lang"].requires_grad_()
-    nothing = loss(**given, has_picture=torch.zeros(6, dtype=torch.bool))
+    nothing = loss(**given, has_image=torch.zeros(6, dtype=torch.bool))
     nothing.backward()
     assert nothing.item() == 0
     assert student.grad.eq(0).all()
@@ -368,12 +368,12 @@ def test_the_terms_inside_matryoshka_are_those_of_all_sizes():
     torch.testing.assert_close(terms["a"] + 0.5 * terms["b"], value)
 
 
-def test_another_row_with_the_same_picture_is_no_negative():
-    pictures = torch.eye(2, 4)[[0, 0, 1]]
-    given = {"teacher_picture": pictures, "student_lang_alone": pictures, "row_of_pair": torch.arange(3)}
+def test_another_row_with_the_same_image_is_no_negative():
+    images = torch.eye(2, 4)[[0, 0, 1]]
+    given = {"teacher_image": images, "student_lang_alone": images, "row_of_pair": torch.arange(3)}
     loss = CrossModalAlignmentLoss(0.01)
     assert loss(**given).item() == pytest.approx(2 / 3 * math.log(2), abs=1e-5)
-    assert loss(**given, picture_of_pair=torch.tensor([-7, -7, 5])).item() == pytest.approx(0, abs=1e-5)
+    assert loss(**given, image_of_pair=torch.tensor([-7, -7, 5])).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_matryoshka_names_a_vector_that_is_too_short():
