@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model, initialise_by_fan_in, train_tokenizer
@@ -27,9 +28,9 @@ def test_a_seed_gives_one_model_and_leaves_the_generator_alone():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_an_image_takes_as_many_tokens_as_the_model_gives_features(image):
+def test_an_image_takes_as_many_tokens_as_the_model_gives_features():
     model, processor = build_tiny_model(config(image_size=24), TEXTS)
-    inputs = processor(text=["a red bicycle"], images=[image(0)])
+    inputs = processor(text=["a red bicycle"], images=[Image.new("RGB", (16, 16), "red")])
     assert inputs["input_ids"].eq(model.backbone.config.image_token_id).sum() == 9  # (24 / 4 / 2) squared
     assert model(**inputs).embeddings.shape == (1, 16)
     assert not model.training

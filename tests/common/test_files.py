@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xvlm2vec.common.files import replaced_file, write_json, write_text
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"é": [1, None]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"é": [1, None]}
+    assert "é" in path.read_text(encoding="utf-8")
+    write_text(path, "one\r\ntwo\n")
+    assert path.read_bytes() == b"one\r\ntwo\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def write_half(path: Path) -> None:
+    with replaced_file(path) as draft:
+        draft.write_text("half")
+        (path.parent / "missing").read_text()
+
+
+def test_an_error_leaves_the_earlier_file_and_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "before")
+    with pytest.raises(FileNotFoundError):
+        write_half(path)
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, float("nan"))
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
