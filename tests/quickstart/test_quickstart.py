@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from xvlm2vec.common.run_state import RunState, RunStateError
-from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, languages_of, make_world
+from xvlm2vec.quickstart.config import QuickstartConfig, Sizes, languages_of
+from xvlm2vec.quickstart.run_folder import make_world
 
 # A run of seconds: the same code with hardly any training.
 SECONDS = Sizes(
@@ -30,10 +31,11 @@ SECONDS = Sizes(
 )
 SCRIPT = """
 import sys
-from xvlm2vec import console
-from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, run_quickstart
-from xvlm2vec import quickstart_stages
-quickstart_stages.SAVE_STEPS = 5
+from xvlm2vec.flags import console
+from xvlm2vec.quickstart import stages
+from xvlm2vec.quickstart.config import QuickstartConfig, Sizes
+from xvlm2vec.quickstart.run import run_quickstart
+stages.SAVE_STEPS = 5
 console.set_up()
 sizes = Sizes(**eval(sys.argv[2]))
 run_quickstart(QuickstartConfig(sys.argv[1], languages=("de",), lora="lora" in sys.argv, sizes=sizes))

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.run_state import RunState
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.run_state import RunState
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:

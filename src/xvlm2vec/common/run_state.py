@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from .files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +114,11 @@ class RunState:
 
 def peak_memory_mb() -> int:
     """Largest resident size so far of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if sys.platform == "win32":
+        import psutil
 
+        return int(psutil.Process().memory_info().peak_wset) // 1_000_000
+    import resource
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file as a whole: a reader sees the old or the new content, never a part."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest // (1_000_000 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kilobytes
