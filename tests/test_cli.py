@@ -456,3 +456,13 @@ def test_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "DOES NOT give its golden vectors" in capsys.readouterr().out
     assert call("verify", "--write", folder / "model") == 0
     assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 0
+
+
+def test_a_terminal_that_lacks_a_script_shows_marks(tmp_path: Path) -> None:
+    """As the console of Windows does; the command goes on."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "xvlm2vec", "report", str(tmp_path / "日本語")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert "???" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xvlm2vec.common.run_state import RunState, RunStateError
+from xvlm2vec.common.run_state import RunState, RunStateError, peak_memory_mb
 from xvlm2vec.quickstart.config import QuickstartConfig, Sizes, languages_of
 from xvlm2vec.quickstart.run_folder import make_world
 
@@ -214,3 +214,27 @@ def test_memory_of_an_interrupted_run_counts(tmp_path: Path) -> None:
     state["stages"]["first"]["peak_rss_mb"] = 10**6  # as by a process that is gone
     path.write_text(json.dumps(state), encoding="utf-8")
     assert RunState(tmp_path, {"seed": 0}).peak_rss_mb == 10**6
+
+
+@pytest.mark.parametrize(("platform", "largest"), [("linux", 2_048 * 1024), ("darwin", 2_048 * 1_000_000)])
+def test_memory_is_told_in_megabytes_on_every_system(
+    platform: str, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells kilobytes, macOS bytes."""
+    import resource
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=largest))
+    assert peak_memory_mb() == 2_048
+
+
+def test_windows_tells_its_peak_through_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import psutil
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=2_048_000_000))
+    monkeypatch.setattr(psutil, "Process", lambda: process)
+    assert peak_memory_mb() == 2_048

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xvlm2vec.common.files import write_json, write_text
+from xvlm2vec.common.files import replaced_file, write_json, write_text
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
 from xvlm2vec.corpus.emoji.text import instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
@@ -23,6 +24,8 @@ from .run_folder import RunFolder
 from .stages import BENCHMARK
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -52,6 +55,7 @@ def write_outcome(run: RunFolder) -> None:
     svg = before_after_svg(tables, list(run.world.config.languages), run.trained_languages, run.control_languages)
     write_text(run.path("before-after.svg"), svg)
     write_text(run.path("table.md"), markdown_table(results["student"], results["teacher"]))
+    save_gallery(run)
     write_json(run.path("report.json"), report)
 
 
@@ -131,6 +135,22 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
     )
 
 
+def save_gallery(run: RunFolder) -> None:
+    """Writes the images that the page searches into `images/`, each under the English name of what it shows."""
+    folder = run.path("images")
+    folder.mkdir(exist_ok=True)
+    for concept in range(len(run.world)):
+        name = re.sub(r"[^\w-]+", "-", run.world.name(concept, "en").lower()).strip("-")
+        with replaced_file(folder / f"{name}.png") as draft:
+            _unseen_image(run, concept).save(draft, "PNG")
+
+
+def _unseen_image(run: RunFolder, concept: int) -> Image.Image:
+    """One rendering of a concept that no training has seen."""
+    world = run.world
+    return world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
+
+
 def _captions(run: RunFolder) -> dict[str, str]:
     return {_image_id(concept): run.world.name(concept, "en") for concept in range(len(run.world))}
 
@@ -148,10 +168,7 @@ def _search(
     """
     world = run.world
     concepts = range(len(world))
-    images = {
-        _image_id(concept): world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
-        for concept in concepts
-    }
+    images = {_image_id(concept): _unseen_image(run, concept) for concept in concepts}
     names = [(language, concept) for language in world.config.languages for concept in concepts]
     queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
     beside_image = instruct("c", "en", "query")
