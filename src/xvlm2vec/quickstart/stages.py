@@ -18,7 +18,8 @@ from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, train_contrastive
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
+from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.precision import training_precision
@@ -55,16 +56,16 @@ def teach_english(world: EmojiWorld, config: QuickstartConfig, untrained: Path, 
     sizes = config.sizes
     rows = contrastive_curriculum(world, sizes.lessons, sizes.teacher_batch, config.seed)
     training = ContrastiveConfig(
-        model=str(untrained),
         output_dir=str(output),
-        batch_size=sizes.teacher_batch,
+        per_device_train_batch_size=sizes.teacher_batch,
         learning_rate=4e-3,
         muon_learning_rate=2e-3,
-        shuffle=False,
+        train_sampling_strategy="sequential",
         save_steps=SAVE_STEPS,
         seed=config.seed,
+        **training_precision(),
     )
-    train_contrastive(training, rows, [StageBar("Teacher")])
+    train_contrastive(training, rows, [StageBar("Teacher")], model=str(untrained))
     _drop_checkpoints(output)
 
 
