@@ -25,13 +25,13 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from xvlm2vec.common.columns import PAIR_COLUMNS
+
 from .checkpoints import train_or_resume
 from .optimizers import MuonAdamW
 from .precision import training_attention, training_precision
 
 logger = logging.getLogger(__name__)
-
-PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.readers import load_pairs
+from xvlm2vec.corpus.stored import load_pairs
 from xvlm2vec.flags import console
 from xvlm2vec.flags.models import load_embedder, model_kind
 from xvlm2vec.flags.training import TrainingForm, parse

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from xvlm2vec.common.run_state import write_json
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
+from xvlm2vec.flags.emoji import benchmark_card
 from xvlm2vec.flags.release import loss_notes, training_notes
 from xvlm2vec.hub.card import ReleaseCard
-from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
 
 from .run import TASKS, Quickstart
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME = "xVLM2Vec emoji quickstart"
-SOURCES = (
-    DataSource("Noto Color Emoji", "Apache-2.0 (images), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"),
-    DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
-    DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
-)
 
 
 def release_student(
@@ -127,21 +122,6 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         ),
         adapter_id="./release/adapter" if run.config.lora else None,
         adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,
-    )
-
-
-def benchmark_card() -> BenchmarkCard:
-    """What the benchmark's card says."""
-    return BenchmarkCard(
-        name="Emoji world benchmark",
-        description=(
-            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs "
-            "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
-            "distillation in some languages."
-        ),
-        licence="apache-2.0",
-        sources=SOURCES,
-        task_titles={**TASKS, "withheld": "Classification of withheld concepts"},
     )
 
 

@@ -17,8 +17,9 @@ from xvlm2vec.eval.report.page import write_report
 from xvlm2vec.eval.report.results_page import vector_measures
 from xvlm2vec.eval.report.tables import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
+from xvlm2vec.flags.emoji import SOURCES
 
-from .release import SOURCES, score_table
+from .release import score_table
 from .run import MEAN_TASKS, TASKS, Quickstart
 from .stages import BENCHMARK, benchmark, load, load_student, scores
 

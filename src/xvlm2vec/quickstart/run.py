@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASKS = {
-    "c": "Classification",
-    "i2t": "Image to text",
-    "t2i": "Text to image",
-    "vqa": "Question answering",
-    "vg": "Grounding",
-}
 MEAN_TASKS = ("c", "i2t", "t2i", "vg")
 NEEDS_MB = 500
 
@@ -194,26 +187,14 @@ def make_world(config: QuickstartConfig) -> EmojiWorld:
     Raises:
         ValueError: A language is unknown, or English is to be taught.
     """
-    from xvlm2vec.corpus.emoji.text import check_languages
-    from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
+    from xvlm2vec.corpus.emoji.world import teaching_world
 
-    defaults = EmojiWorldConfig()
-    taught = check_languages(
-        config.languages or (SMALL_LANGUAGES if config.small else defaults.taught_languages), defaults.languages
-    )
-    if "en" in taught:
-        raise ValueError("English is what the teacher knows; leave it out of --languages.")
-    controls = SMALL_CONTROLS if config.small else defaults.control_languages
-    controls = tuple(code for code in controls if code not in taught)
-    return EmojiWorld.load(
-        EmojiWorldConfig(
-            concepts=config.sizes.concepts,
-            image_size=config.sizes.image_size,
-            seed=config.seed,
-            languages=("en", *taught, *controls),
-            taught_languages=taught,
-            control_languages=controls,
-        )
+    return teaching_world(
+        config.languages or (SMALL_LANGUAGES if config.small else None),
+        SMALL_CONTROLS if config.small else None,
+        concepts=config.sizes.concepts,
+        image_size=config.sizes.image_size,
+        seed=config.seed,
     )
 
 
