@@ -164,10 +164,10 @@ def tokenizer_texts(world: EmojiWorld, captions: int = 2000) -> Iterator[str]:
         yield from (world.caption(pair, language) for pair in pairs)
 
 
-def _check_kinds(mix: Mapping[str, float], known: Sequence[str]) -> None:
-    unknown = [kind for kind in mix if kind not in known]
+def _check_kinds(mix: Mapping[str, float], allowed: Sequence[str]) -> None:
+    unknown = [kind for kind in mix if kind not in allowed]
     if unknown or not mix:
-        raise ValueError(f"Unknown entries in the mix: {unknown}; known: {', '.join(known)}")
+        raise ValueError(f"Unknown entries in the mix: {unknown}; known: {', '.join(allowed)}")
 
 
 def _store(specs: Iterator[tuple[str, Spec]]) -> Dataset:
