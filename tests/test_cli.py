@@ -133,7 +133,7 @@ def test_failures_are_1_and_say_why(
 
 
 def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_pairs, load_parallel
 
     (tmp_path / "images").mkdir()
     lines = ["image,en,de"]
@@ -166,7 +166,7 @@ def test_corpus_csv_without_a_good_row(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_pairs, load_parallel
 
     for number in range(4):
         Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -184,7 +184,7 @@ def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_corpus_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    from xvlm2vec.corpus.readers import load_parallel
+    from xvlm2vec.corpus.stored import load_parallel
 
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     rows = [("a cat", "un gatto", "it", "red.png"), ("a cat", "ein Kater", "de", "red.png"), ("a dog", "", "de", None)]

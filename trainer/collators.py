@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.common.columns import TRAINING_COLUMNS
 from xvlm2vec.common.store import content_digest, row_key
 from xvlm2vec.modeling.packs import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
@@ -19,7 +20,6 @@ from xvlm2vec.modeling.token_groups import token_groups
 from .language_sampling import LanguageSampler
 from .usable_rows import HasTranslation, has_text
 
-PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 Inputs = dict[str, torch.Tensor]
 
 
@@ -320,7 +320,7 @@ def untranslated_filler(row: dict[str, Any]) -> FillerRow:
 
 def check_columns(row: Mapping[str, Any], index: int) -> None:
     """Raises if a row is none of a parallel corpus; the message names it."""
-    missing = [column for column in PARALLEL_COLUMNS if column not in row]
+    missing = [column for column in TRAINING_COLUMNS if column not in row]
     if missing:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
 

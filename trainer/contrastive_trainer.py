@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
+from xvlm2vec.common.columns import PAIR_COLUMNS
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .adapters import AdapterConfig, add_adapter
@@ -32,7 +33,6 @@ from .precision import training_attention
 
 logger = logging.getLogger(__name__)
 
-PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
 ARGUMENTS_FILE = "training_args.bin"
 
 

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.readers import load_pairs
+from xvlm2vec.corpus.stored import load_pairs
 from xvlm2vec.flags import console
 from xvlm2vec.flags.adapters import AdapterFlags, merge_adapter
 from xvlm2vec.flags.models import load_embedder, model_kind

@@ -13,9 +13,8 @@ from transformers import TrainerCallback, set_seed
 
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.code_switching import CodeSwitcher, read_lexicon
-from xvlm2vec.corpus.jsonl_reader import group_parallel
-from xvlm2vec.corpus.readers import load_parallel
-from xvlm2vec.corpus.streams import stream_parallel
+from xvlm2vec.corpus.grouping import group_parallel
+from xvlm2vec.corpus.stored import load_parallel, stream_parallel
 from xvlm2vec.flags import console
 from xvlm2vec.flags.adapters import merge_adapter
 from xvlm2vec.flags.memory_plan import run_plan

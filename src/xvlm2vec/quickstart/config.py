@@ -6,13 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-TASKS = {
-    "c": "Classification",
-    "i2t": "Image to text",
-    "t2i": "Text to image",
-    "vqa": "Question answering",
-    "vg": "Grounding",
-}
 MEAN_TASKS = ("c", "i2t", "t2i", "vg")
 
 

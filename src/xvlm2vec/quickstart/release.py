@@ -6,22 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 from xvlm2vec.common.files import write_json
+from xvlm2vec.corpus.emoji.text import TASK_TITLES
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
+from xvlm2vec.flags.emoji import benchmark_card
 from xvlm2vec.flags.training_notes import loss_notes, training_notes
 from xvlm2vec.hub.card import ReleaseCard
-from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
 
-from .config import TASKS
 from .run_folder import RunFolder
 
 NAME = "xVLM2Vec emoji quickstart"
-SOURCES = (
-    DataSource("Noto Color Emoji", "Apache-2.0 (images), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"),
-    DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
-    DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
-)
 
 
 def release_student(run: RunFolder) -> None:
@@ -83,7 +78,7 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
-        for task in TASKS
+        for task in TASK_TITLES
     }
     return ReleaseCard(
         name=NAME,
@@ -109,21 +104,6 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
         ),
         adapter_id="./release/adapter" if run.config.lora else None,
         adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,
-    )
-
-
-def benchmark_card() -> BenchmarkCard:
-    """What the benchmark's card says."""
-    return BenchmarkCard(
-        name="Emoji world benchmark",
-        description=(
-            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs "
-            "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
-            "distillation in some languages."
-        ),
-        licence="apache-2.0",
-        sources=SOURCES,
-        task_titles={**TASKS, "withheld": "Classification of withheld concepts"},
     )
 
 

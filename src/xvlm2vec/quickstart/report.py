@@ -10,16 +10,17 @@ import numpy as np
 
 from xvlm2vec.common.files import replaced_file, write_json, write_text
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
-from xvlm2vec.corpus.emoji.text import instruct
+from xvlm2vec.corpus.emoji.text import TASK_TITLES, instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
 from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
 from xvlm2vec.eval.report.page import write_report
 from xvlm2vec.eval.report.results_page import vector_measures
 from xvlm2vec.eval.report.tables import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
+from xvlm2vec.flags.emoji import SOURCES
 
-from .config import MEAN_TASKS, TASKS
-from .release import SOURCES, score_table
+from .config import MEAN_TASKS
+from .release import score_table
 from .run_folder import RunFolder
 from .stages import BENCHMARK
 
@@ -88,7 +89,7 @@ def summary(run: RunFolder, tables: dict[str, Any]) -> dict[str, Any]:
         "largest_gap_to_english": {task: round(gap, 1) for task, gap in worst.items()},
         "english_change": {
             task: round(100 * (tables["student"][task]["en"]["p_at_1"] - tables["teacher"][task]["en"]["p_at_1"]), 1)
-            for task in TASKS
+            for task in TASK_TITLES
         },
     }
 
@@ -111,7 +112,7 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
             LanguageInfo.of(code, roles.get(code, "control"))  # type: ignore[arg-type]
             for code in run.world.config.languages
         ],
-        tasks=TASKS,
+        tasks=TASK_TITLES,
         scores=report["scores"],
         seconds=report["seconds"],
         training_stages=("teacher", "student"),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.run_state import STATE_FILE, RunState
-from xvlm2vec.flags.emoji import emoji_world
 
 from .config import SMALL_CONTROLS, SMALL_LANGUAGES, QuickstartConfig, Sizes
 
@@ -117,12 +116,12 @@ def make_world(config: QuickstartConfig) -> EmojiWorld:
     Raises:
         ValueError: A language is unknown, or English is to be taught.
     """
-    if "en" in config.languages:
-        raise ValueError("English is what the teacher knows; leave it out of --languages.")
-    return emoji_world(
+    from xvlm2vec.corpus.emoji.world import teaching_world
+
+    return teaching_world(
         config.languages or (SMALL_LANGUAGES if config.small else None),
-        config.sizes.concepts,
-        config.sizes.image_size,
-        config.seed,
         SMALL_CONTROLS if config.small else None,
+        concepts=config.sizes.concepts,
+        image_size=config.sizes.image_size,
+        seed=config.seed,
     )
