@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,18 @@ def test_small_run_makes_an_english_model_multilingual(tmp_path: Path) -> None:
     proof = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
     assert proof["ok"]
     assert {check["door"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
+    assert first_lines_of_the_readme(folder, tmp_path) == "['sailboat', 'dolphin', 'rooster']"
+
+
+def first_lines_of_the_readme(run: Path, place: Path) -> str:
+    """What the front page's first Python lines print below a folder in which its first commands were run."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = text.split("```python\n")[1].split("```")[0]
+    (place / "runs").mkdir()
+    shutil.copytree(run, place / "runs" / "quickstart")
+    done = subprocess.run([sys.executable, "-c", lines], cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.slow
