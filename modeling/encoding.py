@@ -16,10 +16,9 @@ from tqdm.auto import tqdm
 
 from .families import backbone_type, family_of
 from .memory import free_memory, is_out_of_memory
-from .pack_forward import obstacle
+from .packing import packing_blocker, text_groups, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
-from .token_groups import text_groups, token_groups
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
@@ -115,7 +114,7 @@ class _Run:
 
     def encode(self, show_progress: bool | None) -> torch.Tensor:
         """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
-        self.packed = family_of(backbone_type(self.model.config)).causal and not obstacle(self.model)
+        self.packed = family_of(backbone_type(self.model.config)).causal and not packing_blocker(self.model)
         self.sizes = measure_rows(self.processor, self.rows, self.problems)
         vectors = torch.full((len(self.rows), self.model.config.hidden_size), torch.nan)
         waiting = deque(self._units())

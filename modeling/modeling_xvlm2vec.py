@@ -22,8 +22,7 @@ from .encoding import encode_rows
 from .families import backbone_type, family_of
 from .loading import CheckpointError, check_loading, readable_files
 from .modeling_phi3_v import Phi3VModel
-from .pack_forward import ImageStates, run_pack
-from .packs import Pack, TokenGroup, pack_groups, rope_limit_of
+from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
 from .pooling import pool
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .published_checkpoints import find_published, refuse_adapter
