@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import warnings
@@ -15,7 +16,6 @@ import torch
 from tqdm.auto import tqdm
 
 from .families import backbone_type, family_of
-from .memory import free_memory, is_out_of_memory
 from .packing import packing_blocker, text_groups, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BAD_ROWS = ("raise", "nan")
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 Unit = list[int]
 """Numbers of rows with the same images, or of one row."""
@@ -234,3 +235,17 @@ class _Run:
 def _identity(image: Any) -> Any:
     """What two rows must have in common for their image to be the same: the path, or the very object."""
     return image if isinstance(image, str) else (id(image),)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is memory that ran out, of a GPU or of the machine; the CPU's allocator raises a `RuntimeError`."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+
+
+def free_memory() -> None:
+    """Gives back what a failed pass held; call it when the exception is no longer handled, as that holds tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
