@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packing import use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.tree_attention import use_tree
 
 from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
 from .collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
@@ -476,11 +477,3 @@ def encoded(rows: Any) -> Any:
 def eval_sets(rows: Any) -> Sequence[Any]:
     """The held-out corpora: there may be several, by name."""
     return list(rows.values()) if isinstance(rows, dict) else [rows]
-
-
-def embedder_of(model: nn.Module) -> XVLM2VecModel:
-    """The `XVLM2VecModel` inside a `PeftModel`, a wrapped or a bare model."""
-    for module in model.modules():
-        if type(module).__name__ == "XVLM2VecModel":
-            return module  # type: ignore[return-value]
-    raise ValueError(f"A {type(model).__name__} holds no XVLM2VecModel; wrap a backbone with from_backbone first.")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
-from xvlm2vec.modeling.pack_forward import ImageStates
+from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .forward_passes import Passes
