@@ -21,12 +21,13 @@ from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import BY_COMMAND, Parsed, TrainingForm, parse
 from xvlm2vec.trainer.adapters import add_adapter
+from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, encoded
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
-from xvlm2vec.trainer.health import MergedSpaceCheck
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def _training_rows(flags: DistillFlags, seed: int) -> tuple[Any, list[TrainerCal
     if flags.code_switching is not None:
         lexicon = read_lexicon(flags.lexicon) if flags.lexicon else None
         switcher = CodeSwitcher(flags.code_switching, lexicon, seed)
-        rows = rows.map(switcher, batched=True) if flags.streaming else encoded(rows).with_transform(switcher)
+        rows = rows.map(switcher, batched=True) if flags.streaming else keep_encoded(rows).with_transform(switcher)
         callbacks.append(TellEpoch(switcher))
     if not flags.streaming:
         logger.info("Training on %d rows", len(rows))
