@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .embedding import open_image
+from .encoders import open_image
 from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
 from .ranking import RankingTask, Row, top_candidates

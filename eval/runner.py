@@ -16,7 +16,8 @@ import numpy as np
 from .abilities import split_by_ability
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
-from .embedding import CHUNK, EmbedFunction, Encoder, as_encoder, distinct_rows, embed_distinct
+from .embedding import CHUNK, distinct_rows, embed_distinct
+from .encoders import EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes

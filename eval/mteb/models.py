@@ -17,9 +17,9 @@ from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 
 from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, TEXT
-from xvlm2vec.eval.benchmarks.mmmeb import Templates, sides_for
-from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS, instructions
-from xvlm2vec.eval.embedding import Encoder, Vectors, as_encoder, checked_vectors, encoded_by_kind
+from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, Templates, instructions, sides_for
+from xvlm2vec.eval.embedding import checked_vectors
+from xvlm2vec.eval.encoders import Encoder, Vectors, as_encoder, encoded_by_kind
 from xvlm2vec.eval.ranking import Row
 
 _ROWS = 256  # handed to an encoder at a time
@@ -145,7 +145,7 @@ class EncoderForMteb(AbsEncoder):
         if task.contributed_by == OURS:
             return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
         name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
-        sides = sides_for(self.templates, (name,), subset_language(task, subset)) if name else {}
+        sides = sides_for(self.templates, name, subset_language(task, subset)) if name else {}
         template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
         def wrap(text: str | None, has_image: bool) -> str | None:

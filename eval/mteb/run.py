@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xvlm2vec.eval.benchmarks.mmmeb import Templates, templates_hash
+from xvlm2vec.eval.benchmarks.instructions import Templates, templates_hash
 from xvlm2vec.eval.bootstrap import bootstrap_ci
 from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1, reciprocal_rank, tied_rows
 from xvlm2vec.eval.results import PerRow, Results, row_key

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, SEVERAL, TEXT, row_kind, split_by_ability
-from xvlm2vec.eval.embedding import CallableEncoder, as_encoder
+from xvlm2vec.eval.encoders import CallableEncoder, as_encoder
 from xvlm2vec.eval.metrics import unit_rows
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.results import Results

@@ -10,7 +10,7 @@ import pytest
 
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, row_key
 from xvlm2vec.eval import embedding, pool
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.encoders import CallableEncoder
 from xvlm2vec.eval.metrics import k_occurrence, unit_rows
 from xvlm2vec.eval.pool import pool_occurrence, score_pool, top_of_pool
 from xvlm2vec.eval.ranking import RankingTask, Row

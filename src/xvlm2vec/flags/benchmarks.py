@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.benchmarks.mmmeb import Templates
+    from xvlm2vec.eval.benchmarks.instructions import Templates
     from xvlm2vec.eval.ranking import RankingTask
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def chosen_templates(flags: argparse.Namespace) -> Templates | None:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged.
     """
-    from xvlm2vec.eval.benchmarks.exported import read_templates
-    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+    from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, read_templates
 
     if flags.templates is None:
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .models import load_embedder, looks_like_path, model_kind, read_json
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.encoders import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def load_encoder(
 def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
     import torch
 
-    from xvlm2vec.eval.embedding import ModelEncoder
+    from xvlm2vec.eval.encoders import ModelEncoder
 
     model, processor = load_embedder(source)
     model.to(torch.device(_device()))  # type: ignore[arg-type]  # transformers wraps `to`
@@ -73,7 +73,7 @@ def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
 def _sentence_transformer(source: str, dim: int | None, batch_size: int, trust: bool) -> Encoder:
     from sentence_transformers import SentenceTransformer
 
-    from xvlm2vec.eval.embedding import SentenceTransformerEncoder
+    from xvlm2vec.eval.encoders import SentenceTransformerEncoder
 
     model = SentenceTransformer(source, trust_remote_code=trust, device=_device())
     return SentenceTransformerEncoder(model, name=source, batch_size=batch_size, dim=dim)
@@ -104,7 +104,7 @@ def _mteb_knows(name: str) -> bool:
 
 def _function(source: str, dim: int | None) -> Encoder:
     """A function, or an object that is an `Encoder`, named as entry points are; the working folder comes first."""
-    from xvlm2vec.eval.embedding import CallableEncoder, Encoder
+    from xvlm2vec.eval.encoders import CallableEncoder, Encoder
 
     _refuse_dim(dim, source)
     module_name, _, name = source.partition(":")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark, emoji_benchmark
 from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_curriculum, parallel_rows, tokenizer_texts
-from xvlm2vec.eval.benchmarks.mmmeb import DatasetImages, ranking_task
-from xvlm2vec.eval.embedding import ModelEncoder
+from xvlm2vec.eval.benchmarks.images import named_images
+from xvlm2vec.eval.benchmarks.list_rows import ranking_task
+from xvlm2vec.eval.encoders import ModelEncoder
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.runner import Extras, evaluate
@@ -138,7 +139,7 @@ def _benchmark(world: EmojiWorld, rows: int) -> EmojiBenchmark:
 
 def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
     """Every task in every language, as the runner takes it; withheld concepts are a data set of their own."""
-    images = DatasetImages(bench.images)
+    images = named_images(bench.images)
     return [
         ranking_task(
             rows,
