@@ -160,7 +160,7 @@ def _translation(
     if pairs.shape[1] < 2:
         return {}
     left, right = vectors[pairs[0]], vectors[pairs[1]]
-    found = {"n": pairs.shape[1], "translation_accuracy": translation_accuracy(left, right).mean}
+    found = {"n": pairs.shape[1], "translation_accuracy": translation_accuracy(left, right)}
     if np.ptp(left, axis=0).any() and np.ptp(right, axis=0).any():
         found["cka"] = linear_cka(left, right)
     return found

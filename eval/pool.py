@@ -89,7 +89,9 @@ def top_of_pool(queries: VectorSource, candidates: VectorSource, k: int) -> list
 
 
 def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> npt.NDArray[np.float64]:
-    """`metrics.k_occurrence` of candidates that are read in blocks, twice; `k` must not exceed their number.
+    """How often each candidate is among the k nearest of a query; those level at rank k share what is left.
+
+    Candidates are read in blocks, twice; `k` must not exceed their number.
 
     Returns:
         `(m,)`, which sums to `n * k`.

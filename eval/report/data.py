@@ -30,13 +30,13 @@ class LanguageInfo(Language):
 
     @classmethod
     def of(cls, code: str, role: Role) -> LanguageInfo:
-        """Takes names and direction from :func:`xvlm2vec.eval.languages.language`."""
+        """Takes names and direction of writing from :func:`xvlm2vec.common.languages.language`."""
         known = language(code)
         return cls(known.code, known.name, known.native_name, known.rtl, role)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Answer:
     """One answer that a model could choose.
 
     Attributes:
@@ -70,9 +70,9 @@ class Example:
     lang: str
     query_text: str | None
     query_image: str | None
-    gold: Candidate
-    teacher: Sequence[Candidate]
-    student: Sequence[Candidate]
+    gold: Answer
+    teacher: Sequence[Answer]
+    student: Sequence[Answer]
     teacher_rank: float | None = None
     student_rank: float | None = None
 
@@ -98,10 +98,10 @@ class SearchEntry:
 
 @dataclass(frozen=True)
 class Credit:
-    """A source or licence to name.
+    """A source or license to name.
 
     Attributes:
-        text: What is credited, and under which licence.
+        text: What is credited, and under which license.
         url: Where to read more (http or https), if anywhere.
     """
 

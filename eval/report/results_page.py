@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.tasks import task_title
 from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
-from .data import Candidate, Example, LanguageInfo, Measure, Model, ReportData
-from .summary import percent
+from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
 from .tables import METRICS, column_names
+from .templates import percent
 
 Column = tuple[str, str, str, str]
 
-_TASK_NAMES = {
-    "c": "classification",
-    "i2t": "image to text",
-    "t2i": "text to image",
-    "vqa": "questions about images",
-    "vg": "grounding",
-}
 _MEASURES = (
     (
         "Translations found",
@@ -100,7 +94,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def _label(column: Column, name: str) -> str:
     """The name of the column with its task spelt out."""
-    return _TASK_NAMES.get(column[2], column[2]) + name.removeprefix(column[2])
+    return task_title(column[2]) + name.removeprefix(column[2])
 
 
 def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -182,7 +176,7 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
                 lang=one["language"],
                 query_text=one["query"]["text"],
                 query_image=_image(one["query"], images),
-                gold=_candidate(one["gold"], one, images),
+                gold=_answer(one["gold"], one, images),
                 teacher=answers.get("teacher", []),
                 student=answers["student"],
                 teacher_rank=_rank(models["teacher"], *place) if "teacher" in models else None,
@@ -192,8 +186,8 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
     return found
 
 
-def _answers(example: Mapping[str, Any] | None, images: Mapping[str, bytes]) -> list[Candidate]:
-    return [_candidate(answer, example, images) for answer in example["top"]] if example else []
+def _answers(example: Mapping[str, Any] | None, images: Mapping[str, bytes]) -> list[Answer]:
+    return [_answer(answer, example, images) for answer in example["top"]] if example else []
 
 
 def _rank(results: Results, key: Any, row: int) -> float | None:
@@ -204,12 +198,12 @@ def _rank(results: Results, key: Any, row: int) -> float | None:
     return round(float(found[0]) + 1, 1) if len(found) else None
 
 
-def _candidate(answer: Mapping[str, Any], example: Mapping[str, Any], images: Mapping[str, bytes]) -> Candidate:
+def _answer(answer: Mapping[str, Any], example: Mapping[str, Any], images: Mapping[str, bytes]) -> Answer:
     image = _image(answer, images)
     text = answer["text"] if image is None else None
     if image is None and not text:  # no copies were kept
         text = str(answer["image"])
-    return Candidate(text, image, answer["id"] in example.get("golds", [example["gold"]["id"]]))
+    return Answer(text, image, answer["id"] in example.get("golds", [example["gold"]["id"]]))
 
 
 def _image(item: Mapping[str, Any], images: Mapping[str, bytes]) -> str | None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .before_after import MEAN_TASKS
+from xvlm2vec.common.tasks import MEAN_TASKS
+
 from .data import LanguageInfo, Model, ReportData, Role
+from .templates import percent
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,6 @@ class Parity:
     gaps: list[Gap]
     low: float
     span: float
-
-
-def percent(fraction: float) -> str:
-    """A fraction as percent with one decimal, without the sign."""
-    return f"{100 * fraction:.1f}"
 
 
 def duration(seconds: float) -> str:

@@ -64,7 +64,7 @@ def test_what_two_towers_cannot_embed_is_left_out_with_the_reason(clip: Sentence
     (left_out,) = json.loads((tmp_path / "results.json").read_text())["left_out"]
     assert left_out == {
         "benchmark": "B", "dataset": "d", "task": "many", "language": "en", "style": "plain",
-        "reason": "clip embeds an image or a text or a text with an image, and this needs several images",
+        "reason": "clip embeds a text or a text with an image or an image, and this needs several images",
     }  # fmt: skip
     assert Results.load(tmp_path) == results
 
@@ -74,7 +74,7 @@ def test_texts_only() -> None:
     assert encoder.embeds == {TEXT}
     results = evaluate(encoder, [T2I, T2T], progress=False)
     assert [(row["task"], row["p_at_1"]) for row in results.rows] == [("t2t", 1.0)]
-    with pytest.raises(ValueError, match="2 of 2 tasks cannot be scored: words embeds a text, and this needs a pict"):
+    with pytest.raises(ValueError, match="2 of 2 tasks cannot be scored: words embeds a text, and this needs an image"):
         evaluate(encoder, [T2I, MANY], progress=False)
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.run_state import write_json
+from xvlm2vec.common.tasks import TASK_TITLES
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.flags.release import loss_notes, training_notes
@@ -141,7 +142,7 @@ def benchmark_card() -> BenchmarkCard:
         ),
         licence="apache-2.0",
         sources=SOURCES,
-        task_titles={**TASKS, "withheld": "Classification of withheld concepts"},
+        task_titles=TASK_TITLES,
     )
 
 

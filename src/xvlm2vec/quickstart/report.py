@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xvlm2vec.common.run_state import write_json
+from xvlm2vec.common.tasks import MEAN_TASKS
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
 from xvlm2vec.corpus.emoji.text import instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
-from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.report.data import Answer, Credit, Example, LanguageInfo, ReportData, SearchEntry
 from xvlm2vec.eval.report.page import write_report
 from xvlm2vec.eval.report.results_page import vector_measures
 from xvlm2vec.eval.report.tables import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
 
 from .release import SOURCES, score_table
-from .run import MEAN_TASKS, TASKS, Quickstart
+from .run import TASKS, Quickstart
 from .stages import BENCHMARK, benchmark, load, load_student, scores
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[s
             images[path] = raw[stored[path]]["image"]
         return path
 
-    def candidate(item: dict[str, Any], gold: int) -> Candidate:
-        return Candidate(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
+    def candidate(item: dict[str, Any], gold: int) -> Answer:
+        return Answer(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
 
     examples = []
     for item in results["teacher"].examples:

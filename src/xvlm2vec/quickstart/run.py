@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.common.tasks import TASK_TITLES
 
 if TYPE_CHECKING:
     from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASKS = {
-    "c": "Classification",
-    "i2t": "Image to text",
-    "t2i": "Text to image",
-    "vqa": "Question answering",
-    "vg": "Grounding",
-}
-MEAN_TASKS = ("c", "i2t", "t2i", "vg")
+TASKS = {task: TASK_TITLES[task] for task in ("c", "i2t", "t2i", "vqa", "vg")}
 NEEDS_MB = 500
 
 
