@@ -14,8 +14,6 @@ from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
 from .ranking import RankingTask, Row, top_candidates
 
-_NAMES = ("benchmark", "dataset", "task", "language", "style")
-
 
 class Gallery:
     """Small copies of the images that examples show, named by their contents.
@@ -80,7 +78,7 @@ def task_examples(
     rank = expected_rank(ranks) + 1
     return [
         {
-            **{name: getattr(task, name) for name in _NAMES},
+            **task.names,
             "row": int(np.asarray(task.row_ids)[row]),
             "drawn": number < drawn,
             "rank": float(rank[row]),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xvlm2vec.common.result_keys import TASK_KEYS
+
 from .metrics import RankCounts, rank_counts, unit_rows
 from .pool import VectorSource, score_pool, top_of_pool
 
@@ -97,9 +99,14 @@ class RankingTask:
         self._check_lists()
 
     @property
+    def names(self) -> dict[str, str]:
+        """`TASK_KEYS`: what results say that they are about."""
+        return {key: getattr(self, key) for key in TASK_KEYS}
+
+    @property
     def name(self) -> str:
         """Readable name for messages and files."""
-        return "/".join((self.benchmark, self.dataset, self.task, self.language, self.style))
+        return "/".join(self.names.values())
 
     def _check_lengths(self) -> None:
         rows = {

@@ -22,7 +22,7 @@ from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
 from .ranking import RankingTask, score_task
-from .results import KEYS, PerRow, Results, row_key
+from .results import PerRow, Results, row_key
 from .sizes import size_row, smaller_sizes
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def evaluate(
     encoder = as_encoder(encoder)
     tasks, left_out = split_by_ability(encoder, tasks)
     for spared in left_out:
-        logger.warning("Left out %s: %s", "/".join(spared[name] for name in KEYS), spared["reason"])
+        logger.warning("Left out %s: %s", "/".join(row_key(spared)), spared["reason"])
     extras, started = extras or Extras(), time.perf_counter()
     distinct, places = distinct_rows(tasks)
     logger.info("%d tasks with %d distinct rows", len(tasks), len(distinct.rows))
@@ -116,7 +116,9 @@ def evaluate(
     for part, measures in zip(parts, alignment, strict=True):
         task, sides = part.task, part.sides()
         ranks = score_task(task, *sides)
-        row = score_row(task, ranks, seed=seed, bootstrap=bootstrap)
+        row = task.names | rank_scores(ranks, seed=seed, bootstrap=bootstrap)
+        row |= {"skipped": task.skipped, "templates": task.templates_hash}
+        row |= {} if task.parallel else {"parallel": False}
         measures |= drift.get(task.name, {})
         results.rows.append(row | ({"alignment": measures} if measures else {}))
         results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
@@ -128,17 +130,12 @@ def evaluate(
     return results
 
 
-def score_row(task: RankingTask, ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
-    """All scores of one task as a row of `Results`."""
+def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
+    """All scores of one task as a row of `Results` has them."""
     hits = hit_at_1(ranks)
     return {
-        "benchmark": task.benchmark,
-        "dataset": task.dataset,
-        "task": task.task,
-        "language": task.language,
-        "style": task.style,
         "n": len(hits),
-        "skipped": task.skipped,
+        "skipped": 0,
         "ties": tied_rows(ranks),
         "p_at_1": float(hits.mean()),
         "ci95": list(bootstrap_ci(hits, samples=bootstrap, seed=seed)),
@@ -146,8 +143,6 @@ def score_row(task: RankingTask, ranks: RankCounts, *, seed: int = 0, bootstrap:
         "r_at_10": float(recall_at_k(ranks, 10).mean()),
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
         "mrr": float(reciprocal_rank(ranks).mean()),
-        "templates": task.templates_hash,
-        **({} if task.parallel else {"parallel": False}),
     }
 
 

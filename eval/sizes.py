@@ -96,7 +96,7 @@ def size_row(task: RankingTask, full: RankCounts, sides: Sequence[VectorSource],
     ranks = score_task(task, *shrink(sides[0], sides[1], size))
     hits, loss = hit_at_1(ranks), hit_at_1(full) - hit_at_1(ranks)
     return {
-        **{name: getattr(task, name) for name in ("benchmark", "dataset", "task", "language", "style")},
+        **task.names,
         **{"dim": size.dim, "precision": size.precision, "bytes": size.bytes, "n": len(hits)},
         "p_at_1": float(hits.mean()),
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),

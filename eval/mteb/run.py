@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from xvlm2vec.common.result_keys import TASK_KEYS
 from xvlm2vec.eval.benchmarks.instructions import Templates, templates_hash
-from xvlm2vec.eval.bootstrap import bootstrap_ci
-from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1, reciprocal_rank, tied_rows
+from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1
 from xvlm2vec.eval.results import PerRow, Results, row_key
-from xvlm2vec.eval.runner import library_versions
+from xvlm2vec.eval.runner import library_versions, rank_scores
 
 from .models import EncoderForMteb, MtebModelEncoder, subset_language
 from .tasks import counts_of_results
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 BENCHMARK = "mteb"
 STYLE = "verbatim"
+_THEIR_SCORES = {"r_at_5": "recall_at_5", "r_at_10": "recall_at_10", "ndcg_at_10": "ndcg_at_10"}
 
 
 def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
@@ -178,24 +179,10 @@ def mteb_row(
     name: str, category: str, language: str, counts: RankCounts, score: Mapping[str, Any], seed: int, bootstrap: int
 ) -> dict[str, Any]:
     """A row of `Results` from mteb's scores and the ranks of the relevant documents."""
-    hits = hit_at_1(counts)
-    return {
-        "benchmark": BENCHMARK,
-        "dataset": name,
-        "task": category,
-        "language": language,
-        "style": STYLE,
-        "n": len(hits),
-        "skipped": 0,
-        "ties": tied_rows(counts),
-        "p_at_1": float(hits.mean()),
-        "ci95": list(bootstrap_ci(hits, samples=bootstrap, seed=seed)),
-        "r_at_5": float(score["recall_at_5"]),
-        "r_at_10": float(score["recall_at_10"]),
-        "ndcg_at_10": float(score["ndcg_at_10"]),
-        "mrr": float(reciprocal_rank(counts).mean()),
-        "parallel": False,
-    }
+    names = (BENCHMARK, name, category, language, STYLE)
+    theirs = {ours: float(score[key]) for ours, key in _THEIR_SCORES.items()}
+    row = dict(zip(TASK_KEYS, names, strict=True)) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
+    return row | theirs | {"parallel": False}
 
 
 def _language(task: Any, subset: str) -> str:

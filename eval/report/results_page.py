@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.result_keys import CELL_KEYS, METRICS
 from xvlm2vec.common.tasks import task_title
 from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
 from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
-from .tables import METRICS, column_names
+from .tables import column_names
 from .templates import percent
 
 Column = tuple[str, str, str, str]
@@ -111,7 +112,7 @@ def _scores(rows: Iterable[Mapping[str, Any]], shared: set[Any], names: Mapping[
                 f"{METRICS[name]} {percent(row[name])}" for name in ("r_at_10", "ndcg_at_10", "mrr") if name in row
             )
             more = "".join(f"{mark} {value}" for mark, value in zip((";", ",", ","), values, strict=False))
-            cell = {name: row[name] for name in ("p_at_1", "ci95", "n")} | {"more": more}
+            cell = {name: row[name] for name in CELL_KEYS} | {"more": more}
             found[names[_column(row)]][row["language"]] = cell
     return found
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.result_keys import CELL_KEYS
 from xvlm2vec.common.run_state import STATE_FILE
 
 from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
@@ -221,7 +222,7 @@ def card_scores(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     varies = [name for name in ("dataset", "style") if len({row[name] for row in results.rows}) > 1]
     for row in results.rows:
         column = " ".join([row["task"], *(row[name] for name in varies)])
-        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in ("p_at_1", "n", "ci95")}
+        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in CELL_KEYS}
     return scores
 
 

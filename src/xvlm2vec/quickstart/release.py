@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.result_keys import CELL_KEYS
 from xvlm2vec.common.run_state import write_json
 from xvlm2vec.common.tasks import TASK_TITLES
 from xvlm2vec.eval.results import Results
@@ -150,6 +151,6 @@ def score_table(results: Results, dataset: str = "emoji") -> dict[str, dict[str,
     """`{task: {language: {"p_at_1", "n", "ci95"}}}` of one data set."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results.select(dataset=dataset):
-        cell = {name: row[name] for name in ("p_at_1", "n", "ci95")}
+        cell = {name: row[name] for name in CELL_KEYS}
         table.setdefault(row["task"], {})[row["language"]] = cell
     return table
