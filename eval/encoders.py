@@ -146,10 +146,8 @@ class SentenceTransformerEncoder:
         )
 
     def _text_input(self, text: str | None) -> Any:
-        """A text as it is, or marked as one where the library would take it for the address of an image."""
-        from sentence_transformers.base.modality import infer_modality
-
-        return text if infer_modality(text, self.model.modalities) == "text" else {"text": text}
+        """A text; marked as one where the library might take it for the address of an image."""
+        return {"text": text} if IMAGE in self.embeds else text
 
 
 class CallableEncoder:

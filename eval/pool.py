@@ -60,11 +60,11 @@ def score_pool(
     named = golds[rows, places]
     for start, block in unit_blocks(candidates, f"{name}: candidate"):
         inside = (named >= start) & (named < start + len(block))
-        own = rows[inside], named[inside] - start
+        gold = rows[inside], named[inside] - start
         for some in _slices(len(asked), max(1, _SCORES // len(block))):
             scores = asked[some] @ block.T
-            here = (own[0] >= some.start) & (own[0] < some.stop)
-            scores[own[0][here] - some.start, own[1][here]] = -np.inf
+            here = (gold[0] >= some.start) & (gold[0] < some.stop)
+            scores[gold[0][here] - some.start, gold[1][here]] = -np.inf
             counts = rank_counts(scores, level[some], tolerance=tolerance)
             above[some] += counts.above
             tied[some] += counts.tied
@@ -101,11 +101,11 @@ def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> 
     level = np.zeros(len(asked), dtype=np.int64)  # candidates so far that score as the k-th best one
     for some, scores, _ in _scored_blocks(asked, candidates):
         earlier = best[some]
-        found = np.partition(np.concatenate([earlier, scores], axis=1), -k, axis=1)[:, -k:]
-        edge = found.min(axis=1, keepdims=True)
+        largest = np.partition(np.concatenate([earlier, scores], axis=1), -k, axis=1)[:, -k:]
+        edge = largest.min(axis=1, keepdims=True)
         same = edge[:, 0] == earlier.min(axis=1)
         level[some] = np.where(same, level[some], (earlier == edge).sum(axis=1)) + (scores == edge).sum(axis=1)
-        best[some] = found
+        best[some] = largest
     edge = best.min(axis=1, keepdims=True)
     share = (best == edge).sum(axis=1, keepdims=True) / level[:, None]
     counts = np.zeros(len(candidates))

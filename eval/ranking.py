@@ -144,7 +144,7 @@ class RankingTask:
         is_gold = gold_places(self)
         missing = (index[:, : is_gold.shape[1]] == -1) & is_gold
         if missing.any():
-            row, place = (int(found[0]) for found in np.nonzero(missing))
+            row, place = (int(places[0]) for places in np.nonzero(missing))
             where = "in its first place" if place == 0 else f"in place {place + 1}, though it should have one there"
             raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has no gold candidate {where}")
         for place in range(is_gold.shape[1]):
@@ -221,12 +221,12 @@ def top_candidates(
     chosen = np.asarray(rows, dtype=np.int64)
     if task.whole_pool:
         return top_of_pool(queries[chosen], candidates, k)
-    found = []
+    top = []
     for row, query in zip(chosen, queries[chosen], strict=True):
         listed = np.unique(task.candidate_index[row][task.candidate_index[row] >= 0])
         best = top_of_pool(query[None], candidates[listed], k)[0]
-        found.append([(int(listed[place]), score) for place, score in best])
-    return found
+        top.append([(int(listed[place]), score) for place, score in best])
+    return top
 
 
 def _score_block(

@@ -130,7 +130,7 @@ class Results:
         for row in self.rows:
             group = (row["benchmark"], row["dataset"], row["task"], row["style"])
             groups.setdefault(group, {})[row["language"]] = row
-        found = []
+        summaries = []
         for group, languages in groups.items():
             if len(languages) < 2:
                 continue
@@ -139,8 +139,8 @@ class Results:
             if reference in languages:
                 p_at_1 = {language: row["p_at_1"] for language, row in languages.items()}
                 summary["parity_gap"] = parity_gap(p_at_1, reference)
-            found.append(summary | self._rank_variance(languages.values()))
-        return found
+            summaries.append(summary | self._rank_variance(languages.values()))
+        return summaries
 
     def compare(self, other: Results, *, samples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
         """Paired test of another model against this one on every task that both have.
@@ -234,11 +234,11 @@ class Results:
         values = [self.per_row.get(row_key(row)) for row in rows]
         if any(value is None for value in values) or not all(row.get("parallel", True) for row in rows):
             return {}
-        known = [value for value in values if value is not None]
-        shared = functools.reduce(np.intersect1d, [value.row_ids for value in known])
+        present = [value for value in values if value is not None]
+        shared = functools.reduce(np.intersect1d, [value.row_ids for value in present])
         if not len(shared):
             return {}
-        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in known]
+        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in present]
         return {**mean_rank_variance(np.stack(ranks)), "mrv_n": len(shared)}
 
     def _compare_one(self, other: Results, key: Key, samples: int, seed: int) -> dict[str, Any]:
@@ -302,9 +302,9 @@ def _read_per_row(results: Path, name: Any, rows: Sequence[Mapping[str, Any]]) -
         if name not in (_UNNAMED, f"{PER_ROW}-{hashlib.sha256(packed).hexdigest()[:16]}.npz"):
             raise ValueError("its contents are others than were written")
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-            found = {int(name.split("/")[0]) for name in arrays.files}
+            numbers = {int(name.split("/")[0]) for name in arrays.files}
             values = {
-                i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(found)
+                i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(numbers)
             }
         if any(len(value.hits) != rows[i]["n"] for i, value in values.items()):
             raise ValueError(f"it is not of the {FILE} beside it")

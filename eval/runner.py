@@ -114,17 +114,17 @@ def evaluate(
     sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
-        task, sides = part.task, part.sides()
-        ranks = score_task(task, *sides)
+        task, pair = part.task, part.pair()
+        ranks = score_task(task, *pair)
         row = task.names | rank_scores(ranks, seed=seed, bootstrap=bootstrap)
         row |= {"skipped": task.skipped, "templates": task.templates_hash}
         row |= {} if task.parallel else {"parallel": False}
         measures |= drift.get(task.name, {})
         results.rows.append(row | ({"alignment": measures} if measures else {}))
         results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
-        results.sizes += [size_row(task, ranks, sides, size, seed=seed, bootstrap=bootstrap) for size in sizes]
+        results.sizes += [size_row(task, ranks, pair, size, seed=seed, bootstrap=bootstrap) for size in sizes]
         counts = {"drawn": extras.examples, "failures": extras.failures}
-        results.examples += task_examples(task, sides, ranks, gallery, seed=seed, **counts)
+        results.examples += task_examples(task, pair, ranks, gallery, seed=seed, **counts)
     results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
@@ -179,8 +179,8 @@ def _drift(
         return {}
     distinct, places = distinct_rows([part.task for part in english])
     theirs = embed_distinct(as_encoder(other), distinct, store, chunk, progress)
-    found = {}
+    drifts = {}
     for part, (queries, candidates) in zip(english, places, strict=True):
         ours = np.concatenate([part.query_places, part.candidate_places])
-        found[part.task.name] = drift_scores(part.vectors, ours, theirs, np.concatenate([queries, candidates]))
-    return found
+        drifts[part.task.name] = drift_scores(part.vectors, ours, theirs, np.concatenate([queries, candidates]))
+    return drifts

@@ -17,9 +17,9 @@ def find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
         FileNotFoundError: None has; names what was looked for.
     """
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if found:
-            return found
+        files = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if files:
+            return files
     tried = " or ".join(str(folder / pattern) for pattern in patterns)
     raise FileNotFoundError(f"{name}: there is no file {tried}; docs/benchmarks.md says where to get it")
 

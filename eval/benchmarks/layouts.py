@@ -49,8 +49,8 @@ class Source:
     def code(self, spelling: str) -> str:
         """The code of a language that the files spell in some way; a second name after a comma is a region."""
         parts = [part.strip("'\" ") for part in spelling.strip("()").split(",")]
-        known = self.benchmark.codes
-        code = known.get(parts[0]) or known.get(parts[0].title()) or known.get(parts[0].lower()) or parts[0].lower()
+        codes = self.benchmark.codes
+        code = codes.get(parts[0]) or codes.get(parts[0].title()) or codes.get(parts[0].lower()) or parts[0].lower()
         return "-".join([code, *(part.replace(" ", "") for part in parts[1:])])
 
     def rows(self, dataset: str, language: str, where: str, images: Mapping[str, Any], **options: Any) -> TaskRows:

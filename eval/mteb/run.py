@@ -48,9 +48,9 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if not isinstance(task, AbsTaskRetrieval):
         raise ValueError(f"{name} is a task of type {task.metadata.type}; only retrieval is scored here")
     if languages is not None:
-        known = _subset_names(task)
+        subsets = _subset_names(task)
         _check_spoken(name, languages, [task])
-        task.hf_subsets = [subset for subset, names in known.items() if names.intersection(languages)]
+        task.hf_subsets = [subset for subset, names in subsets.items() if names.intersection(languages)]
     return task
 
 
@@ -69,14 +69,14 @@ def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = Non
         return [mteb_task(name, languages) for name in names]
     tasks = {name: mteb_task(name) for name in names}
     _check_spoken(", ".join(names), languages, list(tasks.values()))
-    found = []
+    chosen = []
     for name, task in tasks.items():
         spoken = [code for code in languages if any(code in known for known in _subset_names(task).values())]
         if spoken:
-            found.append(mteb_task(name, spoken))
+            chosen.append(mteb_task(name, spoken))
         else:
             logger.warning("Left out %s: it has no language %s", name, ", ".join(languages))
-    return found
+    return chosen
 
 
 def _names_within(name: str) -> list[str]:
@@ -95,8 +95,8 @@ def _subset_names(task: Any) -> dict[str, set[str]]:
 
 
 def _check_spoken(name: str, languages: Sequence[str], tasks: Sequence[Any]) -> None:
-    known = [names for task in tasks for names in _subset_names(task).values()]
-    unknown = [code for code in languages if not any(code in names for names in known)]
+    spellings = [names for task in tasks for names in _subset_names(task).values()]
+    unknown = [code for code in languages if not any(code in names for names in spellings)]
     if unknown:
         spoken = dict.fromkeys(_language(task, subset) for task in tasks for subset in task.hf_subsets)
         raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(spoken)}")
@@ -142,12 +142,12 @@ def evaluate_mteb(
     for task in tasks:
         with tempfile.TemporaryDirectory() as folder:
             task.load_data()
-            found = mteb.evaluate(
+            scored = mteb.evaluate(
                 model, task, cache=None, prediction_folder=folder, show_progress_bar=progress, co2_tracker=False,
                 encode_kwargs={"show_progress_bar": False},
             )  # fmt: skip
             predictions = json.loads((Path(folder) / task.prediction_file_name).read_text(encoding="utf-8"))
-        for split, scores in found.task_results[0].scores.items():
+        for split, scores in scored.task_results[0].scores.items():
             for score in scores:
                 _add(results, task, split, score, predictions[score["hf_subset"]][split], seed, bootstrap)
         task.unload_data()

@@ -87,9 +87,9 @@ def write_report(data: ReportData, path: str | os.PathLike[str]) -> Path:
 
 def _models(data: ReportData) -> list[tuple[Model, str, str, str]]:
     """Key, style, word and name of each model."""
-    if data.sides == ["student"]:
+    if data.scored_models == ["student"]:
         return [("student", "after", "Score", data.models[-1])]
-    return [(side, *_WORDS[side], name) for side, name in zip(data.sides, data.models, strict=True)]
+    return [(model, *_WORDS[model], name) for model, name in zip(data.scored_models, data.models, strict=True)]
 
 
 def _data_uri(key: str, image: bytes | Image.Image) -> str:
@@ -137,7 +137,7 @@ def _payload(data: ReportData) -> Markup:
         "tasks": list(data.tasks.items()),
         "search": [
             [entry.lang, entry.text, image(entry.gold, f"search[{i}]")]
-            + [[image(key, f"search[{i}]") for key in getattr(entry, side)] for side in data.sides]
+            + [[image(key, f"search[{i}]") for key in getattr(entry, model)] for model in data.scored_models]
             for i, entry in enumerate(data.search)
         ],
         "examples": [
@@ -148,9 +148,10 @@ def _payload(data: ReportData) -> Markup:
                 "image": image(example.query_image, f"examples[{i}]"),
                 "gold": candidate(example.gold, f"examples[{i}]"),
                 "found": [
-                    [candidate(item, f"examples[{i}]") for item in getattr(example, side)] for side in data.sides
+                    [candidate(item, f"examples[{i}]") for item in getattr(example, model)]
+                    for model in data.scored_models
                 ],
-                "ranks": [getattr(example, f"{side}_rank") for side in data.sides],
+                "ranks": [getattr(example, f"{model}_rank") for model in data.scored_models],
             }
             for i, example in enumerate(data.examples)
         ],

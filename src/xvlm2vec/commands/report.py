@@ -99,8 +99,8 @@ def entries(results: Results, dataset_id: str) -> str:
 
     from xvlm2vec.eval.report.tables import eval_result_entries
 
-    found = eval_result_entries_to_yaml(eval_result_entries(results, dataset_id))
-    return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+    content = eval_result_entries_to_yaml(eval_result_entries(results, dataset_id))
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def model_index(results: Sequence[Results]) -> str:

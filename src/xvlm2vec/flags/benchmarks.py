@@ -110,8 +110,8 @@ def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = Non
     chosen["templates"] = templates
     name = flags.benchmark.lower()
     if name not in NAMES:
-        known = ", ".join((*NAMES, *OF_MTEB))
-        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {known} and mteb:TASK.")
+        names = ", ".join((*NAMES, *OF_MTEB))
+        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {names} and mteb:TASK.")
     if flags.data is None:
         return _emoji_tasks(flags.seed, chosen)
     folder = dataset_folder(flags.data)
@@ -123,8 +123,8 @@ def _title(folder: Path) -> str:
     from xvlm2vec.hub.card import read_metadata
 
     card = folder / "README.md"
-    found = read_metadata(card).get("pretty_name") if card.is_file() else None
-    return str(found or folder.resolve().name)
+    title = read_metadata(card).get("pretty_name") if card.is_file() else None
+    return str(title or folder.resolve().name)
 
 
 def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:
@@ -137,7 +137,7 @@ def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:
     from .emoji import emoji_world
 
     logger.info("Making the emoji world")
-    made = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, seed))
+    benchmark = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, seed))
     with tempfile.TemporaryDirectory() as name:
-        export_benchmark(made.tasks, made.images, Path(name) / EMOJI, benchmark_card(), made.templates)
+        export_benchmark(benchmark.tasks, benchmark.images, Path(name) / EMOJI, benchmark_card(), benchmark.templates)
         return read_benchmark(EMOJI, Path(name) / EMOJI, **chosen)
