@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap
 
+from .metrics import row_blocks
+
 _BLOCK = 1 << 22  # values of one block of resamplings or sign flips: 32 MB of float64
 
 FloatArray = npt.NDArray[np.floating]
@@ -75,8 +77,8 @@ def _sign_flip_p_value(differences: FloatArray, samples: int, seed: int) -> floa
     observed = abs(changed.sum())
     generator = np.random.default_rng(seed)
     as_far = 0
-    for count in _blocks(samples, max(len(changed), 1)):
-        signs = generator.integers(0, 2, size=(count, len(changed)), dtype=np.int8) * 2 - 1
+    for block in row_blocks(samples, len(changed), _BLOCK):
+        signs = generator.integers(0, 2, size=(block.stop - block.start, len(changed)), dtype=np.int8) * 2 - 1
         as_far += int(np.count_nonzero(np.abs(signs @ changed) >= observed - 1e-9))
     return (as_far + 1) / (samples + 1)
 
@@ -86,9 +88,3 @@ def _rows(values: FloatArray) -> FloatArray:
     if array.ndim != 1 or not len(array):
         raise ValueError(f"need one value for each of at least one row, got shape {array.shape}")
     return array
-
-
-def _blocks(samples: int, width: int) -> list[int]:
-    """Split `samples` into counts whose blocks of `count * width` values stay small."""
-    size = max(1, _BLOCK // width)
-    return [min(size, samples - start) for start in range(0, samples, size)]

@@ -186,7 +186,7 @@ def same_language_share(embeddings: FloatArray, languages: Sequence[str] | npt.N
         raise ValueError(f"need at least two vectors and a language for each, got {len(embeddings)} and {len(codes)}")
     vectors, k = unit_rows(embeddings), min(k, len(codes) - 1)
     share = np.empty(len(codes))
-    for rows in _row_blocks(len(codes), len(codes)):
+    for rows in row_blocks(len(codes), len(codes)):
         similarity = vectors[rows] @ vectors.T
         similarity[np.arange(len(similarity)), np.arange(rows.start, rows.stop)] = -np.inf
         same = codes[rows, None] == codes[None, :]
@@ -232,9 +232,9 @@ def _top_k_shares(similarity: FloatArray, k: int) -> FloatArray:
     return above + level * (left / level.sum(axis=1, keepdims=True))
 
 
-def _row_blocks(rows: int, width: int) -> list[slice]:
-    """Slices of rows whose `rows * width` similarities stay small."""
-    size = max(1, _BLOCK // max(width, 1))
+def row_blocks(rows: int, width: int, most: int = _BLOCK) -> list[slice]:
+    """Slices of rows whose `rows * width` values are at most `most`, one row at least."""
+    size = max(1, most // max(width, 1))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 

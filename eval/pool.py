@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .metrics import RankCounts, rank_counts, unit_rows
+from .metrics import RankCounts, rank_counts, row_blocks, unit_rows
 
 _CANDIDATES = 1 << 23  # values of candidates held at once: 32 MB of float32
 _SCORES = 1 << 22  # scores held at once: 16 MB of float32
@@ -61,7 +61,7 @@ def score_pool(
     for start, block in unit_blocks(candidates, f"{name}: candidate"):
         inside = (named >= start) & (named < start + len(block))
         gold = rows[inside], named[inside] - start
-        for some in _slices(len(asked), max(1, _SCORES // len(block))):
+        for some in row_blocks(len(asked), len(block), _SCORES):
             scores = asked[some] @ block.T
             here = (gold[0] >= some.start) & (gold[0] < some.stop)
             scores[gold[0][here] - some.start, gold[1][here]] = -np.inf
@@ -117,7 +117,7 @@ def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> 
 def _scored_blocks(asked: Unit, candidates: VectorSource) -> Iterator[tuple[slice, Unit, slice]]:
     """Some queries, their scores, and of which candidates."""
     for start, block in unit_blocks(candidates, "candidate"):
-        for some in _slices(len(asked), max(1, _SCORES // len(block))):
+        for some in row_blocks(len(asked), len(block), _SCORES):
             yield some, asked[some] @ block.T, slice(start, start + len(block))
 
 
@@ -127,7 +127,7 @@ def unit_blocks(vectors: VectorSource, what: str) -> Iterator[tuple[int, Unit]]:
     Raises:
         ValueError: A vector holds a NaN or an infinity; names it as `what` and its number.
     """
-    for rows in _slices(len(vectors), max(1, _CANDIDATES // max(vectors.shape[1], 1))):
+    for rows in row_blocks(len(vectors), vectors.shape[1], _CANDIDATES):
         yield rows.start, finite_unit_rows(vectors[rows], what, rows.start)
 
 
@@ -154,12 +154,8 @@ def _gold_scores(
     best = np.full(len(asked), -np.inf, dtype=np.float32)
     for column in range(is_gold.shape[1]):
         chosen = np.flatnonzero(is_gold[:, column])
-        for some in _slices(len(chosen), max(1, _CANDIDATES // max(asked.shape[1], 1))):
+        for some in row_blocks(len(chosen), asked.shape[1], _CANDIDATES):
             rows = chosen[some]
             block = finite_unit_rows(candidates[golds[rows, column]], f"{name}: gold candidate of query")
             best[rows] = np.maximum(best[rows], np.einsum("nd,nd->n", asked[rows], block))
     return best
-
-
-def _slices(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
