@@ -16,17 +16,12 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from xvlm2vec.common.tasks import TASK_TITLES
+
 from .staging import ExportError
 
 TEMPLATE = resources.files("xvlm2vec.hub.front").joinpath("model_card.md")
 SCORES_FILE = "scores.json"
-TASK_NAMES = {
-    "c": "classification",
-    "i2t": "image to text",
-    "t2i": "text to image",
-    "vqa": "visual question answering",
-    "vg": "visual grounding",
-}
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
 IMAGE_SIZE = (224, 224)
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z")
@@ -154,7 +149,7 @@ def write_card(
         "score_tables": [] if is_adapter else score_tables(card.scores),
         "english_drift": {} if is_adapter else card.english_drift,
         "sizes": [] if is_adapter else card.sizes,
-        "task_names": TASK_NAMES,
+        "task_names": TASK_TITLES,
     }
     path = Path(folder) / "README.md"
     content = render(TEMPLATE.read_text(encoding="utf-8"), card_data(card, adapter_base), known)
@@ -196,7 +191,7 @@ def eval_results(card: ReleaseCard) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="retrieval",
-            task_name=TASK_NAMES.get(task, task),
+            task_name=TASK_TITLES.get(task, task),
             dataset_type=benchmark,
             dataset_name=f"{benchmark} ({task}, {language})",
             dataset_config=task,
@@ -250,7 +245,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _score_table(title: str, tasks: Mapping[str, LanguageScores]) -> dict[str, Any]:
     languages = list(dict.fromkeys(language for scores in tasks.values() for language in scores))
-    heads = [f"{TASK_NAMES.get(task, task)}{_size(scores)}" for task, scores in tasks.items()]
+    heads = [f"{TASK_TITLES.get(task, task)}{_size(scores)}" for task, scores in tasks.items()]
     rows = [{"language": code, "cells": [_score(tasks[task].get(code)) for task in tasks]} for code in languages]
     return {"title": title, "tasks": heads, "rows": rows}
 

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.tasks import task_title
 
-from .card import SCORES_FILE, TASK_NAMES, read_metadata
+from .card import SCORES_FILE, read_metadata
 from .export import tested_versions
 from .staging import ExportError, staged_folder
 
@@ -110,7 +111,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
         "benchmark": benchmark.settings(),
         "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
         "examples": {code: _examples(gallery, code) for code in codes},
-        "tasks": {task: TASK_NAMES.get(task, task) for task in tasks},
+        "tasks": {task: task_title(task) for task in tasks},
         "scores": scores,
     }
 

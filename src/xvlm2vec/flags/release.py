@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.result_keys import CELL_KEYS
+
 from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
 from .training_notes import loss_notes, training_notes
 
@@ -196,7 +198,7 @@ def card_scores(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     varies = [name for name in ("dataset", "style") if len({row[name] for row in results.rows}) > 1]
     for row in results.rows:
         column = " ".join([row["task"], *(row[name] for name in varies)])
-        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in ("p_at_1", "n", "ci95")}
+        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in CELL_KEYS}
     return scores
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from xvlm2vec.common.files import write_json
-from xvlm2vec.corpus.emoji.text import TASK_TITLES
+from xvlm2vec.common.result_keys import CELL_KEYS
+from xvlm2vec.corpus.emoji.text import TASKS
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.flags.emoji import benchmark_card
@@ -78,7 +79,7 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
-        for task in TASK_TITLES
+        for task in TASKS
     }
     return ReleaseCard(
         name=NAME,
@@ -111,6 +112,6 @@ def score_table(results: Results, dataset: str = "emoji") -> dict[str, dict[str,
     """`{task: {language: {"p_at_1", "n", "ci95"}}}` of one data set."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results.select(dataset=dataset):
-        cell = {name: row[name] for name in ("p_at_1", "n", "ci95")}
+        cell = {name: row[name] for name in CELL_KEYS}
         table.setdefault(row["task"], {})[row["language"]] = cell
     return table
