@@ -17,10 +17,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from xvlm2vec.common.files import write_json
 from xvlm2vec.common.pickles import is_named_pickle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .card import ReleaseCard, write_card, write_licence_note, write_scores
+from .card import ReleaseCard, write_card, write_license_note, write_scores
 from .golden import ROWS, golden_vectors, image_size, tensor_places, write_golden
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
@@ -81,7 +82,7 @@ def export_model(
             weights=describe_weights(merged),
         )
         write_scores(staging, card)
-        write_licence_note(staging, card)
+        write_license_note(staging, card)
         check_self_contained(staging)
     return Path(folder)
 
@@ -160,7 +161,7 @@ def export_adapter(
             adapter_base=os.fspath(base),
             base_revision=base_revision,
         )
-        write_licence_note(staging, card)
+        write_license_note(staging, card)
         check_no_pickles(staging)
     return Path(folder)
 
@@ -239,7 +240,7 @@ def _complete_config(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     _drop_key(config, "_name_or_path")
     config["tested_versions"] = tested_versions()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def _drop_key(content: Any, key: str) -> None:
@@ -250,8 +251,7 @@ def _drop_key(content: Any, key: str) -> None:
 
 
 def _update_json(path: Path, changes: dict[str, Any]) -> None:
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
 def _import_faults(path: Path) -> list[str]:

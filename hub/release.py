@@ -213,7 +213,7 @@ class _Writer:
             export_benchmark(given.tasks, given.images, self._begin(BENCHMARK), given.card, given.templates)
         if run.space:
             places = [Place(self.staging / part, home=self.folder / part) for part in (MODEL, BENCHMARK)]
-            write_space(self._begin(SPACE), *places, title=card.name, licence=card.licence)
+            write_space(self._begin(SPACE), *places, title=card.name, license=card.license)
 
     def _write_adapter(self, adapter: PeftModel) -> None:
         card = self.run.card

@@ -15,9 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.renamed import renamed_keywords
+from xvlm2vec.common.tasks import TASK_TITLES
+from xvlm2vec.common.templates import render_template
 
-from .card import SCORES_FILE, TASK_NAMES, read_metadata
+from .card import SCORES_FILE, read_metadata
 from .export import tested_versions
 from .staging import ExportError, staged_folder
 
@@ -67,8 +71,9 @@ SOURCES = (Source("t2i", "text", "images"), Source("c", "classes", "img"))
 """Where captions are from; of a column of lists the first entry is the right one."""
 
 
+@renamed_keywords(licence="license")
 def write_space(
-    folder: str | os.PathLike[str], model: Place, benchmark: Place, *, title: str, licence: str | None = None
+    folder: str | os.PathLike[str], model: Place, benchmark: Place, *, title: str, license: str | None = None
 ) -> Path:
     """Writes the files of a Space: `app.py`, its style, `requirements.txt`, `README.md` and what the app reads.
 
@@ -77,7 +82,7 @@ def write_space(
         model: The released model.
         benchmark: The released benchmark.
         title: Of the page.
-        licence: Of the Space, as the Hub spells it.
+        license: Of the Space, as the Hub spells it.
 
     Returns:
         The folder.
@@ -90,10 +95,10 @@ def write_space(
     with staged_folder(folder, "space") as staging:
         shutil.copyfile(APP, staging / "app.py")
         shutil.copyfile(STYLE, staging / "app.css")
-        _write_json(staging / "space.json", settings)
-        _write_json(staging / "gallery.json", gallery)
-        (staging / "requirements.txt").write_text(requirements(), encoding="utf-8")
-        (staging / "README.md").write_text(_readme(settings, licence), encoding="utf-8")
+        write_json(staging / "space.json", settings)
+        write_json(staging / "gallery.json", gallery)
+        write_text(staging / "requirements.txt", requirements())
+        write_text(staging / "README.md", _readme(settings, license))
     return Path(folder)
 
 
@@ -110,7 +115,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
         "benchmark": benchmark.settings(),
         "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
         "examples": {code: _examples(gallery, code) for code in codes},
-        "tasks": {task: TASK_NAMES.get(task, task) for task in tasks},
+        "tasks": {task: TASK_TITLES.get(task, task) for task in tasks},
         "scores": scores,
     }
 
@@ -193,7 +198,7 @@ def _read_scores(path: Path) -> dict[str, Any]:
         raise ExportError(f"{path} holds no scores ({error!r}); release the model again.") from error
 
 
-def _readme(settings: dict[str, Any], licence: str | None) -> str:
+def _readme(settings: dict[str, Any], license: str | None) -> str:
     model, benchmark = settings["model"], settings["benchmark"]
     taught = [item["name"] for item in settings["languages"] if item["taught"]]
     head: dict[str, Any] = {
@@ -207,17 +212,14 @@ def _readme(settings: dict[str, Any], licence: str | None) -> str:
         "short_description": f"Image search in {len(taught)} languages"[:HUB_DESCRIPTION],
         "tags": ["xvlm2vec", "multimodal", "multilingual", "embeddings"],
     }
-    head |= {"license": licence} if licence else {}
+    head |= {"license": license} if license else {}
     head |= {"models": [model["id"]]} if model["on_hub"] else {}
     head |= {"datasets": [benchmark["id"]]} if benchmark["on_hub"] else {}
-    return (
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {settings['title']}\n\n"
-        f"Search the images of `{benchmark['id']}` with `{model['id']}`: type in any of its languages "
-        f"({', '.join(taught)}), or drop an image. "
-        "Texts and images are limited in size, and addresses are not fetched.\n\n"
-        "`app.py` runs anywhere: `pip install gradio -r requirements.txt && python app.py`.\n"
+    return render_template(
+        "space.md",
+        metadata=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        title=settings["title"],
+        model=model["id"],
+        benchmark=benchmark["id"],
+        languages=taught,
     )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xvlm2vec import __version__
+from xvlm2vec.common.files import write_json
 
 MANIFEST = "export.json"
 MADE_BY = "xvlm2vec"
@@ -123,7 +124,7 @@ def _make_readable(folder: Path) -> None:
 
 def _write_manifest(folder: Path, kind: str) -> None:
     content = {"made_by": MADE_BY, "version": __version__, "kind": kind, "files": _file_names(folder)}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, content)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

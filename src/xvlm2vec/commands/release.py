@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "folders.",
         "xvlm2vec release runs/quickstart --to me/emoji-search --private --dry-run\n"
         "xvlm2vec release runs/quickstart --to me/emoji-search --collection\n"
-        "xvlm2vec release runs/student --to ./release --name my-embedder --licence apache-2.0 \\\n"
+        "xvlm2vec release runs/student --to ./release --name my-embedder --license apache-2.0 \\\n"
         "    --languages en,de,fr --results scores/student --before scores/teacher\n"
         "xvlm2vec release runs/teacher --adapter runs/student/adapter --to ./release --name my-embedder",
     )
@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         "--name", metavar="NAME", help="of the model (default: the repository's, or the last part of RUN)"
     )
     model.add_argument("--description", default="", metavar="TEXT", help="a paragraph for the card")
-    model.add_argument("--licence", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    model.add_argument("--license", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    console.add_old_name(parser, "--licence", "--license")
     model.add_argument("--languages", type=console.names, default=(), metavar="CODES", help="that it is meant for")
     model.add_argument("--datasets", type=console.names, default=(), metavar="IDS", help="what it was trained on, by "
                        "Hub ids or names")  # fmt: skip

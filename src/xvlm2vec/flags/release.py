@@ -72,7 +72,7 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
         for name, value in (
             ("name", flags.name),
             ("description", flags.description),
-            ("licence", flags.licence),
+            ("license", flags.license),
             ("languages", flags.languages),
             ("datasets", flags.datasets),
         )
@@ -81,8 +81,8 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
     if flags.limits:
         changes["limits"] = (*inputs.card.limits, *flags.limits)
     base = inputs.base
-    if base is not None and flags.licence:
-        base = replace(base, card=replace(base.card, licence=flags.licence))
+    if base is not None and flags.license:
+        base = replace(base, card=replace(base.card, license=flags.license))
     return replace(inputs, card=replace(inputs.card, **changes), base=base)
 
 
@@ -171,14 +171,14 @@ def release_card(
         base_model=flags.base_model or below or trained.get("start"),
         base_model_relation="finetune",
         method="self-knowledge distillation" if trained else "",
-        licence=flags.licence,
+        license=flags.license,
         datasets=flags.datasets,
         limits=flags.limits,
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or (results["student"].versions if "student" in results else {}),
         scores={name: card_scores(found) for name, found in results.items()},
-        english_drift=english_drift(results),
+        english_change_points=english_change_points(results),
         sizes=size_summary(results["student"].sizes) if "student" in results else (),
         emissions=measured_emissions(trained_in),
         adapter_id=str(Path(flags.to) / "adapter") if adapter else None,
@@ -199,7 +199,7 @@ def base_card(card: ReleaseCard) -> ReleaseCard:
         description=f"The model that the adapter of {card.name} was trained on, as it was before.",
         languages=("en",) if "en" in card.languages else (),
         base_model=card.base_model,
-        licence=card.licence,
+        license=card.license,
         versions=card.versions if own else {},
         scores={"student": own} if own else {},
         benchmark_id=card.benchmark_id,
@@ -225,7 +225,7 @@ def card_scores(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     return scores
 
 
-def english_drift(results: dict[str, Results]) -> dict[str, float]:
+def english_change_points(results: dict[str, Results]) -> dict[str, float]:
     """Student minus teacher on English in points, per task that both were scored on."""
     tables = [card_scores(results[name]) for name in ("student", "teacher") if name in results]
     if len(tables) < 2:

@@ -1,4 +1,4 @@
-"""Runs in a process of its own: loads a release through one door, without this package, and embeds the golden rows.
+"""Runs in a process of its own: loads a release in one way, without this package, and embeds the golden rows.
 
 `verify` starts this file by its path with `python -I` and the folder of a job as its only argument. It reads
 `job.json` and the images there, and writes `<dtype>.safetensors` (one `(N, D)` float32 tensor per arrangement) and
@@ -111,7 +111,7 @@ def through_native(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) 
     return through_sentence_transformers(job, rows, dtype, trust_remote_code=False)
 
 
-DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
+LOADERS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
     "peft": through_peft,
@@ -154,7 +154,7 @@ def main(folder: Path) -> None:
     rows = [{**row, "images": [images[name] for name in row["images"]]} for row in job["rows"]]
     facts: dict[str, Any] = {}
     for dtype in job["dtypes"]:
-        found, facts = DOORS[job["door"]](job, rows, getattr(torch, dtype))
+        found, facts = LOADERS[job["loader"]](job, rows, getattr(torch, dtype))
         save_file(found, folder / f"{dtype}.safetensors")
         gc.collect()
     stray = sorted(name for name in sys.modules if name.partition(".")[0] == KEPT_OUT)
