@@ -341,9 +341,11 @@ def _prove(done: Pushed, folder: Path) -> None:
     logger.info("%s: downloading commit %s and checking it", done.repo_id, done.commit[:8])
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-pushed-") as cache:
         with hub_errors(f"downloading {done.repo_id} again"):
-            found = snapshot_download(done.repo_id, revision=done.commit, repo_type=kind_of(done.part), cache_dir=cache)
+            snapshot = snapshot_download(
+                done.repo_id, revision=done.commit, repo_type=kind_of(done.part), cache_dir=cache
+            )
         for content in list_files(folder):
-            copy = Path(found, content.name)
+            copy = Path(snapshot, content.name)
             if not copy.is_file() or _digest(copy) != _digest(content.path):
                 raise PushError(
                     f"{done.repo_id}: {content.name} did not come back from the Hub as it was sent (commit "
@@ -369,9 +371,9 @@ def _tag(api: HfApi, done: Pushed, remote: Remote, version: str) -> None:
 def _collect(api: HfApi, target: HubTarget, parts: Sequence[Pushed]) -> str:
     """Puts all parts into a collection, which is made if there is none of this title."""
     with hub_errors(f"making the collection {target.collection!r}"):
-        made = api.create_collection(
+        collection = api.create_collection(
             str(target.collection), namespace=target.namespace, private=target.private, exists_ok=True
         )
         for done in reversed(parts):
-            api.add_collection_item(made.slug, done.repo_id, kind_of(done.part), exists_ok=True)  # type: ignore[arg-type]
-    return made.url
+            api.add_collection_item(collection.slug, done.repo_id, kind_of(done.part), exists_ok=True)  # type: ignore[arg-type]
+    return collection.url

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -95,15 +95,11 @@ class Release:
 
 
 def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> ReleaseInputs:
-    """The same release with the folders that its parts will have, for its cards and its adapter's base.
-
-    A relative folder is named with a dot before it: `out/model` would be looked up on the Hub from another folder.
-    """
-    place = os.fspath(folder)
-    place = place if place.startswith(".") or Path(place).is_absolute() else f"./{place}"
+    """The same release with the folders that its parts will have, for its cards and its adapter's base."""
+    place = snippet_path(folder)
 
     def named(part: str) -> str:
-        return f"{place.rstrip('/')}/{part}"
+        return f"{place}/{part}"
 
     card = replace(
         run.card,
@@ -113,11 +109,21 @@ def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> Relea
     )
     base, benchmark = run.base, run.benchmark
     if base is not None:
-        card = replace(card, adapter_base=str(Path(place, BASE).resolve()))
+        card = replace(card, adapter_base=Path(place, BASE).resolve().as_posix())
         base = replace(base, card=replace(base.card, repo_id=named(BASE)))
     if benchmark is not None:
         benchmark = replace(benchmark, card=replace(benchmark.card, repo_id=named(BENCHMARK)))
     return replace(run, card=card, base=base, benchmark=benchmark)
+
+
+def snippet_path(folder: str | PurePath | os.PathLike[str]) -> str:
+    """A folder as the snippets of a card name it: with slashes on every system, as a backslash begins an escape.
+
+    A relative folder is named with a dot before it: `out/model` would be looked up on the Hub from another folder.
+    """
+    path = folder if isinstance(folder, PurePath) else Path(folder)
+    text = path.as_posix()
+    return text if path.is_absolute() or text.startswith(".") else f"./{text}"
 
 
 def release_to_folder(
@@ -209,8 +215,10 @@ class _Writer:
             export_native(run.model, run.processor, self._begin(NATIVE), card=card, max_shard_size=shards)
             self._verify(NATIVE)
         if run.benchmark is not None:
-            given = run.benchmark
-            export_benchmark(given.tasks, given.images, self._begin(BENCHMARK), given.card, given.templates)
+            benchmark = run.benchmark
+            export_benchmark(
+                benchmark.tasks, benchmark.images, self._begin(BENCHMARK), benchmark.card, benchmark.templates
+            )
         if run.space:
             places = [Place(self.staging / part, home=self.folder / part) for part in (MODEL, BENCHMARK)]
             write_space(self._begin(SPACE), *places, title=card.name, license=card.license)
@@ -243,16 +251,16 @@ class _Writer:
 
     def release(self) -> Release:
         """The parts in their place."""
-        found = {part: self.folder / part if part in self.written else None for part in PARTS}
+        places = {part: self.folder / part if part in self.written else None for part in PARTS}
         return Release(
             self.folder / MODEL,
-            found[ADAPTER],
-            found[BENCHMARK],
+            places[ADAPTER],
+            places[BENCHMARK],
             self.reports[0],
-            found[BASE],
-            found[NATIVE],
+            places[BASE],
+            places[NATIVE],
             tuple(self.reports[1:]),
-            found[SPACE],
+            places[SPACE],
         )
 
 

@@ -62,8 +62,8 @@ class Remote:
     @property
     def versions(self) -> list[tuple[int, int, int]]:
         """Versions that are tagged."""
-        found = [_VERSION_TAG.match(tag) for tag in self.tags]
-        return sorted((int(match[1]), int(match[2]), int(match[3])) for match in found if match)
+        matches = [_VERSION_TAG.match(tag) for tag in self.tags]
+        return sorted((int(match[1]), int(match[2]), int(match[3])) for match in matches if match)
 
 
 def check_account(api: HfApi, namespace: str) -> str:
@@ -177,9 +177,9 @@ def next_version(wanted: str | None, remotes: Sequence[Remote]) -> str:
     Raises:
         PushError: The wanted version is no version.
     """
-    known = [version for remote in remotes for version in remote.versions]
+    released = [version for remote in remotes for version in remote.versions]
     if wanted is None:
-        major, minor, patch = max(known, default=(1, 0, -1))
+        major, minor, patch = max(released, default=(1, 0, -1))
         return version_text((major, minor, patch + 1))
     parts = wanted.removeprefix("v").split(".")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
@@ -215,12 +215,12 @@ def version_exists(remote: Remote, version: str) -> PushError:
     )
 
 
-def _is_other(content: Content, known: str | None) -> bool:
+def _is_other(content: Content, checksum: str | None) -> bool:
     """Whether a file differs from the one on the Hub; the length of the checksum tells which kind it is."""
-    if known is None:
+    if checksum is None:
         return True
-    digest = hashlib.sha256() if len(known) == 64 else hashlib.sha1(b"blob %d\0" % content.size)
+    digest = hashlib.sha256() if len(checksum) == 64 else hashlib.sha1(b"blob %d\0" % content.size)
     with content.path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return digest.hexdigest() != known
+    return digest.hexdigest() != checksum

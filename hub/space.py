@@ -59,7 +59,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptionColumns:
     """A configuration of a benchmark whose rows have a text and its image: the columns of both."""
 
     task: str
@@ -67,7 +67,7 @@ class Source:
     image: str
 
 
-SOURCES = (Source("t2i", "text", "images"), Source("c", "classes", "img"))
+CAPTION_COLUMNS = (CaptionColumns("t2i", "text", "images"), CaptionColumns("c", "classes", "img"))
 """Where captions are from; of a column of lists the first entry is the right one."""
 
 
@@ -127,12 +127,12 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
         ExportError: No configuration names images beside texts.
     """
     captions: dict[str, dict[str, str]] = {}
-    for source in SOURCES:
-        for file in sorted((benchmark / source.task).glob("*.parquet")):
-            for path, text in _pairs(file, source):
+    for columns in CAPTION_COLUMNS:
+        for file in sorted((benchmark / columns.task).glob("*.parquet")):
+            for path, text in _pairs(file, columns):
                 captions.setdefault(path, {})[file.stem] = text
     if not captions:
-        names = " or ".join(f"{source.task} ({source.text}, {source.image})" for source in SOURCES)
+        names = " or ".join(f"{columns.task} ({columns.text}, {columns.image})" for columns in CAPTION_COLUMNS)
         raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
     order = _language_order(benchmark)
     return [
@@ -147,13 +147,13 @@ def requirements() -> str:
     return "\n".join([*(f"{name}{tested.get(name, '')}" for name in LIBRARIES), "pyarrow"]) + "\n"
 
 
-def _pairs(file: Path, source: Source) -> Iterator[tuple[str, str]]:
+def _pairs(file: Path, columns: CaptionColumns) -> Iterator[tuple[str, str]]:
     """Path and text of each row of a parquet file, if it has the columns."""
     schema = pq.read_schema(file)
-    if not {source.text, source.image} <= set(schema.names):
+    if not {columns.text, columns.image} <= set(schema.names):
         return
-    table = pq.read_table(file, columns=[source.image, source.text])
-    images, texts = (_first(table[column]) for column in (source.image, source.text))
+    table = pq.read_table(file, columns=[columns.image, columns.text])
+    images, texts = (_first(table[column]) for column in (columns.image, columns.text))
     yield from zip(images, texts, strict=True)
 
 
@@ -180,8 +180,8 @@ def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:
 
 
 def _language(code: str, taught: bool) -> dict[str, Any]:
-    known = language(code)
-    return {"code": code, "name": known.name, "native_name": known.native_name, "taught": taught}
+    info = language(code)
+    return {"code": code, "name": info.name, "native_name": info.native_name, "taught": taught}
 
 
 def _read_scores(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from xvlm2vec.common.renamed import renamed_keywords
+from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
@@ -105,8 +106,8 @@ class VerifyReport:
             dtype: max(check.max_distance for check in self.checks if check.dtype == dtype)
             for dtype in dict.fromkeys(check.dtype for check in self.checks)
         }
-        told = ", ".join(f"{distance:.1e} in {dtype}" for dtype, distance in worst.items())
-        return f"{self.source}: {len(self.checks)} comparisons through {loaders}, largest 1-cos {told}"
+        distances = ", ".join(f"{distance:.1e} in {dtype}" for dtype, distance in worst.items())
+        return f"{self.source}: {len(self.checks)} comparisons through {loaders}, largest 1-cos {distances}"
 
 
 class VerifyError(RuntimeError):
@@ -190,14 +191,14 @@ def verify(
 
 
 def compare(
-    found: torch.Tensor, golden: Golden, loader: str = "", dtype: str = "float32", arrangement: str = ""
+    vectors: torch.Tensor, golden: Golden, loader: str = "", dtype: str = "float32", arrangement: str = ""
 ) -> Check:
     """Compares vectors `(N, D)` with the golden ones, row by row in float64."""
     expected = golden.vectors.double()
-    if found.shape != expected.shape:
-        shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
+    if vectors.shape != expected.shape:
+        shapes = f"{tuple(vectors.shape)} instead of {tuple(expected.shape)}"
         return Check(loader, dtype, arrangement, float("inf"), float("inf"), f"{golden.rows[0].name} (shape {shapes})")
-    actual = found.double()
+    actual = vectors.double()
     distance = 1 - torch.nn.functional.cosine_similarity(actual, expected, dim=-1)
     length = (actual.norm(dim=-1) / expected.norm(dim=-1) - 1).abs()
     within = (distance < COSINE_BOUNDS[dtype]) & (length < LENGTH_BOUNDS[dtype])  # not-a-number is out of bounds
@@ -269,9 +270,9 @@ def _locate(
         if revision is not None:
             raise ValueError(f"{name} is a folder, which has no revision {revision!r}.")
         return str(Path(name).resolve()), None, Path(name)
-    if name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no folder {name}.")
     name, _, after = name.partition("@")
+    if is_path(name):
+        raise FileNotFoundError(f"there is no folder {os.fspath(path_or_id)}.")
     folder = download(name, revision or after or None, cache_dir)
     return name, folder.name, folder
 
@@ -319,10 +320,10 @@ def _base_of(folder: Path, cache_dir: str | os.PathLike[str] | None) -> str | No
     return None
 
 
-def _check_names(what: str, names: Sequence[str], known: Any) -> None:
-    unknown = sorted(set(names) - set(known))
+def _check_names(what: str, names: Sequence[str], choices: Any) -> None:
+    unknown = sorted(set(names) - set(choices))
     if unknown or not names:
-        raise ValueError(f"{what} {', '.join(unknown) or '(none)'} is unknown; choose of {', '.join(known)}.")
+        raise ValueError(f"{what} {', '.join(unknown) or '(none)'} is unknown; choose of {', '.join(choices)}.")
 
 
 def _cells(check: Check) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from xvlm2vec.flags.release import (
     english_change_points,
     is_hub_id,
     is_quickstart,
-    measured_emissions,
     open_run,
     release_card,
 )
+from xvlm2vec.flags.training_notes import measured_emissions
 
 
 def results(p_at_1: float, **columns: object) -> SimpleNamespace:

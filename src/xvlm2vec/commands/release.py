@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(
             f"{flags.to} may be a Hub id and is a folder here; write ./{flags.to} for the folder, or go elsewhere"
         )
-    given = [f"--{name}" for name in HUB_ONLY if getattr(flags, name)]
-    if given and not on_hub:
-        parser.error(f"{', '.join(given)}: only for a release to the Hub, --to org/name")
+    hub_flags = [f"--{name}" for name in HUB_ONLY if getattr(flags, name)]
+    if hub_flags and not on_hub:
+        parser.error(f"{', '.join(hub_flags)}: only for a release to the Hub, --to org/name")
     console.set_up()
     return _to_hub(flags) if on_hub else _to_folder(flags)
 

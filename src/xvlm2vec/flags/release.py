@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 from xvlm2vec.common.run_state import STATE_FILE
 
 from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
+from .training_notes import loss_notes, measured_emissions, training_notes
 
 if TYPE_CHECKING:
     import argparse
 
     from xvlm2vec.eval.results import Results
-    from xvlm2vec.hub.card import LossNote, ReleaseCard
+    from xvlm2vec.hub.card import ReleaseCard
     from xvlm2vec.hub.release import ReleaseInputs
     from xvlm2vec.quickstart.run import Quickstart
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
-EMISSIONS_FILE = "emissions.csv"
-_NOTES = {"loss": dict, "settings": dict, "versions": dict, "start": str}
 RUN_FLAGS = ("adapter", "results", "before", "base_model")
 
 
 def is_hub_id(place: str) -> bool:
     """Whether a place is `org/name` on the Hub; a folder with a slash in its path begins with `.`, `/` or `~`."""
-    return bool(_HUB_ID.match(place))
+    from xvlm2vec.modeling import hub_ids
+
+    return place.count("/") == 1 and hub_ids.is_hub_id(place)
 
 
 def release_inputs(flags: argparse.Namespace) -> ReleaseInputs:
@@ -48,10 +46,10 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
 
     from xvlm2vec.quickstart.release import student_inputs
 
-    given = [f"--{name.replace('_', '-')}" for name in RUN_FLAGS if getattr(flags, name)]
-    if given:
+    extra = [f"--{name.replace('_', '-')}" for name in RUN_FLAGS if getattr(flags, name)]
+    if extra:
         raise ValueError(
-            f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(given)}."
+            f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(extra)}."
         )
     run = open_run(Path(flags.model))
     model = "adapter" if run.config.lora else "student"
@@ -98,9 +96,9 @@ def open_run(folder: Path) -> Quickstart:
         settings = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["settings"]
         sizes = settings["sizes"]
         sizes["lessons"] = tuple((steps, shares) for steps, shares in sizes["lessons"])
-        known = {item.name: settings[item.name] for item in fields(QuickstartConfig) if item.name in settings}
-        known |= {"sizes": Sizes(**sizes), "languages": tuple(settings["languages"])}
-        config = QuickstartConfig(output=str(folder), **known)
+        values = {item.name: settings[item.name] for item in fields(QuickstartConfig) if item.name in settings}
+        values |= {"sizes": Sizes(**sizes), "languages": tuple(settings["languages"])}
+        config = QuickstartConfig(output=str(folder), **values)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / STATE_FILE} does not hold the settings of a run ({error}).") from error
     return Quickstart(config)
@@ -177,7 +175,7 @@ def release_card(
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or (results["student"].versions if "student" in results else {}),
-        scores={name: card_scores(found) for name, found in results.items()},
+        scores={name: card_scores(table) for name, table in results.items()},
         english_change_points=english_change_points(results),
         sizes=size_summary(results["student"].sizes) if "student" in results else (),
         emissions=measured_emissions(trained_in),
@@ -192,7 +190,7 @@ def base_card(card: ReleaseCard) -> ReleaseCard:
     """What the card of the model below an adapter says: what it has in common with the model, and its own scores."""
     from xvlm2vec.hub.card import ReleaseCard
 
-    own = card.scores.get("teacher")
+    scores = card.scores.get("teacher")
     return ReleaseCard(
         name=f"{card.name} (base)",
         repo_id=card.adapter_base,
@@ -200,8 +198,8 @@ def base_card(card: ReleaseCard) -> ReleaseCard:
         languages=("en",) if "en" in card.languages else (),
         base_model=card.base_model,
         license=card.license,
-        versions=card.versions if own else {},
-        scores={"student": own} if own else {},
+        versions=card.versions if scores else {},
+        scores={"student": scores} if scores else {},
         benchmark_id=card.benchmark_id,
     )
 
@@ -236,65 +234,3 @@ def english_change_points(results: dict[str, Results]) -> dict[str, float]:
         for task in student
         if "en" in student[task] and "en" in teacher.get(task, {})
     }
-
-
-def measured_emissions(folder: Path) -> dict[str, Any]:
-    """What CodeCarbon measured in a training (`--report-to codecarbon`), as a card tells it; empty without it."""
-    paths = [path for path in (folder / EMISSIONS_FILE, folder / "checkpoints" / EMISSIONS_FILE) if path.is_file()]
-    if not paths:
-        return {}
-    with paths[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        grams = 1000 * sum(float(row["emissions"]) for row in rows)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{paths[0]} is no emissions file of CodeCarbon ({error}); remove it.") from error
-    last = rows[-1] if rows else {}
-    hardware = ", ".join(last[name] for name in ("gpu_model", "cpu_model") if last.get(name))
-    place = last.get("country_name", "")
-    return {
-        "emissions": round(grams, 3),
-        "source": "codecarbon",
-        **({"hardware_used": hardware} if hardware else {}),
-        **({"geographical_location": place} if place else {}),
-    }
-
-
-def training_notes(folder: Path) -> dict[str, Any]:
-    """What the distillation wrote down beside its model; empty if there is nothing.
-
-    Raises:
-        ValueError: It is no JSON, or a field is of the wrong type.
-    """
-    from xvlm2vec.trainer.distillation import SUMMARY_FILE
-
-    path = folder / SUMMARY_FILE
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); repair it, or remove it to do without it.") from error
-    wrong = _wrong_field(notes)
-    if wrong:
-        raise ValueError(f"{path}: {wrong}; repair it, or remove it to do without it.")
-    return notes
-
-
-def _wrong_field(notes: Any) -> str | None:
-    """The first field of a training's notes that is not of its type."""
-    if not isinstance(notes, dict):
-        return f"a {type(notes).__name__} instead of fields"
-    for name, kind in _NOTES.items():
-        if name in notes and not isinstance(notes[name], kind):
-            return f"{name} is a {type(notes[name]).__name__} instead of a {kind.__name__}"
-    for name in ("name", "citation"):
-        if "loss" in notes and not isinstance(notes["loss"].get(name), str):
-            return f"loss.{name} is not there, or is no text"
-    return None
-
-
-def loss_notes(notes: dict[str, Any]) -> tuple[LossNote, ...]:
-    """The loss of a training as a card names it."""
-    from xvlm2vec.hub.card import LossNote
-
-    loss = notes.get("loss")
-    return (LossNote(loss["name"], loss["citation"]),) if loss else ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xvlm2vec.common.run_state import write_json
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
-from xvlm2vec.flags.release import loss_notes, training_notes
+from xvlm2vec.flags.training_notes import loss_notes, training_notes
 from xvlm2vec.hub.card import ReleaseCard
 from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
