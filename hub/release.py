@@ -21,7 +21,7 @@ from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model
 from .native import check_native, export_native
 from .space import Place, write_space
-from .staging import ExportError, check_replaceable, move_all_into_place, move_into_place
+from .staging import ExportError, check_replaceable, move_into_place
 from .verify import VerifyError, VerifyReport, verify
 
 MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE = "model", "adapter", "base", "native", "benchmark", "space"
@@ -158,10 +158,10 @@ def release_to_folder(
     try:
         writer = _Writer(run, staging, folder, dtypes, device)
         writer.write_all()
-        move_all_into_place(staging, folder, writer.written)
+        move_into_place([(staging / part, folder / part) for part in writer.written])
     except VerifyError as error:
         failed = Path(error.report.source).name
-        move_into_place(staging / failed, folder / f"{failed}{UNVERIFIED}")
+        move_into_place([(staging / failed, folder / f"{failed}{UNVERIFIED}")])
         raise
     finally:
         shutil.rmtree(staging)

@@ -37,7 +37,7 @@ class Remote:
 
     Args:
         repo_id: Its id.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`.
         head: Newest commit of the main branch; `None` if there is no commit, or no such repository yet.
         files: Checksum of each file: SHA-256 of a large one, the id that git gives it of a small one.
         tags: Commit of each tag.
@@ -102,7 +102,7 @@ def inspect(api: HfApi, repo_id: str, kind: str, part: str, overwrite: bool = Fa
     Args:
         api: The client.
         repo_id: Id of the repository.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`.
         part: What is to be pushed there, as its manifest calls it.
         overwrite: Whether changes that others made to an earlier release may be replaced.
 

@@ -134,7 +134,7 @@ def test_the_settings_name_languages_examples_and_scores(settings: dict, release
         assert len(texts) == space.EXAMPLES
         assert set(texts) <= {caption(code, *pair) for pair in pairs()}
     assert settings["scores"]["teacher"]["t2i"]["de"]["p_at_1"] == 0.31
-    assert settings["tasks"] == {"t2i": "text to image", "c": "classification"}
+    assert settings["tasks"] == {"t2i": "Text to image", "c": "Classification"}
     assert settings["model"] == {"id": str((release / "model").resolve()), "revision": None, "on_hub": False}
 
 
