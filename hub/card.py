@@ -4,7 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,10 @@ def _checked(cls: type[T]) -> type[T]:
         try:
             initial(self, *arguments, **values)
         except StrictDataclassFieldValidationError as error:
-            raise CardError(f"card field {error.__cause__}.") from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the innermost names the entry
+                cause = cause.__cause__
+            raise CardError(f"a card does not take this: {cause}.") from error
 
     cls.__init__ = checked  # type: ignore[misc]
     return cls
@@ -108,7 +111,7 @@ class ReleaseCard:
     losses: list[LossNote] | tuple[LossNote, ...] = ()
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
     english_change_points: dict[str, float | int] = field(default_factory=dict)
     sizes: list[dict[str, Any]] | tuple[dict[str, Any], ...] = ()
     limits: list[str] | tuple[str, ...] = ()
@@ -160,6 +163,8 @@ def write_card(
         The file.
     """
     is_adapter = adapter_base is not None
+    if is_adapter:
+        card = replace(card, scores={}, english_change_points={}, sizes=())
     values = {item.name: getattr(card, item.name) for item in fields(card)}  # type: ignore[arg-type]
     values |= {
         "is_adapter": is_adapter,
@@ -171,9 +176,7 @@ def write_card(
         "image_size": image_size or IMAGE_SIZE,
         "dims": dims,
         "weights": weights,
-        "score_tables": [] if is_adapter else score_tables(card.scores),
-        "english_change_points": {} if is_adapter else card.english_change_points,
-        "sizes": [] if is_adapter else card.sizes,
+        "score_tables": score_tables(card.scores),
         "task_titles": TASK_TITLES,
     }
     path = Path(folder) / "README.md"
@@ -185,7 +188,7 @@ def write_card(
 def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardData:
     """The metadata of a card; `adapter_base` makes it that of an adapter."""
     is_adapter = adapter_base is not None
-    results = [] if is_adapter else eval_results(card)
+    results = eval_results(card)
     base = adapter_base if is_adapter else card.base_model
     return ModelCardData(
         language=list(card.languages) or None,
@@ -287,31 +290,23 @@ def _check_sizes(sizes: Sequence[Mapping[str, Any]]) -> None:
             raise CardError(f"card field 'sizes': entry {number} lacks {', '.join(missing)}.")
 
 
-def _check_scores(scores: Mapping[str, Any]) -> None:
-    for where, score in _leaves(scores):
+def _check_scores(scores: Mapping[str, Mapping[str, LanguageScores]]) -> None:
+    for model, task, language, score in _leaves(scores):
+        where = f"score of {model}, task {task}, language {language}"
         value, interval = score.get("p_at_1"), score.get("ci95")
         if not _is_fraction(value):
             raise CardError(f"{where}: p_at_1 is {value!r}, which is no fraction.")
-        is_pair = isinstance(interval, Sequence) and len(interval) == 2 and all(map(_is_fraction, interval))
+        is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_fraction, interval))
         if interval is not None and not is_pair:
             raise CardError(f"{where}: ci95 is {interval!r}; expected the lower and the upper end, as fractions.")
         if not isinstance(score.get("n", 0), int):
             raise CardError(f"{where}: n is {score['n']!r}; expected the number of rows.")
 
 
-def _leaves(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each score with words for its place."""
+def _leaves(scores: Mapping[str, Mapping[str, LanguageScores]]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     for model, tasks in scores.items():
-        for task, languages in _mapping(tasks, f"scores of {model}").items():
-            for language, score in _mapping(languages, f"scores of {model}, task {task}").items():
-                where = f"score of {model}, task {task}, language {language}"
-                yield where, _mapping(score, where)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CardError(f"{where}: a {type(value).__name__}, where a mapping is expected.")
-    return value
+        for task, languages in tasks.items():
+            yield from ((model, task, language, score) for language, score in languages.items())
 
 
 def _is_fraction(value: Any) -> bool:

@@ -77,21 +77,15 @@ class ReleaseInputs:
 
 @dataclass(frozen=True)
 class Release:
-    """Where the parts of a release lie, the report that proves the model, and those that prove the other parts."""
+    """Where the parts of a release lie, by name, and the reports that prove them, the model's first."""
 
-    model: Path
-    adapter: Path | None
-    benchmark: Path | None
-    report: VerifyReport
-    base: Path | None = None
-    native: Path | None = None
-    other_reports: tuple[VerifyReport, ...] = ()
-    space: Path | None = None
+    folders: dict[str, Path]
+    reports: tuple[VerifyReport, ...]
 
-    def folders(self) -> list[Path]:
-        """The folders of all parts that there are."""
-        paths = (self.model, self.adapter, self.base, self.native, self.benchmark, self.space)
-        return [path for path in paths if path is not None]
+    @property
+    def report(self) -> VerifyReport:
+        """What proves the model."""
+        return self.reports[0]
 
 
 def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> ReleaseInputs:
@@ -169,7 +163,7 @@ def release_to_folder(
             folder.rmdir()
     for part in PARTS:
         shutil.rmtree(folder / f"{part}{UNVERIFIED}", ignore_errors=True)
-    return writer.release()
+    return Release({part: folder / part for part in writer.written}, tuple(writer.reports))
 
 
 def _check_before(run: ReleaseInputs, folder: Path) -> None:
@@ -249,24 +243,10 @@ class _Writer:
             raise VerifyError(report)
         self.reports.append(report)
 
-    def release(self) -> Release:
-        """The parts in their place."""
-        places = {part: self.folder / part if part in self.written else None for part in PARTS}
-        return Release(
-            self.folder / MODEL,
-            places[ADAPTER],
-            places[BENCHMARK],
-            self.reports[0],
-            places[BASE],
-            places[NATIVE],
-            tuple(self.reports[1:]),
-            places[SPACE],
-        )
-
 
 def show_proof(release: Release) -> str:
     """The model's report in full, and a line for each other part, with folders by their names."""
     others = [
-        f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.other_reports
+        f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.reports[1:]
     ]
     return "\n".join([release.report.table(), *others])

@@ -84,10 +84,6 @@ class VerifyReport:
         """Whether every loader worked and every row of every arrangement is within bounds."""
         return bool(self.checks) and not self.problems and all(check.ok for check in self.checks)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
-        return {**asdict(self), "ok": self.ok}
-
     def table(self) -> str:
         """The report as text: a line per comparison, then problems, notes and the verdict."""
         heads = ("loader", "dtype", "arrangement", "max deviation", "max 1-cos", "")

@@ -150,12 +150,12 @@ def test_a_card_without_data_leaves_the_fields_out(tmp_path: Path) -> None:
         ({"emissions": {"emissions": "little"}}, "'emissions': 'little'"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 91.0}}}}}, r"task c, language de: p_at_1 is 91\.0"),
         ({"scores": {"student": {"c": {"de": {}}}}}, "p_at_1 is None"),
-        ({"scores": {"student": {"c": [0.9]}}}, "scores of student, task c: a list, where a mapping is expected"),
+        ({"scores": {"student": {"c": [0.9]}}}, r"scores\['student'\]\['c'\]' expected a dict, got list"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 0.9, "ci95": [0.8]}}}}}, r"language de: ci95 is \[0\.8\]"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 0.9, "n": "50"}}}}}, "language de: n is '50'"),
         ({"languages": ["en", 3]}, "Invalid item at index 1 in list 'languages'"),
         ({"losses": ["SelfDistillationLoss"]}, "Invalid item at index 0 in list 'losses'"),
-        ({"english_change_points": {"c": "-1"}}, "Invalid key or value in dict 'english_change_points'"),
+        ({"english_change_points": {"c": "-1"}}, r"'english_change_points\['c'\]' with value '-1'"),
     ],
 )
 def test_fields_of_the_wrong_type_are_named(make_card, changes: dict, message: str) -> None:

@@ -48,7 +48,7 @@ def _to_folder(flags: argparse.Namespace) -> int:
     logger.info("Writing the release and checking it in fresh processes")
     released = release_to_folder(inputs, flags.to)
     console.show(show_proof(released))
-    for path in released.folders():
+    for path in released.folders.values():
         console.show(f"  {path}")
     return 0
 
@@ -117,7 +117,7 @@ def _dry_run(inputs: ReleaseInputs, repos: dict[str, str], to: str) -> int:
         draft = Path(name)
         logger.info("Writing the release into a temporary folder and checking it in fresh processes")
         released = release_to_folder(inputs, draft)
-        folders = released.folders()
+        folders = list(released.folders.values())
         if SPACE in repos:
             folders.append(add_space(draft, repos, dict.fromkeys(repos, BASE_REVISION)))
         lines = []

@@ -65,17 +65,8 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
             "again; without its base an adapter is lost."
         )
     inputs = student_inputs(run)
-    changes: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("name", flags.name),
-            ("description", flags.description),
-            ("license", flags.license),
-            ("languages", flags.languages),
-            ("datasets", flags.datasets),
-        )
-        if value
-    }
+    names = ("name", "description", "license", "languages", "datasets")
+    changes: dict[str, Any] = {name: getattr(flags, name) for name in names if getattr(flags, name)}
     if flags.limits:
         changes["limits"] = (*inputs.card.limits, *flags.limits)
     base = inputs.base
