@@ -70,7 +70,7 @@ def make_benchmark(folder: Path) -> Path:
         texts = [caption(code, one, other) for one, other in pairs()]
         return Dataset.from_dict({"text": texts, "images": [[path, paths[0]] for path in paths]})
 
-    card = BenchmarkCard("Two colours", licence="apache-2.0")
+    card = BenchmarkCard("Two colours", license="apache-2.0")
     return export_benchmark({"t2i": DatasetDict({code: rows(code) for code in WORDS})}, images, folder, card)
 
 
@@ -141,7 +141,7 @@ def test_the_settings_name_languages_examples_and_scores(settings: dict, release
 def test_the_card_of_a_space_on_the_hub(release: Path, tmp_path: Path) -> None:
     model = Place(release / "model", "someone/tiny", "v1.0.0")
     benchmark = Place(release / "benchmark", "someone/tiny-benchmark")
-    folder = write_space(tmp_path / "space", model, benchmark, title="Two colours", licence="apache-2.0")
+    folder = write_space(tmp_path / "space", model, benchmark, title="Two colours", license="apache-2.0")
     data = RepoCard.load(folder / "README.md").data.to_dict()
     assert data["sdk"] == "gradio"
     assert data["app_file"] == "app.py"
