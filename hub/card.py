@@ -192,8 +192,9 @@ def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardDa
     is_adapter = adapter_base is not None
     results = eval_results(card)
     base = adapter_base if is_adapter else card.base_model
+    languages: dict[str, Any] = {**hub_languages(card.languages)} if card.languages else {}
     return ModelCardData(
-        **(hub_languages(card.languages) if card.languages else {}),
+        **languages,
         license=card.license,
         library_name="peft" if is_adapter else "sentence-transformers",
         pipeline_tag="feature-extraction",
