@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from datasets.table import embed_table_storage
 
 from xvlm2vec.common.files import write_text
+from xvlm2vec.common.languages import hub_languages
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.common.templates import render_template
 
@@ -96,8 +97,8 @@ def export_benchmark(
         configs = []
         for task, languages in tasks.items():
             for language, rows in languages.items():
-                write_parquet(rows, staging / task / f"{language}.parquet")
-            configs.append(_config(task, list(languages), task))
+                write_parquet(rows, staging / task / f"{_split(language)}.parquet")
+            configs.append(_config(task, list(map(_split, languages)), task))
         if images is not None:
             write_parquet(images, staging / IMAGES_CONFIG / f"{IMAGES_SPLIT}.parquet")
             configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
@@ -125,12 +126,20 @@ def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
     if IMAGES_CONFIG in tasks:
         raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the images.")
     for task, languages in tasks.items():
-        for name in (task, *languages):
+        splits = list(map(_split, languages))
+        for name in (task, *splits):
             if not _NAME.match(name):
                 raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits and _ only.")
+        if len(set(splits)) < len(splits):
+            raise ExportError(f"task {task!r} has a language in two spellings ({', '.join(languages)}); keep one.")
         empty = [language for language, rows in languages.items() if not len(rows)]
         if empty or not languages:
             raise ExportError(f"task {task!r} has no rows{' in ' + ', '.join(empty) if empty else ''}.")
+
+
+def _split(language: str) -> str:
+    """The split with the rows of a language: `datasets` takes no hyphens in names of splits, so `pt-BR` is `pt_BR`."""
+    return language.replace("-", "_")
 
 
 def _config(name: str, splits: Sequence[str], folder: str) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def _readme(
     tasks: Mapping[str, DatasetDict], images: Dataset | None, configs: list[dict[str, Any]], card: BenchmarkCard
 ) -> str:
     languages = list(dict.fromkeys(language for splits in tasks.values() for language in splits))
-    head: dict[str, Any] = {"pretty_name": card.name, "language": languages}
+    head: dict[str, Any] = {"pretty_name": card.name, **hub_languages(languages)}
     if card.license:
         head["license"] = card.license
     head["tags"] = ["xvlm2vec", "multimodal", "multilingual", "embeddings", *card.tags]
@@ -155,7 +164,7 @@ def _readme(
         description=card.description,
         repo_id=card.repo_id or card.name,
         config=first,
-        split=next(iter(tasks[first])),
+        split=_split(next(iter(tasks[first]))),
         languages=languages,
         tasks={task: {language: len(rows) for language, rows in splits.items()} for task, splits in tasks.items()},
         task_titles=card.task_titles or {},

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from xvlm2vec.common.files import write_json, write_text
-from xvlm2vec.common.languages import language
+from xvlm2vec.common.languages import language, normal_or_same
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.common.tasks import task_title
 from xvlm2vec.common.templates import render_template
@@ -106,7 +106,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
     """What `space.json` holds: where everything lies, languages, example queries and scores."""
     codes = list(dict.fromkeys(code for entry in gallery for code in entry["captions"]))
     card = Path(model.folder) / "README.md"
-    taught = (read_metadata(card).get("language") if card.is_file() else None) or codes
+    taught = _card_languages(card) or codes
     scores = _read_scores(Path(model.folder) / SCORES_FILE)
     tasks = [task for task in scores.get("student", {})]
     return {
@@ -130,7 +130,7 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
     for columns in CAPTION_COLUMNS:
         for file in sorted((benchmark / columns.task).glob("*.parquet")):
             for path, text in _pairs(file, columns):
-                captions.setdefault(path, {})[file.stem] = text
+                captions.setdefault(path, {})[normal_or_same(file.stem)] = text
     if not captions:
         names = " or ".join(f"{columns.task} ({columns.text}, {columns.image})" for columns in CAPTION_COLUMNS)
         raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
@@ -166,9 +166,14 @@ def _first(column: pa.ChunkedArray) -> list[str]:
 def _language_order(benchmark: Path) -> Any:
     """The order in which the benchmark's card names its languages."""
     card = benchmark / "README.md"
-    codes = (read_metadata(card).get("language") if card.is_file() else None) or []
-    place = {code: number for number, code in enumerate(codes)}
-    return lambda code: (place.get(code, len(place)), code)
+    place = {code: number for number, code in enumerate(_card_languages(card))}
+    return lambda code: (place.get(code, place.get(code.split("-")[0], len(place))), code)
+
+
+def _card_languages(card: Path) -> list[str]:
+    """The languages that a card names, regions and scripts included."""
+    metadata = read_metadata(card) if card.is_file() else {}
+    return [*(metadata.get("language") or ()), *(metadata.get("language_bcp47") or ())]
 
 
 def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:

@@ -27,7 +27,7 @@ import gradio as gr
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from PIL import Image, ImageOps
 from transformers import AutoModel
 
@@ -123,7 +123,7 @@ def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
     if torch.cuda.is_available():
         model = model.to("cuda")
     images = read_images(settings["benchmark"], [entry["path"] for entry in gallery])
-    cache = cache_file(place, model, images)
+    cache = cache_file(place, images)
     if cache.is_file():
         vectors = np.load(cache, allow_pickle=False)
     else:
@@ -156,14 +156,15 @@ def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
     return [images[path] for path in paths]
 
 
-def cache_file(place: dict[str, Any], model: Any, images: Sequence[bytes]) -> Path:
-    """Where the embeddings of these images by this model lie, or are to lie."""
+def cache_file(place: dict[str, Any], images: Sequence[bytes]) -> Path:
+    """Where the embeddings of these images by the model of a place lie, or are to lie."""
     folder = Path(place["id"])
     if folder.is_dir():
         files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".json", ".py"}]
         version: list[Any] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     else:
-        version = [(place["id"], getattr(model.config, "_commit_hash", None) or place["revision"])]
+        config = hf_hub_download(place["id"], "config.json", revision=place["revision"])
+        version = [(place["id"], Path(config).parent.name)]  # which is the commit
     digest = hashlib.sha256(repr(version).encode())
     for image in images:
         digest.update(hashlib.sha256(image).digest())

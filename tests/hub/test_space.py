@@ -213,8 +213,8 @@ def test_vectors_are_kept_until_the_model_or_an_image_changes(
     assert not calls
     np.testing.assert_array_equal(again.vectors, searcher.vectors)
     place = settings["model"]
-    first = space_app.cache_file(place, searcher.model, searcher.images)
-    assert space_app.cache_file(place, searcher.model, searcher.images[1:]) != first
+    first = space_app.cache_file(place, searcher.images)
+    assert space_app.cache_file(place, searcher.images[1:]) != first
 
 
 def test_an_image_that_the_benchmark_lacks_is_named(settings: dict) -> None:
