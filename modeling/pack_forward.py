@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .concurrency import evaluation_mode
 from .families import Family, backbone_type, family_of
 from .packs import Pack, TokenGroup, pack_groups, rope_kinds, rope_limit_of
 from .rows import TextImageRow
@@ -230,9 +231,8 @@ def check_sharing(
     if reason:
         return SharingCheck(False, reason)
     embedder = embedder_of(model)
-    device, was_training = embedder.device, model.training
-    model.eval()
-    try:
+    device = embedder.device
+    with evaluation_mode(model):
         (group,), _ = token_groups(processor, [rows])
         packed = packed_vectors(model, group)
         alone = [processor.prepare([row])[0].to(device) for row in rows]
@@ -249,8 +249,6 @@ def check_sharing(
             after = model(**alone[0]).last_hidden_state[:, :place]
         if leaks(embedder, before, after):
             return SharingCheck(False, "tokens see what comes behind them", worst)
-    finally:
-        model.train(was_training)
     return SharingCheck(True, worst=worst)
 
 

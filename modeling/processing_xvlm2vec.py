@@ -21,6 +21,7 @@ from .backbone_processors import (
     processor_class_name,
     read_json,
 )
+from .concurrency import CopyableLock, LockedTokenizer
 from .families import Family, backbone_type, check_layout, family_of
 from .image_tokens import expand_images, token_inputs
 from .images import load_image
@@ -62,6 +63,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         self.square = square
         self.chat_template = None
         self._warned_lengths: set[int | None] = set()
+        self.lock = CopyableLock()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -80,6 +82,11 @@ class XVLM2VecProcessor(ProcessorMixin):
     def family(self) -> Family:
         """How this backbone's prompts are written."""
         return family_of(self.model_type)
+
+    @property
+    def locked_tokenizer(self) -> LockedTokenizer:
+        """The backbone's tokenizer, for calls in several threads."""
+        return LockedTokenizer(self.inner.tokenizer, self.lock)
 
     @property
     def image_settings(self) -> dict[str, int | None]:
@@ -262,7 +269,7 @@ class XVLM2VecProcessor(ProcessorMixin):
                     f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
                 )
             if limit is not None:
-                kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit, f"row {number}")
+                kept = cut_text(tokens[index], prompts[index], self.locked_tokenizer, limit, f"row {number}")
                 cut += kept is not tokens[index]
                 tokens[index] = kept
         return tokens, extras, cut
@@ -360,14 +367,15 @@ class XVLM2VecProcessor(ProcessorMixin):
         illustrated = [index for index, found in enumerate(images) if found]
         extras: dict[str, Any] = {}
         if illustrated:
-            batch = expand_images(
-                self.inner,
-                self.family,
-                [prompts[index] for index in illustrated],
-                [images[index] for index in illustrated],
-                [numbers[index] for index in illustrated],
-                options,
-            )
+            with self.lock:
+                batch = expand_images(
+                    self.inner,
+                    self.family,
+                    [prompts[index] for index in illustrated],
+                    [images[index] for index in illustrated],
+                    [numbers[index] for index in illustrated],
+                    options,
+                )
             for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
             extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
@@ -383,9 +391,10 @@ class XVLM2VecProcessor(ProcessorMixin):
         if not strings:
             return []
         if self.family.texts_by_processor:
-            batch = self.inner(text=strings, padding=True, return_tensors="pt")
+            with self.lock:
+                batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
-        return self.inner.tokenizer(strings)["input_ids"]
+        return self.locked_tokenizer(strings)["input_ids"]
 
 
 def check_beside(processor: XVLM2VecProcessor, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:

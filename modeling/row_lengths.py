@@ -105,7 +105,7 @@ def _measure(processor: XVLM2VecProcessor, image: Any, number: int, index: int) 
 
 
 def _text_tokens(processor: XVLM2VecProcessor, prompts: Sequence[str]) -> list[int]:
-    tokenizer = processor.inner.tokenizer
+    tokenizer = processor.locked_tokenizer
     return [
         len(ids)
         for start in range(0, len(prompts), CHUNK)
