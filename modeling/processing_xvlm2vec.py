@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
+from .arguments import check_options, template_options
 from .backbone_processors import (
     PROCESSOR_FILE,
     complete_settings,
@@ -191,6 +192,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             ValueError: A row is empty, its text holds one of the backbone's image tokens, or what may not be cut
                 is longer than `max_length`. The message names the row.
             ImageError: An image cannot be read; the message names the row.
+            TypeError: An argument is unknown to the backbone's processor, too.
         """
         rows, _ = make_rows(text, images, instruction)
         return self._prepare_and_warn(rows, max_length=max_length, **kwargs)
@@ -257,6 +259,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         Returns:
             Each row's tokens, the images of all rows, and the number of rows whose text was cut.
         """
+        check_options(self.inner, image_options)
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
         images = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
@@ -300,22 +303,24 @@ class XVLM2VecProcessor(ProcessorMixin):
         return [size.tokens for size in measure_rows(self, rows)]
 
     def apply_chat_template(  # type: ignore[override]
-        self, conversation: Any, *args: Any, **kwargs: Any
+        self, conversation: Any, chat_template: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         """What sentence-transformers calls: messages in, a batch out, without any chat mark-up.
 
         Args:
             conversation: One conversation or a list of them. A `system` message is the instruction; its text comes
-                before the other texts. Contents are strings or lists of `{"type": "text" | "image", ...}`.
-            *args: Ignored, as there is no template.
-            **kwargs: `processor_kwargs` as transformers passes them; the rest is ignored.
+                before the other texts. Contents are strings or lists of `{"type": "text" | "image", ...}`, with the
+                image under any key under which transformers takes it.
+            chat_template: Only `None`.
+            **kwargs: As in a call, at the top or in `processor_kwargs` as transformers takes them.
+
+        Raises:
+            ValueError: A message holds what would be lost, or an argument has no meaning without a template.
+            TypeError: An argument is unknown.
         """
         conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
         rows = [read_messages(index, messages) for index, messages in enumerate(conversations)]
-        options: dict[str, Any] = {}
-        for bucket in ("common_kwargs", "text_kwargs", "images_kwargs"):
-            options |= (kwargs.get("processor_kwargs") or {}).get(bucket) or {}
-        options.pop("truncation", None)  # texts are always cut at max_length, and nothing else ever is
+        options = template_options({"chat_template": chat_template, **kwargs})
         return self._prepare_and_warn(rows, **options)
 
     def _prepare_and_warn(
