@@ -12,22 +12,29 @@ from typing import Any
 
 DATA_FOLDER = Path(__file__).resolve().parent / "data"
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "id", "tr", "ru", "fa", "ar", "zh", "ja", "ko")
-TASKS = ("c", "i2t", "t2i", "vqa", "vg")
+TASK_TITLES = {
+    "c": "Classification",
+    "i2t": "Image to text",
+    "t2i": "Text to image",
+    "vqa": "Question answering",
+    "vg": "Grounding",
+}
+TASKS = tuple(TASK_TITLES)
 SIDES = ("left", "right")
 
 
-def check_languages(codes: Iterable[str], known: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
+def check_languages(codes: Iterable[str], allowed: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
     """Returns the codes as a tuple.
 
     Raises:
-        ValueError: a code is not among `known`; the message lists those and the closest ones.
+        ValueError: a code is not among `allowed`; the message lists those and the closest ones.
     """
     codes = tuple(codes)
     for code in codes:
-        if code not in known:
-            close = difflib.get_close_matches(str(code).lower(), known, n=3, cutoff=0.4)
+        if code not in allowed:
+            close = difflib.get_close_matches(str(code).lower(), allowed, n=3, cutoff=0.4)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(known)}")
+            raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(allowed)}")
     return codes
 
 
