@@ -110,9 +110,18 @@ def open_upload(path: str | None) -> Image.Image:
         raise gr.Error("This file is no image that can be read; try PNG, JPEG or WebP.") from error
     if image is None:
         raise gr.Error(f"This image has {width} x {height} pixels; {MAX_PIXELS // 1_000_000} million is the limit.")
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
     return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says; as it is where that is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged metadata raise whatever their reader comes across
+        logger.info("The orientation of an image cannot be read: %s", error)
+        return image
 
 
 def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
@@ -199,7 +208,7 @@ def data_uri(content: bytes) -> str:
     """A small image as the page holds it; a large one is made smaller."""
     image: Image.Image = Image.open(io.BytesIO(content))
     if max(image.size) > THUMBNAIL or image.format not in {"PNG", "JPEG", "WEBP"}:
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = upright(image).convert("RGB")
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=85)

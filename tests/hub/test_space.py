@@ -265,6 +265,18 @@ def test_uploads_are_limited_before_they_are_decoded(tmp_path: Path, monkeypatch
         space_app.open_upload("https://example.org/image.png")
 
 
+def test_an_upload_with_damaged_exif_is_taken_as_it_is(tmp_path: Path) -> None:
+    for name, exif in (
+        ("cut", b"Exif\0\0II*\0"),
+        ("letters", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\1\2\0\2\0\0\0x\0\0\0\0\0\0\0"),
+    ):
+        for kind in ("JPEG", "WEBP"):
+            file = tmp_path / f"{name}.{kind}"
+            Image.new("RGB", (20, 10), "red").save(file, kind, exif=exif)
+            assert space_app.open_upload(str(file)).size == (20, 10)
+            assert space_app.data_uri(file.read_bytes()).startswith("data:image/")
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.png", "https://example.org/x.png", "file:///etc/passwd"])
 def test_an_address_in_the_place_of_an_image_is_refused(address: str) -> None:
     with gr.Blocks():
