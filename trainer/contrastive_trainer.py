@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
+from xvlm2vec.common.image_marks import without_marks
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .adapters import AdapterConfig, add_adapter
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
 ARGUMENTS_FILE = "training_args.bin"
+CHUNK = 10_000
 
 
 def train_contrastive(
@@ -70,6 +72,9 @@ def train_contrastive(
         raise ValueError("train_contrastive needs a model.")
     embedder = model if isinstance(model, SentenceTransformer) else SentenceTransformer(model)
     output = Path(str(args.output_dir))
+    for part in (rows, eval_rows):
+        if part is not None:
+            check_marks(part)
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
@@ -183,15 +188,35 @@ class PairCollator(SentenceTransformerDataCollator):
         return super().__call__(pairs)
 
 
-def _side(row: dict[str, Any], text: str, image: str, index: int) -> Any:
-    missing = [column for column in (text, image) if column not in row]
+def _side(row: dict[str, Any], text_column: str, image_column: str, index: int) -> Any:
+    missing = [column for column in (text_column, image_column) if column not in row]
     if missing:
         raise ValueError(f"A row lacks the column {missing[0]!r}; contrastive rows have {', '.join(PAIR_COLUMNS)}.")
-    if row[image] is None:
-        if not row[text]:
-            raise ValueError(f"Row {index} of a batch has neither {text!r} nor {image!r}.")
-        return row[text]
-    return {"text": row[text], "image": row[image]} if row[text] else row[image]
+    image = row[image_column]
+    where = f"Row {index} of a batch, {text_column!r}"
+    text = without_marks(row[text_column] or "", int(image is not None), where)
+    if image is None:
+        if not text:
+            raise ValueError(f"Row {index} of a batch has neither {text_column!r} nor {image_column!r}.")
+        return text
+    return {"text": text, "image": image} if text else image
+
+
+def check_marks(rows: Dataset) -> None:
+    """Goes through the texts of stored pairs before any is trained on; no image is decoded.
+
+    Raises:
+        ValueError: A text holds more marks of an image than its side has images; names the row.
+    """
+    if rows.format["type"] is not None or not set(PAIR_COLUMNS) <= set(rows.column_names):
+        return  # rows that are made when they are read; the collator checks them
+    table = rows.select_columns(list(PAIR_COLUMNS)).with_format("arrow")
+    for start in range(0, len(rows), CHUNK):
+        part = table[start : start + CHUNK]
+        for text_column, image_column in (PAIR_COLUMNS[:2], PAIR_COLUMNS[2:]):
+            there = part[image_column].is_valid().to_pylist()
+            for place, (text, image) in enumerate(zip(part[text_column].to_pylist(), there, strict=True), start):
+                without_marks(text or "", int(image), f"Row {place}, {text_column!r}")
 
 
 def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset, Image
 from torch import nn
 
+from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.modeling.pack_forward import check_sharing, obstacle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
@@ -107,5 +108,6 @@ def image_places(rows: Dataset) -> Iterator[int]:
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its image."""
     check_columns(row, 0)
+    row = dict(parallel_row_without_marks(row))
     texts = [row["text_en"], *[item["text"] for item in row["translations"] if has_text(item)][:2]]
     return make_rows(texts, [row["image"]] * len(texts))[0]

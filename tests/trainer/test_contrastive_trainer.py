@@ -213,3 +213,27 @@ def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
 def test_a_checkpoint_holds_no_token(tmp_path):
     args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, hub_token="secret")
     assert b"secret" not in pickle.dumps(args)
+
+
+def test_marks_of_images_are_not_learned_as_letters(tmp_path, folder, pairs):
+    marked = pairs.map(
+        lambda row: {
+            "qry": row["qry"] if row["qry_image"] is None else f"<|image_1|>\n{row['qry']}",
+            "pos_text": row["pos_text"] if row["pos_image"] is None else f"<image>{row['pos_text']}",
+        }
+    ).cast(pairs.features)
+    settings = {"max_steps": 1, "train_sampling_strategy": "sequential"}
+    _, bare = train(folder, tmp_path / "bare", pairs, **settings)
+    _, with_marks = train(folder, tmp_path / "marked", marked, **settings)
+    assert with_marks == bare
+
+
+def test_a_mark_without_an_image_is_told_before_the_training(tmp_path, folder, pairs):
+    rows = [pairs[index] for index in range(8)]
+    rows[5]["pos_text"], rows[5]["pos_image"] = "<image>\ntwo dogs", None
+    broken = Dataset.from_list(rows, features=pairs.features)
+    with pytest.raises(ValueError, match="Row 5, 'pos_text': the text holds 1 marks of an image"):
+        train(folder, tmp_path / "out", broken)
+    made = broken.with_transform(lambda batch: batch)
+    with pytest.raises(ValueError, match="Row 1 of a batch, 'pos_text'"):
+        train(folder, tmp_path / "made", made, train_sampling_strategy="sequential")

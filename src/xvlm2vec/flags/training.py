@@ -32,8 +32,30 @@ SHOWN = (
     "activation_checkpointing", "bf16", "use_cpu", "eval_steps", "save_steps", "save_total_limit", "logging_steps",
     "report_to", "seed",
 )  # fmt: skip
-OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
-BY_COMMAND = "the command makes this folder below --output"
+OF_ADAMW = (
+    "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate_mapping",
+)  # fmt: skip
+NO_SCRIPT = "the command trains; --eval-data is measured on the way and at the end"
+NO_LABELS = "pairs have no labels"
+# Settings of `transformers.TrainingArguments` that neither stage heeds, and why.
+REFUSED = {
+    "output_dir": "the command makes its folders below --output",
+    "remove_unused_columns": "rows keep all columns: texts and images are read when a batch is made",
+    "resume_from_checkpoint": "the same command goes on from the newest complete checkpoint by itself",
+    "local_rank": "accelerate launch tells each process its number",
+    "do_train": NO_SCRIPT,
+    "do_eval": NO_SCRIPT,
+    "do_predict": NO_SCRIPT,
+    "label_names": NO_LABELS,
+    "label_smoothing_factor": NO_LABELS,
+    "include_for_metrics": NO_LABELS,
+    "average_tokens_across_devices": "losses are means over rows or pairs, not over tokens",
+    "include_num_input_tokens_seen": "batches hold several inputs; distill logs tokens_per_second",
+    "use_liger_kernel": "Liger has no kernels for embedders of this package",
+    "liger_kernel_config": "Liger has no kernels for embedders of this package",
+}
+# What a refused setting is in truth, where that is not its default.
+FIXED = {"remove_unused_columns": False, "prediction_loss_only": True, "ddp_broadcast_buffers": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +70,7 @@ class TrainingForm:
         settings: Dataclass with the settings of the training.
         shown: Settings that `--help` explains beside `SHOWN`.
         see: Where the others are explained.
-        refused: Settings that would have no effect, with the reason.
+        refused: Settings that would have no effect beside those of `REFUSED`, with the reason.
         renamed: Brings old names of settings to those of today.
     """
 
@@ -110,16 +132,26 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
         parser.error(f"the file of --config is no valid YAML: {error}")
     except (ValueError, OSError, TypeError) as error:
         parser.error(str(error))
-    for name in given.keys() & form.refused.keys():
-        parser.error(f"--{name.replace('_', '-')}: {form.refused[name]}")
-    if given.get("muon_learning_rate") is not None and (strays := [name for name in OF_ADAMW if name in given]):
-        parser.error(f"--{strays[0].replace('_', '-')} has no effect: --muon-learning-rate brings its own AdamW")
-    if not given.get("eval_data") and (strays := [name for name in given if name.startswith("eval_")]):
-        parser.error(f"--{strays[0].replace('_', '-')} has no effect without --eval-data")
+    problem = _problem({**REFUSED, **form.refused}, given, parser.defaults)
+    if problem:
+        parser.error(problem)
     settings = {name: value for name, value in given.items() if name in _names(form.settings)}
     own, adapter = (kind(**{name: given[name] for name in _names(kind) if name in given})
                     for kind in (form.own, AdapterFlags))  # fmt: skip
     return Parsed(own, adapter, settings, given, parser.defaults)
+
+
+def _problem(refused: Mapping[str, str], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Names the first setting that would have no effect, and why; empty where all have one."""
+    reasons = {
+        name: refused[name] for name in refused if name in given and given[name] != FIXED.get(name, defaults.get(name))
+    }
+    if given.get("muon_learning_rate") is not None:
+        reasons |= {name: "--muon-learning-rate brings an AdamW of its own" for name in OF_ADAMW if name in given}
+    if not given.get("eval_data"):
+        names = (name for name in given if name.startswith("eval_") and name != "eval_data")
+        reasons |= {name: "it has no effect without --eval-data" for name in names if given[name] != "no"}
+    return next((f"--{name.replace('_', '-')}: {reason}" for name, reason in reasons.items()), "")
 
 
 class _Parser(TrlParser):
