@@ -22,12 +22,13 @@ from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.trainer.adapters import add_adapter
+from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, encoded
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
-from xvlm2vec.trainer.health import MergedSpaceCheck
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback
     if flags.code_switching is not None:
         lexicon = read_lexicon(flags.lexicon) if flags.lexicon else None
         switcher = CodeSwitcher(flags.code_switching, lexicon, seed)
-        rows = rows.map(switcher, batched=True) if flags.streaming else encoded(rows).with_transform(switcher)
+        rows = rows.map(switcher, batched=True) if flags.streaming else keep_encoded(rows).with_transform(switcher)
         callbacks.append(TellEpoch(switcher))
     if not flags.streaming:
         logger.info("Training on %d rows", len(rows))
