@@ -26,6 +26,8 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
             (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
         temperature: Of InfoNCE over cosines.
+        matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
+            tells them.
         muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
             `learning_rate`.
         train_sampling_strategy: `"random"`, or `"sequential"`, which keeps blocks of hard negatives together.
@@ -45,6 +47,9 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         default=None, metadata={"help": "Embed a batch in pieces of this size: the same gradient in less memory."}
     )
     temperature: float = field(default=0.05, metadata={"help": "Of InfoNCE over cosines."})
+    matryoshka_dims: list[int] | None = field(
+        default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
+    )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the rows."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak rate of AdamW."})
     muon_learning_rate: float | None = field(

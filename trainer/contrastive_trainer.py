@@ -16,6 +16,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
 from torch import nn
@@ -28,6 +29,7 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
 from .contrastive_config import ContrastiveConfig
+from .losses import with_whole_size
 from .optimizers import MuonAdamW
 from .precision import training_attention
 
@@ -86,6 +88,8 @@ def train_contrastive(
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
+    if args.matryoshka_dims and isinstance(embedder.transformers_model, XVLM2VecModel):
+        embedder.transformers_model.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
     train_or_resume(trainer, args.output_dir)
     if eval_rows is not None:
         logger.info("On held-out pairs: loss %.5f", trainer.evaluate()["eval_loss"])
@@ -220,15 +224,25 @@ def check_marks(rows: Dataset) -> None:
 
 
 def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
-    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set."""
+    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set.
+
+    With `matryoshka_dims` it is summed over vectors cut to these sizes, and the whole ones (arXiv 2205.13147).
+    """
     shared: dict[str, Any] = {
         "scale": 1 / args.temperature,
         "directions": ("query_to_doc", "doc_to_query"),
         "partition_mode": "per_direction",
     }
+    loss: nn.Module
     if args.mini_batch_size is None:
-        return MultipleNegativesRankingLoss(model, **shared)
-    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
+        loss = MultipleNegativesRankingLoss(model, **shared)
+    else:
+        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
+    if args.matryoshka_dims is None:
+        return loss
+    width = model.get_embedding_dimension()
+    sizes = with_whole_size(args.matryoshka_dims, width or max(args.matryoshka_dims))
+    return MatryoshkaLoss(model, loss, sizes)
 
 
 def _adapted(embedder: SentenceTransformer, adapter: AdapterConfig | None) -> PeftModel | None:

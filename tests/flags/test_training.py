@@ -34,7 +34,8 @@ VALUES = {
     "lr_scheduler_kwargs": '{"a": 1}', "save_steps": "7", "eval_steps": "7", "logging_steps": "7",
     "dataloader_multiprocessing_context": "spawn", "torch_compile_backend": "inductor", "torch_compile_mode": "default",
     "activation_checkpointing_kwargs": '{"use_reentrant": false}',
-    "gradient_checkpointing_kwargs": '{"use_reentrant": false}', "optim": "sgd", "translations_per_row": "2",
+    "gradient_checkpointing_kwargs": '{"use_reentrant": false}', "optim": "sgd",
+    "loss": "self-distillation:2.0", "matryoshka_dims": "8", "translations_per_row": "2",
 }  # fmt: skip
 
 

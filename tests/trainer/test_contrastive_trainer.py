@@ -1,6 +1,7 @@
 """The contrastive stage: the loss of its formula, pieces that change nothing, resuming, and rows of every kind."""
 
 import copy
+import json
 import pickle
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from transformers import TrainerCallback
 
 from xvlm2vec.trainer.adapters import AdapterConfig, load_adapter
@@ -237,3 +238,24 @@ def test_a_mark_without_an_image_is_told_before_the_training(tmp_path, folder, p
     made = broken.with_transform(lambda batch: batch)
     with pytest.raises(ValueError, match="Row 1 of a batch, 'pos_text'"):
         train(folder, tmp_path / "made", made, train_sampling_strategy="sequential")
+
+
+@pytest.mark.parametrize("pieces", [None, 3], ids=["plain", "cached"])
+def test_matryoshka_sums_over_sizes_and_the_model_tells_them(tmp_path, folder, pairs, model, processor, pieces):
+    settings = {"train_sampling_strategy": "sequential", "temperature": 0.1, "max_steps": 1, "mini_batch_size": pieces}
+    _, steps = train(folder, tmp_path / "out", pairs, matryoshka_dims=[8, 16], **settings)
+    rows = pairs.select(range(4))
+    with torch.no_grad():
+        sides = [
+            model(**processor(text=[text or None for text in rows[name]], images=list(rows[image]))).embeddings
+            for name, image in (PAIR_COLUMNS[:2], PAIR_COLUMNS[2:])
+        ]
+    own, expected = torch.arange(4), 0.0
+    for size in (8, 16, 32):
+        queries, targets = (normalize(side[:, :size]) for side in sides)
+        scores = queries @ targets.T / 0.1
+        expected += (cross_entropy(scores, own) + cross_entropy(scores.T, own)) / 2
+    assert steps[0][1] == pytest.approx(expected.item(), rel=1e-4)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["matryoshka_dims"] == [16, 8]
+    with pytest.raises(ValueError, match="do not fit vectors of 32 values"):
+        train(folder, tmp_path / "wrong", pairs, matryoshka_dims=[64])

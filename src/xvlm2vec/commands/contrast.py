@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.process_index > 0:
         return 0
     if parsed.adapter.lora:
-        run.run("merging", lambda: merge_adapter(start, output))
+        run.run("merging", lambda: merge_adapter(start, output, args.matryoshka_dims))
     console.show(f"The trained model is in {output / 'merged' if parsed.adapter.lora else output}")
     return 0
 

@@ -81,7 +81,7 @@ FORM = TrainingForm(
     settings=SelfDistillationConfig,
     shown=(
         "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
-        "language_temperature", "max_tokens_per_forward", "language_weight",
+        "language_temperature", "max_tokens_per_forward", "loss", "language_weight",
     ),
     see="every field of transformers.TrainingArguments is a flag, see its documentation.",
     refused={
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     if args.process_index > 0:
         return 0
     if adapter.lora:
-        run.run("merging", lambda: merge_adapter(flags.model, output))
+        run.run("merging", lambda: merge_adapter(flags.model, output, args.matryoshka_dims))
     console.show(f"The trained model is in {output / 'merged' if adapter.lora else output}")
     return 0
 

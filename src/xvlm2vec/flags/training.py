@@ -27,7 +27,8 @@ PRECISION = {"bf16", "fp16", "use_cpu"}
 # Where they are not given, the command chooses: given with the value of the default they still change a run.
 AUTOMATIC = PRECISION | {"teacher", "eval_strategy"}
 SHOWN = (
-    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
+    "matryoshka_dims", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
     "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "activation_checkpointing", "bf16", "use_cpu", "eval_steps", "save_steps", "save_total_limit", "logging_steps",
     "report_to", "seed",
@@ -132,6 +133,8 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
         parser.error(f"the file of --config is no valid YAML: {error}")
     except (ValueError, OSError, TypeError) as error:
         parser.error(str(error))
+    if "config" in given:
+        parser.error("--config is given once, and not in a file")
     problem = _problem({**REFUSED, **form.refused}, given, parser.defaults)
     if problem:
         parser.error(problem)
@@ -193,11 +196,10 @@ class _Parser(TrlParser):
             settings.setdefault("metavar", "VALUE")
         settings["help"] = argparse.SUPPRESS if hidden else text
         action = super().add_argument(*(spelling for spelling in names if "_" not in spelling), **settings)
-        if default is not argparse.SUPPRESS:
-            self.defaults.setdefault(action.dest, default)
+        if settings.get("action") != "help":
             self._flags.setdefault(action.dest, action)
-        elif action.required:
-            self._flags[action.dest] = action
+            if not action.required:
+                self.defaults.setdefault(action.dest, None if default is argparse.SUPPRESS else default)
         return action
 
     def parse_args_into_dataclasses(self, args: Any = None, **kwargs: Any) -> Any:
