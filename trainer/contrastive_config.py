@@ -71,6 +71,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between logs."})
     seed: int = field(default=0, metadata={"help": "Of everything random."})
     model: InitVar[str | None] = None
+    old_model: str | None = field(default=None, init=False, repr=False)
     batch_size: int | None = field(default=None, metadata={"help": "Deprecated."})
     epochs: float | None = field(default=None, metadata={"help": "Deprecated."})
     shuffle: bool = field(default=True, metadata={"help": "Deprecated."})
@@ -80,7 +81,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
     def __post_init__(self, model: str | None) -> None:
-        self.model = model
+        self.old_model = model
         if model is not None:
             _warn("model", "the argument `model` of `train_contrastive`")
         old = {name: getattr(self, name) for name in RENAMED if getattr(self, name) is not None}

@@ -69,7 +69,7 @@ def train_contrastive(
         ValueError: A row lacks a column, or has a side with neither text nor image; or an adapter is to be put on
             another model than an `XVLM2VecModel`.
     """
-    model = model or args.model
+    model = model or args.old_model
     if model is None:
         raise ValueError("train_contrastive needs a model.")
     embedder = model if isinstance(model, SentenceTransformer) else SentenceTransformer(model)
@@ -136,14 +136,20 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """Adds nothing."""
 
     def get_batch_sampler(
-        self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
     ) -> BatchSampler | None:
         """As in sentence-transformers; held-out rows are read in their order, and all of them."""
+        rest = (valid_label_columns, generator, seed)
         held_out = dataset is self.eval_dataset
         if held_out or self.args.train_sampling_strategy == "sequential":
-            sampler = SequentialSampler(dataset)  # type: ignore[arg-type]  # a data set has a length
-            return DefaultBatchSampler(sampler, batch_size, drop_last and not held_out, **kwargs)
-        return super().get_batch_sampler(dataset, batch_size, drop_last, **kwargs)
+            return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last and not held_out, *rest)
+        return super().get_batch_sampler(dataset, batch_size, drop_last, *rest)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon and AdamW if `muon_learning_rate` is set, else what sentence-transformers makes."""
@@ -169,7 +175,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self.save_embedder(folder)
         torch.save(self.args, folder / ARGUMENTS_FILE)
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
         """As in sentence-transformers; of a model with an adapter, the adapter."""
         if self.adapted is None:
             super()._load_from_checkpoint(checkpoint_path)

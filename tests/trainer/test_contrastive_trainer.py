@@ -193,7 +193,7 @@ def test_old_names_are_read_with_a_warning(tmp_path):
         args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, **old)
     assert {str(item.message).partition(" ")[0] for item in told} == set(old)
     assert (args.per_device_train_batch_size, args.num_train_epochs, args.warmup_steps) == (8, 2, 0.1)
-    assert (args.train_sampling_strategy, args.model) == ("sequential", "somewhere")
+    assert (args.train_sampling_strategy, args.old_model) == ("sequential", "somewhere")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xvlm2vec.common.run_state import STATE_FILE
+from xvlm2vec.modeling.hub_ids import is_path
 
 if TYPE_CHECKING:
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -20,8 +20,8 @@ TEACHER = "teacher"
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether a name can only be meant as a path: Hub ids have at most one slash and begin with a letter or digit."""
-    return os.path.exists(source) or source.startswith((".", "/", "~")) or source.count("/") > 1
+    """Whether a name can only be meant as a path; see `is_path`."""
+    return is_path(source)
 
 
 def model_kind(source: str, revision: str | None = None) -> Kind:

@@ -128,7 +128,8 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
     if words[-1] == "--config":
         parser.error("--config needs a file")
     try:
-        given = form.renamed(parser.parse_args_and_config(words))
+        written: Any = parser.parse_args_and_config(words)
+        given = form.renamed(written)
     except yaml.YAMLError as error:
         parser.error(f"the file of --config is no valid YAML: {error}")
     except (ValueError, OSError, TypeError) as error:
@@ -202,7 +203,9 @@ class _Parser(TrlParser):
                 self.defaults.setdefault(action.dest, None if default is argparse.SUPPRESS else default)
         return action
 
-    def parse_args_into_dataclasses(self, args: Any = None, **kwargs: Any) -> Any:
+    def parse_args_into_dataclasses(  # type: ignore[override]
+        self, args: Any = None, **kwargs: Any
+    ) -> Any:
         """The values that were given, by name: what is made of them depends on the command."""
         return vars(self.parse_args(args))
 
