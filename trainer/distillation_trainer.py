@@ -106,6 +106,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
                 "freeze_vision=False changes nothing: no weight of the vision tower, or of an adapter there, "
                 "is trained. An adapter gets there by AdapterConfig(train_vision=True)."
             )
+        if loss is not None and (args.matryoshka_dims or args.loss != type(args).loss):
+            raise ValueError("The settings name a loss or Matryoshka sizes and a loss is passed, too; leave one out.")
         self.distillation_loss = loss or args.make_loss(self.embedder.config.hidden_size)
         self.passes = Passes(self.embedder, needs_of(self.distillation_loss), frozen)
         self.collator = ParallelCollator(

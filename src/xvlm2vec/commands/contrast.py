@@ -92,6 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = load_pairs(flags.data)
     held_out = load_pairs(flags.eval_data) if flags.eval_data else None
     args = training_arguments(parsed, str(output / "adapter" if parsed.adapter.lora else output))
+    if args.process_index > 0:  # one of several processes speaks
+        logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     batch = args.per_device_train_batch_size * args.world_size
     if len(rows) < batch:
         raise ValueError(
