@@ -64,7 +64,7 @@ def test_help_is_quick_and_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "corpus csv", "corpus jsonl", "corpus emoji", "corpus check", "corpus build-emoji"]
+    "command", [*COMMANDS, "cache ls", "cache rm", "cache prune", "corpus csv", "corpus jsonl", "corpus emoji", "corpus check", "corpus build-emoji"]
 )
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command.split(), "--help") == 0

@@ -33,6 +33,9 @@ from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
 
+EXTENDABLE = ("max_steps", "num_train_epochs")
+"""Settings that may change in a folder: a finished training then goes on with more steps."""
+
 
 @dataclass
 class DistillFlags:
@@ -130,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0)
+        run = RunState(output, identity, writes=args.process_index == 0, extendable=EXTENDABLE)
     run.run("training", lambda: _train(flags, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0
