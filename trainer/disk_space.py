@@ -33,9 +33,8 @@ def check_room(folder: str | Path, needed: int, what: str, remedy: str) -> None:
     """
     free = free_bytes(folder)
     if free < needed:
-        raise DiskSpaceError(
-            f"{what}: about {readable_size(needed)} in {folder}, but only {readable_size(free)} are free there. {remedy}"
-        )
+        sizes = readable_size(needed), readable_size(free)
+        raise DiskSpaceError(f"{what}: about {sizes[0]} in {folder}, but only {sizes[1]} are free there. {remedy}")
 
 
 def free_bytes(folder: str | Path) -> int:

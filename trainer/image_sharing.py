@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Image
 from torch import nn
 
-from xvlm2vec.common.texts import with_text
+from xvlm2vec.common.texts import is_blank, with_text
 from xvlm2vec.modeling.pack_forward import check_sharing, obstacle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
@@ -135,4 +135,6 @@ def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its image."""
     check_columns(row, 0)
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
+    if row["image"] is None:
+        texts = [text for text in texts if not is_blank(text)]
     return make_rows(texts, [row["image"]] * len(texts))[0]

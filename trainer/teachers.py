@@ -26,6 +26,7 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from .collators import ParallelBatch, ParallelCollator
 from .disk_space import check_room
 from .forward_passes import Passes, RowVectors
+from .usable_rows import has_english
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class CachedTeacher:
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
         """The distinct rows that the store does not hold whole."""
         new: dict[bytes, dict[str, Any]] = {}
+        rows = [row for row in rows if has_english(row)]
         for row, keys in zip(rows, collator.keys(rows), strict=True):
             if any(key not in self.store for key in keys):
                 new.setdefault(keys[0], row)

@@ -89,7 +89,7 @@ def test_a_base_in_4_bits_is_merged_unpacked():
 )
 def test_how_many_checkpoints_lie_on_the_disk(settings, steps, epochs, expected):
     defaults = {"save_strategy": "steps", "save_steps": 500, "save_total_limit": None, "load_best_model_at_end": False}
-    args = SimpleNamespace(**{**defaults, "num_train_epochs": 3, **settings})
+    args = SimpleNamespace(**{**defaults, "num_train_epochs": 3, "eval_steps": None, **settings})
     assert checkpoints_at_once(args, TrainerState(max_steps=steps, num_train_epochs=epochs)) == expected
 
 
