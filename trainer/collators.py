@@ -12,10 +12,9 @@ import torch
 
 from xvlm2vec.common.store import content_digest, row_key
 from xvlm2vec.common.texts import is_blank, with_text
-from xvlm2vec.modeling.packs import TokenGroup
+from xvlm2vec.modeling.packing import TokenGroup, token_groups
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
-from xvlm2vec.modeling.token_groups import token_groups
 
 from .language_sampling import LanguageSampler
 from .usable_rows import IsUsable

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from xvlm2vec.common.files import readable_size, replaced_file
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
-from xvlm2vec.modeling.pack_forward import ImageStates
+from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .disk_space import bytes_to_come, free_bytes

@@ -12,7 +12,7 @@ from datasets import Dataset, Image
 from torch import nn
 
 from xvlm2vec.common.texts import is_blank, with_text
-from xvlm2vec.modeling.pack_forward import check_sharing, obstacle
+from xvlm2vec.modeling.packing import check_sharing, packing_blocker
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
@@ -53,7 +53,7 @@ def sharing_blocker(way: str, model: nn.Module, processor: XVLM2VecProcessor, sa
         processor: Its processor.
         sample: Texts of one row with its image; without any, only the configuration is asked.
     """
-    reason = obstacle(model, training=True)
+    reason = packing_blocker(model, training=True)
     if reason or not sample:
         return reason
     processor.prepare(sample)  # what is wrong with the rows themselves is an error, no reason

@@ -9,7 +9,7 @@ import torch
 from steps import make_trainer
 from transformers import TrainerCallback, TrainerState
 
-from xvlm2vec.modeling.pack_forward import ImageStates
+from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.trainer import disk_space
 from xvlm2vec.trainer.disk_space import bytes_to_come
 from xvlm2vec.trainer.image_cache import FOLDER, ImageCache

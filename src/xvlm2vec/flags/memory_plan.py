@@ -65,8 +65,8 @@ def run_plan(
         adapter: Trained instead of all weights.
         base_in_4bit: Whether it stands on a base in 4 bits.
     """
+    from xvlm2vec.modeling.model_parts import embedder_of
     from xvlm2vec.trainer.adapters import add_adapter
-    from xvlm2vec.trainer.distillation_trainer import embedder_of
     from xvlm2vec.trainer.vision_parameters import freeze_vision
 
     model: Any = meta_model(source, dtype)
