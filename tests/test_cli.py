@@ -93,7 +93,7 @@ def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str])
         ["encode", "model", "--text", "x.txt", "--output", "x.txt"],
         ["release", "model", "--to", "./folder", "--private"],
         ["contrast", "--model", "m", "--data", "d"],
-        ["contrast", "--model", "m", "--data", "d", "--output", "o", "--epochs", "many"],
+        ["contrast", "--model", "m", "--data", "d", "--output", "o", "--num-train-epochs", "many"],
         ["distill", "--model", "m", "--data", "d", "--output", "o", "--no-such-flag", "1"],
         ["distill", "--config", "no-such-file.yaml"],
     ],
@@ -310,18 +310,19 @@ def test_training_refuses_other_settings_and_does_nothing_twice(
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
-        f"model: {model}\ndata: {data / 'pairs'}\noutput: {tmp_path / 'teacher'}\nbatch_size: 32\nlearning_rate: 1e-4\n"
+        f"model: {model}\ndata: {data / 'pairs'}\noutput: {tmp_path / 'teacher'}\n"
+        "per_device_train_batch_size: 32\nlearning_rate: 1e-4\n"
     )
 
-    assert call("contrast", "--config", config, "--no-shuffle") == 0
+    assert call("contrast", "--config", config, "--train-sampling-strategy", "sequential") == 0
 
     weights = tmp_path / "teacher" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     assert not np.array_equal(*(load_file(path)[KEY] for path in (weights, Path(model, "model.safetensors"))))
-    assert call("contrast", f"--config={config}", "--no-shuffle", "--save-steps", "7") == 0
+    assert call("contrast", f"--config={config}", "--no_shuffle", "--save-steps", "7") == 0
     assert weights.stat().st_mtime_ns == written
     assert call("contrast", "--config", config) == 1
-    assert "shuffle: there False, now None" in capsys.readouterr().err
+    assert "train_sampling_strategy: there 'sequential', now None" in capsys.readouterr().err
     config.write_text(config.read_text() + "no_such_setting: 1\n")
     assert call("contrast", "--config", config) == 2
     assert "no_such_setting" in capsys.readouterr().err
@@ -363,7 +364,16 @@ def test_hub_ids_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_killed_training_goes_on(model: str, data: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
         # Behind its first checkpoint a run must last until the kill, on the quickest machine.
-        flags = ["--batch-size", "16", "--epochs", "50", "--learning-rate", "1e-3", "--save-steps", "5"]
+        flags = [
+            "--per-device-train-batch-size",
+            "16",
+            "--num-train-epochs",
+            "50",
+            "--learning-rate",
+            "1e-3",
+            "--save-steps",
+            "5",
+        ]
         return ["contrast", "--model", model, "--data", str(data / "pairs"), "--output", str(output), *flags]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -435,6 +445,80 @@ def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> N
     measured = [entry["eval_worst_distance"] for entry in state["log_history"] if "eval_worst_distance" in entry]
     assert len(measured) == 2
     assert state["best_metric"] == min(measured)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("me/model", ("me/model", True)),
+        ("hf://me/model", ("me/model", True)),
+        ("hf://runs/model", ("runs/model", True)),
+        ("./runs/model", ("./runs/model", False)),
+        ("out", ("out", False)),
+        ("a/b/c", ("a/b/c", False)),
+    ],
+)
+def test_a_place_to_release_to(
+    place: str, expected: tuple[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xvlm2vec.commands.release import release_place
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert release_place(place) == expected
+
+
+@pytest.mark.parametrize("place", ["runs/new", "runs/old", "hf://a/b/c", "hf://./x"])
+def test_a_place_that_may_be_either_is_asked_for(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert call("release", "./model", "--to", place) == 2
+    told = capsys.readouterr().err
+    assert f"write ./{place} for the folder, or hf://{place} for the Hub" in told or "is no Hub id" in told
+
+
+def test_contrast_with_an_adapter_and_held_out_pairs(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from xvlm2vec.flags.models import load_embedder
+
+    monkeypatch.chdir(Path(model).parent)
+    command = ["contrast", "--model", "tiny", "--data", data / "pairs", "--output", tmp_path / "teacher", "--lora"]
+    flags = ["--lora-rank", 4, "--lora-dora", "--max-steps", 4, "--learning-rate", "1e-2", "--bf16", "false"]
+    flags += ["--per-device-train-batch-size", 8, "--gradient-accumulation-steps", 2, "--matryoshka-dims", 64, 128]
+    held_out = ["--eval-data", data / "pairs", "--eval-steps", 2]
+
+    assert call(*command, *flags, *held_out) == 0
+
+    assert "On held-out pairs: loss" in caplog.text
+    state = json.loads((tmp_path / "teacher/adapter/checkpoints/checkpoint-4/trainer_state.json").read_text())
+    assert len([entry for entry in state["log_history"] if "eval_loss" in entry]) == 2
+    assert json.loads((tmp_path / "teacher" / "merged" / "config.json").read_text())["matryoshka_dims"] == [128, 64]
+    monkeypatch.chdir(tmp_path)
+    alone, merged, base = (
+        load_embedder(str(path))[0].encode(text=["a dog", "a cat"])
+        for path in (tmp_path / "teacher" / "adapter", tmp_path / "teacher" / "merged", model)
+    )
+    np.testing.assert_allclose(alone, merged, atol=1e-5)
+    assert np.abs(alone - base).max() > 1e-3
+    stages = json.loads((tmp_path / "teacher" / "state.json").read_text())["stages"]
+    assert stages.keys() == {"training", "merging"}
+
+
+def test_a_run_of_an_earlier_version_goes_on(model: str, data: Path, tmp_path: Path) -> None:
+    flags = ["--max-steps", 1, "--learning-rate", "1e-4"]
+    command = ["contrast", "--model", model, "--data", data / "pairs", "--output", tmp_path / "run", *flags]
+    assert call(*command, "--per-device-train-batch-size", 16, "--train-sampling-strategy", "sequential") == 0
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    settings = state["settings"]
+    del settings["train_sampling_strategy"]
+    settings |= {"batch_size": settings.pop("per_device_train_batch_size"), "shuffle": False}
+    (tmp_path / "run" / "state.json").write_text(json.dumps(state))
+    assert call(*command, "--per-device-train-batch-size", 16, "--train-sampling-strategy", "sequential") == 0
+    assert call(*command, "--batch-size", 16, "--no-shuffle") == 0
+    assert call(*command, "--batch-size", 8, "--no-shuffle") == 1
 
 
 def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ PROCESSES_FILE = "processes.json"  # of how many processes the states of the ran
 WEIGHTS = ("*.safetensors", "pytorch_model*", "global_step*")
 STATES = ("optimizer", "scheduler", "rng_state")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+EXTENDABLE = ("max_steps", "num_train_epochs")
+"""Settings that may change in the folder of a run: `train_or_resume` goes on with more steps."""
 
 
 def newest_complete_checkpoint(folder: str | Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.common.store import content_digest, row_key
 from xvlm2vec.common.texts import is_blank, with_text
 from xvlm2vec.modeling.packing import TokenGroup, token_groups
@@ -189,8 +190,7 @@ class ParallelCollator:
         Raises:
             ValueError: A row lacks a column; the message names it.
         """
-        for index, row in enumerate(rows):
-            check_columns(row, index)
+        rows = [_checked(row, index) for index, row in enumerate(rows)]
         rows = [row for row in rows if self._is_usable(row)] or [idle_row(rows[0])]
         chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
@@ -202,12 +202,11 @@ class ParallelCollator:
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""
-        return self._batches(rows, [[] for _ in rows])
+        return self._batches([_checked(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
         """For each row, what names its English text with the image; and the image alone if that is wanted."""
-        for index, row in enumerate(rows):
-            check_columns(row, index)
+        rows = [_checked(row, index) for index, row in enumerate(rows)]
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
@@ -317,6 +316,12 @@ def idle_row(row: dict[str, Any]) -> FillerRow:
     """A row that cannot be used as one that does not count, for a batch that has no other."""
     text = "-" if is_blank(row["text_en"]) else row["text_en"]
     return FillerRow({**row, "text_en": text, "translations": [{"lang": "en", "text": text}]})
+
+
+def _checked(row: Mapping[str, Any], index: int) -> Any:
+    """A row of a parallel corpus without the marks of its image."""
+    check_columns(row, index)
+    return parallel_row_without_marks(row)
 
 
 def check_columns(row: Mapping[str, Any], index: int) -> None:

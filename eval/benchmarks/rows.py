@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.image_marks import strip_marks
+
 from .entries import Benchmark, Part
 from .images import ColumnImages, PathImages
 
@@ -19,7 +21,6 @@ Candidate = tuple[str | None, Images]
 """Text and image of a candidate; either may be None."""
 
 _MEMORY = 1 << 30  # parquet files below this size are read into memory, larger ones are mapped from the disk
-IMAGE_TOKEN = "<|image_1|>\n"  # stands for the image in MMEB's texts; models here are given the image itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _listed(number: int, row: Mapping[str, Any], columns: Mapping[str, str], whe
     texts = texts if texts is not None else [None] * len(images)
     if len(texts) != len(images):
         raise ValueError(f"{where}: row {number} has {len(texts)} candidate texts and {len(images)} images")
-    candidates = [(_without_token(text), image or None) for text, image in zip(texts, images, strict=True)]
+    candidates = [(strip_marks(text), image or None) for text, image in zip(texts, images, strict=True)]
     if not candidates:
         raise ValueError(f"{where}: row {number} has an empty candidate list")
     gold = row.get("gold", 0)
@@ -163,7 +164,7 @@ def _listed(number: int, row: Mapping[str, Any], columns: Mapping[str, str], whe
         )
     image = str(number) if "image" in columns else row.get("image_path") or None
     others = [candidate for place, candidate in enumerate(candidates) if place != gold]
-    return Item(number, _without_token(row["text"]), image, [candidates[gold]], others)
+    return Item(number, strip_marks(row["text"]), image, [candidates[gold]], others)
 
 
 def answers(source: Source) -> Iterator[Sheet]:
@@ -451,7 +452,3 @@ def needed(content: Any, name: str, where: Any) -> Any:
     if not isinstance(content, dict) or content.get(name) is None:
         raise ValueError(f"{where} lacks the field {name!r}")
     return content[name]
-
-
-def _without_token(text: str | None) -> str | None:
-    return text.replace(IMAGE_TOKEN, "").replace(IMAGE_TOKEN.strip(), "") if text else text

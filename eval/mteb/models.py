@@ -21,6 +21,7 @@ from xvlm2vec.eval.benchmarks.mmmeb import Templates, sides_for
 from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS, instructions
 from xvlm2vec.eval.embedding import Encoder, Vectors, as_encoder, checked_vectors, encoded_by_kind
 from xvlm2vec.eval.ranking import Row
+from xvlm2vec.modeling.hub_ids import is_path
 
 _ROWS = 256  # handed to an encoder at a time
 OURS = "xvlm2vec"  # marks our own tasks, whose texts have their instructions already
@@ -101,7 +102,7 @@ class EncoderForMteb(AbsEncoder):
         name = encoder.name.strip("/").replace(" ", "_")
         self.mteb_model_meta = ModelMeta.create_empty(
             {
-                "name": name if name.count("/") == 1 else f"local/{name.rsplit('/', 1)[-1]}",
+                "name": name if "/" in name and not is_path(name) else f"local/{name.rsplit('/', 1)[-1]}",
                 # mteb keeps scores by revision: those of a model without a fingerprint are nobody else's
                 "revision": (encoder.fingerprint[:40] or uuid4().hex).replace(" ", "_").replace("/", "_"),
                 "modalities": [part for kind, part in ((TEXT, "text"), (IMAGE, "image")) if kind in embeds],

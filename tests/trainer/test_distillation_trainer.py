@@ -330,6 +330,12 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
         arguments(tmp_path, **settings)
 
 
+def test_a_loss_that_is_passed_and_one_that_is_named_do_not_go_together(tmp_path, model, processor):
+    args = SelfDistillationConfig(output_dir=str(tmp_path), use_cpu=True, teacher="copy", matryoshka_dims=[8])
+    with pytest.raises(ValueError, match="leave one out"):
+        SelfDistillationTrainer(model, args, processing_class=processor, loss=SelfDistillationLoss())
+
+
 def test_adapter_off_needs_an_adapter(tmp_path, model, processor):
     with pytest.raises(ValueError, match='use teacher="cached"'):
         make_trainer(tmp_path, model, processor, teacher="adapter-off")

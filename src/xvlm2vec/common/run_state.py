@@ -31,6 +31,7 @@ class RunState:
         settings: What decides the outcome; another run's folder is refused.
         needs_mb: Free disk space, in megabytes, that the run needs.
         writes: Whether this process keeps the file; of several processes one does.
+        renamed: Brings settings that an earlier version stored to the names of today.
         extendable: Settings, such as the number of steps, that may change: all stages are then run again, and are to
             go on from what they left.
 
@@ -38,12 +39,20 @@ class RunState:
         RunStateError: The folder holds other files, another run, or a damaged state, or its disk is too full.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], needs_mb: int = 0, writes: bool = True,
-        extendable: Collection[str] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: dict[str, Any],
+        needs_mb: int = 0,
+        writes: bool = True,
+        renamed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        extendable: Collection[str] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.writes, self.extendable = writes, extendable
         self.settings = json.loads(json.dumps(settings))
         self._stages: dict[str, dict[str, Any]] = {}
+        self._renamed = renamed
         self._open()
         self._check_disk(needs_mb)
 
@@ -88,7 +97,7 @@ class RunState:
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            settings, self._stages = content["settings"], content["stages"]
+            settings, self._stages = self._renamed(content["settings"]), content["stages"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunStateError(f"{path} is damaged ({error}); remove {self.folder} to start anew.") from error
         self._check_settings(settings)

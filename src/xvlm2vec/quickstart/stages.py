@@ -18,7 +18,8 @@ from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter, load_adapter
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, train_contrastive
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
+from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.precision import training_precision
@@ -49,17 +50,17 @@ def teach_english(run: Quickstart) -> None:
     """Contrastive training on English, into `teacher/`."""
     sizes = run.config.sizes
     rows = contrastive_curriculum(run.world, sizes.lessons, sizes.teacher_batch, run.config.seed)
-    config = ContrastiveConfig(
-        model=str(run.path("untrained")),
+    args = ContrastiveConfig(
         output_dir=str(run.path("teacher")),
-        batch_size=sizes.teacher_batch,
+        per_device_train_batch_size=sizes.teacher_batch,
         learning_rate=4e-3,
         muon_learning_rate=2e-3,
-        shuffle=False,
+        train_sampling_strategy="sequential",
         save_steps=SAVE_STEPS,
         seed=run.config.seed,
+        **training_precision(),
     )
-    train_contrastive(config, rows, progress("Teacher"))
+    train_contrastive(args, rows, progress("Teacher"), model=str(run.path("untrained")))
     _drop_checkpoints(run, "teacher")
 
 
