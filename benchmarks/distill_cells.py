@@ -25,7 +25,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaModel
 
 from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packs import TokenGroup, join
+from xvlm2vec.modeling.packing import TokenGroup, join
 from xvlm2vec.trainer.collators import ParallelBatch
 from xvlm2vec.trainer.forward_passes import Needs, Passes
 from xvlm2vec.trainer.losses import SelfDistillationLoss

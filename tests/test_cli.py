@@ -64,7 +64,12 @@ def test_help_is_quick_and_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "corpus csv", "corpus jsonl", "corpus emoji", "corpus check", "corpus build-emoji"]
+    "command",
+    [
+        *COMMANDS,
+        *(f"cache {action}" for action in ("ls", "rm", "prune")),
+        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "build-emoji")),
+    ],
 )
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command.split(), "--help") == 0

@@ -95,6 +95,21 @@ def test_libraries_are_imported_by_their_own_name(name: str) -> None:
         assert level or module.split(".")[0] not in rooms, f"{where}: room imported by its bare name"
 
 
+PACKING = {"pack_forward", "packs", "sharing_check", "token_groups", "tree_attention"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_packing_is_imported_from_its_one_surface(name: str) -> None:
+    """The parts of packing see each other; all else sees `xvlm2vec.modeling.packing`, where the walk is explained."""
+    room, _, part = name.rpartition(".")
+    if room == "xvlm2vec.modeling" and part in {*PACKING, "packing"}:
+        return
+    for line, module, _ in imports_of(name):
+        where = f"{FILES[name].relative_to(ROOT)}:{line}"
+        hidden = module.startswith("xvlm2vec.modeling.") and module.rpartition(".")[2] in PACKING
+        assert not hidden, f"{where}: import from xvlm2vec.modeling.packing, not from {module}"
+
+
 def find_circle(files: dict[str, Path]) -> list[str]:
     """The modules of a circle of imports; type-only ones and those inside functions count."""
     arrows: dict[str, set[str]] = {}

@@ -17,9 +17,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
+from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packing import use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.modeling.tree_attention import use_tree
 
 from .base_trainer import EmbedderTrainer
 from .collators import FilledRows, ParallelBatch, ParallelCollator
@@ -350,11 +351,3 @@ class SelfDistillationTrainer(EmbedderTrainer):
         model.to(self.args.device)
         yield
         model.to(before)
-
-
-def embedder_of(model: nn.Module) -> XVLM2VecModel:
-    """The `XVLM2VecModel` inside a `PeftModel`, a wrapped or a bare model."""
-    for module in model.modules():
-        if type(module).__name__ == "XVLM2VecModel":
-            return module  # type: ignore[return-value]
-    raise ValueError(f"A {type(model).__name__} holds no XVLM2VecModel; wrap a backbone with from_backbone first.")

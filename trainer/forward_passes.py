@@ -12,8 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.pack_forward import ImageStates, image_states
-from xvlm2vec.modeling.packs import TokenGroup, rope_limit_of
+from xvlm2vec.modeling.packing import ImageStates, TokenGroup, image_states, rope_limit_of
 
 from .collators import Inputs, ParallelBatch, PassCounts
 

@@ -12,8 +12,8 @@ from datasets import Dataset, Image
 from torch import nn
 
 from xvlm2vec.common.image_marks import parallel_row_without_marks
-from xvlm2vec.common.texts import with_text
-from xvlm2vec.modeling.pack_forward import check_sharing, obstacle
+from xvlm2vec.common.texts import is_blank, with_text
+from xvlm2vec.modeling.packing import check_sharing, packing_blocker
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
@@ -54,7 +54,7 @@ def sharing_blocker(way: str, model: nn.Module, processor: XVLM2VecProcessor, sa
         processor: Its processor.
         sample: Texts of one row with its image; without any, only the configuration is asked.
     """
-    reason = obstacle(model, training=True)
+    reason = packing_blocker(model, training=True)
     if reason or not sample:
         return reason
     processor.prepare(sample)  # what is wrong with the rows themselves is an error, no reason
@@ -137,4 +137,6 @@ def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     check_columns(row, 0)
     row = dict(parallel_row_without_marks(row))
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
+    if row["image"] is None:
+        texts = [text for text in texts if not is_blank(text)]
     return make_rows(texts, [row["image"]] * len(texts))[0]

@@ -83,7 +83,7 @@ def test_the_adapter_of_a_run_without_its_teacher_is_told(
     before = len(loopback.log)
     adapter = hub_site.cli("release", run / "adapter", "--to", "./out")
     assert adapter.returncode == 1
-    assert f"{run / 'teacher'}, which is gone. Correct base_model_name_or_path" in adapter.stderr
+    assert f"'{run / 'teacher'}', which cannot be loaded (there is no such folder)" in adapter.stderr
     assert not loopback.log[before:], "nothing was asked of the Hub"
 
 

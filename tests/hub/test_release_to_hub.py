@@ -266,7 +266,7 @@ def test_an_adapter_whose_base_is_gone_is_not_pushed(
     content = json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "base")}
     config.write_text(json.dumps(content))
     assert main(["release", str(tmp_path / "adapter"), "--to", "acme/run", "--dry-run"]) == 1
-    assert "which is gone. Correct base_model_name_or_path" in capsys.readouterr().err
+    assert "or correct base_model_name_or_path in adapter_config.json" in capsys.readouterr().err
 
 
 def test_the_commands_of_the_guide_are_understood() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from steps import close, gradients, make_trainer, shaken
 
-from xvlm2vec.modeling.packs import TokenGroup, pack_groups
+from xvlm2vec.modeling.packing import TokenGroup, pack_groups
 from xvlm2vec.trainer.collators import FilledRows, FillerRow, PassCounts
 from xvlm2vec.trainer.distillation_trainer import align_batches
 from xvlm2vec.trainer.forward_passes import num_packs

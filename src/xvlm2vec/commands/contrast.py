@@ -20,6 +20,7 @@ from xvlm2vec.flags.models import load_embedder, model_kind
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.progress import StageBar
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     with args.main_process_first(local=False):
         identity = {"command": "contrast", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed)
+        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed, extendable=EXTENDABLE)
         start = _start(run, flags.model, kind, output)
     logger.info("Training on %d pairs", len(rows))
     run.run("training", lambda: _train(parsed, start, args, rows, held_out))

@@ -22,6 +22,7 @@ from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.trainer.adapters import add_adapter
+from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0)
+        run = RunState(output, identity, writes=args.process_index == 0, extendable=EXTENDABLE)
     run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0

@@ -58,8 +58,8 @@ def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags) -> 
         args: Settings of the training.
         flags: What is trained instead of all weights, if that is an adapter, and the number format of the weights.
     """
+    from xvlm2vec.modeling.model_parts import embedder_of
     from xvlm2vec.trainer.adapters import add_adapter
-    from xvlm2vec.trainer.distillation_trainer import embedder_of
     from xvlm2vec.trainer.vision_parameters import freeze_vision
 
     model: Any = meta_model(source, flags.weights_dtype())
