@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.losses import (
     CrossModalAlignmentLoss,
