@@ -65,7 +65,12 @@ def test_help_is_quick_and_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "corpus csv", "corpus jsonl", "corpus emoji", "corpus check", "corpus build-emoji"]
+    "command",
+    [
+        *COMMANDS,
+        *(f"cache {action}" for action in ("ls", "rm", "prune")),
+        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "build-emoji")),
+    ],
 )
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*command.split(), "--help") == 0
@@ -441,6 +446,80 @@ def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> N
     measured = [entry["eval_worst_distance"] for entry in state["log_history"] if "eval_worst_distance" in entry]
     assert len(measured) == 2
     assert state["best_metric"] == min(measured)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("me/model", ("me/model", True)),
+        ("hf://me/model", ("me/model", True)),
+        ("hf://runs/model", ("runs/model", True)),
+        ("./runs/model", ("./runs/model", False)),
+        ("out", ("out", False)),
+        ("a/b/c", ("a/b/c", False)),
+    ],
+)
+def test_a_place_to_release_to(
+    place: str, expected: tuple[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xvlm2vec.commands.release import release_place
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert release_place(place) == expected
+
+
+@pytest.mark.parametrize("place", ["runs/new", "runs/old", "hf://a/b/c", "hf://./x"])
+def test_a_place_that_may_be_either_is_asked_for(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert call("release", "./model", "--to", place) == 2
+    told = capsys.readouterr().err
+    assert f"write ./{place} for the folder, or hf://{place} for the Hub" in told or "is no Hub id" in told
+
+
+def test_contrast_with_an_adapter_and_held_out_pairs(
+    model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from xvlm2vec.flags.models import load_embedder
+
+    monkeypatch.chdir(Path(model).parent)
+    command = ["contrast", "--model", "tiny", "--data", data / "pairs", "--output", tmp_path / "teacher", "--lora"]
+    flags = ["--lora-rank", 4, "--lora-dora", "--max-steps", 4, "--learning-rate", "1e-2", "--bf16", "false"]
+    flags += ["--per-device-train-batch-size", 8, "--gradient-accumulation-steps", 2, "--matryoshka-dims", 64, 128]
+    held_out = ["--eval-data", data / "pairs", "--eval-steps", 2]
+
+    assert call(*command, *flags, *held_out) == 0
+
+    assert "On held-out pairs: loss" in caplog.text
+    state = json.loads((tmp_path / "teacher/adapter/checkpoints/checkpoint-4/trainer_state.json").read_text())
+    assert len([entry for entry in state["log_history"] if "eval_loss" in entry]) == 2
+    assert json.loads((tmp_path / "teacher" / "merged" / "config.json").read_text())["matryoshka_dims"] == [128, 64]
+    monkeypatch.chdir(tmp_path)
+    alone, merged, base = (
+        load_embedder(str(path))[0].encode(text=["a dog", "a cat"])
+        for path in (tmp_path / "teacher" / "adapter", tmp_path / "teacher" / "merged", model)
+    )
+    np.testing.assert_allclose(alone, merged, atol=1e-5)
+    assert np.abs(alone - base).max() > 1e-3
+    stages = json.loads((tmp_path / "teacher" / "state.json").read_text())["stages"]
+    assert stages.keys() == {"training", "merging"}
+
+
+def test_a_run_of_an_earlier_version_goes_on(model: str, data: Path, tmp_path: Path) -> None:
+    flags = ["--max-steps", 1, "--learning-rate", "1e-4"]
+    command = ["contrast", "--model", model, "--data", data / "pairs", "--output", tmp_path / "run", *flags]
+    assert call(*command, "--per-device-train-batch-size", 16, "--train-sampling-strategy", "sequential") == 0
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    settings = state["settings"]
+    del settings["train_sampling_strategy"]
+    settings |= {"batch_size": settings.pop("per_device_train_batch_size"), "shuffle": False}
+    (tmp_path / "run" / "state.json").write_text(json.dumps(state))
+    assert call(*command, "--per-device-train-batch-size", 16, "--train-sampling-strategy", "sequential") == 0
+    assert call(*command, "--batch-size", 16, "--no-shuffle") == 0
+    assert call(*command, "--batch-size", 8, "--no-shuffle") == 1
 
 
 def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

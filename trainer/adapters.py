@@ -14,6 +14,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from xvlm2vec.modeling.hub_ids import is_path
 from xvlm2vec.modeling.model_parts import language_model_path, path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -62,6 +63,9 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         modules_to_save=[path_of_embeddings(model)] if config.train_embeddings else None,
     )
     adapted = get_peft_model(model, peft_config)
+    base = peft_config.base_model_name_or_path
+    if base and is_path(base):  # a relative path would be looked up from another folder, or on the Hub
+        peft_config.base_model_name_or_path = str(Path(base).resolve())
     if config.train_embeddings:
         train_in_float32(adapted)
     return adapted

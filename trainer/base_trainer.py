@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -25,6 +26,8 @@ from .hub_pushes import adapter_base, upload, upload_checkpoint, write_card
 from .sharding import choose_layers, let_cpus_shard, use_vision_in_every_pass, with_its_class
 from .streaming import fill_up, stream_loader
 from .vision_parameters import vision_parameters
+
+logger = logging.getLogger(__name__)
 
 
 class EmbedderTrainer(Trainer):
@@ -144,6 +147,10 @@ class EmbedderTrainer(Trainer):
                 f"the base of the adapter is the folder {base}, which nobody else has: push the base first and load it "
                 "by its id, or train without push_to_hub and use `xvlm2vec release`, which pushes both."
             )
+        logger.info(
+            "Pickles are not pushed: what resuming needs (optimizer, random states, training_args.bin) stays in the "
+            "output folder of this machine."
+        )
         super().init_hf_repo(token=token, private=private)
 
     def push_to_hub(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -21,6 +22,8 @@ PROCESSES_FILE = "processes.json"  # of how many processes the states of the ran
 WEIGHTS = ("*.safetensors", "pytorch_model*", "global_step*")
 STATES = ("optimizer", "scheduler", "rng_state")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+EXTENDABLE = ("max_steps", "num_train_epochs")
+"""Settings that may change in the folder of a run: `train_or_resume` goes on with more steps."""
 
 
 def newest_complete_checkpoint(folder: str | Path) -> str | None:
@@ -41,15 +44,57 @@ def train_or_resume(trainer: Trainer, folder: str | Path) -> None:
     """Trains from the start or from the newest complete checkpoint below a folder.
 
     A run that was interrupted behind its last step is not trained any further: its weights are loaded, or the best ones
-    if those are what the run is to end with.
+    if those are what the run is to end with. Where the settings now ask for more steps than the run was begun with
+    (`max_steps`, `num_train_epochs`, or a longer corpus), the rest is trained.
+
+    Raises:
+        ValueError: The checkpoint has taken more steps than the settings ask for.
     """
     checkpoint = newest_complete_checkpoint(folder)
     if checkpoint is not None:
         state = json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
-        if state["global_step"] >= state["max_steps"]:
+        if _is_through(state, planned_steps(trainer), folder):
             trainer._load_from_checkpoint(_best(trainer, state, Path(folder)) or checkpoint)
             return
+    trainer.add_callback(StepsFromSettings())
     trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def planned_steps(trainer: Trainer) -> int:
+    """How many steps the settings and the corpus of a trainer make."""
+    if trainer.args.max_steps >= 0:
+        return trainer.args.max_steps
+    return int(trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1])
+
+
+def _is_through(state: dict[str, Any], planned: int, folder: str | Path) -> bool:
+    """Whether a training has no step left; tells where it was begun with another number of steps."""
+    taken, before = state["global_step"], state["max_steps"]
+    if taken > planned:
+        raise ValueError(
+            f"{folder} holds a training that has taken {taken} steps, and these settings ask for {planned}. Ask for "
+            "at least as many, or for another output folder."
+        )
+    if planned != before:
+        logger.warning(
+            "The training in %s was begun with %d steps and now has %d: up to step %d the learning rate followed the "
+            "schedule of %d steps, and from there it follows that of %d. To train with one schedule, use another "
+            "output folder.", folder, before, planned, taken, before, planned,
+        )  # fmt: skip
+    return bool(taken == planned)
+
+
+class StepsFromSettings(TrainerCallback):
+    """Saves, evaluates and logs a resumed run as its settings say now; transformers goes on as the checkpoint says.
+
+    Given as fractions of a run, these steps are others where the run has become longer.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Counts them anew."""
+        state.compute_steps(args, state.max_steps)
 
 
 def _best(trainer: Trainer, state: dict[str, Any], folder: Path) -> str | None:

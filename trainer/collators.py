@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from xvlm2vec.common.columns import TRAINING_COLUMNS
+from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.common.store import content_digest, row_key
-from xvlm2vec.common.texts import with_text
+from xvlm2vec.common.texts import is_blank, with_text
 from xvlm2vec.modeling.packing import TokenGroup, token_groups
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
 from .language_sampling import LanguageSampler
-from .usable_rows import HasTranslation
+from .usable_rows import IsUsable
 
 Inputs = dict[str, torch.Tensor]
 
@@ -181,17 +182,16 @@ class ParallelCollator:
     sampler: LanguageSampler | None = None
     epoch: int = field(default=0, init=False)
     keeps_rows: bool = False
-    _has_translation: HasTranslation = field(default_factory=HasTranslation, init=False, repr=False)
+    _is_usable: IsUsable = field(default_factory=IsUsable, init=False, repr=False)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Tokenises and prepares the rows that have a translation; where none has, there is one batch of weight 0.
+        """Tokenises and prepares the rows that can be used; where none can, there is one batch of weight 0.
 
         Raises:
             ValueError: A row lacks a column; the message names it.
         """
-        for index, row in enumerate(rows):
-            check_columns(row, index)
-        rows = [row for row in rows if self._has_translation(row)] or [untranslated_filler(rows[0])]
+        rows = [_checked(row, index) for index, row in enumerate(rows)]
+        rows = [row for row in rows if self._is_usable(row)] or [idle_row(rows[0])]
         chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
         for filler in (False, True):
@@ -202,12 +202,11 @@ class ParallelCollator:
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""
-        return self._batches(rows, [[] for _ in rows])
+        return self._batches([_checked(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
         """For each row, what names its English text with the image; and the image alone if that is wanted."""
-        for index, row in enumerate(rows):
-            check_columns(row, index)
+        rows = [_checked(row, index) for index, row in enumerate(rows)]
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
@@ -313,9 +312,16 @@ class ParallelCollator:
             yield sorted(part)
 
 
-def untranslated_filler(row: dict[str, Any]) -> FillerRow:
-    """A row without a translation as one that does not count, for a batch that has no other."""
-    return FillerRow({**row, "translations": [{"lang": "en", "text": row["text_en"] or "-"}]})
+def idle_row(row: dict[str, Any]) -> FillerRow:
+    """A row that cannot be used as one that does not count, for a batch that has no other."""
+    text = "-" if is_blank(row["text_en"]) else row["text_en"]
+    return FillerRow({**row, "text_en": text, "translations": [{"lang": "en", "text": text}]})
+
+
+def _checked(row: Mapping[str, Any], index: int) -> Any:
+    """A row of a parallel corpus without the marks of its image."""
+    check_columns(row, index)
+    return parallel_row_without_marks(row)
 
 
 def check_columns(row: Mapping[str, Any], index: int) -> None:

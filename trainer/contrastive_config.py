@@ -26,6 +26,8 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
             (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
         temperature: Of InfoNCE over cosines.
+        matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
+            tells them.
         muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
             `learning_rate`.
         train_sampling_strategy: `"random"`, or `"sequential"`, which keeps blocks of hard negatives together.
@@ -45,6 +47,9 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         default=None, metadata={"help": "Embed a batch in pieces of this size: the same gradient in less memory."}
     )
     temperature: float = field(default=0.05, metadata={"help": "Of InfoNCE over cosines."})
+    matryoshka_dims: list[int] | None = field(
+        default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
+    )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the rows."})
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak rate of AdamW."})
     muon_learning_rate: float | None = field(
@@ -66,6 +71,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between logs."})
     seed: int = field(default=0, metadata={"help": "Of everything random."})
     model: InitVar[str | None] = None
+    old_model: str | None = field(default=None, init=False, repr=False)
     batch_size: int | None = field(default=None, metadata={"help": "Deprecated."})
     epochs: float | None = field(default=None, metadata={"help": "Deprecated."})
     shuffle: bool = field(default=True, metadata={"help": "Deprecated."})
@@ -75,7 +81,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
     def __post_init__(self, model: str | None) -> None:
-        self.model = model
+        self.old_model = model
         if model is not None:
             _warn("model", "the argument `model` of `train_contrastive`")
         old = {name: getattr(self, name) for name in RENAMED if getattr(self, name) is not None}

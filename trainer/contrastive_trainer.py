@@ -16,6 +16,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
 from torch import nn
@@ -23,17 +24,20 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
 from xvlm2vec.common.columns import PAIR_COLUMNS
+from xvlm2vec.common.image_marks import without_marks
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
 from .contrastive_config import ContrastiveConfig
+from .losses import with_whole_size
 from .optimizers import MuonAdamW
 from .precision import training_attention
 
 logger = logging.getLogger(__name__)
 
 ARGUMENTS_FILE = "training_args.bin"
+CHUNK = 10_000
 
 
 def train_contrastive(
@@ -65,11 +69,14 @@ def train_contrastive(
         ValueError: A row lacks a column, or has a side with neither text nor image; or an adapter is to be put on
             another model than an `XVLM2VecModel`.
     """
-    model = model or args.model
+    model = model or args.old_model
     if model is None:
         raise ValueError("train_contrastive needs a model.")
     embedder = model if isinstance(model, SentenceTransformer) else SentenceTransformer(model)
     output = Path(str(args.output_dir))
+    for part in (rows, eval_rows):
+        if part is not None:
+            check_marks(part)
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
@@ -81,6 +88,8 @@ def train_contrastive(
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
+    if args.matryoshka_dims and isinstance(embedder.transformers_model, XVLM2VecModel):
+        embedder.transformers_model.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
     train_or_resume(trainer, args.output_dir)
     if eval_rows is not None:
         logger.info("On held-out pairs: loss %.5f", trainer.evaluate()["eval_loss"])
@@ -127,14 +136,20 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """Adds nothing."""
 
     def get_batch_sampler(
-        self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
     ) -> BatchSampler | None:
         """As in sentence-transformers; held-out rows are read in their order, and all of them."""
+        rest = (valid_label_columns, generator, seed)
         held_out = dataset is self.eval_dataset
         if held_out or self.args.train_sampling_strategy == "sequential":
-            sampler = SequentialSampler(dataset)  # type: ignore[arg-type]  # a data set has a length
-            return DefaultBatchSampler(sampler, batch_size, drop_last and not held_out, **kwargs)
-        return super().get_batch_sampler(dataset, batch_size, drop_last, **kwargs)
+            return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last and not held_out, *rest)
+        return super().get_batch_sampler(dataset, batch_size, drop_last, *rest)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon and AdamW if `muon_learning_rate` is set, else what sentence-transformers makes."""
@@ -160,7 +175,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self.save_embedder(folder)
         torch.save(self.args, folder / ARGUMENTS_FILE)
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
         """As in sentence-transformers; of a model with an adapter, the adapter."""
         if self.adapted is None:
             super()._load_from_checkpoint(checkpoint_path)
@@ -183,27 +198,57 @@ class PairCollator(SentenceTransformerDataCollator):
         return super().__call__(pairs)
 
 
-def _side(row: dict[str, Any], text: str, image: str, index: int) -> Any:
-    missing = [column for column in (text, image) if column not in row]
+def _side(row: dict[str, Any], text_column: str, image_column: str, index: int) -> Any:
+    missing = [column for column in (text_column, image_column) if column not in row]
     if missing:
         raise ValueError(f"A row lacks the column {missing[0]!r}; contrastive rows have {', '.join(PAIR_COLUMNS)}.")
-    if row[image] is None:
-        if not row[text]:
-            raise ValueError(f"Row {index} of a batch has neither {text!r} nor {image!r}.")
-        return row[text]
-    return {"text": row[text], "image": row[image]} if row[text] else row[image]
+    image = row[image_column]
+    where = f"Row {index} of a batch, {text_column!r}"
+    text = without_marks(row[text_column] or "", int(image is not None), where)
+    if image is None:
+        if not text:
+            raise ValueError(f"Row {index} of a batch has neither {text_column!r} nor {image_column!r}.")
+        return text
+    return {"text": text, "image": image} if text else image
+
+
+def check_marks(rows: Dataset) -> None:
+    """Goes through the texts of stored pairs before any is trained on; no image is decoded.
+
+    Raises:
+        ValueError: A text holds more marks of an image than its side has images; names the row.
+    """
+    if rows.format["type"] is not None or not set(PAIR_COLUMNS) <= set(rows.column_names):
+        return  # rows that are made when they are read; the collator checks them
+    table = rows.select_columns(list(PAIR_COLUMNS)).with_format("arrow")
+    for start in range(0, len(rows), CHUNK):
+        part = table[start : start + CHUNK]
+        for text_column, image_column in (PAIR_COLUMNS[:2], PAIR_COLUMNS[2:]):
+            there = part[image_column].is_valid().to_pylist()
+            for place, (text, image) in enumerate(zip(part[text_column].to_pylist(), there, strict=True), start):
+                without_marks(text or "", int(image), f"Row {place}, {text_column!r}")
 
 
 def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
-    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set."""
+    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set.
+
+    With `matryoshka_dims` it is summed over vectors cut to these sizes, and the whole ones (arXiv 2205.13147).
+    """
     shared: dict[str, Any] = {
         "scale": 1 / args.temperature,
         "directions": ("query_to_doc", "doc_to_query"),
         "partition_mode": "per_direction",
     }
+    loss: nn.Module
     if args.mini_batch_size is None:
-        return MultipleNegativesRankingLoss(model, **shared)
-    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
+        loss = MultipleNegativesRankingLoss(model, **shared)
+    else:
+        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
+    if args.matryoshka_dims is None:
+        return loss
+    width = model.get_embedding_dimension()
+    sizes = with_whole_size(args.matryoshka_dims, width or max(args.matryoshka_dims))
+    return MatryoshkaLoss(model, loss, sizes)
 
 
 def _adapted(embedder: SentenceTransformer, adapter: AdapterConfig | None) -> PeftModel | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from xvlm2vec.common.files import readable_size
 
 
 class DiskSpaceError(RuntimeError):
@@ -28,23 +33,14 @@ def check_room(folder: str | Path, needed: int, what: str, remedy: str) -> None:
     """
     free = free_bytes(folder)
     if free < needed:
-        raise DiskSpaceError(
-            f"{what}: about {size(needed)} in {folder}, but only {size(free)} are free there. {remedy}"
-        )
+        sizes = readable_size(needed), readable_size(free)
+        raise DiskSpaceError(f"{what}: about {sizes[0]} in {folder}, but only {sizes[1]} are free there. {remedy}")
 
 
 def free_bytes(folder: str | Path) -> int:
     """What is free on the disk of a folder, which need not exist yet."""
     existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"
 
 
 class DiskSpaceCheck(TrainerCallback):
@@ -70,10 +66,10 @@ class DiskSpaceCheck(TrainerCallback):
         if not state.is_world_process_zero:
             return
         each = checkpoint_bytes(self.model, args)
-        count = checkpoints_at_once(args, state.max_steps)
-        what = f"{count} checkpoint{'s' if count != 1 else ''} of {size(each)} each and {self.final} need room"
+        count = checkpoints_at_once(args, state)
+        what = f"{count} checkpoint{'s' if count != 1 else ''} of {readable_size(each)} each and {self.final} need room"
         remedy = "Make room, keep fewer checkpoints (--save-total-limit), or write elsewhere."
-        needed = bytes_to_come(self.model, args, state.max_steps) + self.more_bytes()
+        needed = bytes_to_come(self.model, args, state) + self.more_bytes()
         check_room(str(args.output_dir), needed, what, remedy)
 
     def more_bytes(self) -> int:
@@ -91,16 +87,19 @@ class MergedSpaceCheck(DiskSpaceCheck):
         return merged_bytes(self.model)
 
 
-def bytes_to_come(model: nn.Module, args: TrainingArguments, max_steps: int) -> int:
+def bytes_to_come(model: nn.Module, args: TrainingArguments, state: TrainerState) -> int:
     """What a training will write beyond what lies there: its checkpoints and the final model."""
-    each, count = checkpoint_bytes(model, args), checkpoints_at_once(args, max_steps)
+    each, count = checkpoint_bytes(model, args), checkpoints_at_once(args, state)
     there = sum(path.stat().st_size for path in Path(str(args.output_dir)).glob("checkpoint-*/*") if path.is_file())
     return max(count * each - there, 0) + weight_bytes(model)
 
 
 def checkpoint_bytes(model: nn.Module, args: TrainingArguments) -> int:
     """Bytes of one checkpoint."""
-    return weight_bytes(model) + (0 if args.save_only_model else optimizer_bytes(model))
+    if args.save_only_model:
+        return weight_bytes(model)
+    copies = 2 if isinstance(model, FSDPModule) else 1  # accelerate saves the weights of FSDP2 once more
+    return copies * weight_bytes(model) + optimizer_bytes(model)
 
 
 def merged_bytes(model: nn.Module) -> int:
@@ -121,13 +120,33 @@ def optimizer_bytes(model: nn.Module) -> int:
     return sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
-def checkpoints_at_once(args: TrainingArguments, max_steps: int) -> int:
-    """The most checkpoints that lie on the disk at one time: one more than are kept, while the newest is written."""
-    if args.save_strategy == "no":
-        return 0
-    every = args.save_steps if args.save_strategy == "steps" else max_steps / max(float(args.num_train_epochs), 1)
-    saves = max(int(max_steps // max(every, 1)), 1) if every >= 1 else max_steps
+def checkpoints_at_once(args: TrainingArguments, state: TrainerState) -> int:
+    """The most checkpoints that lie on the disk at one time: one more than are kept, while the newest is written.
+
+    Args:
+        args: Say when one is written, and how many are kept.
+        state: At the beginning of the training: `max_steps` and `num_train_epochs` are counted by then.
+    """
+    saves = number_of_times(args.save_strategy, args.save_steps, state)
+    if args.save_strategy == "best":  # at most as often as something is measured
+        saves = number_of_times(args.eval_strategy, args.eval_steps, state)
     limit = args.save_total_limit
     if limit is None or limit <= 0:  # none is removed
         return saves
     return min(saves, max(limit, 2 if args.load_best_model_at_end else 1) + 1)  # the best and the last one stay
+
+
+def number_of_times(strategy: str, every: float | None, state: TrainerState) -> int:
+    """How often a training does what it does by a strategy, such as saving.
+
+    Args:
+        strategy: `"no"`, `"epoch"`, or `"steps"`.
+        every: The steps in between, or, below 1, their share of the training.
+        state: At the beginning of the training.
+    """
+    if strategy == "steps":
+        steps = math.ceil(state.max_steps * every) if every and every < 1 else int(every or 1)
+        return math.ceil(state.max_steps / max(steps, 1))
+    if strategy == "epoch":  # of a stream nobody knows how many passes the steps make; one is sure
+        return 1 if state.num_train_epochs == sys.maxsize else min(int(state.num_train_epochs), state.max_steps)
+    return 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
 from transformers import TrainingArguments
+
+from .losses import loss_names, make_loss, with_whole_size
 
 TEACHERS = ("cached", "adapter-off", "copy")
 SHARING = ("auto", "tree", "dense", "off")
@@ -41,7 +44,11 @@ class SelfDistillationConfig(TrainingArguments):
             `learning_rate`.
         max_tokens_per_forward: A batch is cut into forward and backward passes of at most so many tokens, at least one
             row each. Losses that compare pairs with each other need the batch whole.
-        language_weight: Of the paper's loss: 0.5 weighs keeping English and learning the language alike.
+        loss: Names of `xvlm2vec.trainer.losses.LOSSES`, each with a weight if it is not 1:
+            `"self-distillation:1,one-to-many:0.1"`.
+        language_weight: Of the paper's losses: 0.5 weighs keeping English and learning the language alike.
+        matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
+            tells them.
     """
 
     output_dir: str | None = field(default="runs/distillation", metadata={"help": "Model and checkpoints go here."})
@@ -73,9 +80,31 @@ class SelfDistillationConfig(TrainingArguments):
     max_tokens_per_forward: int = field(
         default=16_384, metadata={"help": "Tokens of one forward and backward pass; a step may take several."}
     )
+    loss: str = field(
+        default="self-distillation",
+        metadata={"help": "Losses with their weights, such as self-distillation:1,one-to-many:0.1. There are "
+                  f"{loss_names()}."},
+    )  # fmt: skip
+    matryoshka_dims: list[int] | None = field(
+        default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
+    )
     language_weight: float = field(
         default=0.5, metadata={"help": "0 only keeps English, 1 only learns the language, 0.5 is the paper's."}
     )
+
+    def make_loss(self, width: int | None = None) -> nn.Module:
+        """The loss that the settings name.
+
+        Args:
+            width: Values of a whole vector, on which a Matryoshka loss is taken, too.
+
+        Raises:
+            ValueError: A name is unknown, `language_weight` belongs to none of the losses, or a size does not fit.
+        """
+        dims = self.matryoshka_dims
+        sizes = with_whole_size(dims, max(dims, default=0) if width is None else width) if dims is not None else None
+        options = {} if self.language_weight == 0.5 else {"language_weight": self.language_weight}
+        return make_loss(self.loss, sizes, **options)
 
     def __getstate__(self) -> dict[str, Any]:
         """All settings but the token: `training_args.bin`, which trainers write and push, is a pickle of them."""
@@ -92,6 +121,7 @@ class SelfDistillationConfig(TrainingArguments):
             self.greater_is_better = False
         super().__post_init__()
         self.remove_unused_columns = False
+        self.make_loss()
         if self.teacher not in TEACHERS:
             raise ValueError(f"teacher={self.teacher!r} is unknown; choose one of {', '.join(TEACHERS)}.")
         if self.sharing not in SHARING:

@@ -31,7 +31,6 @@ from .forward_passes import Passes, align_batches, loss_inputs, needs_of
 from .image_cache import KeepImages
 from .image_sharing import choose_way, sample_row
 from .language_sampling import language_sampler
-from .losses import SelfDistillationLoss
 from .losses.base import is_mean_over_pairs
 from .measures import Pace, PaceFromStart, RunningMeans, add_distances, add_terms, worst_distance
 from .non_finite_loss import stop_at
@@ -68,7 +67,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         train_dataset: A parallel corpus: columns `id`, `image`, `text_en`, `translations`.
         eval_dataset: A held-out part of it.
         processing_class: The model's processor; loaded from `model.processor` if `None`.
-        loss: The paper's loss, with `args.language_weight`, by default; another one has weights of its own. It is
+        loss: That of `args.loss`, by default the paper's; another one has weights of its own. It is
             called with `student_en`, `student_lang` and `teacher_en`, each `(P, H)`, `row_of_pair` and `languages`, and
             what else its keywords name: see `loss_inputs`.
         **kwargs: As in `transformers.Trainer`.
@@ -108,7 +107,9 @@ class SelfDistillationTrainer(EmbedderTrainer):
                 "freeze_vision=False changes nothing: no weight of the vision tower, or of an adapter there, "
                 "is trained. An adapter gets there by AdapterConfig(train_vision=True)."
             )
-        self.distillation_loss = loss or SelfDistillationLoss(args.language_weight)
+        if loss is not None and (args.matryoshka_dims or args.loss != type(args).loss):
+            raise ValueError("The settings name a loss or Matryoshka sizes and a loss is passed, too; leave one out.")
+        self.distillation_loss = loss or args.make_loss(self.embedder.config.hidden_size)
         self.passes = Passes(self.embedder, needs_of(self.distillation_loss), frozen)
         self.collator = ParallelCollator(
             self.processor,
@@ -138,6 +139,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
+        if args.matryoshka_dims:  # after the teacher's vectors were named by the settings that the model had
+            self.embedder.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
 
     def compute_loss(
         self,

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from xvlm2vec.common.files import replaced_file
+from xvlm2vec.common.files import readable_size, replaced_file
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
 from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .disk_space import bytes_to_come, free_bytes, size
+from .disk_space import bytes_to_come, free_bytes
 from .forward_passes import Passes
 from .vision_parameters import vision_modules
 
@@ -101,9 +101,9 @@ class KeepImages(TrainerCallback):
         if state.num_train_epochs > 1 and self.budget:
             folder = Path(str(args.output_dir)) / FOLDER / self._name(args)
             cache = ImageCache(folder, self.budget)
-            room = free_bytes(folder) - bytes_to_come(kwargs["model"], args, state.max_steps)
+            room = free_bytes(folder) - bytes_to_come(kwargs["model"], args, state)
             if room < self.budget - cache.used:
-                logger.warning("The disk has room for no more than %s of images' states.", size(max(room, 0)))
+                logger.warning("The disk has room for no more than %s of images' states.", readable_size(max(room, 0)))
             more = max(min(self.budget - cache.used, room), 0)
             cache.budget = cache.used + more // args.world_size
             self.passes.cache = cache

@@ -13,17 +13,19 @@ class StageBar(TrainerCallback):
 
     Args:
         title: Shown before the bar.
+        shows: Whether there is a bar.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, shows: bool = True) -> None:
         self.title = title
+        self.shows = shows
         self._bar: tqdm | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Opens the bar."""
-        if state.is_world_process_zero:
+        if self.shows and state.is_world_process_zero:
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", dynamic_ncols=True
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +19,14 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore
+from xvlm2vec.common.user_cache import cache_folder
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .collators import ParallelBatch, ParallelCollator
 from .disk_space import check_room
 from .forward_passes import Passes, RowVectors
+from .usable_rows import has_english
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +147,13 @@ class CachedTeacher:
     def _open(self) -> EmbeddingStore:
         needs = self.passes.needs
         parts = ["alone"] * needs.unimodal + ["image_means"] * needs.image_means  # as stores of old versions are named
-        return EmbeddingStore(self.folder, f"{self.name}:{'+'.join(parts)}" if parts else self.name)
+        fingerprint = f"{self.name}:{'+'.join(parts)}" if parts else self.name
+        return EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
 
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
         """The distinct rows that the store does not hold whole."""
         new: dict[bytes, dict[str, Any]] = {}
+        rows = [row for row in rows if has_english(row)]
         for row, keys in zip(rows, collator.keys(rows), strict=True):
             if any(key not in self.store for key in keys):
                 new.setdefault(keys[0], row)
@@ -201,10 +204,7 @@ def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
 
 def default_store() -> Path:
     """Where the English vectors of all runs lie: `$XVLM2VEC_CACHE/teacher`, by default in the user's cache."""
-    cache = os.environ.get("XVLM2VEC_CACHE")
-    if cache:
-        return Path(cache) / "teacher"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xvlm2vec" / "teacher"
+    return cache_folder() / "teacher"
 
 
 def teacher_name(embedder: XVLM2VecModel, processor: XVLM2VecProcessor, precision: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ def drop_unusable_rows(rows: Any) -> Any:
     """A corpus without the rows that have no translation, or neither an English text nor an image.
 
     What is left out is counted in a warning. Of a stored corpus only the columns of texts are read; a stream leaves
-    rows out as they come. Rows that are made when they are read stay as they are: the collator leaves out those without
-    a translation.
+    rows out as they come. Rows that are made when they are read (a transform) stay, as what is stored does not tell
+    what they will be: the collator leaves out those that cannot be used.
 
     Args:
         rows: A corpus, several by name, or `None`.
@@ -36,6 +37,8 @@ def drop_unusable_rows(rows: Any) -> Any:
     if isinstance(rows, IterableDataset):  # the filter would decode the images, and store them otherwise
         return keep_encoded(rows).filter(IsUsable())
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
+        return rows
+    if rows.format["type"] == "custom":
         return rows
     return _stored(rows)
 
@@ -94,37 +97,32 @@ def corpora_in(*rows: Any) -> list[Any]:
     return [part for part in parts if part is not None]
 
 
-class HasTranslation:
-    """Tells whether a row that was just read has a translation, and counts the others in warnings that become rare.
+def has_english(row: Mapping[str, Any]) -> bool:
+    """Whether a row has an English text or an image; the collator names a column that lacks."""
+    return "text_en" not in row or not is_blank(row["text_en"]) or row.get("image") is not None
+
+
+class IsUsable:
+    """Tells whether a row that was just read can be used, and counts the others in warnings that become rare.
 
     Attributes:
-        count: Rows without, of all passes over the corpus, in this process.
+        counts: Rows left out by what they lack, of all passes over the corpus, in this process.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.counts: Counter[str] = Counter()
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
-        if "translations" not in row or with_text(row["translations"]):
+        lacking = ENGLISH if not has_english(row) else None
+        if "translations" in row and not with_text(row["translations"]):
+            lacking = TRANSLATION
+        if lacking is None:
             return True
-        self._leave_out(TRANSLATION, row)
-        return False
-
-    def _leave_out(self, what: str, row: Mapping[str, Any]) -> None:
-        self.count += 1
-        if math.log10(self.count).is_integer():
+        self.counts[lacking] += 1
+        if math.log10(self.counts[lacking]).is_integer():
             logger.warning(
-                "%d rows have had no %s so far and are left out, the last of them %r", self.count, what, row.get("id")
-            )
-
-
-class IsUsable(HasTranslation):
-    """As `HasTranslation`, and leaves out rows with neither an English text nor an image."""
-
-    def __call__(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of a stream can be used."""
-        if "text_en" in row and is_blank(row["text_en"]) and row.get("image") is None:
-            self._leave_out(f"{ENGLISH}, or no translation,", row)
-            return False
-        return super().__call__(row)
+                "%d rows have had no %s so far and are left out, the last of them %r",
+                self.counts[lacking], lacking, row.get("id"),
+            )  # fmt: skip
+        return False

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.image_marks import strip_marks
+
 from .entries import Benchmark, Layout
 from .files import find_files, needed, plain_rows, read_json, read_parquet
 from .images import ColumnImages, FileImages
 from .selection import Selection
 from .task_rows import Content, TaskRows
-
-IMAGE_TOKEN = "<|image_1|>\n"  # stands for the image in MMEB's texts; models here are given the image itself
 
 
 @dataclass
@@ -77,7 +77,7 @@ def lists(source: Source) -> Iterator[TaskRows]:
                 candidates, gold = _candidates(number, row, columns, where)
                 image = str(number) if in_table else row.get("image_path") or None
                 others = [candidate for place, candidate in enumerate(candidates) if place != gold]
-                task.add(number, _without_token(row["text"]), image, [candidates[gold]], others)
+                task.add(number, strip_marks(row["text"]), image, [candidates[gold]], others)
         yield from by_language.values()
 
 
@@ -90,7 +90,7 @@ def _candidates(
     texts = texts if texts is not None else [None] * len(images)
     if len(texts) != len(images):
         raise ValueError(f"{where}: row {number} has {len(texts)} candidate texts and {len(images)} images")
-    candidates = [(_without_token(text), image or None) for text, image in zip(texts, images, strict=True)]
+    candidates = [(strip_marks(text), image or None) for text, image in zip(texts, images, strict=True)]
     if not candidates:
         raise ValueError(f"{where}: row {number} has an empty candidate list")
     gold = row.get("gold", 0)
@@ -305,10 +305,6 @@ def _product(catalogue: Mapping[str, dict[str, Any]], name: Any, where: str) -> 
 
 def _product_content(row: Mapping[str, Any]) -> Content:
     return row["title"], str(row["number"])
-
-
-def _without_token(text: str | None) -> str | None:
-    return text.replace(IMAGE_TOKEN, "").replace(IMAGE_TOKEN.strip(), "") if text else text
 
 
 READERS: Mapping[str, Callable[[Source], Iterator[TaskRows]]] = {

@@ -22,6 +22,7 @@ from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, Templates, in
 from xvlm2vec.eval.embedding import checked_vectors
 from xvlm2vec.eval.encoders import Encoder, Vectors, as_encoder, encoded_by_kind
 from xvlm2vec.eval.ranking import Row
+from xvlm2vec.modeling.hub_ids import is_path
 
 _ROWS = 256  # handed to an encoder at a time
 OURS = "xvlm2vec"  # marks our own tasks, whose texts have their instructions already
@@ -102,7 +103,7 @@ class EncoderForMteb(AbsEncoder):
         name = encoder.name.strip("/").replace(" ", "_")
         self.mteb_model_meta = ModelMeta.create_empty(
             {
-                "name": name if name.count("/") == 1 else f"local/{name.rsplit('/', 1)[-1]}",
+                "name": name if "/" in name and not is_path(name) else f"local/{name.rsplit('/', 1)[-1]}",
                 # mteb keeps scores by revision: those of a model without a fingerprint are nobody else's
                 "revision": (encoder.fingerprint[:40] or uuid4().hex).replace(" ", "_").replace("/", "_"),
                 "modalities": [part for kind, part in ((TEXT, "text"), (IMAGE, "image")) if kind in embeds],

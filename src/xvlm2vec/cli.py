@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
     "verify": ("xvlm2vec.commands.verify", "check that a model loads in every way and gives its golden vectors"),
     "release": ("xvlm2vec.commands.release", "publish a model with its card and proof, on the Hub or in a folder"),
+    "cache": ("xvlm2vec.commands.cache", "list and remove what is kept in the user's cache"),
     "demo": ("xvlm2vec.commands.demo", "search a release's images in the browser, in any of its languages"),
 }
 

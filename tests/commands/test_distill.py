@@ -202,6 +202,49 @@ def test_a_file_that_asks_for_the_store_is_no_way_to_stream(
     assert call(*settings(model, data, tmp_path / "run", *flags, "--teacher", "copy", "--plan")) == 0
 
 
+def test_losses_are_chosen_by_name_and_a_run_keeps_them(
+    model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("loss: self-distillation:1,language-disentanglement:0.1\nmatryoshka_dims: [8, 16]\n")
+    command = settings(model, data, tmp_path / "run", "--config", recipe, "--max-steps", 2)
+    assert call(*command) == 0
+    loss = json.loads((tmp_path / "run" / "distillation.json").read_text())["loss"]
+    assert loss["name"] == "MatryoshkaLoss"
+    assert loss["settings"]["dims"] == [32, 16, 8]
+    assert loss["settings"]["loss"]["settings"]["language-disentanglement"]["weight"] == 0.1
+    assert any("loss/language-disentanglement" in entry for entry in log_of(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["matryoshka_dims"] == [16, 8]
+    capsys.readouterr()
+    assert call(*command, "--loss", "self-distillation") == 1
+    told = capsys.readouterr().err
+    assert "holds another run (loss: there 'self-distillation:1,language-disentanglement:0.1', now None)" in told
+    assert call(*command, "--matryoshka-dims", 8) == 1
+    assert "matryoshka_dims: there [8, 16], now [8]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--loss", "self-destillation"], "There is no loss called 'self-destillation'"),
+        (["--loss", "language-disentanglement", "--language-weight", "0.3"], "language_weight is no setting of"),
+        (["--matryoshka-dims", "8", "-4"], "do not fit"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_told_before_the_training(
+    model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert call(*settings(model, data, tmp_path / "run", *flags)) in {1, 2}
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_s_sizes_are_told_by_the_merged_model(model: str, data: str, tmp_path: Path) -> None:
+    flags = ["--lora", "--lora-rank", 2, "--matryoshka-dims", 8, "--max-steps", 1]
+    assert call(*settings(model, data, tmp_path / "run", *flags)) == 0
+    assert json.loads((tmp_path / "run" / "merged" / "config.json").read_text())["matryoshka_dims"] == [8]
+
+
 def test_help_names_where_a_run_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("distill", "--help") == 0
     assert "--report-to" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xvlm2vec.common.files import replaced_file, write_json, write_text
+from xvlm2vec.common.files import readable_size, replaced_file, write_json, write_text
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -33,3 +33,12 @@ def test_an_error_leaves_the_earlier_file_and_no_draft(tmp_path: Path) -> None:
         write_json(path, float("nan"))
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sizes_for_people():
+    assert [readable_size(count) for count in (7, 1_500, 2_340_000, 5 * 10**9)] == [
+        "7 bytes",
+        "1.5 kB",
+        "2.3 MB",
+        "5.0 GB",
+    ]

@@ -1,6 +1,7 @@
 """Adapters: on all linear layers that they are meant for and nowhere else; loaded key by key; merged without loss."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -157,6 +158,16 @@ def test_saved_loaded_and_merged_adapters_give_the_same_vectors(tmp_path, model,
     merged = loaded.merge_and_unload()
     assert not any("lora" in name for name, _ in merged.named_modules())
     torch.testing.assert_close(embed(merged, inputs), vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_names_its_base_by_a_path_that_holds_from_any_folder(tmp_path, model, processor, monkeypatch):
+    model.save_pretrained(tmp_path / "runs" / "teacher")
+    processor.save_pretrained(tmp_path / "runs" / "teacher")
+    monkeypatch.chdir(tmp_path)
+    adapted = add_adapter(type(model).from_pretrained("runs/teacher"), AdapterConfig(rank=2))
+    adapted.save_pretrained("runs/adapter")
+    config = json.loads((tmp_path / "runs" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "runs" / "teacher")
 
 
 @every_kind

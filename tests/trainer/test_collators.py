@@ -180,3 +180,24 @@ def test_a_batch_moves_whole(processor, rows):
     for inputs in (moved.english, moved.translated, moved.images_only, moved.translations_only):
         assert {value.device.type for value in inputs.values()} == {"meta"}
     assert moved.row_of_pair.device.type == "meta"
+
+
+def test_marks_of_images_are_left_out_of_batches_and_keys(processor, rows):
+    marked = [
+        row
+        if row["image"] is None
+        else {
+            **row,
+            "text_en": f"<|image_1|>\n{row['text_en']}",
+            "translations": [{**item, "text": f"<image>\n{item['text']}"} for item in row["translations"]],
+        }
+        for row in rows
+    ]
+    bare, clean = collate(processor, rows), collate(processor, marked)
+    assert [group.texts for group in clean.groups] == [group.texts for group in bare.groups]
+    assert (clean.texts, clean.translations, clean.keys) == (bare.texts, bare.translations, bare.keys)
+    collator = ParallelCollator(processor)
+    assert collator.keys(marked) == collator.keys(rows)
+    assert collator.english_batches(marked)[0].texts == bare.texts
+    with pytest.raises(ValueError, match="Row 'row-1': the text holds 1 marks of an image"):
+        collator([{**rows[1], "text_en": "<|image_1|>\na dog"}])

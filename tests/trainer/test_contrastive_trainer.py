@@ -1,6 +1,7 @@
 """The contrastive stage: the loss of its formula, pieces that change nothing, resuming, and rows of every kind."""
 
 import copy
+import json
 import pickle
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from transformers import TrainerCallback
 
 from xvlm2vec.trainer.adapters import AdapterConfig, load_adapter
@@ -192,7 +193,7 @@ def test_old_names_are_read_with_a_warning(tmp_path):
         args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, **old)
     assert {str(item.message).partition(" ")[0] for item in told} == set(old)
     assert (args.per_device_train_batch_size, args.num_train_epochs, args.warmup_steps) == (8, 2, 0.1)
-    assert (args.train_sampling_strategy, args.model) == ("sequential", "somewhere")
+    assert (args.train_sampling_strategy, args.old_model) == ("sequential", "somewhere")
 
 
 @pytest.mark.parametrize(
@@ -213,3 +214,48 @@ def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
 def test_a_checkpoint_holds_no_token(tmp_path):
     args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, hub_token="secret")
     assert b"secret" not in pickle.dumps(args)
+
+
+def test_marks_of_images_are_not_learned_as_letters(tmp_path, folder, pairs):
+    marked = pairs.map(
+        lambda row: {
+            "qry": row["qry"] if row["qry_image"] is None else f"<|image_1|>\n{row['qry']}",
+            "pos_text": row["pos_text"] if row["pos_image"] is None else f"<image>{row['pos_text']}",
+        }
+    ).cast(pairs.features)
+    settings = {"max_steps": 1, "train_sampling_strategy": "sequential"}
+    _, bare = train(folder, tmp_path / "bare", pairs, **settings)
+    _, with_marks = train(folder, tmp_path / "marked", marked, **settings)
+    assert with_marks == bare
+
+
+def test_a_mark_without_an_image_is_told_before_the_training(tmp_path, folder, pairs):
+    rows = [pairs[index] for index in range(8)]
+    rows[5]["pos_text"], rows[5]["pos_image"] = "<image>\ntwo dogs", None
+    broken = Dataset.from_list(rows, features=pairs.features)
+    with pytest.raises(ValueError, match="Row 5, 'pos_text': the text holds 1 marks of an image"):
+        train(folder, tmp_path / "out", broken)
+    made = broken.with_transform(lambda batch: batch)
+    with pytest.raises(ValueError, match="Row 1 of a batch, 'pos_text'"):
+        train(folder, tmp_path / "made", made, train_sampling_strategy="sequential")
+
+
+@pytest.mark.parametrize("pieces", [None, 3], ids=["plain", "cached"])
+def test_matryoshka_sums_over_sizes_and_the_model_tells_them(tmp_path, folder, pairs, model, processor, pieces):
+    settings = {"train_sampling_strategy": "sequential", "temperature": 0.1, "max_steps": 1, "mini_batch_size": pieces}
+    _, steps = train(folder, tmp_path / "out", pairs, matryoshka_dims=[8, 16], **settings)
+    rows = pairs.select(range(4))
+    with torch.no_grad():
+        sides = [
+            model(**processor(text=[text or None for text in rows[name]], images=list(rows[image]))).embeddings
+            for name, image in (PAIR_COLUMNS[:2], PAIR_COLUMNS[2:])
+        ]
+    own, expected = torch.arange(4), 0.0
+    for size in (8, 16, 32):
+        queries, targets = (normalize(side[:, :size]) for side in sides)
+        scores = queries @ targets.T / 0.1
+        expected += (cross_entropy(scores, own) + cross_entropy(scores.T, own)) / 2
+    assert steps[0][1] == pytest.approx(expected.item(), rel=1e-4)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["matryoshka_dims"] == [16, 8]
+    with pytest.raises(ValueError, match="do not fit vectors of 32 values"):
+        train(folder, tmp_path / "wrong", pairs, matryoshka_dims=[64])

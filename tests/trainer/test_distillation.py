@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import shutil
 
 import pytest
@@ -125,3 +126,42 @@ def test_the_result_of_an_adapter_is_an_adapter(tmp_path, model, processor, corp
     inputs = processor(text=["due cani", "rain"], images=[None, corpus[0]["image"]])
     with torch.no_grad():
         torch.testing.assert_close(loaded(**inputs).embeddings, trainer.model.eval()(**inputs).embeddings)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "steps"),
+    [
+        ({"max_steps": 2}, {"max_steps": 6}, 6),
+        ({"max_steps": -1, "num_train_epochs": 0.5}, {"max_steps": -1, "num_train_epochs": 1}, 6),
+        ({"max_steps": 4, "save_steps": 0.5}, {"max_steps": 6, "save_steps": 0.5}, 6),
+    ],
+    ids=["steps", "epochs", "shares"],
+)
+def test_a_finished_folder_goes_on_with_more_steps(tmp_path, model, processor, corpus, caplog, first, then, steps):
+    begun = distill(copy.deepcopy(model), processor, arguments(tmp_path, **first), corpus)
+    with caplog.at_level(logging.WARNING):
+        trainer = distill(copy.deepcopy(model), processor, arguments(tmp_path, **then), corpus)
+    assert [step for step, _ in losses(trainer)] == list(range(1, steps + 1))
+    assert losses(trainer)[: begun.state.max_steps] == losses(begun)
+    assert f"was begun with {begun.state.max_steps} steps and now has {steps}" in caplog.text
+    moved = dict(begun.model.named_parameters())
+    assert any(not torch.equal(weight, moved[name]) for name, weight in trainer.model.named_parameters())
+    loaded = XVLM2VecModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in trainer.model.state_dict().items())
+    checkpoints = {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")}
+    expected = {"checkpoint-2", "checkpoint-4", "checkpoint-3", "checkpoint-6"} if then.get("save_steps") else None
+    assert expected is None or checkpoints <= expected
+
+
+def test_a_folder_with_more_steps_than_asked_for_is_refused(tmp_path, model, processor, corpus):
+    distill(copy.deepcopy(model), processor, arguments(tmp_path, max_steps=3), corpus)
+    with pytest.raises(ValueError, match=r"has taken 3 steps, and these settings ask for 2\. Ask for at least as many"):
+        distill(model, processor, arguments(tmp_path, max_steps=2), corpus)
+
+
+def test_a_finished_folder_is_not_trained_again(tmp_path, model, processor, corpus):
+    first = distill(copy.deepcopy(model), processor, arguments(tmp_path, max_steps=3), corpus)
+    again = distill(copy.deepcopy(model), processor, arguments(tmp_path, max_steps=3), corpus)
+    assert again.state.global_step == 0
+    weights = first.model.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in again.model.state_dict().items())

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.losses import (
     CrossModalAlignmentLoss,
@@ -328,6 +329,12 @@ def test_activation_checkpointing_changes_nothing(tmp_path, model, processor, co
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         arguments(tmp_path, **settings)
+
+
+def test_a_loss_that_is_passed_and_one_that_is_named_do_not_go_together(tmp_path, model, processor):
+    args = SelfDistillationConfig(output_dir=str(tmp_path), use_cpu=True, teacher="copy", matryoshka_dims=[8])
+    with pytest.raises(ValueError, match="leave one out"):
+        SelfDistillationTrainer(model, args, processing_class=processor, loss=SelfDistillationLoss())
 
 
 def test_adapter_off_needs_an_adapter(tmp_path, model, processor):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from steps import make_trainer
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.trainer import disk_space
@@ -93,7 +93,7 @@ def test_the_cache_leaves_the_disk_to_checkpoints(tmp_path, model, processor, co
     watching = Watching(trainer.passes)
     trainer.add_callback(watching)
     left = 3000
-    needed = bytes_to_come(model, trainer.args, max_steps=12)
+    needed = bytes_to_come(model, trainer.args, TrainerState(max_steps=12, num_train_epochs=3))
     assert needed > 3 * sum(parameter.numel() * 4 for parameter in model.parameters())
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed + left))
     trainer.train()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import LlavaNextConfig, Qwen2VLConfig
 
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
@@ -46,6 +47,14 @@ def test_a_tower_gets_gradients_from_a_pass_without_images(model, processor):
     model.zero_grad()
     model(**inputs).pooler_output.sum().backward()
     assert all(weight.grad is None for weight in vision_parameters(model))
+
+
+def test_a_sharded_model_is_seen_as_one_of_its_class(model):
+    sharded = type("FSDPXVLM2VecModel", (FSDPModule, XVLM2VecModel), {})
+    model.__class__ = sharded
+    view = with_its_class(model)
+    assert (type(view), type(model)) == (XVLM2VecModel, sharded)
+    assert all(a is b for a, b in zip(view.parameters(), model.parameters(), strict=True))
 
 
 def test_a_whole_model_keeps_its_class(model):

@@ -76,6 +76,29 @@ def test_rows_made_when_they_are_read_are_left_out_too(tmp_path, model, processo
     assert losses[0] == pytest.approx(other.compute_loss(model, batch).item(), rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("teacher", ["cached", "copy"])
+def test_rows_are_judged_by_what_a_transform_makes_of_them(tmp_path, model, processor, corpus, caplog, teacher):
+    """Stored rows without translations or English texts get them when they are read; some do not."""
+    rows = list(corpus)
+    bare = Dataset.from_list([{**row, "translations": [], "text_en": ""} for row in rows], features=corpus.features)
+
+    def make(batch):
+        numbers = [next(n for n, row in enumerate(rows) if row["id"] == name) for name in batch["id"]]
+        texts = ["" if n == 5 else rows[n]["text_en"] for n in numbers]
+        images = [None if n == 5 else rows[n]["image"] for n in numbers]
+        return {**batch, "text_en": texts, "image": images, "translations": [rows[n]["translations"] for n in numbers]}
+
+    settings = {"teacher": teacher, "teacher_store": str(tmp_path / "store"), "max_steps": -1, "num_train_epochs": 1}
+    trainer = make_trainer(tmp_path, model, processor, bare.with_transform(make), **settings)
+    assert len(trainer.train_dataset) == len(rows)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 4
+    told = "1 rows have had no English text and no image so far and are left out, the last of them"
+    assert f"{told} {rows[5]['id']!r}" in caplog.text
+
+
 def test_a_stream_is_still_shuffled_anew_in_each_epoch(corpus):
     orders = []
     for filtered in (False, True):

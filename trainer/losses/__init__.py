@@ -7,7 +7,7 @@ from .cross_modal_alignment import CrossModalAlignmentLoss
 from .image_distillation import ImageDistillationLoss
 from .language_disentanglement import LanguageDisentanglementLoss
 from .loss_sum import LossSum
-from .matryoshka import MatryoshkaLoss
+from .matryoshka import MatryoshkaLoss, with_whole_size
 from .multilingual_contrastive import MultilingualContrastiveLoss
 from .one_to_many import OneToManyContrastiveLoss
 from .registry import LOSSES, loss_names, make_loss
@@ -27,4 +27,5 @@ __all__ = [
     "SelfDistillationLoss",
     "loss_names",
     "make_loss",
+    "with_whole_size",
 ]

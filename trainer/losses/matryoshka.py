@@ -98,3 +98,15 @@ def _is_vectors(value: Any) -> bool:
 
 def _truncated(value: Any, size: int) -> Any:
     return value[:, :size] if _is_vectors(value) else value
+
+
+def with_whole_size(dims: Sequence[int], width: int) -> list[int]:
+    """The sizes to train on, longest first: those that vectors shall be cut to, and the whole vector.
+
+    Raises:
+        ValueError: A size does not fit vectors of `width` values.
+    """
+    misfits = [size for size in dims if not 0 < size <= width]
+    if misfits or not dims:
+        raise ValueError(f"matryoshka_dims={list(dims)} do not fit vectors of {width} values.")
+    return sorted({*dims, width}, reverse=True)

@@ -15,11 +15,12 @@ import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.stored import load_pairs
 from xvlm2vec.flags import console
-from xvlm2vec.flags.adapters import AdapterFlags, merge_adapter
+from xvlm2vec.flags.adapters import merge_adapter
 from xvlm2vec.flags.models import load_embedder, model_kind
-from xvlm2vec.flags.training import BY_COMMAND, Parsed, TrainingForm, parse
+from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.progress import StageBar
@@ -44,23 +45,23 @@ class ContrastFlags:
     eval_data: str | None = field(default=None, metadata={"help": "held-out pairs, whose loss is logged"})
 
 
-NO_PUSH = "a trained model is published by `xvlm2vec release`"
 REFUSED = {
-    "output_dir": BY_COMMAND,
-    "remove_unused_columns": "rows keep all columns: texts and images are read by the collator",
     "prediction_loss_only": "sentence-transformers computes nothing but the loss on held-out rows",
     "ddp_broadcast_buffers": "sentence-transformers switches it off",
     "prompts": "write instructions into the texts of the rows",
     "router_mapping": "the model has no router",
     "multi_dataset_batch_sampler": "there is one data set",
-    "push_to_hub": NO_PUSH,
-    "hub_token": NO_PUSH,
-    "hub_model_id": NO_PUSH,
-    "hub_strategy": NO_PUSH,
-    "hub_private_repo": NO_PUSH,
-    "hub_always_push": NO_PUSH,
-    "hub_revision": NO_PUSH,
-}
+    "auto_find_batch_size": "the batch decides what is learned; --mini-batch-size saves memory without changing it",
+    "data_seed": "rows are drawn by --seed",
+    "dataloader_multiprocessing_context": "sentence-transformers starts workers as Python does",
+    "dataloader_in_order": "sentence-transformers keeps batches in order",
+    "length_column_name": "rows are not grouped by length",
+    **dict.fromkeys(
+        ("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push",
+         "hub_revision"),
+        "a trained model is published by `xvlm2vec release`",
+    ),
+}  # fmt: skip
 FORM = TrainingForm(
     command="contrast",
     description=(
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = load_pairs(flags.data)
     held_out = load_pairs(flags.eval_data) if flags.eval_data else None
     args = training_arguments(parsed, str(output / "adapter" if parsed.adapter.lora else output))
+    if args.process_index > 0:  # one of several processes speaks
+        logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     batch = args.per_device_train_batch_size * args.world_size
     if len(rows) < batch:
         raise ValueError(
@@ -100,14 +103,14 @@ def main(arguments: Sequence[str]) -> int:
         )
     with args.main_process_first(local=False):
         identity = {"command": "contrast", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed)
+        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed, extendable=EXTENDABLE)
         start = _start(run, flags.model, kind, output)
     logger.info("Training on %d pairs", len(rows))
-    run.run("training", lambda: _train(parsed.adapter, start, args, rows, held_out))
+    run.run("training", lambda: _train(parsed, start, args, rows, held_out))
     if args.process_index > 0:
         return 0
     if parsed.adapter.lora:
-        run.run("merging", lambda: merge_adapter(start, output))
+        run.run("merging", lambda: merge_adapter(start, output, args.matryoshka_dims))
     console.show(f"The trained model is in {output / 'merged' if parsed.adapter.lora else output}")
     return 0
 
@@ -137,10 +140,10 @@ def _start(run: RunState, source: str, kind: str, output: Path) -> str:
     return str(Path(start).resolve()) if Path(start).is_dir() else start
 
 
-def _train(adapter: AdapterFlags, start: str, args: ContrastiveConfig, rows: Dataset, held_out: Dataset | None) -> None:
-    model = SentenceTransformer(start, model_kwargs=adapter.loading())
-    bar = [StageBar("Contrast")]
-    train_contrastive(args, rows, bar, model=model, eval_rows=held_out, adapter=adapter.config())
+def _train(parsed: Parsed, start: str, args: ContrastiveConfig, rows: Dataset, held_out: Dataset | None) -> None:
+    model = SentenceTransformer(start, model_kwargs=parsed.adapter.loading())
+    bar = StageBar("Contrast", shows=not parsed.given.get("disable_tqdm"))
+    train_contrastive(args, rows, [bar], model=model, eval_rows=held_out, adapter=parsed.adapter.config())
 
 
 def _save(model: XVLM2VecModel, processor: XVLM2VecProcessor, folder: str) -> None:

@@ -19,8 +19,9 @@ from xvlm2vec.flags import console
 from xvlm2vec.flags.adapters import merge_adapter
 from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
-from xvlm2vec.flags.training import BY_COMMAND, Parsed, TrainingForm, parse
+from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.trainer.adapters import add_adapter
+from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
@@ -80,12 +81,11 @@ FORM = TrainingForm(
     settings=SelfDistillationConfig,
     shown=(
         "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
-        "language_temperature", "max_tokens_per_forward", "language_weight",
+        "language_temperature", "max_tokens_per_forward", "loss", "language_weight",
     ),
     see="every field of transformers.TrainingArguments is a flag, see its documentation.",
     refused={
-        "output_dir": BY_COMMAND,
-        "remove_unused_columns": "rows keep all columns: texts and images are read by the collator",
+        "dataloader_persistent_workers": "workers that stay never hear of the next epoch and would draw the same again",
     },
 )  # fmt: skip
 
@@ -103,16 +103,16 @@ def main(arguments: Sequence[str]) -> int:
     adapter.check_machine()
     if args.process_index > 0:  # one of several processes speaks
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
-    rows, callbacks = _training_rows(flags, args.seed)
+    rows, callbacks = _training_rows(parsed, args.seed)
     held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0)
+        run = RunState(output, identity, writes=args.process_index == 0, extendable=EXTENDABLE)
     run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0
     if adapter.lora:
-        run.run("merging", lambda: merge_adapter(flags.model, output))
+        run.run("merging", lambda: merge_adapter(flags.model, output, args.matryoshka_dims))
     console.show(f"The trained model is in {output / 'merged' if adapter.lora else output}")
     return 0
 
@@ -132,6 +132,9 @@ def _check(parsed: Parsed) -> None:
         )
     if flags.keep_best and not flags.eval_data:
         raise ValueError("--keep-best compares checkpoints on held-out rows; pass --eval-data, too.")
+    chosen = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"} & parsed.given.keys()
+    if flags.keep_best and chosen:
+        raise ValueError(f"--keep-best takes the worst language's distance; leave {min(chosen)} out.")
 
 
 def _grouped(source: str) -> Dataset:
@@ -145,10 +148,11 @@ def _grouped(source: str) -> Dataset:
     return grouped
 
 
-def _training_rows(flags: DistillFlags, seed: int) -> tuple[Any, list[TrainerCallback]]:
+def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback]]:
     """The corpus, with code-switched texts if they are asked for, and what the trainer must tell it."""
+    flags = parsed.own
     rows: Any = stream_parallel(flags.data, seed=seed) if flags.streaming else _grouped(flags.data)
-    callbacks: list[TrainerCallback] = [StageBar("Distillation")]
+    callbacks: list[TrainerCallback] = [StageBar("Distillation", shows=not parsed.given.get("disable_tqdm"))]
     if flags.code_switching is not None:
         lexicon = read_lexicon(flags.lexicon) if flags.lexicon else None
         switcher = CodeSwitcher(flags.code_switching, lexicon, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HUB = "hf://"
 HUB_ONLY = ("private", "version", "collection", "overwrite")
 
 
@@ -26,16 +28,37 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags, writes or pushes the release, and shows the proof that it loads."""
     parser = _parser()
     flags = parser.parse_args(console.with_help(arguments))
-    on_hub = is_hub_id(flags.to)
-    if on_hub and Path(flags.to).exists():
-        parser.error(
-            f"{flags.to} may be a Hub id and is a folder here; write ./{flags.to} for the folder, or go elsewhere"
-        )
+    try:
+        flags.to, on_hub = release_place(flags.to)
+    except ValueError as error:
+        parser.error(str(error))
     hub_flags = [f"--{name}" for name in HUB_ONLY if getattr(flags, name)]
     if hub_flags and not on_hub:
         parser.error(f"{', '.join(hub_flags)}: only for a release to the Hub, --to org/name")
     console.set_up()
     return _to_hub(flags) if on_hub else _to_folder(flags)
+
+
+def release_place(to: str) -> tuple[str, bool]:
+    """Where `--to` points: a Hub id, or a folder spelled as a path; and whether it is the former.
+
+    `owner/name` is a Hub id, unless it may be meant as a folder because there is a folder `owner` here.
+
+    Raises:
+        ValueError: It may be either; says how to spell each. Or it is spelled as a Hub id and is none.
+    """
+    if to.startswith(HUB):
+        name = to.removeprefix(HUB)
+        if not is_hub_id(name):
+            raise ValueError(f"{name!r} is no Hub id; it must look like {HUB}org/name")
+        return name, True
+    if not is_hub_id(to):
+        return to, False
+    if os.path.exists(to) or os.path.isdir(os.path.dirname(to)):
+        raise ValueError(
+            f"{to} may be a Hub id or a folder here; write ./{to} for the folder, or {HUB}{to} for the Hub"
+        )
+    return to, True
 
 
 def _to_folder(flags: argparse.Namespace) -> int:
@@ -167,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="RUN", help="folder of a quickstart run; folder or Hub id of an "
                         "XVLM2VecModel, or of an adapter on one; with --adapter, of the model below it")  # fmt: skip
     parser.add_argument("--to", required=True, metavar="PLACE", help="org/name on the Hub, or a folder, such as "
-                        "./release")  # fmt: skip
+                        "./release; hf://org/name where a folder org is here, too")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="do all but publish: list every file with its size and "
                         "destination, and show the card")  # fmt: skip
     parser.add_argument("--native", action="store_true", help="also release the same weights without remote code, "

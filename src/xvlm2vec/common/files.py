@@ -46,3 +46,11 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         ValueError: The content holds NaN or infinity, which JSON lacks.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def readable_size(count: int) -> str:
+    """A number of bytes for people, such as `1.5 kB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class RunState:
         needs_mb: Free disk space, in megabytes, that the run needs.
         writes: Whether this process keeps the file; of several processes one does.
         renamed: Brings settings that an earlier version stored to the names of today.
+        extendable: Settings, such as the number of steps, that may change: all stages are then run again, and are to
+            go on from what they left.
 
     Raises:
         RunStateError: The folder holds other files, another run, or a damaged state, or its disk is too full.
@@ -45,9 +47,10 @@ class RunState:
         needs_mb: int = 0,
         writes: bool = True,
         renamed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+        extendable: Collection[str] = (),
     ) -> None:
         self.folder = Path(folder)
-        self.writes = writes
+        self.writes, self.extendable = writes, extendable
         self.settings = json.loads(json.dumps(settings))
         self._stages: dict[str, dict[str, Any]] = {}
         self._renamed = renamed
@@ -103,7 +106,10 @@ class RunState:
     def _check_settings(self, settings: dict[str, Any]) -> None:
         names = sorted(settings.keys() | self.settings.keys())
         other = [name for name in names if settings.get(name) != self.settings.get(name)]
-        if other:
+        if other and set(other) <= set(self.extendable):
+            self._stages = {}
+            self._write()
+        elif other:
             told = "; ".join(f"{name}: there {settings.get(name)!r}, now {self.settings.get(name)!r}" for name in other)
             raise RunStateError(f"{self.folder} holds another run ({told}). Pass another --output, or the same flags.")
 

@@ -18,6 +18,7 @@ import time
 import tokenize
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from .files import replaced_file, write_json
 
 _SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
 _DTYPE = "float32"
-_DRAFT_SECONDS = 3600
+DRAFT_SECONDS = 3600
+"""A draft of this age is no longer written: a living process needs seconds."""
+META_FILE = "meta.json"
 
 
 class StoreError(ValueError):
@@ -72,14 +75,15 @@ class EmbeddingStore:
     Args:
         folder: Root of the store; each fingerprint has a folder of its own below it.
         fingerprint: Names the model with its weights and settings.
+        model: What people call the model, for `xvlm2vec cache`; an existing store keeps what it was given.
 
     Raises:
         StoreError: The store holds vectors of another width or type, or a damaged file.
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str) -> None:
+    def __init__(self, folder: str | Path, fingerprint: str, *, model: str = "") -> None:
         self.folder = Path(folder) / hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
-        self.fingerprint = fingerprint
+        self.fingerprint, self.model = fingerprint, model
         self.width = self._read_meta()
         self._shards: list[npt.NDArray[np.void]] = []
         self._starts: list[int] = []  # the number that the first row of each shard has among all rows
@@ -152,8 +156,8 @@ class EmbeddingStore:
     def _open_shards(self) -> None:
         if not self.folder.is_dir():
             return
-        for draft in self.folder.glob("*.tmp"):  # of a killed process; a living one needs seconds, not hours
-            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+        for draft in self.folder.glob("*.tmp"):
+            if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
                 draft.unlink(missing_ok=True)
         for path in sorted(self.folder.glob("*.npy")):
             self._attach(path)
@@ -200,7 +204,7 @@ class EmbeddingStore:
             )
 
     def _read_meta(self) -> int | None:
-        path = self.folder / "meta.json"
+        path = self.folder / META_FILE
         if not path.exists():
             return None
         try:
@@ -210,14 +214,22 @@ class EmbeddingStore:
             raise StoreError(f"{path} is damaged; remove the folder {self.folder}") from error
         if (dtype, fingerprint) != (_DTYPE, self.fingerprint):
             raise StoreError(f"{path} is of {fingerprint!r} in {dtype}, asked for {self.fingerprint!r} in {_DTYPE}")
+        with suppress(OSError):  # its time tells when the store was last used
+            os.utime(path)
         return width
 
     def _write_meta(self, width: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.width is None:
-            meta = {"fingerprint": self.fingerprint, "width": width, "dtype": _DTYPE}
-            write_json(self.folder / "meta.json", meta)
+            meta = {"fingerprint": self.fingerprint, "width": width, "dtype": _DTYPE, "model": self.model}
+            write_json(self.folder / META_FILE, meta)
             self.width = width
+
+
+def rows_of_shard(path: Path) -> int | None:
+    """How many rows a shard holds, by its name; `None` for any other file."""
+    named = _SHARD.fullmatch(path.name)
+    return int(named[1]) if named else None
 
 
 class StoredVectors:

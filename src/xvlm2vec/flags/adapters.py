@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,16 @@ class AdapterFlags:
         return {**options, "quantization_config": four_bit_config()} if self.lora_4bit else options
 
 
-def merge_adapter(base: str, output: Path) -> None:
-    """Writes a base with the adapter in `output/adapter` merged into `output/merged`, an ordinary model."""
+def merge_adapter(base: str, output: Path, matryoshka_dims: Sequence[int] | None = None) -> None:
+    """Writes a base with the adapter in `output/adapter` merged into `output/merged`, an ordinary model.
+
+    Args:
+        base: Folder or Hub id.
+        output: The run's folder.
+        matryoshka_dims: Sizes that the adapter was trained for; an adapter has no place of its own to tell them.
+    """
     model, processor = load_embedder(base)
+    if matryoshka_dims:
+        model.config.matryoshka_dims = sorted(matryoshka_dims, reverse=True)
     load_adapter(model, output / "adapter").merge_and_unload().save_pretrained(output / "merged")
     processor.save_pretrained(output / "merged")

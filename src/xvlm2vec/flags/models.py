@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xvlm2vec.common.run_state import STATE_FILE
+from xvlm2vec.modeling.hub_ids import is_path
 
 if TYPE_CHECKING:
     from xvlm2vec.modeling.adapters import AdapterBase
@@ -20,9 +21,7 @@ TEACHER = "teacher"
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether a name can only be meant as a path."""
-    from xvlm2vec.modeling.hub_ids import is_path
-
+    """Whether a name can only be meant as a path; see `is_path`."""
     return is_path(source)
 
 

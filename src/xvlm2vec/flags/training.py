@@ -27,13 +27,36 @@ PRECISION = {"bf16", "fp16", "use_cpu"}
 # Where they are not given, the command chooses: given with the value of the default they still change a run.
 AUTOMATIC = PRECISION | {"teacher", "eval_strategy"}
 SHOWN = (
-    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
+    "matryoshka_dims", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
     "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "activation_checkpointing", "bf16", "use_cpu", "eval_steps", "save_steps", "save_total_limit", "logging_steps",
     "report_to", "seed",
 )  # fmt: skip
-OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
-BY_COMMAND = "the command makes this folder below --output"
+OF_ADAMW = (
+    "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "learning_rate_mapping",
+)  # fmt: skip
+NO_SCRIPT = "the command trains; --eval-data is measured on the way and at the end"
+NO_LABELS = "pairs have no labels"
+# Settings of `transformers.TrainingArguments` that neither stage heeds, and why.
+REFUSED = {
+    "output_dir": "the command makes its folders below --output",
+    "remove_unused_columns": "rows keep all columns: texts and images are read when a batch is made",
+    "resume_from_checkpoint": "the same command goes on from the newest complete checkpoint by itself",
+    "local_rank": "accelerate launch tells each process its number",
+    "do_train": NO_SCRIPT,
+    "do_eval": NO_SCRIPT,
+    "do_predict": NO_SCRIPT,
+    "label_names": NO_LABELS,
+    "label_smoothing_factor": NO_LABELS,
+    "include_for_metrics": NO_LABELS,
+    "average_tokens_across_devices": "losses are means over rows or pairs, not over tokens",
+    "include_num_input_tokens_seen": "batches hold several inputs; distill logs tokens_per_second",
+    "use_liger_kernel": "Liger has no kernels for embedders of this package",
+    "liger_kernel_config": "Liger has no kernels for embedders of this package",
+}
+# What a refused setting is in truth, where that is not its default.
+FIXED = {"remove_unused_columns": False, "prediction_loss_only": True, "ddp_broadcast_buffers": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +71,7 @@ class TrainingForm:
         settings: Dataclass with the settings of the training.
         shown: Settings that `--help` explains beside `SHOWN`.
         see: Where the others are explained.
-        refused: Settings that would have no effect, with the reason.
+        refused: Settings that would have no effect beside those of `REFUSED`, with the reason.
         renamed: Brings old names of settings to those of today.
     """
 
@@ -105,21 +128,34 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
     if words[-1] == "--config":
         parser.error("--config needs a file")
     try:
-        given = form.renamed(parser.parse_args_and_config(words))
+        written: Any = parser.parse_args_and_config(words)
+        given = form.renamed(written)
     except yaml.YAMLError as error:
         parser.error(f"the file of --config is no valid YAML: {error}")
     except (ValueError, OSError, TypeError) as error:
         parser.error(str(error))
-    for name in given.keys() & form.refused.keys():
-        parser.error(f"--{name.replace('_', '-')}: {form.refused[name]}")
-    if given.get("muon_learning_rate") is not None and (strays := [name for name in OF_ADAMW if name in given]):
-        parser.error(f"--{strays[0].replace('_', '-')} has no effect: --muon-learning-rate brings its own AdamW")
-    if not given.get("eval_data") and (strays := [name for name in given if name.startswith("eval_")]):
-        parser.error(f"--{strays[0].replace('_', '-')} has no effect without --eval-data")
+    if "config" in given:
+        parser.error("--config is given once, and not in a file")
+    problem = _problem({**REFUSED, **form.refused}, given, parser.defaults)
+    if problem:
+        parser.error(problem)
     settings = {name: value for name, value in given.items() if name in _names(form.settings)}
     own, adapter = (kind(**{name: given[name] for name in _names(kind) if name in given})
                     for kind in (form.own, AdapterFlags))  # fmt: skip
     return Parsed(own, adapter, settings, given, parser.defaults)
+
+
+def _problem(refused: Mapping[str, str], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Names the first setting that would have no effect, and why; empty where all have one."""
+    reasons = {
+        name: refused[name] for name in refused if name in given and given[name] != FIXED.get(name, defaults.get(name))
+    }
+    if given.get("muon_learning_rate") is not None:
+        reasons |= {name: "--muon-learning-rate brings an AdamW of its own" for name in OF_ADAMW if name in given}
+    if not given.get("eval_data"):
+        names = (name for name in given if name.startswith("eval_") and name != "eval_data")
+        reasons |= {name: "it has no effect without --eval-data" for name in names if given[name] != "no"}
+    return next((f"--{name.replace('_', '-')}: {reason}" for name, reason in reasons.items()), "")
 
 
 class _Parser(TrlParser):
@@ -161,14 +197,15 @@ class _Parser(TrlParser):
             settings.setdefault("metavar", "VALUE")
         settings["help"] = argparse.SUPPRESS if hidden else text
         action = super().add_argument(*(spelling for spelling in names if "_" not in spelling), **settings)
-        if default is not argparse.SUPPRESS:
-            self.defaults.setdefault(action.dest, default)
+        if settings.get("action") != "help":
             self._flags.setdefault(action.dest, action)
-        elif action.required:
-            self._flags[action.dest] = action
+            if not action.required:
+                self.defaults.setdefault(action.dest, None if default is argparse.SUPPRESS else default)
         return action
 
-    def parse_args_into_dataclasses(self, args: Any = None, **kwargs: Any) -> Any:
+    def parse_args_into_dataclasses(  # type: ignore[override]
+        self, args: Any = None, **kwargs: Any
+    ) -> Any:
         """The values that were given, by name: what is made of them depends on the command."""
         return vars(self.parse_args(args))
 

@@ -1,0 +1,26 @@
+"""What contrastive training takes from the inside of sentence-transformers' trainer: see docs/upstream.md."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from sentence_transformers import SentenceTransformerTrainer
+from transformers import Trainer
+
+PARAMETERS = {"_save": ["self", "output_dir", "state_dict"], "_load_from_checkpoint": ["self", "checkpoint_path"]}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_methods_are_called_as_they_are_overridden(name: str) -> None:
+    there = list(inspect.signature(getattr(SentenceTransformerTrainer, name, lambda: None)).parameters)
+    assert there == PARAMETERS[name], (
+        f"sentence-transformers changed the trainer's {name}: trainer/contrastive_trainer.py must follow"
+    )
+
+
+def test_checkpoints_are_written_and_read_through_them() -> None:
+    assert "self._save(output_dir" in inspect.getsource(Trainer.save_model), "transformers saves without Trainer._save"
+    assert "self._load_from_checkpoint(" in inspect.getsource(Trainer.train), (
+        "transformers resumes without Trainer._load_from_checkpoint"
+    )
