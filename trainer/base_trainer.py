@@ -59,6 +59,7 @@ class EmbedderTrainer(Trainer):
     trained: nn.Module
     embedder: XVLM2VecModel
     distillation_loss: nn.Module
+    push_in_progress: Any
     _idle: dict[str, Any] | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -121,8 +122,8 @@ class EmbedderTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in transformers: weights, code and processor in a folder, also of a model that is sharded."""
-        model = self.model
-        self.model = with_its_class(model)  # type: ignore[assignment]
+        model: Any = self.model
+        self.model = with_its_class(model)
         try:
             super().save_model(output_dir, _internal_call)
         finally:
@@ -194,7 +195,7 @@ class EmbedderTrainer(Trainer):
         if pending is not None and busy:
             pending.jobs.extend(jobs)
         else:
-            self.push_in_progress = PushInProgress(jobs)
+            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]  # it takes a list, too
 
     def create_model_card(  # type: ignore[override]
         self,
