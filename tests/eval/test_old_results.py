@@ -1,4 +1,4 @@
-"""A folder of results as an earlier version wrote it: copies of images in `pictures/`, the cosine as `english_drift`."""
+"""A folder of results as an earlier version wrote it: images in `pictures/`, the cosine as `english_drift`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_an_old_folder_is_read(tmp_path: Path) -> None:
 
 def test_the_report_of_an_old_folder(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    assert main(["report", str(old_folder(tmp_path / "old")), "--html", str(page), "--output", str(tmp_path / "t")]) == 0
+    assert (
+        main(["report", str(old_folder(tmp_path / "old")), "--html", str(page), "--output", str(tmp_path / "t")]) == 0
+    )
     assert "data:image/webp" in page.read_text(encoding="utf-8")
 
 
