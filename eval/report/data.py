@@ -150,7 +150,7 @@ class ReportData:
         withheld: ``{"teacher"|"student": {language: score}}`` of concepts whose names distillation never
             saw, if measured.
         withheld_languages: Languages in which those names were withheld.
-        credits: Sources and licences.
+        credits: Sources and licenses.
         models: What to call the models before and after.
         taught_word: What sets the languages other than English and the controls apart.
         changes: ``{task: {language: {"difference": fraction, "ci95": [low, high], "p_value": p}}}``, the second model
