@@ -215,14 +215,12 @@ class CallableEncoder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows by one call of the function, or by several where there are images."""
-        encoded, step = row_images(rows, images), len(rows)
-        if any(image is not None for image in encoded):
-            step = self.batch_size
         parts = []
-        for start in range(0, len(rows), max(step, 1)):
-            texts = [row.text for row in rows[start : start + step]]
-            vectors = np.asarray(self.function(texts, open_images(encoded[start : start + step])), dtype=np.float32)
-            parts.append(checked_vectors(vectors, rows[start : start + step], self.name))
+        step = self.batch_size if any(row.images for row in rows) else max(len(rows), 1)
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            vectors = self.function([row.text for row in some], opened_images(some, images))
+            parts.append(checked_vectors(vectors, some, self.name))
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
 
 
@@ -282,18 +280,17 @@ def encoded_by_kind(
     Returns:
         `(N, D)` float32 in the order of the rows; `(0, 0)` for no rows.
     """
-    encoded = row_images(rows, images)
     kinds = np.array([row_kind(row) for row in rows])
     vectors: Vectors | None = None
     for kind in np.unique(kinds):
-        of_kind = np.flatnonzero(kinds == kind).tolist()
-        step = len(of_kind) if kind == TEXT else batch_size
-        for start in range(0, len(of_kind), step):
-            some = of_kind[start : start + step]
-            part = encode(str(kind), [rows[i].text for i in some], open_images([encoded[i] for i in some]))
+        places = np.flatnonzero(kinds == kind)
+        step = len(places) if kind == TEXT else batch_size
+        for start in range(0, len(places), step):
+            some = [rows[place] for place in places[start : start + step]]
+            part = encode(str(kind), [row.text for row in some], opened_images(some, images))
             if vectors is None:
                 vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-            vectors[some] = part
+            vectors[places[start : start + step]] = part
     return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
 
 
@@ -310,16 +307,6 @@ def open_image(image: Any) -> Image.Image:
     return load_image(image, name=_file(image) or "image")
 
 
-def open_images(images: Sequence[Any]) -> list[Any]:
-    """Images, lists of them or None, decoded; what stands there several times is decoded once and shared."""
-    opened: dict[int, Any] = {}
-    for image in images:
-        if image is not None and id(image) not in opened:
-            several = isinstance(image, list)
-            opened[id(image)] = [open_image(part) for part in image] if several else open_image(image)
-    return [None if image is None else opened[id(image)] for image in images]
-
-
 def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
     """The image of each row as `images` has it (a path, encoded bytes, a `PIL.Image`), the list of its images, or None.
 
@@ -330,6 +317,16 @@ def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
     for key in dict.fromkeys(row.image for row in rows if row.image is not None):
         fetched[key] = images[key] if isinstance(key, str) else [images[name] for name in key]
     return [None if row.image is None else fetched[row.image] for row in rows]
+
+
+def opened_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
+    """As `row_images`, decoded: the image of several rows once."""
+    opened: dict[Any, Any] = {}
+    for row in rows:
+        if row.image is not None and row.image not in opened:
+            (image,) = row_images([row], images)
+            opened[row.image] = [open_image(part) for part in image] if isinstance(image, list) else open_image(image)
+    return [None if row.image is None else opened[row.image] for row in rows]
 
 
 def release(encoder: Encoder) -> None:

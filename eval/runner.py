@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k
 from .processes import processes
 from .ranking import RankingTask, score_task
 from .results import PerRow, Results, row_key
-from .sizes import size_row, smaller_sizes
+from .sizes import Size, size_row, smaller_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -116,20 +116,31 @@ def evaluate(
     sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
-        task, pair = part.task, part.pair()
-        ranks = score_task(task, *pair)
-        row = task.names | rank_scores(ranks, seed=seed, bootstrap=bootstrap)
-        row |= {"skipped": task.skipped, "templates": task.templates_hash}
-        row |= {} if task.parallel else {"parallel": False}
-        measures |= drift.get(task.name, {})
-        results.rows.append(row | ({"alignment": measures} if measures else {}))
-        results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
-        results.sizes += [size_row(task, ranks, pair, size, seed=seed, bootstrap=bootstrap) for size in sizes]
-        counts = {"drawn": extras.examples, "failures": extras.failures}
-        results.examples += task_examples(task, pair, ranks, gallery, seed=seed, **counts)
+        _add_task(results, part, measures | drift.get(part.task.name, {}), sizes, gallery, extras)
     results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
+
+
+def _add_task(
+    results: Results,
+    part: TaskVectors,
+    measures: Mapping[str, float],
+    sizes: Sequence[Size],
+    gallery: Gallery,
+    extras: Extras,
+) -> None:
+    """Scores one task and adds everything about it to the results."""
+    task, pair = part.task, part.pair()
+    chance: dict[str, int] = {name: results.settings[name] for name in ("seed", "bootstrap")}
+    ranks = score_task(task, *pair)
+    row = task.names | rank_scores(ranks, **chance) | {"skipped": task.skipped, "templates": task.templates_hash}
+    row |= {} if task.parallel else {"parallel": False}
+    results.rows.append(row | ({"alignment": dict(measures)} if measures else {}))
+    results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
+    results.sizes += [size_row(task, ranks, pair, size, **chance) for size in sizes]
+    counts = {"drawn": extras.examples, "failures": extras.failures}
+    results.examples += task_examples(task, pair, ranks, gallery, seed=chance["seed"], **counts)
 
 
 def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:

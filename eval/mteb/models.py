@@ -133,7 +133,7 @@ class EncoderForMteb(AbsEncoder):
             if key is not None:
                 images[key] = image
             rows.append(Row(wrap(text, image is not None), key))
-            if len(rows) == _ROWS:
+            if len(rows) == _ROWS or len(images) == BATCH_SIZE:  # mteb hands over decoded images
                 parts.append(checked_vectors(self.model.encode_rows(rows, images), rows, self.model.name))
                 rows, images = [], {}
         if rows:
