@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xvlm2vec.common.files import replaced_file, write_json
+from .files import replaced_file, write_json
 
 _SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
 _DTYPE = "float32"
@@ -145,7 +145,7 @@ class EmbeddingStore:
     def _write_shard(self, shard: npt.NDArray[np.void]) -> Path:
         content = shard.tobytes()
         name = f"{len(shard)}-{zlib.crc32(content):08x}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
-        with replaced_file(self.folder / name) as draft, draft.open("wb") as file:
+        with replaced_file(self.folder / name) as draft, open(draft, "wb") as file:
             np.save(file, shard)
         return self.folder / name
 

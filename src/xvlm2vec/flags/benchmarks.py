@@ -130,14 +130,14 @@ def _title(folder: Path) -> str:
 def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:
     """The test split of the built-in world, written into a temporary folder and read back like any other."""
     from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
+    from xvlm2vec.corpus.emoji.world import teaching_world
     from xvlm2vec.eval.benchmarks.reading import read_benchmark
     from xvlm2vec.hub.dataset_export import export_benchmark
-    from xvlm2vec.quickstart.release import benchmark_card
 
-    from .emoji import emoji_world
+    from .emoji import benchmark_card
 
     logger.info("Making the emoji world")
-    benchmark = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, seed))
+    benchmark = emoji_benchmark(teaching_world(None, concepts=EMOJI_CONCEPTS, image_size=EMOJI_PIXELS, seed=seed))
     with tempfile.TemporaryDirectory() as name:
         export_benchmark(benchmark.tasks, benchmark.images, Path(name) / EMOJI, benchmark_card(), benchmark.templates)
         return read_benchmark(EMOJI, Path(name) / EMOJI, **chosen)
