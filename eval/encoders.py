@@ -333,7 +333,7 @@ def release(encoder: Encoder) -> None:
     """Frees the memory of an encoder's weights, on whichever device they are; it cannot embed afterwards."""
     import torch
 
-    from xvlm2vec.modeling.memory import free_memory
+    from xvlm2vec.modeling.encoding import free_memory
 
     model = getattr(encoder, "model", None)
     for part in (model, getattr(model, "model", None)):  # mteb has its models in a wrapper
