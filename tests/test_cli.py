@@ -444,11 +444,14 @@ def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> N
 
 
 def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("release", model, "--to", tmp_path / "out", "--name", "my-model", "--dry-run") == 0
+    card = ["--name", "my-model", "--languages", "english,pt-BR", "--license", "Apache-2.0"]
+    assert call("release", model, "--to", tmp_path / "out", *card, "--dry-run") == 0
 
     text = capsys.readouterr().out
     assert f"{tmp_path / 'out'}/model/model.safetensors" in text
     assert "# my-model" in text
+    assert "The Hub will refuse the card: language: 'english' is no code of a language; did you mean 'en'?" in text
+    assert "'Apache-2.0' is not on the Hub's list; did you mean 'apache-2.0'?" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -463,10 +466,10 @@ def test_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     save_file(tensors, weights, metadata={"format": "pt"})
     capsys.readouterr()
 
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 1
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 1
     assert "DOES NOT give its golden vectors" in capsys.readouterr().out
     assert call("verify", "--write", folder / "model") == 0
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 0
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 0
 
 
 def test_a_terminal_that_lacks_a_script_shows_marks(tmp_path: Path) -> None:

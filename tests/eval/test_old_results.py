@@ -1,4 +1,4 @@
-"""A folder of results as an earlier version wrote it: images in `pictures/`, the cosine as `english_drift`."""
+"""Results as an earlier version wrote them: copies of images in `pictures/`, the cosine as `english_drift`."""
 
 from __future__ import annotations
 

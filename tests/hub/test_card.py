@@ -12,8 +12,10 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.hub.card import CardError, ReleaseCard, eval_results, read_metadata, write_card, write_licence_note
+from xvlm2vec.hub.card import CardError, ReleaseCard, eval_results, read_metadata, write_card, write_license_note
+from xvlm2vec.hub.dataset_export import DataSource
 from xvlm2vec.hub.export import export_adapter, export_model
+from xvlm2vec.hub.metadata import metadata_problems
 
 PLACEHOLDERS = ("more information", "todo", "none", "{{", "{%", "[]", "nan")
 
@@ -51,7 +53,7 @@ def test_a_full_card_says_everything(make_card, tmp_path: Path) -> None:
         "| de | 88.5 (84.0 to 92.5) |  |",
         "Text to image (n = 200)",
         "| de | 31.0 |",
-        "Text to image -1.0.",
+        "English after distillation, compared with the teacher, in points of P@1: Text to image -1.0.",
         "@article{x, title={Distilling}}",
         "| learning_rate | 0.0005 |",
         r"| batch \| size | 64 |",
@@ -111,6 +113,40 @@ def test_the_metadata_is_what_the_hub_reads(make_card, tmp_path: Path) -> None:
     assert read_metadata(path)["model-index"][0]["name"] == "tiny-xvlm2vec"
 
 
+def test_regions_and_scripts_are_written_as_the_hub_takes_them(make_card, tmp_path: Path) -> None:
+    path = write_card(tmp_path, make_card(languages=["en", "pt_br", "zh-hans", "zh-Hant"]))
+    metadata = read_metadata(path)
+    assert metadata["language"] == ["en", "pt", "zh"]
+    assert metadata["language_bcp47"] == ["pt-BR", "zh-Hans", "zh-Hant"]
+    assert "in 4 languages (en, pt-BR, zh-Hans, zh-Hant)" in path.read_text(encoding="utf-8")
+    assert "language_bcp47" not in read_metadata(write_card(tmp_path, make_card()))
+
+
+@pytest.mark.parametrize(
+    ("languages", "license", "problems"),
+    [
+        (["en", "pt-BR", "zh_TW", "yue", "multilingual"], "cc-by-nc-4.0", []),
+        (["german"], None, ["language: 'german' is no code of a language; did you mean 'de'?"]),
+        (["xx"], None, ["language: 'xx' is no code of a language"]),
+        (["en"], "Apache-2.0", ["license: 'Apache-2.0' is not on the Hub's list; did you mean 'apache-2.0'?"]),
+        (["en"], "gpl-2.0-or-later", ["did you mean 'gpl-2.0'?"]),
+        (["en"], "my own terms", ["write 'other'"]),
+    ],
+)
+def test_what_the_hub_refuses_is_told(languages: list[str], license: str | None, problems: list[str]) -> None:
+    told = metadata_problems(languages, license)
+    assert len(told) == len(problems)
+    assert all(expected in problem for expected, problem in zip(problems, told, strict=True))
+
+
+def test_old_names_of_fields_are_taken_with_a_warning(make_card) -> None:
+    with pytest.warns(DeprecationWarning, match="licence is now called license"):
+        card = ReleaseCard(name="x", licence="mit", english_drift={"c": -1})
+    assert (card.license, card.english_change_points) == ("mit", {"c": -1})
+    with pytest.warns(DeprecationWarning, match="licence is now called license"):
+        assert DataSource("x", licence="mit").license == "mit"
+
+
 def test_many_instructions_are_folded(make_card, tmp_path: Path) -> None:
     few = write_card(tmp_path, make_card(), prompts={"query": "Find it: "}).read_text(encoding="utf-8")
     assert "<details>" not in few
@@ -143,19 +179,19 @@ def test_a_card_without_data_leaves_the_fields_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"languages": "en"}, "'languages' is a str"),
-        ({"licence": 3}, "'licence' is a int"),
-        ({"hyperparameters": ["lr"]}, "'hyperparameters' is a list"),
+        ({"languages": "en"}, "'languages' with value 'en'"),
+        ({"license": 3}, "'license' with value 3"),
+        ({"hyperparameters": ["lr"]}, "'hyperparameters' expected a dict"),
         ({"name": ""}, "'name' is empty"),
         ({"emissions": {"emissions": "little"}}, "'emissions': 'little'"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 91.0}}}}}, r"task c, language de: p_at_1 is 91\.0"),
         ({"scores": {"student": {"c": {"de": {}}}}}, "p_at_1 is None"),
-        ({"scores": {"student": {"c": [0.9]}}}, "scores of student, task c: a list, where a mapping is expected"),
+        ({"scores": {"student": {"c": [0.9]}}}, r"scores\['student'\]\['c'\]' expected a dict, got list"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 0.9, "ci95": [0.8]}}}}}, r"language de: ci95 is \[0\.8\]"),
         ({"scores": {"student": {"c": {"de": {"p_at_1": 0.9, "n": "50"}}}}}, "language de: n is '50'"),
-        ({"languages": ["en", 3]}, "'languages': entry 1 is a int; expected a str"),
-        ({"losses": ["SelfDistillationLoss"]}, "'losses': entry 0 is a str; expected a LossNote"),
-        ({"english_drift": {"c": "-1"}}, "'english_drift': '-1' of task c"),
+        ({"languages": ["en", 3]}, "Invalid item at index 1 in list 'languages'"),
+        ({"losses": ["SelfDistillationLoss"]}, "Invalid item at index 0 in list 'losses'"),
+        ({"english_change_points": {"c": "-1"}}, r"'english_change_points\['c'\]' with value '-1'"),
     ],
 )
 def test_fields_of_the_wrong_type_are_named(make_card, changes: dict, message: str) -> None:
@@ -163,12 +199,12 @@ def test_fields_of_the_wrong_type_are_named(make_card, changes: dict, message: s
         make_card(**changes)
 
 
-def test_the_licence_note_tells_code_from_weights(make_card, tmp_path: Path) -> None:
-    text = write_licence_note(tmp_path, make_card()).read_text(encoding="utf-8")
+def test_the_license_note_tells_code_from_weights(make_card, tmp_path: Path) -> None:
+    text = write_license_note(tmp_path, make_card()).read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "Weights and all other files: apache-2.0." in text
     assert "someone/tiny-teacher" in text
-    assert "Weights" not in write_licence_note(tmp_path, ReleaseCard(name="x")).read_text(encoding="utf-8")
+    assert "Weights" not in write_license_note(tmp_path, ReleaseCard(name="x")).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def benchmark_card() -> BenchmarkCard:
             "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
             "distillation in some languages."
         ),
-        licence="apache-2.0",
+        license="apache-2.0",
         sources=SOURCES,
         task_titles=TASK_TITLES,
     )

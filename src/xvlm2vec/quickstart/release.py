@@ -21,10 +21,10 @@ NAME = "xVLM2Vec emoji quickstart"
 
 
 def release_student(run: RunFolder) -> None:
-    """Writes `release/`, and `verification.json`: what each door gave in a process without this package.
+    """Writes `release/`, and `verification.json`: what each loader gave in a process without this package.
 
     Raises:
-        VerifyError: A door gives other vectors than the student.
+        VerifyError: A loader gives other vectors than the student.
     """
     folder = run.path("release")
     released = release_to_folder(name_for_folder(_inputs(run), folder), folder)
@@ -66,7 +66,7 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
         description=f"The image and text embedder for English that {card.name} was distilled from.",
         languages=("en",),
         method="contrastive training",
-        licence=card.licence,
+        license=card.license,
         versions=card.versions,
         scores={"student": card.scores["teacher"]},
         limits=card.limits[:1],
@@ -91,14 +91,14 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
         ),
         languages=("en", *run.trained_languages),
         method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
-        licence="apache-2.0",
+        license="apache-2.0",
         datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or scores["student"].versions,
         scores=table,
         sizes=size_summary(scores["student"].sizes),
-        english_drift=drift,
+        english_change_points=drift,
         limits=(
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",

@@ -132,7 +132,7 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
         withheld=withheld["scores"] if withheld["scores"]["teacher"] else None,
         withheld_languages=withheld["languages"],
         measures=vector_measures([results[name] for name in MODELS]),
-        credits=[Credit(f"{source.name}: {source.licence}", source.url) for source in SOURCES],
+        credits=[Credit(f"{source.name}: {source.license}", source.url) for source in SOURCES],
     )
 
 
