@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, content_digest, row_key
 
-from .encoders import Encoder, Vectors
+from . import encoders
+from .encoders import Encoder, Vectors, checked_vectors
 from .processes import ALONE, Processes, processes
 from .ranking import RankingTask, Row
 
+_MOVED = ("CallableEncoder", "ModelEncoder", "SentenceTransformerEncoder", "as_encoder")  # read here for one release
 CHUNK = 256  # rows handed to an encoder at a time
 _SHARD, _SHARD_SECONDS = 1024, 20.0  # a shard is written when it has as many rows or is as old
 
@@ -223,16 +226,8 @@ def _chunks(distinct: DistinctRows, positions: Sequence[int], size: int) -> Iter
         yield ordered[start : start + size]
 
 
-def checked_vectors(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
-    """What a model returned for some rows, as float32 `(N, D)`.
-
-    Raises:
-        ValueError: It has another shape, or a vector holds a NaN or an infinity; names the row.
-    """
-    array = np.asarray(vectors, dtype=np.float32)
-    if array.ndim != 2 or len(array) != len(rows):
-        raise ValueError(f"{name} returned shape {array.shape} for {len(rows)} rows; expected ({len(rows)}, D)")
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{name} returned a vector with a NaN or an infinity for {rows[int(np.argmin(finite))]}")
-    return array
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{name} is in xvlm2vec.eval.encoders now", DeprecationWarning, stacklevel=2)
+    return getattr(encoders, name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
+BATCH_SIZE = 32  # rows with images of one call, whose images are decoded together
+
 Vectors = npt.NDArray[np.float32]
 EmbedFunction = Callable[[list[str | None], list[Any]], Any]
 
@@ -39,11 +44,18 @@ class Encoder(Protocol):
     out with the reason. An attribute `instructed` that is false says that it takes no instructions.
     """
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str:
+        """Name in results."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights and settings."""
+        ...
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed rows as float32 `(N, D)`; `images` has an image or a path for each `row.image`."""
+        """Embed rows as float32 `(N, D)`; `images` has an image, a path or encoded bytes for each `row.image`."""
         ...
 
 
@@ -72,19 +84,36 @@ class ModelEncoder:
         self.name = name or model.config.name_or_path or type(model).__name__
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
-        settings = {"dim": dim, "config": plain_config(model.config), "processor": saved_digest(self.processor)}
-        self.fingerprint = fingerprint(settings, model.state_dict())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and settings, computed when it is first asked for: all weights are read for it."""
+        settings = {
+            "dim": self.dim,
+            "config": plain_config(self.model.config),
+            "processor": saved_digest(self.processor),
+        }
+        return fingerprint(settings, self.model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed through `model.encode`, which sorts and batches by length."""
-        vectors = self.model.encode(
-            text=[row.text for row in rows],
-            images=row_images(rows, images),
-            processor=self.processor,
-            max_tokens_per_batch=self.max_tokens_per_batch,
-            dim=self.dim,
-            show_progress=False,
-        )
+        """Embed through `model.encode`, which sorts, batches by length, and decodes the images of one batch at a time.
+
+        Raises:
+            BadRowsError: Rows cannot be embedded; names the files of their images.
+        """
+        from xvlm2vec.modeling.rows import BadRowsError
+
+        try:
+            vectors = self.model.encode(
+                text=[row.text for row in rows],
+                images=row_images(rows, images),
+                processor=self.processor,
+                max_tokens_per_batch=self.max_tokens_per_batch,
+                dim=self.dim,
+                show_progress=False,
+            )
+        except BadRowsError as error:
+            raise BadRowsError(_with_files(error.problems, rows, images), error.count) from error
         return np.asarray(vectors, dtype=np.float32)
 
 
@@ -107,7 +136,12 @@ class SentenceTransformerEncoder:
     """
 
     def __init__(
-        self, model: SentenceTransformer, *, name: str | None = None, batch_size: int = 32, dim: int | None = None
+        self,
+        model: SentenceTransformer,
+        *,
+        name: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        dim: int | None = None,
     ) -> None:
         self.model = model
         self.name = name or str(model.model_card_data.base_model or type(model[0]).__name__)
@@ -115,17 +149,21 @@ class SentenceTransformerEncoder:
         self.dim = dim
         self.embeds, self.joint = sentence_transformer_abilities(model)
         self.instructed = self.joint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and settings, computed when it is first asked for."""
         settings = {
-            "dim": dim,
-            "modules": [repr(module) for module in model],
-            "prompts": model.prompts,
-            "processor": saved_digest(model.tokenizer),
+            "dim": self.dim,
+            "modules": [repr(module) for module in self.model],
+            "prompts": self.model.prompts,
+            "processor": saved_digest(self.model.tokenizer),
         }
-        self.fingerprint = fingerprint(settings, model.state_dict())
+        return fingerprint(settings, self.model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed texts, images and pairs in separate calls: most models refuse batches that mix them."""
-        return encoded_by_kind(rows, images, self._encode_kind)
+        return encoded_by_kind(rows, images, self._encode_kind, self.batch_size)
 
     def _encode_kind(self, kind: str, texts: list[str | None], images: list[Any]) -> Vectors:
         if kind == TEXT:
@@ -153,8 +191,8 @@ class SentenceTransformerEncoder:
 class CallableEncoder:
     """A Python function `function(texts, images) -> (N, D)`, with None in either list where a row has no such part.
 
-    An entry of `images` is a `PIL.Image`, or a list of them where a row has several. The function may have attributes
-    `embeds` and `instructed` (see `Encoder`).
+    An entry of `images` is a `PIL.Image`, or a list of them where a row has several; at most `batch_size` rows with
+    images come in one call. The function may have attributes `embeds` and `instructed` (see `Encoder`).
 
     Args:
         function: The function.
@@ -162,18 +200,44 @@ class CallableEncoder:
         fingerprint: Names the function with all its settings; change it whenever the vectors change (default: a digest
             of its code and of what that refers to; empty if it refers to what has no known contents, such as a model,
             and then nothing can be stored).
+        batch_size: Rows with images of one call; their images are decoded together.
     """
 
-    def __init__(self, function: EmbedFunction, *, name: str, fingerprint: str | None = None) -> None:
+    def __init__(
+        self, function: EmbedFunction, *, name: str, fingerprint: str | None = None, batch_size: int = BATCH_SIZE
+    ) -> None:
         self.function = function
         self.name = name
+        self.batch_size = batch_size
         self.fingerprint = fingerprint or function_fingerprint(function) or ""
         self.embeds = getattr(function, "embeds", EVERYTHING)
         self.instructed = getattr(function, "instructed", True)
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
-        """Embed rows by one call of the function."""
-        return np.asarray(self.function([row.text for row in rows], row_images(rows, images)), dtype=np.float32)
+        """Embed rows by one call of the function, or by several where there are images."""
+        parts = []
+        step = self.batch_size if any(row.images for row in rows) else max(len(rows), 1)
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            vectors = self.function([row.text for row in some], opened_images(some, images))
+            parts.append(checked_vectors(vectors, some, self.name))
+        return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An encoder that is loaded only when it is needed, so that two models need not share a device.
+
+    Attributes:
+        load: Loads it.
+    """
+
+    load: Callable[[], Encoder]
+
+
+def is_encoder(model: Any) -> bool:
+    """Whether an object is an `Encoder`, told without asking for its fingerprint, which may cost time."""
+    return all(inspect.getattr_static(model, name, None) is not None for name in ("name", "fingerprint", "encode_rows"))
 
 
 def as_encoder(model: Any, **kwargs: Any) -> Encoder:
@@ -182,7 +246,9 @@ def as_encoder(model: Any, **kwargs: Any) -> Encoder:
     Raises:
         TypeError: The object is none of these.
     """
-    if isinstance(model, Encoder):
+    if isinstance(model, Deferred):
+        return model.load()
+    if is_encoder(model):
         return model
     classes = {cls.__name__ for cls in type(model).__mro__}
     if "XVLM2VecModel" in classes:  # by name: a model loaded through remote code has a class of its own
@@ -198,27 +264,33 @@ def as_encoder(model: Any, **kwargs: Any) -> Encoder:
 
 
 def encoded_by_kind(
-    rows: Sequence[Row], images: Mapping[str, Any], encode: Callable[[str, list[str | None], list[Any]], Vectors]
+    rows: Sequence[Row],
+    images: Mapping[str, Any],
+    encode: Callable[[str, list[str | None], list[Any]], Vectors],
+    batch_size: int,
 ) -> Vectors:
-    """Embed texts, images and pairs in a call each.
+    """Embed texts, images and pairs in separate calls.
 
     Args:
         rows: The rows.
         images: Images by the names that rows give them.
-        encode: Takes the kind, texts and images of rows of one kind; returns `(n, D)` float32.
+        encode: Takes the kind, texts and opened images of rows of one kind; returns `(n, D)` float32.
+        batch_size: Rows with images of one call; their images are decoded together.
 
     Returns:
         `(N, D)` float32 in the order of the rows; `(0, 0)` for no rows.
     """
-    loaded = row_images(rows, images)
     kinds = np.array([row_kind(row) for row in rows])
     vectors: Vectors | None = None
     for kind in np.unique(kinds):
-        chosen = np.flatnonzero(kinds == kind).tolist()
-        part = encode(str(kind), [rows[i].text for i in chosen], [loaded[i] for i in chosen])
-        if vectors is None:
-            vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-        vectors[chosen] = part
+        places = np.flatnonzero(kinds == kind)
+        step = len(places) if kind == TEXT else batch_size
+        for start in range(0, len(places), step):
+            some = [rows[place] for place in places[start : start + step]]
+            part = encode(str(kind), [row.text for row in some], opened_images(some, images))
+            if vectors is None:
+                vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
+            vectors[places[start : start + step]] = part
     return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
 
 
@@ -232,22 +304,77 @@ def open_image(image: Any) -> Image.Image:
 
     if not isinstance(image, str | Path | Mapping):
         return image
-    file = image.get("path") if isinstance(image, Mapping) else image
-    return load_image(image, name=str(file or "image"))
+    return load_image(image, name=_file(image) or "image")
 
 
 def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
-    """The image of each row, the list of its images, or None.
+    """The image of each row as `images` has it (a path, encoded bytes, a `PIL.Image`), the list of its images, or None.
 
-    Each is opened once: rows of one image get the same object, so that its work can be shared.
+    Rows of one image get the same object, so that its work can be shared. Nothing is decoded here: a chunk of rows may
+    hold hundreds of photographs.
     """
-    opened = {key: _open_all(images, key) for key in {row.image for row in rows if row.image is not None}}
-    return [opened[row.image] if row.image is not None else None for row in rows]
+    fetched: dict[Any, Any] = {}
+    for key in dict.fromkeys(row.image for row in rows if row.image is not None):
+        fetched[key] = images[key] if isinstance(key, str) else [images[name] for name in key]
+    return [None if row.image is None else fetched[row.image] for row in rows]
 
 
-def _open_all(images: Mapping[str, Any], key: str | tuple[str, ...]) -> Any:
-    found = images[key] if isinstance(key, str) else [images[name] for name in key]
-    return [open_image(image) for image in found] if isinstance(found, list) else open_image(found)
+def opened_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
+    """As `row_images`, decoded: the image of several rows once."""
+    opened: dict[Any, Any] = {}
+    for row in rows:
+        if row.image is not None and row.image not in opened:
+            (image,) = row_images([row], images)
+            opened[row.image] = [open_image(part) for part in image] if isinstance(image, list) else open_image(image)
+    return [None if row.image is None else opened[row.image] for row in rows]
+
+
+def release(encoder: Encoder) -> None:
+    """Frees the memory of an encoder's weights, on whichever device they are; it cannot embed afterwards."""
+    import torch
+
+    from xvlm2vec.modeling.encoding import free_memory
+
+    model = getattr(encoder, "model", None)
+    for part in (model, getattr(model, "model", None)):  # mteb has its models in a wrapper
+        if isinstance(part, torch.nn.Module):
+            part.to("meta")
+    free_memory()
+
+
+def checked_vectors(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
+    """What a model returned for some rows, as float32 `(N, D)`.
+
+    Raises:
+        ValueError: It has another shape, or a vector holds a NaN or an infinity; names the row.
+    """
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.ndim != 2 or len(array) != len(rows):
+        raise ValueError(f"{name} returned shape {array.shape} for {len(rows)} rows; expected ({len(rows)}, D)")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{name} returned a vector with a NaN or an infinity for {rows[int(np.argmin(finite))]}")
+    return array
+
+
+def _with_files(problems: Mapping[int, str], rows: Sequence[Row], images: Mapping[str, Any]) -> dict[int, str]:
+    """What is wrong with rows, with the files of their images."""
+    told = {}
+    for number, problem in problems.items():
+        key = rows[number].image
+        shown = [] if key is None else [images[key]] if isinstance(key, str) else [images[name] for name in key]
+        parts = [part for image in shown for part in (image if isinstance(image, list) else [image])]
+        files = ", ".join(file for part in parts if (file := _file(part)))
+        rest = problem.removeprefix(f"row {number}").lstrip(":, ")
+        told[number] = f"row {number}: {files}: {rest}" if files else problem
+    return told
+
+
+def _file(image: Any) -> str:
+    """Where an image comes from; empty if that is not known."""
+    if isinstance(image, Mapping):
+        image = image.get("path")
+    return str(image) if isinstance(image, str | Path) else ""
 
 
 def _joint_input(text: str | None, image: Any) -> dict[str, Any]:

@@ -32,10 +32,10 @@ class RankCounts(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """Mean and smallest cosine between the two vectors of each item."""
+    """Mean and largest of one minus the cosine between the two vectors of each item: 0 where nothing moved, up to 2."""
 
     mean: float
-    minimum: float
+    maximum: float
 
 
 def rank_counts(
@@ -195,10 +195,10 @@ def same_language_share(embeddings: FloatArray, languages: Sequence[str] | npt.N
 
 
 def english_drift(student: FloatArray, teacher: FloatArray) -> Drift:
-    """Cosine between two models' vectors of the same English rows: an index built before needs no rebuild near 1."""
+    """How far two models' vectors of the same English rows lie apart: an index built before needs no rebuild near 0."""
     _same_shape(student, teacher)
-    cosines = (unit_rows(student) * unit_rows(teacher)).sum(axis=1)
-    return Drift(float(cosines.mean()), float(cosines.min()))
+    distances = 1 - (unit_rows(student) * unit_rows(teacher)).sum(axis=1)
+    return Drift(float(distances.mean()), float(distances.max()))
 
 
 def unit_rows(vectors: FloatArray) -> npt.NDArray[np.float32]:

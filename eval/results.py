@@ -21,6 +21,7 @@ from xvlm2vec.common.result_keys import METRICS, TASK_KEYS
 
 from .bootstrap import PairedTest, paired_test
 from .metrics import mean_rank_variance, parity_gap
+from .old_results import FORMAT, OLD_IMAGES, current_results
 from .sizes import size_summary
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,10 @@ class Results:
 
     Attributes:
         model: Name of the model.
-        fingerprint: Names its weights and settings.
+        fingerprint: Names its weights and settings, if its vectors were stored; all weights are read for it.
         rows: One dictionary per task, language and style: `TASK_KEYS`, the scores as fractions, `ci95` of `p_at_1`, `n`
-            rows in the denominator, `skipped` rows left out of it, `ties` rows whose gold candidate shares its score.
+            rows in the denominator, `skipped` rows left out of it, `ties` rows whose gold candidate shares its score;
+            `alignment` has measures of the vectors (see `alignment.alignment_scores` and `drift_scores`).
         examples: Per task, a few queries with their gold candidate and the best five.
         templates_hash: The set of instructions used; several sets are joined by a comma.
         versions: Versions of the libraries.
@@ -198,7 +200,7 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """What `results.json` holds."""
-        content = {name: getattr(self, name) for name in _SAVED} | {"summaries": self.summaries()}
+        content = {"format": FORMAT} | {name: getattr(self, name) for name in _SAVED} | {"summaries": self.summaries()}
         if self.sizes:
             content["sizes"] = {"summary": size_summary(self.sizes), "rows": self.sizes}
         return content
@@ -219,14 +221,16 @@ class Results:
         except ValueError as error:
             raise ResultsError(f"{path} is no valid JSON: {error}") from error
         _check(content, path)
+        content = current_results(content, path)
         results = cls(**{name: content[name] for name in _SAVED if name in content})
         results.sizes = content.get("sizes", {}).get("rows", [])
         name = content.get(PER_ROW, _UNNAMED if path.with_name(_UNNAMED).exists() else None)
         if name is not None:
             results.per_row = _read_per_row(path, name, results.rows)
         shown = _shown_images(results.examples)
-        copies = sorted(path.with_name(IMAGES).glob("*.webp"))  # others may be left from an earlier evaluation
-        results.images = {copy.name: copy.read_bytes() for copy in copies if copy.name in shown}
+        for folder in (OLD_IMAGES, IMAGES):
+            copies = sorted(path.with_name(folder).glob("*.webp"))  # others may be left from an earlier evaluation
+            results.images |= {copy.name: copy.read_bytes() for copy in copies if copy.name in shown}
         return results
 
     def _rank_variance(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from .abilities import split_by_ability
+from .abilities import EVERYTHING, split_by_ability, task_kinds
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
 from .embedding import CHUNK, distinct_rows, embed_distinct
-from .encoders import EmbedFunction, Encoder, as_encoder
+from .encoders import Deferred, EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
 from .ranking import RankingTask, score_task
 from .results import PerRow, Results, row_key
-from .sizes import size_row, smaller_sizes
+from .sizes import Size, size_row, smaller_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class Extras:
         alignment: Whether to look at the vectors themselves (see `alignment.alignment_scores`).
         dims: Numbers of values that vectors are also cut to.
         precisions: Of `sizes.PRECISIONS`, in which vectors are also kept.
-        drift_from: Another model, usually the teacher: how far English has moved from its vectors is measured.
+        drift_from: Another model, usually the teacher: how far English has moved from its vectors is measured. A
+            `Deferred` one is loaded once the first model has embedded everything.
     """
 
     examples: int = 3
@@ -50,7 +51,7 @@ class Extras:
     alignment: bool = True
     dims: Sequence[int] = ()
     precisions: Sequence[str] = ()
-    drift_from: Encoder | EmbedFunction | None = None
+    drift_from: Encoder | EmbedFunction | Deferred | None = None
 
 
 def evaluate(
@@ -95,11 +96,12 @@ def evaluate(
     logger.info("%d tasks with %d distinct rows", len(tasks), len(distinct.rows))
     vectors = embed_distinct(encoder, distinct, store, chunk, progress)
     parts = [TaskVectors(task, *where, vectors) for task, where in zip(tasks, places, strict=True)]
+    fingerprint = encoder.fingerprint if store is not None else ""  # all weights are read for it
     drift = _drift(extras.drift_from, parts, store, chunk, progress)
     embedded = time.perf_counter()
     results = Results(
         model=encoder.name,
-        fingerprint=encoder.fingerprint,
+        fingerprint=fingerprint,
         templates_hash=",".join(sorted({task.templates_hash for task in tasks if task.templates_hash})),
         versions=library_versions(),
         settings={
@@ -114,20 +116,31 @@ def evaluate(
     sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
-        task, pair = part.task, part.pair()
-        ranks = score_task(task, *pair)
-        row = task.names | rank_scores(ranks, seed=seed, bootstrap=bootstrap)
-        row |= {"skipped": task.skipped, "templates": task.templates_hash}
-        row |= {} if task.parallel else {"parallel": False}
-        measures |= drift.get(task.name, {})
-        results.rows.append(row | ({"alignment": measures} if measures else {}))
-        results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
-        results.sizes += [size_row(task, ranks, pair, size, seed=seed, bootstrap=bootstrap) for size in sizes]
-        counts = {"drawn": extras.examples, "failures": extras.failures}
-        results.examples += task_examples(task, pair, ranks, gallery, seed=seed, **counts)
+        _add_task(results, part, measures | drift.get(part.task.name, {}), sizes, gallery, extras)
     results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
+
+
+def _add_task(
+    results: Results,
+    part: TaskVectors,
+    measures: Mapping[str, float],
+    sizes: Sequence[Size],
+    gallery: Gallery,
+    extras: Extras,
+) -> None:
+    """Scores one task and adds everything about it to the results."""
+    task, pair = part.task, part.pair()
+    chance: dict[str, int] = {name: results.settings[name] for name in ("seed", "bootstrap")}
+    ranks = score_task(task, *pair)
+    row = task.names | rank_scores(ranks, **chance) | {"skipped": task.skipped, "templates": task.templates_hash}
+    row |= {} if task.parallel else {"parallel": False}
+    results.rows.append(row | ({"alignment": dict(measures)} if measures else {}))
+    results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
+    results.sizes += [size_row(task, ranks, pair, size, **chance) for size in sizes]
+    counts = {"drawn": extras.examples, "failures": extras.failures}
+    results.examples += task_examples(task, pair, ranks, gallery, seed=chance["seed"], **counts)
 
 
 def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
@@ -167,18 +180,26 @@ def _check_tasks(tasks: Sequence[RankingTask]) -> None:
 
 
 def _drift(
-    other: Encoder | EmbedFunction | None,
+    other: Encoder | EmbedFunction | Deferred | None,
     parts: Sequence[TaskVectors],
     store: str | Path | None,
     chunk: int,
     progress: bool,
 ) -> dict[str, dict[str, float]]:
-    """Drift of the English tasks' rows from another model's vectors, by the task's name."""
-    english = [part for part in parts if part.task.language == "en"]
+    """Drift of the English tasks' rows from another model's vectors, by the task's name, as far as it embeds them."""
+    english = [part for part in parts if part.task.language.split("-")[0] == "en"]
     if other is None or not english:
         return {}
+    encoder = as_encoder(other)
+    embeds = getattr(encoder, "embeds", EVERYTHING)
+    spared = [part for part in english if task_kinds(part.task) - embeds]
+    for part in spared:
+        logger.warning("No drift of %s: %s does not embed all that it needs", part.task.name, encoder.name)
+    english = [part for part in english if part not in spared]
+    if not english:
+        return {}
     distinct, places = distinct_rows([part.task for part in english])
-    theirs = embed_distinct(as_encoder(other), distinct, store, chunk, progress)
+    theirs = embed_distinct(encoder, distinct, store, chunk, progress)
     drifts = {}
     for part, (queries, candidates) in zip(english, places, strict=True):
         ours = np.concatenate([part.query_places, part.candidate_places])

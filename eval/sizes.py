@@ -77,7 +77,7 @@ def shrink(queries: VectorSource, candidates: VectorSource, size: Size) -> tuple
     return _Shrunk(queries, size.dim, change), _Shrunk(candidates, size.dim, change)
 
 
-def size_row(task: RankingTask, full: RankCounts, pair: Sequence[VectorSource], size: Size, *, seed: int = 0,
+def size_row(task: RankingTask, full: RankCounts, pair: tuple[VectorSource, VectorSource], size: Size, *, seed: int = 0,
              bootstrap: int = 1000) -> dict[str, Any]:  # fmt: skip
     """Scores of a task on smaller vectors, and what they lose.
 

@@ -53,11 +53,28 @@ class Source:
         code = codes.get(parts[0]) or codes.get(parts[0].title()) or codes.get(parts[0].lower()) or parts[0].lower()
         return "-".join([code, *(part.replace(" ", "") for part in parts[1:])])
 
-    def rows(self, dataset: str, language: str, where: str, images: Mapping[str, Any], **options: Any) -> TaskRows:
-        """Rows to be filled; `options` are attributes of `TaskRows`."""
-        options = {"task": self.layout.task, "drop_copies": self.layout.drop_copies} | options
-        shared = {"benchmark": self.benchmark.name, "parallel": self.benchmark.parallel}
-        return TaskRows(dataset=dataset, language=language, where=where, images=images, **shared, **options)
+    def rows(
+        self,
+        dataset: str,
+        language: str,
+        where: str,
+        images: Mapping[str, Any],
+        *,
+        task: str | None = None,
+        whole_pool: bool = False,
+    ) -> TaskRows:
+        """Rows to be filled; the task is that of the layout unless another is named."""
+        return TaskRows(
+            self.benchmark.name,
+            dataset,
+            task or self.layout.task,
+            language,
+            where,
+            images,
+            whole_pool=whole_pool,
+            parallel=self.benchmark.parallel,
+            drop_copies=self.layout.drop_copies,
+        )
 
 
 def lists(source: Source) -> Iterator[TaskRows]:

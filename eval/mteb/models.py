@@ -19,8 +19,7 @@ from mteb.types import PromptType
 
 from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, TEXT
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, Templates, instructions, sides_for
-from xvlm2vec.eval.embedding import checked_vectors
-from xvlm2vec.eval.encoders import Encoder, Vectors, as_encoder, encoded_by_kind
+from xvlm2vec.eval.encoders import BATCH_SIZE, Encoder, Vectors, as_encoder, checked_vectors, encoded_by_kind
 from xvlm2vec.eval.ranking import Row
 from xvlm2vec.modeling.hub_ids import is_path
 
@@ -49,7 +48,7 @@ class MtebModelEncoder:
         ValueError: The model does not embed: it is a cross-encoder or a search engine.
     """
 
-    def __init__(self, model: Any, *, name: str | None = None, batch_size: int = 32) -> None:
+    def __init__(self, model: Any, *, name: str | None = None, batch_size: int = BATCH_SIZE) -> None:
         meta = model.mteb_model_meta
         if not hasattr(model, "encode"):
             raise ValueError(f"{meta.name} does not embed; mteb has it as {', '.join(meta.model_type)}")
@@ -63,7 +62,7 @@ class MtebModelEncoder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed texts, images and pairs in separate calls."""
-        return encoded_by_kind(rows, images, self._encode)
+        return encoded_by_kind(rows, images, self._encode, self.batch_size)
 
     def _encode(self, kind: str, texts: list[str | None], images: list[Any]) -> Vectors:
         from datasets import Dataset
@@ -135,7 +134,7 @@ class EncoderForMteb(AbsEncoder):
             if key is not None:
                 images[key] = image
             rows.append(Row(wrap(text, image is not None), key))
-            if len(rows) == _ROWS:
+            if len(rows) == _ROWS or len(images) == BATCH_SIZE:  # mteb hands over decoded images
                 parts.append(checked_vectors(self.model.encode_rows(rows, images), rows, self.model.name))
                 rows, images = [], {}
         if rows:

@@ -40,7 +40,7 @@ _MEASURES = (
         "English drift",
         "english_drift",
         False,
-        "mean cosine to the other model's English vectors; near 1, an index made with it stays valid.",
+        "one minus the cosine to the other model's English vectors, mean; near 0, an index made with it stays valid.",
     ),
 )
 

@@ -34,16 +34,16 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def peak(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """The largest number of decoded images that were alive together."""
-    alive: weakref.WeakSet[Image.Image] = weakref.WeakSet()
+    decoded: list[weakref.ref[Image.Image]] = []
     largest = 0
     decode = image_module._to_rgb
 
     def counting(image: Image.Image) -> Image.Image:
         nonlocal largest
-        decoded = decode(image)
-        alive.add(decoded)
-        largest = max(largest, len(alive))
-        return decoded
+        result = decode(image)
+        decoded.append(weakref.ref(result))
+        largest = max(largest, sum(one() is not None for one in decoded))
+        return result
 
     monkeypatch.setattr(image_module, "_to_rgb", counting)
     return lambda: largest

@@ -129,7 +129,7 @@ def test_same_language_share() -> None:
 
 def test_english_drift() -> None:
     drift = metrics.english_drift(np.array([[1.0, 0], [0, 2]]), np.array([[3.0, 0], [1, 0]]))
-    assert drift == (0.5, 0.0)
+    assert drift == (0.5, 1.0)
 
 
 def test_zero_vectors_stay_zero() -> None:

@@ -95,7 +95,7 @@ def test_bad_vectors() -> None:
     good = np.ones((6, 4))
     bad = good[:3].copy()
     bad[2, 1] = np.nan
-    with pytest.raises(ValueError, match=r"vector of query 2 \('q2'\) holds a NaN"):
+    with pytest.raises(ValueError, match="query 2 holds a NaN"):
         score_task(task, bad, good)
     with pytest.raises(ValueError, match="queries have 4 dimensions, candidates 3"):
         score_task(task, good[:3], good[:, :3])

@@ -58,11 +58,21 @@ def main(arguments: Sequence[str]) -> int:
 def _results(flags: argparse.Namespace, output: Path) -> Results:
     """Scores on ranking tasks; a model that takes no instructions gets none unless the flags name some."""
     from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
+    from xvlm2vec.eval.encoders import Deferred, release
     from xvlm2vec.eval.runner import evaluate
+    from xvlm2vec.flags.encoders import encoder_kind
 
     tasks = benchmark_tasks(flags, chosen_templates(flags))
-    extras = runner_extras(flags, _encoder(flags.drift_from, flags) if flags.drift_from else None)
+    if flags.drift_from:
+        encoder_kind(flags.drift_from)  # a name that leads nowhere is told before anything is embedded
     encoder = _encoder(flags.model, flags)
+
+    def reference() -> Encoder:
+        """The other model, in the place of the first, which has embedded everything by then."""
+        release(encoder)
+        return _encoder(flags.drift_from, flags)
+
+    extras = runner_extras(flags, Deferred(reference) if flags.drift_from else None)
     if flags.templates is None and not getattr(encoder, "instructed", True):
         logger.info("%s takes no instructions; texts are embedded as they are, and images alone", encoder.name)
         tasks = benchmark_tasks(flags, NO_INSTRUCTIONS)

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .models import load_embedder, looks_like_path, model_kind, read_json
 
@@ -42,22 +42,36 @@ def load_encoder(
         ValueError: It does not embed, or cannot be cut to a size.
         FileNotFoundError: There is no such model.
     """
-    if source.startswith(MTEB):
+    kind = encoder_kind(source)
+    if kind == "mteb":
         return _mteb(source.removeprefix(MTEB), dim, batch_size)
-    if _FUNCTION.fullmatch(source) and not os.path.exists(source):
+    if kind == "function":
         return _function(source, dim)
+    if kind == "sentence-transformers":
+        return _sentence_transformer(source, dim, batch_size, trust)
+    return _embedder(source, dim, max_tokens)
+
+
+def encoder_kind(source: str) -> Literal["mteb", "function", "sentence-transformers", "embedder"]:
+    """What reads a model, from its name and its small files.
+
+    Raises:
+        FileNotFoundError: There is no such model.
+    """
+    if source.startswith(MTEB):
+        return "mteb"
+    if _FUNCTION.fullmatch(source) and not os.path.exists(source):
+        return "function"
     try:
         kind = model_kind(source)
     except OSError as error:
         if not _mteb_knows(source):
             raise
         logger.info("%s is taken from mteb: %s", source, error)
-        return _mteb(source, dim, batch_size)
+        return "mteb"
     if kind == "sentence-transformers" or (kind == "backbone" and _has_two_towers(source)):
-        return _sentence_transformer(source, dim, batch_size, trust)
-    if kind == "backbone" and _mteb_knows(source):
-        return _mteb(source, dim, batch_size)
-    return _embedder(source, dim, max_tokens)
+        return "sentence-transformers"
+    return "mteb" if kind == "backbone" and _mteb_knows(source) else "embedder"
 
 
 def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
@@ -104,7 +118,7 @@ def _mteb_knows(name: str) -> bool:
 
 def _function(source: str, dim: int | None) -> Encoder:
     """A function, or an object that is an `Encoder`, named as entry points are; the working folder comes first."""
-    from xvlm2vec.eval.encoders import CallableEncoder, Encoder
+    from xvlm2vec.eval.encoders import CallableEncoder, is_encoder
 
     _refuse_dim(dim, source)
     module_name, _, name = source.partition(":")
@@ -117,7 +131,7 @@ def _function(source: str, dim: int | None) -> Encoder:
     function = getattr(module, name, None)
     if function is None:
         raise ValueError(f"the module {module_name} has no {name}.")
-    if isinstance(function, Encoder):
+    if is_encoder(function):
         return function
     if not callable(function):
         raise ValueError(f"{source} is a {type(function).__name__}; it must be a function (texts, images) -> vectors.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.encoders import Encoder
+    from xvlm2vec.eval.encoders import Deferred
     from xvlm2vec.eval.runner import Extras
 
 DRAWN, FAILURES, IMAGE_SIZE = 3, 3, 160
@@ -29,7 +29,7 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(console.positive(name) for name in console.names(text)))
 
 
-def runner_extras(flags: argparse.Namespace, drift_from: Encoder | None = None) -> Extras:
+def runner_extras(flags: argparse.Namespace, drift_from: Deferred | None = None) -> Extras:
     """What the flags ask of the runner; examples come with small copies of their images, for the report.
 
     Raises:

@@ -84,6 +84,14 @@ def test_selection(folder: Path) -> None:
     assert only[0].queries[0].text == "de?"
 
 
+def test_a_language_stands_for_its_regions(folder: Path) -> None:
+    for task in ("c", "t2i", "withheld"):
+        (folder / task / "de.parquet").rename(folder / task / "de-AT.parquet")
+    tasks = read_exported(folder, "animals", languages=["de"], datasets=["animals"])
+    assert [task.name for task in tasks] == ["animals/animals/c/de-AT/verbatim", "animals/animals/t2i/de-AT/verbatim"]
+    assert tasks[1].queries[0].text == "de: Hund"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

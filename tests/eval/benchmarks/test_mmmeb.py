@@ -17,7 +17,7 @@ from xvlm2vec.eval.benchmarks.instructions import apply_style, mmmeb_instruction
 from xvlm2vec.eval.benchmarks.list_rows import TASKS, ranking_task
 from xvlm2vec.eval.benchmarks.mmmeb import DATASETS, mmmeb_images, read_mmmeb_folder
 from xvlm2vec.eval.embedding import distinct_rows
-from xvlm2vec.eval.encoders import as_encoder, open_image, row_images
+from xvlm2vec.eval.encoders import as_encoder, open_image, opened_images
 from xvlm2vec.eval.ranking import Row
 from xvlm2vec.eval.runner import evaluate
 
@@ -307,7 +307,7 @@ def test_images_in_the_archive_as_it_is_downloaded(tmp_path: Path, below: str) -
     assert {name: content_digest(images[name]) for name in digests} == digests
     tasks = read_mmmeb_folder(folder, ["xm"], ["de"], ["t2i"])
     distinct, _ = distinct_rows(tasks)
-    opened = row_images(distinct.rows, distinct.images)
+    opened = opened_images(distinct.rows, distinct.images)
     assert [image.mode for image in opened if image is not None] == ["RGB", "RGB"]
     with pytest.raises(FileNotFoundError, match=r"no file .*9\.jpg, and .*images\.zip has none of the name"):
         images["9"]
