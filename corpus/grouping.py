@@ -7,7 +7,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT, TRANSLATIONS
 from xvlm2vec.common.store import content_digest
+from xvlm2vec.common.texts import is_blank
+
+from .schema import translation_fields
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,20 +23,32 @@ class Groups:
     """Translations by English text and image, in the order in which these come.
 
     Attributes:
-        texts: By English text and what names its image, and then by language.
+        items: By English text and what names its image, and then by language: a translation with all its fields.
     """
 
     def __init__(self) -> None:
-        self.texts: dict[tuple[str, Any], dict[str, str]] = {}
+        self.items: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {}
 
-    def add(self, english: str, image: Any, items: Iterable[tuple[str, str]]) -> list[str]:
-        """Adds translations, and gives the languages that have another one already, which stays."""
-        texts = self.texts.setdefault((english, image), {})
-        return [code for code, text in items if text and texts.setdefault(code, text) != text]
+    def add(self, english: str, image: Any, items: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Adds translations, and gives the languages that have another one already, which stays.
 
-    def translations(self) -> list[list[dict[str, str]]]:
+        Of the same text once more, only fields that the first one lacks are taken, such as `alignment`.
+        """
+        group = self.items.setdefault((english, image), {})
+        others = []
+        for item in items:
+            fields = {name: value for name, value in item.items() if value is not None}
+            if not is_blank(item[TEXT]):
+                first = group.setdefault(item[LANG], {})
+                if first.get(TEXT, item[TEXT]) != item[TEXT]:
+                    others.append(item[LANG])
+                else:
+                    first.update({name: value for name, value in fields.items() if name not in first})
+        return others
+
+    def translations(self) -> list[list[dict[str, Any]]]:
         """Of each group."""
-        return [[{"lang": code, "text": text} for code, text in texts.items()] for texts in self.texts.values()]
+        return [list(group.values()) for group in self.items.values()]
 
 
 def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
@@ -44,7 +60,7 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
 
     Args:
         rows: A stored parallel corpus, or any rows with `text_en`, `image` (may be missing), and either `translations`,
-            or a `text` and its `lang`.
+            or a `text`, its `lang` and perhaps its `alignment`.
 
     Returns:
         For a `datasets.Dataset` another one; else a list of rows of a parallel corpus.
@@ -65,8 +81,9 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
     if len(kept) == len(rows):
         return rows
     translations = groups.translations()
+    lacking = dict.fromkeys(translation_fields(rows.features))
     grouped = encoded.select([place for place, _ in kept]).map(
-        lambda _, place: {"translations": translations[place]},
+        lambda _, place: {TRANSLATIONS: [{**lacking, **item} for item in translations[place]]},
         with_indices=True,
         input_columns=["id"],
         features=encoded.features,
@@ -89,21 +106,21 @@ def _gather(
             others += len(groups.add(row["text_en"], digest, _items(row)))
         except KeyError as error:
             raise ValueError(f"row {place} lacks the column {error}") from error
-        if len(groups.texts) > len(kept):
+        if len(groups.items) > len(kept):
             kept.append((place, row if keep_rows else {}))
     if others:
         logger.warning("%d translations are left out: a row before has another one of the same text", others)
     return kept, groups
 
 
-def _items(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _items(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A row's translations: several, or its one."""
-    if "translations" in row:
-        return [(item["lang"], item["text"]) for item in row["translations"] or ()]
-    return [(row["lang"], row["text"])]
+    if TRANSLATIONS in row:
+        return list(row[TRANSLATIONS] or ())
+    return [{name: row[name] for name in (LANG, TEXT, ALIGNMENT) if name != ALIGNMENT or name in row}]
 
 
-def _parallel_row(row: Mapping[str, Any], place: int, items: list[dict[str, str]]) -> dict[str, Any]:
+def _parallel_row(row: Mapping[str, Any], place: int, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "id": str(row.get("id", f"row-{place:06d}")),
         "image": row.get("image"),
