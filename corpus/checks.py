@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.columns import LANG, TEXT, TEXT_EN, TRANSLATIONS
 from xvlm2vec.common.files import write_json
-from xvlm2vec.common.languages import normal_code
+from xvlm2vec.common.languages import normal_or_same
 from xvlm2vec.modeling.images import ImageError, load_image
 
 from .rows import REPORT, RejectedRow, rejection_report
@@ -78,7 +78,7 @@ def check_parallel(corpus: Dataset, progress: bool = False, most: int = 100) -> 
         warnings["rows without a translation"] += not items
         warnings["translations equal to the English text"] += sum(item["text"] == row["text_en"] for item in items)
         warnings.update(f"translations into {item['lang']!r}: the code's normal form is {code!r}"
-                        for item in items if (code := _normal(item["lang"])) != item["lang"])  # fmt: skip
+                        for item in items if (code := normal_or_same(item["lang"])) != item["lang"])  # fmt: skip
         null_words += [f"row {number} (id {row['id']!r}): {place} is {text!r}" for place, text in _null_words(row)]
         content = (row["text_en"], _image_key(row["image"]))
         warnings["rows with the text and image of an earlier row"] += content in texts
@@ -116,17 +116,18 @@ def clean_parallel(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / REPORT, report)
-    rows = lambda: (_cleaned(encoded[number], drop_null_words) for number in kept)
-    write_dataset(rows, corpus.features, folder / "parallel")
+    write_dataset(
+        lambda: (_cleaned(encoded[number], drop_null_words) for number in kept), corpus.features, folder / "parallel"
+    )
     return report
 
 
 def _cleaned(row: dict[str, Any], drop_null_words: bool) -> dict[str, Any]:
-    """A row with normal codes of languages, and without null words if they are dropped; the first of a language stays."""
+    """A row with normal codes of languages, of each the first text, and without null words if they are dropped."""
     items: dict[str, Mapping[str, Any]] = {}
     for item in row[TRANSLATIONS] or ():
         if not (drop_null_words and is_null_word(item[TEXT])):
-            items.setdefault(_normal(item[LANG]), item)
+            items.setdefault(normal_or_same(item[LANG]), item)
     return {**row, TRANSLATIONS: [{**item, LANG: code} for code, item in items.items()]}
 
 
@@ -137,14 +138,6 @@ def _null_words(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         *((f"the text in {i[LANG]!r}", i[TEXT]) for i in row[TRANSLATIONS] or ()),
     ]
     return [(place, text) for place, text in texts if isinstance(text, str) and is_null_word(text)]
-
-
-def _normal(code: str) -> str:
-    """The normal form of a code; what is none stays."""
-    try:
-        return normal_code(code)
-    except ValueError:
-        return code
 
 
 def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list[str]:

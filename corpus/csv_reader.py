@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         line: Line of the file on which it begins, counted from 1.
-        cells: By column, without the space around them; those that the row lacks are empty.
+        cells: By column, as they stand in the file; those that the row lacks are empty.
         excess: How many more cells it has than there are columns.
         literal: Whether a quotation mark at the start of a cell is none that quotes it.
     """
@@ -69,10 +69,11 @@ class CsvTable:
             raise FileNotFoundError(f"there is no file {path}")
         _, header = next(self._lines(), (1, ""))
         self._set_delimiter(header, needed)
-        self.columns = tuple(self._column(name, (*needed, *others), rename) for name in self._header(header))
-        if not set(needed) & set(self.columns):
-            there = ", ".join(filter(None, self.columns)) or "none"
+        names = self._header(header)
+        if not set(needed) & {name.casefold() for name in names}:
+            there = ", ".join(filter(None, names)) or "none"
             raise self.fault(f"no column {' or '.join(map(repr, needed))}; there are the columns {there}")
+        self.columns = tuple(self._column(name, (*needed, *others), rename) for name in names)
         doubled = [name for name, count in Counter(self.columns).items() if count > 1 and name]
         if doubled:
             raise self.fault(f"the column {doubled[0]!r} stands there {self.columns.count(doubled[0])} times")
@@ -93,7 +94,7 @@ class CsvTable:
             if line.strip():
                 cells, literal = self._record(line, lines)
                 excess = max(0, len(cells) - len(self.columns))
-                padded = [cell.strip() for cell in cells] + [""] * len(self.columns)
+                padded = cells + [""] * len(self.columns)
                 yield Record(number, dict(zip(self.columns, padded, strict=False)), excess, literal)
 
     def _lines(self) -> Iterator[tuple[int, str]]:

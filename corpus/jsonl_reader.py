@@ -46,8 +46,9 @@ def read_jsonl(
 ) -> TextCorpus:
     """Reads JSONL files whose lines hold an English text, the same in another language, and perhaps an image's path.
 
-    Lines with the same English text and the same image become one row with all their translations. A word alignment in the field `alignment` goes with its translation. Of two different
-    ones in one language the first stays, and the other is a bad line. Every image is decoded once.
+    Lines with the same English text and the same image become one row with all their translations. Of two different
+    ones in one language the first stays, and the other is a bad line. A word alignment in the field `alignment` goes
+    with its translation. Every image is decoded once.
 
     Args:
         files: The files, UTF-8.

@@ -48,10 +48,10 @@ def read_csv(
     corpus = TextCorpus((ENGLISH, *(name for name in table.columns if name not in {ENGLISH, *_OTHERS})))
     bar = tqdm(table, desc=f"Reading {table.path.name}", unit="row", disable=not progress)
     for number, record in enumerate(bar):
-        row_id = record.cells.get("id") or f"row-{number:06d}"
+        row_id = record.cells.get("id", "").strip() or f"row-{number:06d}"
         try:
             texts = _texts(corpus, record, row_id, drop_null_words)
-            name = record.cells.get("image", "")
+            name = record.cells.get("image", "").strip()
             image = folder.find(name) if name else None
             digest = folder.digest(name) if name else None
             corpus.rows.append(TextRow(row_id, texts, image, name, table.path.stem, image_digest=digest))
@@ -71,7 +71,7 @@ def _texts(corpus: TextCorpus, record: Record, row_id: str, drop_null_words: boo
     """
     if record.excess:
         raise RowFault("too many cells", f"{record.excess} cells too many; put texts with commas in double quotes")
-    texts = {code: record.cells[code] for code in corpus.languages}
+    texts = {code: record.cells[code].strip() for code in corpus.languages}
     for code, text in texts.items():
         if is_null_word(text):
             problem = (

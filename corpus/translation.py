@@ -270,7 +270,7 @@ def _names(language: str) -> list[str]:
     base, *parts = language.split("-")
     flores = FLORES.get(base, "")
     script = next((part for part in parts if len(part) == 4 and part.isalpha()), None)
-    if language == "zh-TW":
+    if language in ("zh-HK", "zh-MO", "zh-TW"):
         script = "Hant"
     spelled = "_".join((base, *parts))
     exact = [f"__{spelled}__", f"<2{spelled}>", f">>{spelled}<<", f">>{spelled.lower()}<<"]

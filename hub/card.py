@@ -16,6 +16,8 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from xvlm2vec.common.languages import hub_languages
+
 from .staging import ExportError
 
 TEMPLATE = resources.files("xvlm2vec.hub.front").joinpath("model_card.md")
@@ -175,7 +177,7 @@ def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardDa
     results = [] if is_adapter else eval_results(card)
     base = adapter_base if is_adapter else card.base_model
     return ModelCardData(
-        language=list(card.languages) or None,
+        **(hub_languages(card.languages) if card.languages else {"language": None}),
         license=card.licence,
         library_name="peft" if is_adapter else "sentence-transformers",
         pipeline_tag="feature-extraction",

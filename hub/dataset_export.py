@@ -15,6 +15,8 @@ import yaml
 from datasets import Dataset, DatasetDict
 from datasets.table import embed_table_storage
 
+from xvlm2vec.common.languages import hub_languages
+
 from .staging import ExportError, staged_folder
 
 IMAGES_CONFIG = "images"
@@ -90,8 +92,8 @@ def export_benchmark(
         configs = []
         for task, languages in tasks.items():
             for language, rows in languages.items():
-                write_parquet(rows, staging / task / f"{language}.parquet")
-            configs.append(_config(task, list(languages), task))
+                write_parquet(rows, staging / task / f"{_split(language)}.parquet")
+            configs.append(_config(task, list(map(_split, languages)), task))
         if images is not None:
             write_parquet(images, staging / IMAGES_CONFIG / f"{IMAGES_SPLIT}.parquet")
             configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
@@ -120,12 +122,17 @@ def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
     if IMAGES_CONFIG in tasks:
         raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the images.")
     for task, languages in tasks.items():
-        for name in (task, *languages):
+        for name in (task, *map(_split, languages)):
             if not _NAME.match(name):
                 raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits and _ only.")
         empty = [language for language, rows in languages.items() if not len(rows)]
         if empty or not languages:
             raise ExportError(f"task {task!r} has no rows{' in ' + ', '.join(empty) if empty else ''}.")
+
+
+def _split(language: str) -> str:
+    """The split with the rows of a language: `datasets` takes no hyphens in names of splits, so `pt-BR` is `pt_BR`."""
+    return language.replace("-", "_")
 
 
 def _config(name: str, splits: Sequence[str], folder: str) -> dict[str, Any]:
@@ -137,7 +144,7 @@ def _readme(
     tasks: Mapping[str, DatasetDict], images: Dataset | None, configs: list[dict[str, Any]], card: BenchmarkCard
 ) -> str:
     languages = list(dict.fromkeys(language for splits in tasks.values() for language in splits))
-    head: dict[str, Any] = {"pretty_name": card.name, "language": languages}
+    head: dict[str, Any] = {"pretty_name": card.name, **hub_languages(languages)}
     if card.licence:
         head["license"] = card.licence
     head["tags"] = ["xvlm2vec", "multimodal", "multilingual", "embeddings", *card.tags]
@@ -148,7 +155,7 @@ def _readme(
         f"# {card.name}\n",
         card.description + "\n" if card.description else "",
         f'```python\nfrom datasets import load_dataset\n\nrows = load_dataset("{card.repo_id or card.name}", '
-        f'"{first}", split="{next(iter(tasks[first]))}")\n```\n',
+        f'"{first}", split="{_split(next(iter(tasks[first])))}")\n```\n',
         _counts(tasks, languages, card),
         "" if images is None else f"{len(images)} images: configuration `{IMAGES_CONFIG}`, split `{IMAGES_SPLIT}`.\n",
         _sources(card.sources),

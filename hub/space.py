@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from xvlm2vec.common.languages import language
+from xvlm2vec.common.languages import language, normal_or_same
 
 from .card import SCORES_FILE, TASK_NAMES, read_metadata
 from .export import tested_versions
@@ -101,7 +101,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
     """What `space.json` holds: where everything lies, languages, example queries and scores."""
     codes = list(dict.fromkeys(code for entry in gallery for code in entry["captions"]))
     card = Path(model.folder) / "README.md"
-    taught = (read_metadata(card).get("language") if card.is_file() else None) or codes
+    taught = _card_languages(card) or codes
     scores = _read_scores(Path(model.folder) / SCORES_FILE)
     tasks = [task for task in scores.get("student", {})]
     return {
@@ -125,7 +125,7 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
     for source in SOURCES:
         for file in sorted((benchmark / source.task).glob("*.parquet")):
             for path, text in _pairs(file, source):
-                captions.setdefault(path, {})[file.stem] = text
+                captions.setdefault(path, {})[normal_or_same(file.stem)] = text
     if not captions:
         names = " or ".join(f"{source.task} ({source.text}, {source.image})" for source in SOURCES)
         raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
@@ -161,9 +161,14 @@ def _first(column: pa.ChunkedArray) -> list[str]:
 def _language_order(benchmark: Path) -> Any:
     """The order in which the benchmark's card names its languages."""
     card = benchmark / "README.md"
-    codes = (read_metadata(card).get("language") if card.is_file() else None) or []
-    place = {code: number for number, code in enumerate(codes)}
-    return lambda code: (place.get(code, len(place)), code)
+    place = {code: number for number, code in enumerate(_card_languages(card))}
+    return lambda code: (place.get(code, place.get(code.split("-")[0], len(place))), code)
+
+
+def _card_languages(card: Path) -> list[str]:
+    """The languages that a card names, regions and scripts included."""
+    metadata = read_metadata(card) if card.is_file() else {}
+    return [*(metadata.get("language") or ()), *(metadata.get("language_bcp47") or ())]
 
 
 def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:

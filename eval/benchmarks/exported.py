@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xvlm2vec.common.files import files_below
+from xvlm2vec.common.languages import is_among, normal_or_same
 from xvlm2vec.eval.ranking import RankingTask
 
 from .mmmeb import TASKS, VERBATIM, DatasetImages, Templates, ranking_task
@@ -58,13 +60,13 @@ def read_exported(
         table = _read_table(path)
         form = _form(table, path)
         dataset = path.parent.name if path.parent.name not in TASKS else name
-        language = path.stem
+        language = normal_or_same(path.stem)  # splits of the Hub have no hyphens: `pt_BR`
         known["data set"].add(dataset)
         known["task"].add(form)
         known["language"].add(language)
-        if not all(
-            wanted is None or value in wanted
-            for value, wanted in ((dataset, datasets), (form, tasks), (language, languages))
+        chosen_by_name = ((dataset, datasets), (form, tasks))
+        if not all(wanted is None or value in wanted for value, wanted in chosen_by_name) or not is_among(
+            language, languages
         ):
             continue
         options = {"task": form, "language": language, "dataset": dataset, "benchmark": name}
@@ -72,12 +74,16 @@ def read_exported(
         _check_images(made[0], path, folder)
         found += made
     for kind, wanted in (("data set", datasets), ("task", tasks), ("language", languages)):
-        unknown = [value for value in wanted or () if value not in known[kind]]
+        unknown = [value for value in wanted or () if not _is_there(kind, value, known[kind])]
         if unknown:
             raise ValueError(f"{folder} has no {kind} {', '.join(unknown)}; it has {', '.join(sorted(known[kind]))}.")
     if not found:
         raise ValueError(f"{folder} has no file for these data sets, tasks and languages together.")
     return found
+
+
+def _is_there(kind: str, name: str, there: set[str]) -> bool:
+    return any(is_among(code, [name]) for code in there) if kind == "language" else name in there
 
 
 def read_templates(path: str | Path) -> Templates:
@@ -121,7 +127,7 @@ def _items(value: Any, path: Path, where: str) -> list[tuple[str, Any]]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = [path for path in sorted(folder.glob("*/*.parquet")) if path.parent.name != IMAGES]
+    files = [path for path in files_below(folder, "*/*.parquet") if path.parent.name != IMAGES]
     if not files:
         raise FileNotFoundError(f"{folder} holds no <task>/<language>.parquet, so it is no exported benchmark")
     return sorted(files, key=lambda path: list(TASKS).index(path.parent.name) if path.parent.name in TASKS else 99)

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
+from xvlm2vec.common.files import files_below
+from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.common.store import content_digest
 from xvlm2vec.eval.ranking import RankingTask, Row
 
@@ -102,8 +104,8 @@ class FolderImages(Mapping[str, Any]):
         return found
 
     def __iter__(self) -> Iterator[str]:
-        files = (path for path in self.folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
-        return (path.relative_to(self.folder).as_posix() for path in sorted(files))
+        files = (path for path in files_below(self.folder, "**/*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+        return (path.relative_to(self.folder).as_posix() for path in files)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -165,8 +167,10 @@ def templates_hash(templates: Templates) -> str:
 
 def sides_for(templates: Templates, tasks: Sequence[str], language: str) -> Mapping[str, str]:
     """The instructions of the first of some tasks that has any, in a language; `*` stands for all other languages."""
-    by_language = next((templates[task] for task in tasks if templates.get(task)), {})
-    return by_language.get(language) or by_language.get(language.split("-")[0]) or by_language.get("*") or {}
+    there = next((templates[task] for task in tasks if templates.get(task)), {})
+    by_language = {comparable_code(code): texts for code, texts in there.items()}
+    key = comparable_code(language)
+    return by_language.get(key) or by_language.get(key.split("-")[0]) or by_language.get("*") or {}
 
 
 def apply_style(text: str, style: str, mark: str = ".") -> str:

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.files import files_below
+from xvlm2vec.common.languages import is_among
+
 from .entries import Benchmark, Part
-from .images import ColumnImages, PathImages
+from .images import ColumnImages, PathImages, class_folders
 
 Images = str | tuple[str, ...] | None
 Candidate = tuple[str | None, Images]
@@ -88,10 +91,10 @@ class Selection:
 
     def _is_wanted(self, kind: str, name: str) -> bool:
         wanted = self.wanted[kind]
-        return wanted is None or name in wanted or (kind == "language" and name.split("-")[0] in wanted)
+        return wanted is None or name in wanted or (kind == "language" and is_among(name, wanted))
 
     def _exists(self, kind: str, name: str) -> bool:
-        return any(name in (known, known.split("-")[0] if kind == "language" else known) for known in self.known[kind])
+        return any(name == known or (kind == "language" and is_among(known, [name])) for known in self.known[kind])
 
 
 @dataclass
@@ -258,11 +261,7 @@ def classes(source: Source) -> Iterator[Sheet]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} with a folder of images for each class")
     images = PathImages(source.folder, part.images)
-    by_class: list[list[str]] = [
-        [file.relative_to(folder).as_posix() for file in sorted(below.iterdir()) if file.is_file()]
-        for below in sorted(folder.iterdir())
-        if below.is_dir()
-    ]
+    by_class = class_folders(folder)
     first = [0]
     for names in by_class:
         first.append(first[-1] + len(names))
@@ -388,7 +387,7 @@ def find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
         FileNotFoundError: None has; names what was looked for.
     """
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        found = files_below(folder, pattern)
         if found:
             return found
     tried = " or ".join(str(folder / pattern) for pattern in patterns)

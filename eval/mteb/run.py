@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.eval.benchmarks.mmmeb import Templates, templates_hash
 from xvlm2vec.eval.bootstrap import bootstrap_ci
 from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1, reciprocal_rank, tied_rows
@@ -49,7 +50,8 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if languages is not None:
         known = _subset_names(task)
         _check_spoken(name, languages, [task])
-        task.hf_subsets = [subset for subset, names in known.items() if names.intersection(languages)]
+        wanted = set(map(comparable_code, languages))
+        task.hf_subsets = [subset for subset, names in known.items() if names & wanted]
     return task
 
 
@@ -70,7 +72,8 @@ def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = Non
     _check_spoken(", ".join(names), languages, list(tasks.values()))
     found = []
     for name, task in tasks.items():
-        spoken = [code for code in languages if any(code in known for known in _subset_names(task).values())]
+        known = set[str]().union(*_subset_names(task).values())
+        spoken = [code for code in languages if comparable_code(code) in known]
         if spoken:
             found.append(mteb_task(name, spoken))
         else:
@@ -90,12 +93,13 @@ def _names_within(name: str) -> list[str]:
 
 def _subset_names(task: Any) -> dict[str, set[str]]:
     """What a language of each subset of a task may be called."""
-    return {subset: {subset, subset.split("-")[0], _language(task, subset)} for subset in task.hf_subsets}
+    spellings = {subset: (subset, subset.split("-")[0], _language(task, subset)) for subset in task.hf_subsets}
+    return {subset: set(map(comparable_code, names)) for subset, names in spellings.items()}
 
 
 def _check_spoken(name: str, languages: Sequence[str], tasks: Sequence[Any]) -> None:
     known = [names for task in tasks for names in _subset_names(task).values()]
-    unknown = [code for code in languages if not any(code in names for names in known)]
+    unknown = [code for code in languages if not any(comparable_code(code) in names for names in known)]
     if unknown:
         spoken = dict.fromkeys(_language(task, subset) for task in tasks for subset in task.hf_subsets)
         raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(spoken)}")

@@ -76,6 +76,7 @@ _SHORT_TABLE = (
 )
 _SHORT = {entry[:3]: entry[3:] for entry in _SHORT_TABLE.split()}
 _RENAMED = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro"}
+_EXTENDED = frozenset({"ar", "ms", "sw", "uz", "zh"})  # `zh-yue` is `yue`
 _TWO_LETTERS = frozenset(_SHORT.values())
 # Codes of countries that are often written for the languages spoken there.
 _COUNTRIES = {"cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "jp": "ja", "kr": "ko", "tw": "zh-TW", "ua": "uk"}
@@ -99,8 +100,8 @@ def normal_code(code: str) -> str:
     """
     language, *others = code.strip().replace("_", "-").lower().split("-")
     parts = _AFTER_LANGUAGE.fullmatch("".join(f"-{part}" for part in others))
-    known = language in _TWO_LETTERS or language in _RENAMED or re.fullmatch(r"[a-z]{3}", language)
-    if not known or parts is None:
+    exists = language in _TWO_LETTERS or language in _RENAMED or re.fullmatch(r"[a-z]{3}", language)
+    if not exists or parts is None or (parts["extended"] and language not in _EXTENDED):
         likely = _likely_code(code)
         hint = f"; did you mean {likely!r}?" if likely else ", such as de, pt-BR or zh-Hans"
         raise ValueError(f"{code!r:.40} is no code of a language{hint}")
@@ -109,12 +110,17 @@ def normal_code(code: str) -> str:
     return f"{language}{parts['script'].title()}{parts['region'].upper()}{parts['rest']}"
 
 
-def comparable_code(code: str) -> str:
-    """What two spellings of a language have in common; names that are no codes, such as `es-Sri Lanka`, stay."""
+def normal_or_same(code: str) -> str:
+    """The normal form of a code, and what is none as it is: for data that others wrote."""
     try:
-        return normal_code(code).casefold()
+        return normal_code(code)
     except ValueError:
-        return code.casefold()
+        return code
+
+
+def comparable_code(code: str) -> str:
+    """What all spellings of a language's code have in common."""
+    return normal_or_same(code).casefold()
 
 
 def is_among(code: str, wanted: Sequence[str] | None) -> bool:
@@ -129,9 +135,9 @@ def hub_languages(codes: Iterable[str]) -> dict[str, list[str]]:
     """The fields of a card that name languages: the Hub takes bare ones in `language`, all others in `language_bcp47`.
 
     Args:
-        codes: Codes in normal form.
+        codes: Codes in any spelling.
     """
-    codes = list(dict.fromkeys(codes))
+    codes = list(dict.fromkeys(map(normal_or_same, codes)))
     variants = [code for code in codes if "-" in code]
     bare = list(dict.fromkeys(code.split("-")[0] for code in codes))
     return {"language": bare, **({"language_bcp47": variants} if variants else {})}
