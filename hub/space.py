@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from xvlm2vec.common.files import files_below
 from xvlm2vec.common.languages import language, normal_or_same
 
 from .card import SCORES_FILE, TASK_NAMES, read_metadata
@@ -123,7 +124,7 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
     """
     captions: dict[str, dict[str, str]] = {}
     for source in SOURCES:
-        for file in sorted((benchmark / source.task).glob("*.parquet")):
+        for file in files_below(benchmark / source.task, "*.parquet"):
             for path, text in _pairs(file, source):
                 captions.setdefault(path, {})[normal_or_same(file.stem)] = text
     if not captions:

@@ -234,7 +234,7 @@ def test_word_alignments_and_codes_in_other_spellings_stay(tmp_path):
 )
 def test_tags_of_regions_and_scripts(language, vocabulary, tag):
     names = SimpleNamespace(get_vocab=lambda: dict.fromkeys(vocabulary, 0), model_max_length=9)
-    model = SimpleNamespace(eval=lambda: SimpleNamespace(config=SimpleNamespace()))
+    model = SimpleNamespace(eval=lambda: None, config=SimpleNamespace())
     translator = Translator(model, names)
     if tag is None:
         with pytest.raises(ValueError, match="has no tag for the language"):

@@ -96,8 +96,8 @@ def read_text(path: Path) -> Rows:
     found = Rows()
     lines = _read(path).removesuffix("\n").split("\n")
     for number, line in enumerate(line.removesuffix("\r") for line in lines):
-        found.rows.append(Row(line) if line.strip() else None)
-        if not line.strip():
+        found.rows.append(None if is_blank(line) else Row(line))
+        if is_blank(line):
             found.bad[number] = "the line is empty"
     return found
 
