@@ -16,7 +16,8 @@ from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.texts import is_blank
 
 from .grouping import Groups
-from .rows import ENGLISH, ImageFolder, RejectedRow, RowFault, TextCorpus, TextRow
+from .image_folder import ImageFolder
+from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
 from .texts import is_null_word
 
 

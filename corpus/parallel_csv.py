@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.languages import normal_code
 
 from .csv_reader import LITERAL_MARK, CsvTable, Record
-from .rows import ENGLISH, ImageFolder, RejectedRow, RowFault, TextCorpus, TextRow
+from .image_folder import ImageFolder
+from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
 from .texts import is_null_word
 
 _OTHERS = ("image", "id")
