@@ -23,32 +23,40 @@ class Groups:
     """Translations by English text and image, in the order in which these come.
 
     Attributes:
-        items: By English text and what names its image, and then by language: a translation with all its fields.
+        texts: By English text and what names its image, and then by language.
+        others: Further fields of a translation, such as `alignment`, by the same and its language.
     """
 
     def __init__(self) -> None:
-        self.items: dict[tuple[str, Any], dict[str, dict[str, Any]]] = {}
+        self.texts: dict[tuple[str, Any], dict[str, str]] = {}
+        self.others: dict[tuple[tuple[str, Any], str], dict[str, Any]] = {}
 
     def add(self, english: str, image: Any, items: Iterable[Mapping[str, Any]]) -> list[str]:
         """Adds translations, and gives the languages that have another one already, which stays.
 
-        Of the same text once more, only fields that the first one lacks are taken, such as `alignment`.
+        Of the same text once more, only fields that the first one lacks are taken.
         """
-        group = self.items.setdefault((english, image), {})
-        others = []
+        key = (english, image)
+        texts = self.texts.setdefault(key, {})
+        different = []
         for item in items:
-            fields = {name: value for name, value in item.items() if value is not None}
-            if not is_blank(item[TEXT]):
-                first = group.setdefault(item[LANG], {})
-                if first.get(TEXT, item[TEXT]) != item[TEXT]:
-                    others.append(item[LANG])
-                else:
-                    first.update({name: value for name, value in fields.items() if name not in first})
-        return others
+            if is_blank(item[TEXT]):
+                continue
+            code = item[LANG]
+            if texts.setdefault(code, item[TEXT]) != item[TEXT]:
+                different.append(code)
+                continue
+            others = {name: value for name, value in item.items() if name not in (LANG, TEXT) and value is not None}
+            if others:
+                self.others[key, code] = others | self.others.get((key, code), {})
+        return different
 
     def translations(self) -> list[list[dict[str, Any]]]:
         """Of each group."""
-        return [list(group.values()) for group in self.items.values()]
+        return [
+            [{LANG: code, TEXT: text, **self.others.get((key, code), {})} for code, text in texts.items()]
+            for key, texts in self.texts.items()
+        ]
 
 
 def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
@@ -106,7 +114,7 @@ def _gather(
             others += len(groups.add(row["text_en"], digest, _items(row)))
         except KeyError as error:
             raise ValueError(f"row {place} lacks the column {error}") from error
-        if len(groups.items) > len(kept):
+        if len(groups.texts) > len(kept):
             kept.append((place, row if keep_rows else {}))
     if others:
         logger.warning("%d translations are left out: a row before has another one of the same text", others)

@@ -49,7 +49,7 @@ class ImageFolder:
                 self._images[name] = fault
         image = self._images[name]
         if isinstance(image, RowFault):
-            raise RowFault(*image.args)
+            raise RowFault(image.kind, image.problem)
         return image
 
     def _check(self, name: str) -> tuple[Path, bytes]:

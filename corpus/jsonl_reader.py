@@ -81,19 +81,27 @@ def read_jsonl(
                     fault = RowFault("null word", f"{word!r} looks like a missing value")
                     if drop_null_words:
                         raise fault
-                    corpus.doubtful.append(RejectedRow(*fault.args, **place))
+                    corpus.doubtful.append(RejectedRow(fault.kind, fault.problem, **place))
                 if groups.add(english, image, [item]):
                     problem = f"an earlier line translates the same text into {item[LANG]!r} otherwise"
                     raise RowFault("another translation", problem)
             except RowFault as fault:
-                corpus.rejected.append(RejectedRow(*fault.args, **place))
-            if len(groups.items) > len(sources):
+                corpus.rejected.append(RejectedRow(fault.kind, fault.problem, **place))
+            if len(groups.texts) > len(sources):
                 sources.append(path.stem)
-    for number, (((english, name), items), source) in enumerate(zip(groups.items.items(), sources, strict=True)):
-        texts = {ENGLISH: english, **{code: item[TEXT] for code, item in items.items()}}
-        alignments = {code: item[ALIGNMENT] for code, item in items.items() if ALIGNMENT in item}
-        image = folder.find(name) if name else None
-        corpus.rows.append(TextRow(f"row-{number:06d}", texts, image, name, source, alignments=alignments))
+    for number, ((key, texts), source) in enumerate(zip(groups.texts.items(), sources, strict=True)):
+        english, name = key
+        others = {code: groups.others.get((key, code), {}) for code in texts}
+        corpus.rows.append(
+            TextRow(
+                f"row-{number:06d}",
+                {ENGLISH: english, **texts},
+                folder.find(name) if name else None,
+                name,
+                source,
+                alignments={code: fields[ALIGNMENT] for code, fields in others.items() if ALIGNMENT in fields},
+            )
+        )
     counts = Counter(code for row in corpus.rows for code in row.texts if code != ENGLISH)
     corpus.languages = (ENGLISH, *(code for code, _ in counts.most_common()))
     return corpus

@@ -57,7 +57,7 @@ def read_csv(
             digest = folder.digest(name) if name else None
             corpus.rows.append(TextRow(row_id, texts, image, name, table.path.stem, image_digest=digest))
         except RowFault as fault:
-            corpus.rejected.append(RejectedRow(*fault.args, line=record.line, id=row_id))
+            corpus.rejected.append(RejectedRow(fault.kind, fault.problem, line=record.line, id=row_id))
         if record.literal:
             corpus.doubtful.append(RejectedRow("quotation mark", LITERAL_MARK, line=record.line, id=row_id))
     _check_ids(corpus.rows)

@@ -19,7 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class RowFault(Exception):
-    """Why a row is left out: the kind of fault, and what is wrong."""
+    """Why a row is left out.
+
+    Args:
+        kind: The sort of fault, for counting.
+        problem: What is wrong.
+    """
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(kind, problem)
+        self.kind, self.problem = kind, problem
 
 
 @dataclass(frozen=True)
