@@ -19,6 +19,8 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from PIL import Image
 from safetensors.torch import load_file
 
+from xvlm2vec.modeling.adapters import ADAPTER_CONFIG, adapter_base
+
 from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
 from .scan import check_names
@@ -26,7 +28,6 @@ from .scan import check_names
 DOORS = ("automodel", "sentence-transformers")
 ADAPTER_DOORS = ("peft",)
 NATIVE_DOORS = ("native",)
-ADAPTER_CONFIG = "adapter_config.json"
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
 LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
@@ -303,17 +304,10 @@ def _base_of(folder: Path, cache_dir: str | os.PathLike[str] | None) -> str | No
     Raises:
         FileNotFoundError: The base is gone.
     """
-    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    base = str(config.get("base_model_name_or_path") or "")
-    for place in (folder / base, Path(base)):  # a relative path counts from the adapter
-        if base and place.is_dir():
-            return str(place.resolve())
-    if not base or base.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"{folder.name}: the model below the adapter, {base or '(not named)'}, is gone. Correct "
-            f"base_model_name_or_path in its {ADAPTER_CONFIG}."
-        )
-    download(base, config.get("revision"), cache_dir)
+    base = adapter_base(folder)
+    if Path(base.source).is_dir():
+        return base.source
+    download(base.source, base.revision, cache_dir)
     return None
 
 

@@ -1,38 +1,107 @@
-"""Adapters on a whole embedding model, as this package trains and releases them: found, with their base."""
+"""Adapters in a folder or on the Hub: read, and the model below found by one rule."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .backbone_processors import read_json
-from .loading import CheckpointError
-from .published_checkpoints import ADAPTER_CONFIG, Adapter, base_is_gone, read_adapter
+import torch
+from safetensors.torch import load_file
 
-HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+from .hub_files import find_file, hub_kwargs, read_json
+from .hub_ids import is_path
+from .loading import CheckpointError, read_pickle, readable_files
+from .lora_weights import Adapter
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_UNSUPPORTED = (
+    "alpha_pattern",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+)
+"""Settings of PEFT that no published checkpoint uses and that would change what is merged."""
 
 
-@dataclass(frozen=True)
-class AdapterPlace:
-    """An adapter to be put on its base.
+class MissingBaseError(CheckpointError, FileNotFoundError):
+    """The model below an adapter is not named, or cannot be loaded.
 
     Args:
-        adapter: The adapter.
+        adapter: Folder or Hub id.
         base: Folder or Hub id of the model below it.
-        options: Arguments to load the base with.
+        revision: Of that.
+        reason: Why it cannot be loaded.
     """
 
-    adapter: Adapter
-    base: str
-    options: dict[str, Any]
+    def __init__(self, adapter: str, base: str, revision: str | None, reason: object) -> None:
+        name = f"{base!r}{f' at revision {revision}' if revision else ''}"
+        super().__init__(
+            f"The adapter {adapter!r} belongs on {name}, which cannot be loaded ({reason}). Pass `base` with the "
+            f"folder or id of that model, or correct base_model_name_or_path in {ADAPTER_CONFIG} if it was only moved."
+        )
+
+
+class AdapterBase(NamedTuple):
+    """The model below an adapter.
+
+    Attributes:
+        source: Folder or Hub id.
+        revision: Of a Hub id, if the adapter names one.
+    """
+
+    source: str
+    revision: str | None = None
+
+
+def adapter_base(source: str | os.PathLike[str], hub: Mapping[str, Any] | None = None) -> AdapterBase:
+    """The model below an adapter, as its `adapter_config.json` names it.
+
+    A relative path counts from the adapter's folder first, so that both can be moved together, and then from the
+    working directory. The revision counts for a Hub id only.
+
+    Args:
+        source: Folder or Hub id of the adapter.
+        hub: Arguments of the Hub client.
+
+    Raises:
+        MissingBaseError: None is named, or a folder that is not there.
+    """
+    return _resolve_base(source, read_json(source, ADAPTER_CONFIG, hub))
+
+
+def _resolve_base(source: str | os.PathLike[str], config: Mapping[str, Any]) -> AdapterBase:
+    base = str(config.get("base_model_name_or_path") or "")
+    if not base:
+        raise CheckpointError(f"{ADAPTER_CONFIG} of {os.fspath(source)!r} names no base model: pass `base`.")
+    beside = Path(source, base)
+    for folder in ([beside] if Path(source).is_dir() else []) + [Path(base)]:
+        if folder.is_dir():
+            return AdapterBase(str(folder.resolve()))
+    if is_path(base):
+        raise MissingBaseError(os.fspath(source), base, None, "there is no such folder")
+    return AdapterBase(base, config.get("revision"))
+
+
+def base_options(adapter: Adapter, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments to load the model below an adapter with, from those that the adapter was loaded with."""
+    shared = {key: value for key, value in options.items() if key not in ("revision", "subfolder")}
+    return shared | ({"revision": adapter.base_revision} if adapter.base_revision else {})
 
 
 def find_adapter(
     source: str | os.PathLike[str] | None, base: str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> AdapterPlace | None:
+) -> Adapter | None:
     """Reads the adapter of a folder or Hub id; `None` where there is a whole model, or nothing.
 
     Args:
@@ -43,37 +112,97 @@ def find_adapter(
     Raises:
         CheckpointError: The adapter is incomplete, or there is none although `base` is given.
     """
-    hub = {key: options[key] for key in HUB_KEYS if options.get(key) is not None}
+    hub = hub_kwargs(options)
     adapter = None if source is None or read_json(source, "config.json", hub) else read_adapter(source, base, hub)
-    if source is None or adapter is None:
-        if base is not None:
-            raise CheckpointError(f"{source!r} is no adapter, so it needs no base={os.fspath(base)!r}.")
-        return None
-    kept = {key: value for key, value in options.items() if key not in ("revision", "subfolder")}
-    revision = adapter.config.get("revision") if base is None else None
-    if revision:
-        kept["revision"] = revision
-    return AdapterPlace(adapter, _beside(source, adapter.base), kept)
+    if adapter is None and base is not None:
+        raise CheckpointError(f"{source!r} is no adapter, so it needs no base={os.fspath(base)!r}.")
+    return adapter
 
 
-def base_is_embedder(place: AdapterPlace) -> bool:
+def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:
     """Whether the model below an adapter is an embedding model already, rather than a plain backbone.
 
+    Args:
+        adapter: The adapter.
+        options: Arguments to load that model with.
+
     Raises:
-        CheckpointError: There is no such model.
+        MissingBaseError: There is no such model.
     """
-    hub = {key: place.options[key] for key in HUB_KEYS if place.options.get(key) is not None}
-    revision = place.options.get("revision")
+    hub = hub_kwargs(options)
     try:
-        config = read_json(place.base, "config.json", hub) or read_json(place.base, ADAPTER_CONFIG, hub)
+        config = read_json(adapter.base, "config.json", hub) or read_json(adapter.base, ADAPTER_CONFIG, hub)
     except OSError as error:
-        raise base_is_gone(place.adapter, place.base, revision, error) from error
+        raise MissingBaseError(adapter.source, adapter.base, adapter.base_revision, error) from error
     if not config:
-        raise base_is_gone(place.adapter, place.base, revision, f"{place.base!r} has no config.json")
+        reason = f"{adapter.base!r} has no config.json"
+        raise MissingBaseError(adapter.source, adapter.base, adapter.base_revision, reason)
     return config.get("model_type") == "xvlm2vec" or "model_type" not in config
 
 
-def _beside(source: str | os.PathLike[str], base: str) -> str:
-    """A relative path counts from the adapter's folder first, so that both can be moved together."""
-    beside = Path(source) / base
-    return str(beside.resolve()) if beside.is_dir() else base
+def refuse_adapter(source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
+    """Raises if transformers would put an adapter on the weights that it loads: it then checks neither.
+
+    Args:
+        source: Folder or Hub id of what should be a whole model; `None` where a caller has the weights in memory.
+        options: The arguments of `from_pretrained`.
+
+    Raises:
+        CheckpointError: There is an `adapter_config.json`.
+    """
+    if source is None or find_file(source, ADAPTER_CONFIG, hub_kwargs(options)) is None:
+        return
+    raise CheckpointError(
+        f"{os.fspath(source)!r} has an {ADAPTER_CONFIG}. An adapter is loaded with XVLM2VecModel.from_vlm2vec where "
+        "VLM2Vec or xVLM2Vec published it, and with XVLM2VecModel.from_pretrained where this package trained it; both "
+        "check that all of it lands. If the folder holds a whole model, take that file away."
+    )
+
+
+def read_adapter(
+    source: str | os.PathLike[str], base: str | os.PathLike[str] | None = None, hub: Mapping[str, Any] | None = None
+) -> Adapter | None:
+    """Reads the adapter of a folder or Hub id; `None` if there is no `adapter_config.json`.
+
+    Args:
+        source: Folder or Hub id.
+        base: Its base instead of the one that its configuration names.
+        hub: Arguments of the Hub client.
+
+    Raises:
+        CheckpointError: There are no weights, the file is broken, no base is named, or a setting is not supported.
+    """
+    config = read_json(source, ADAPTER_CONFIG, hub)
+    if not config:
+        return None
+    name = os.fspath(source)
+    _check_settings(config, name)
+    place = AdapterBase(os.fspath(base)) if base else _resolve_base(source, config)
+    weights = next((path for path in (find_file(source, file, hub) for file in ADAPTER_WEIGHTS) if path), None)
+    if weights is None:
+        raise CheckpointError(f"{name!r} has an {ADAPTER_CONFIG}, but neither {' nor '.join(ADAPTER_WEIGHTS)}.")
+    with readable_files(source):
+        return Adapter(name, place.source, place.revision, config, _read_weights(weights))
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    logger.warning("%s is a pickle file; it is read with weights_only=True.", file.name)
+    return read_pickle(file)
+
+
+def _check_settings(config: Mapping[str, Any], name: str) -> None:
+    used = [f"{key}={config[key]!r}" for key in _UNSUPPORTED if config.get(key)]
+    if config.get("bias", "none") != "none":
+        used.append(f"bias={config['bias']!r}")
+    if config.get("peft_type", "LORA") != "LORA":
+        used.append(f"peft_type={config['peft_type']!r}")
+    if used:
+        raise CheckpointError(
+            f"The adapter {name!r} uses {', '.join(used)}, which is not supported. Merge it with PEFT into its base "
+            "and load the result."
+        )
+    lacking = [key for key in ("r", "lora_alpha", "target_modules") if not config.get(key)]
+    if lacking:
+        raise CheckpointError(f"{ADAPTER_CONFIG} of {name!r} lacks {', '.join(lacking)}.")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers import ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.utils import cached_file
 
 from .processing_phi3_v import Phi3VProcessor
 
@@ -20,8 +17,8 @@ OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProces
 
 def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
     """Loads a processor of ours or of transformers by its class name, without its video part."""
-    found = OWN_PROCESSORS.get(name) or images_only(getattr(transformers, name))
-    return found.from_pretrained(source, **options)
+    processor_class = OWN_PROCESSORS.get(name) or images_only(getattr(transformers, name))
+    return processor_class.from_pretrained(source, **options)
 
 
 def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:
@@ -38,12 +35,6 @@ def complete_settings(inner: Any, config: Any) -> None:
         inner.patch_size = config.vision_config.patch_size
         inner.vision_feature_select_strategy = config.vision_feature_select_strategy
         inner.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")  # its CLS
-
-
-def read_json(source: str | os.PathLike[str], name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """A JSON file of a folder or Hub id; empty if there is none."""
-    path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub)
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
 
 def processor_class_name(config: Any) -> str:

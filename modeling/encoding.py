@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import warnings
@@ -15,11 +16,9 @@ import torch
 from tqdm.auto import tqdm
 
 from .families import backbone_type, family_of
-from .memory import free_memory, is_out_of_memory
-from .pack_forward import obstacle
+from .packing import packing_blocker, text_groups, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
-from .token_groups import text_groups, token_groups
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BAD_ROWS = ("raise", "nan")
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 Unit = list[int]
 """Numbers of rows with the same images, or of one row."""
@@ -115,7 +115,7 @@ class _Run:
 
     def encode(self, show_progress: bool | None) -> torch.Tensor:
         """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
-        self.packed = family_of(backbone_type(self.model.config)).causal and not obstacle(self.model)
+        self.packed = family_of(backbone_type(self.model.config)).causal and not packing_blocker(self.model)
         self.sizes = measure_rows(self.processor, self.rows, self.problems)
         vectors = torch.full((len(self.rows), self.model.config.hidden_size), torch.nan)
         waiting = deque(self._units())
@@ -235,3 +235,17 @@ class _Run:
 def _identity(image: Any) -> Any:
     """What two rows must have in common for their image to be the same: the path, or the very object."""
     return image if isinstance(image, str) else (id(image),)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is memory that ran out, of a GPU or of the machine; the CPU's allocator raises a `RuntimeError`."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+
+
+def free_memory() -> None:
+    """Gives back what a failed pass held; call it when the exception is no longer handled, as that holds tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -68,16 +68,14 @@ def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable
         CheckpointError: Keys are missing, unexpected or of another shape.
     """
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith(tuple(ignorable) or ("\0",))]
-    found = {
-        "missing": sorted(info["missing_keys"]),
-        "unexpected": sorted(unexpected),
-        "of another shape": sorted(str(key) for key in info["mismatched_keys"]),
-    }
+    shapes = [f"{key} {list(stored)} for {list(needed)}" for key, stored, needed in info["mismatched_keys"]]
+    keys_of = {"missing": sorted(info["missing_keys"]), "unexpected": sorted(unexpected), "of another shape": shapes}
     faults = [
         f"{len(keys)} {kind} ({', '.join(keys[:most])}{', ...' if len(keys) > most else ''})"
-        for kind, keys in found.items()
+        for kind, keys in keys_of.items()
         if keys
     ]
+    faults += map(str, info.get("error_msgs") or ())
     if faults:
         raise CheckpointError(
             f"{os.fspath(source)!r} does not fit {info.get('model', 'the model')}: keys {'; '.join(faults)}. Vectors "

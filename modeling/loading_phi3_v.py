@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers.utils.hub import cached_file
 
+from .hub_files import find_file, hub_kwargs
 from .loading import read_pickle
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,6 @@ IGNORED_KEYS = (r"^lm_head\.", r"(^|\.)vision_embed_tokens\.wte\.")
 
 WTE_RENAMING = {r"vision_embed_tokens\.wte\.": "embed_tokens."}
 """For checkpoints that name the token embedding only as the image part knows it."""
-
-ORIGINAL_MODULE_PREFIX = {"model.": ""}
-"""Old module path to new one, as prefixes: `model.layers.0.mlp.down_proj` of the original is `layers.0.mlp.down_proj`
-of `Phi3VModel`. Nothing else is renamed, so this is all that weights and adapters in the original layout need."""
-
-_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 @dataclass(frozen=True)
@@ -63,14 +57,6 @@ class Checkpoint:
             with safe_open(file, framework="pt") as tensors:
                 return tensors.get_tensor(key)
         return read_pickle(file)[key]
-
-
-def original_module_name(name: str) -> str:
-    """The name in `Phi3VModel` of a module (or parameter) of the original model."""
-    for old, new in ORIGINAL_MODULE_PREFIX.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
 
 
 def inspect_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, Any]) -> dict[str, str]:
@@ -127,25 +113,25 @@ def find_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, Any]
     """
     if kwargs.get("variant") is not None or kwargs.get("gguf_file") is not None:
         return None
-    hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+    hub = hub_kwargs(kwargs)
     names = [name for name in WEIGHT_FILES if kwargs.get("use_safetensors") is not False or ".bin" in name]
     for name in names:
-        found = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
-        if found is not None:
-            return _read_keys(folder_or_id, Path(found), hub)
+        path = find_file(folder_or_id, name, hub)
+        if path is not None:
+            return _read_keys(folder_or_id, path, hub)
     return None
 
 
-def _read_keys(folder_or_id: str | os.PathLike[str], found: Path, hub: dict[str, Any]) -> Checkpoint:
-    if found.suffix != ".json":
-        return Checkpoint(dict.fromkeys(_stored_keys(found), found))
-    weight_map: dict[str, str] = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
+def _read_keys(folder_or_id: str | os.PathLike[str], path: Path, hub: dict[str, Any]) -> Checkpoint:
+    if path.suffix != ".json":
+        return Checkpoint(dict.fromkeys(_stored_keys(path), path))
+    weight_map: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
     shards: dict[str, Path] = {}
     for name in sorted(set(weight_map.values())):
-        shard = cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **hub)
+        shard = find_file(folder_or_id, name, hub)
         if shard is None:
-            raise FileNotFoundError(f"{folder_or_id}: {found.name} names the shard {name}, but there is no such file.")
-        shards[name] = Path(shard)
+            raise FileNotFoundError(f"{folder_or_id}: {path.name} names the shard {name}, but there is no such file.")
+        shards[name] = shard
     return Checkpoint({key: shards[name] for key, name in weight_map.items()})
 
 
@@ -154,24 +140,3 @@ def _stored_keys(file: Path) -> Iterable[str]:
         with safe_open(file, framework="pt") as tensors:
             return list(tensors.keys())
     return list(read_pickle(file, device="meta"))
-
-
-def check_loading_info(info: dict[str, Any], source: object) -> None:
-    """Raises if a checkpoint and the model did not fit each other exactly.
-
-    Args:
-        info: The loading info of transformers.
-        source: What the error calls the checkpoint.
-
-    Raises:
-        ValueError: Keys are missing, unexpected or of another shape; the message lists them.
-    """
-    found = {label: sorted(info.get(f"{label}_keys") or ()) for label in ("missing", "unexpected")}
-    found["of another shape"] = sorted(
-        f"{key} (stored {list(stored)}, needed {list(needed)})"
-        for key, stored, needed in info.get("mismatched_keys") or ()
-    )
-    found["errors"] = [str(message) for message in info.get("error_msgs") or ()]
-    wrong = [f"{label}: {', '.join(entries)}" for label, entries in found.items() if entries]
-    if wrong:
-        raise ValueError(f"The weights of {source} do not fit Phi-3.5-V; {'; '.join(wrong)}.")

@@ -20,7 +20,8 @@ from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3RMSNorm
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_phi3_v import Phi3VConfig
-from .loading_phi3_v import IGNORED_KEYS, check_loading_info, inspect_checkpoint
+from .loading import check_loading
+from .loading_phi3_v import IGNORED_KEYS, inspect_checkpoint
 from .vision_phi3_v import Phi3VImageEmbedding
 
 
@@ -113,7 +114,7 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # so that the check below names them; transformers' own error does not
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
-        check_loading_info(info, pretrained_model_name_or_path)
+        check_loading(info, pretrained_model_name_or_path)
         if rename:  # saving must write our names, not undo the renaming
             model._weight_conversions = None
         return (model, info) if wants_info else model

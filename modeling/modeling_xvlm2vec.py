@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +13,21 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .adapters import AdapterPlace, base_is_embedder, find_adapter
+from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .backbone_inputs import backbone_inputs
 from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
 from .families import backbone_type, family_of
+from .hub_files import pinned
 from .loading import CheckpointError, check_loading, readable_files
+from .lora_weights import Adapter
 from .modeling_phi3_v import Phi3VModel
-from .pack_forward import ImageStates, run_pack
-from .packs import Pack, TokenGroup, pack_groups, rope_limit_of
-from .pooling import pool
+from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
+from .pooling import pool, truncate_embeddings
 from .processing_xvlm2vec import XVLM2VecProcessor
-from .published_checkpoints import find_published, refuse_adapter
+from .processor_checks import check_processor
+from .published_checkpoints import find_published
 from .rows import make_rows
 from .sentence_transformers_files import write_sentence_transformers_files
 
@@ -121,6 +122,7 @@ class XVLM2VecModel(PreTrainedModel):
         config = XVLM2VecConfig(vlm_config=backbone.config, dtype=backbone.dtype, **settings)
         model = cls(config, backbone=backbone)
         model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
+        model._processor_options = pinned(pretrained_model_name_or_path, kwargs)
         return model.eval()
 
     @classmethod
@@ -150,7 +152,7 @@ class XVLM2VecModel(PreTrainedModel):
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
             model._processor_source = published.backbone
-        model._processor_options = published.processor_options
+        model._processor_options |= published.image_settings
         model.config.layout = published.layout
         model.config.image_settings = dict(published.image_settings)
         return model
@@ -175,9 +177,9 @@ class XVLM2VecModel(PreTrainedModel):
             CheckpointError: A weight is missing, unexpected or of another shape, an adapter's base is gone, or a whole
                 model has an adapter beside it.
         """
-        found = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
-        if found is not None:
-            return cls._from_adapter(found)
+        adapter = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
+        if adapter is not None:
+            return cls._from_adapter(adapter, base_options(adapter, kwargs))
         refuse_adapter(pretrained_model_name_or_path, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
@@ -185,16 +187,18 @@ class XVLM2VecModel(PreTrainedModel):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model, info = loaded
         check_loading(info, pretrained_model_name_or_path)
+        if pretrained_model_name_or_path is not None:
+            model._processor_options = pinned(pretrained_model_name_or_path, kwargs)
         return (model, info) if wants_info else model
 
     @classmethod
-    def _from_adapter(cls, found: AdapterPlace) -> XVLM2VecModel:
-        """Loads the base of an adapter and merges the adapter into it."""
-        load = cls.from_pretrained if base_is_embedder(found) else cls.from_backbone
-        model = load(found.base, **found.options)
-        found.adapter.merge_into(model)
-        model._processor_source = model._processor_source or found.base
-        model.config.name_or_path = found.adapter.source
+    def _from_adapter(cls, adapter: Adapter, options: dict[str, Any]) -> XVLM2VecModel:
+        """Loads the base of an adapter, with these options, and merges the adapter into it."""
+        load = cls.from_pretrained if base_is_embedder(adapter, options) else cls.from_backbone
+        model = load(adapter.base, **options)
+        adapter.merge_into(model)
+        model._processor_source = model._processor_source or adapter.base
+        model.config.name_or_path = adapter.source
         return model
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -293,10 +297,7 @@ class XVLM2VecModel(PreTrainedModel):
             source = self._processor_source or self.config.name_or_path
             if not source:
                 raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
-            # A wrapped backbone has its own revision; that of an embedding model is beside it.
-            configs = (self.config, self.config.vlm_config)
-            commit = next((found for config in configs if (found := getattr(config, "_commit_hash", None))), None)
-            options = ({"revision": commit} if commit else {}) | self._processor_options
+            options = dict(self._processor_options)
             if self.config.layout is not None:
                 options["layout"] = self.config.layout
             # A model that runs as remote code was loaded by somebody who trusts this repository's code.
@@ -362,7 +363,7 @@ class XVLM2VecModel(PreTrainedModel):
             show_progress=show_progress,
         )
         if dim is not None:
-            vectors = cut(vectors, dim, self.config.normalize)
+            vectors = truncate_embeddings(vectors, dim, self.config.normalize)
         result = vectors[0] if single else vectors
         return result if convert_to_tensor else result.numpy()
 
@@ -373,30 +374,5 @@ def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     Ours are found by name: as remote code, configuration and model may come from two copies of these files, and the
     registers of transformers compare classes.
     """
-    own = OWN_BACKBONES.get(config.model_type)
-    return own._from_config(config) if own is not None else AutoModel.from_config(config)
-
-
-def check_processor(processor: XVLM2VecProcessor, config: XVLM2VecConfig) -> None:
-    """Raises if a processor writes prompts in another way than the model was trained with; warns of other images."""
-    own = backbone_type(config)
-    if processor.model_type != own:
-        raise ValueError(
-            f"This processor writes prompts for {processor.model_type!r}, but this model takes {own!r}: the vectors "
-            "would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
-        )
-    other = processor.other_images(config.image_settings)
-    if other:
-        warnings.warn(
-            f"This processor has {other}, with which the model was trained: images get other vectors. Use "
-            "`model.processor` unless that is meant.",
-            stacklevel=3,
-        )
-
-
-def cut(vectors: torch.Tensor, dim: int, normalize: bool) -> torch.Tensor:
-    """Keeps the first `dim` values of each vector `(N, D)`, at length 1 again if `normalize`."""
-    if not 0 < dim <= vectors.shape[-1]:
-        raise ValueError(f"dim={dim} does not fit vectors of {vectors.shape[-1]} values.")
-    shorter = vectors[..., :dim]
-    return nn.functional.normalize(shorter, dim=-1) if normalize else shorter
+    model_class = OWN_BACKBONES.get(config.model_type)
+    return model_class._from_config(config) if model_class is not None else AutoModel.from_config(config)

@@ -111,8 +111,8 @@ class Pack:
 
     def images(self) -> dict[str, torch.Tensor]:
         """The image inputs of all groups as one batch; empty if there is no image."""
-        found = [member.group.images for member in self.members if member.group.images]
-        return {name: join([images[name] for images in found]) for name in (found[0] if found else ())}
+        groups = [member.group.images for member in self.members if member.group.images]
+        return {name: join([images[name] for images in groups]) for name in (groups[0] if groups else ())}
 
     def averages(self, hidden: torch.Tensor, heads_only: bool = False) -> torch.Tensor:
         """The mean state of each row.
@@ -151,10 +151,10 @@ class Pack:
         if first is not None or not hasattr(backbone, "get_rope_index"):
             return index + (first or 0)
         prefixes = [rope_positions(backbone, member.group) for member in self.members]
-        turned = [int(places.max()) + 1 - places.shape[1] if places.numel() else 0 for places in prefixes]
-        counted = index + torch.tensor(turned, device=index.device)[self.layout.group]
+        offsets = [int(places.max()) + 1 - places.shape[1] if places.numel() else 0 for places in prefixes]
+        positions = index + torch.tensor(offsets, device=index.device)[self.layout.group]
         front = torch.cat(prefixes, dim=1).to(index.device)
-        return counted.expand(3, -1).masked_scatter(self.layout.text == -1, front)[:, None]
+        return positions.expand(3, -1).masked_scatter(self.layout.text == -1, front)[:, None]
 
 
 def rope_positions(backbone: Any, group: TokenGroup) -> torch.Tensor:
@@ -175,8 +175,8 @@ def pack_groups(groups: Sequence[TokenGroup], budget: int, rope_limit: int | Non
     Args:
         groups: The groups.
         budget: Tokens of a pack.
-        rope_limit: Tokens from which on a backbone turns positions in another way (`rope_limit_of`); rows on either
-            side of it never share a pack.
+        rope_limit: Tokens beyond which a backbone uses other RoPE factors (`rope_limit_of`); rows on either side of it
+            never share a pack.
 
     Returns:
         Packs that hold each text once.
@@ -309,8 +309,8 @@ def _blocks(bucket: Sequence[Member]) -> list[list[Text]]:
         if not blocks or _much_longer(width, first):
             blocks.append([[] for _ in bucket])
             first = width
-        for own, text in zip(blocks[-1], ranked, strict=True):
-            own.append(text)
+        for group, text in zip(blocks[-1], ranked, strict=True):
+            group.append(text)
     return [list(chain.from_iterable(block)) for block in blocks]
 
 
@@ -322,9 +322,9 @@ def _shape(block: Sequence[Text], groups: int) -> Block:
         return shape
     columns = torch.arange(width)
     starts = lengths.cumsum(0) - lengths
-    taken = starts[:, None] + columns.minimum(lengths[:, None] - 1)
+    sources = starts[:, None] + columns.minimum(lengths[:, None] - 1)
     places = torch.arange(rows)[:, None] * width + columns
-    return replace(shape, pad=taken.flatten(), unpad=places[columns < lengths[:, None]])
+    return replace(shape, pad=sources.flatten(), unpad=places[columns < lengths[:, None]])
 
 
 def join(batches: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -337,11 +337,11 @@ def join(batches: Sequence[torch.Tensor]) -> torch.Tensor:
         `(sum of n, ...)`.
     """
     largest = [max(sizes) for sizes in zip(*(batch.shape[1:] for batch in batches), strict=True)]
-    filled = []
+    same_size = []
     for batch in batches:
-        missing = [(0, size - own) for size, own in zip(largest, batch.shape[1:], strict=True)]
-        filled.append(pad(batch, list(chain.from_iterable(reversed(missing)))) if any(map(sum, missing)) else batch)
-    return torch.cat(filled)
+        missing = [(0, target - size) for target, size in zip(largest, batch.shape[1:], strict=True)]
+        same_size.append(pad(batch, list(chain.from_iterable(reversed(missing)))) if any(map(sum, missing)) else batch)
+    return torch.cat(same_size)
 
 
 def rope_kinds(config: PreTrainedConfig) -> list[dict[str, Any]]:
@@ -354,7 +354,7 @@ def rope_kinds(config: PreTrainedConfig) -> list[dict[str, Any]]:
 def rope_limit_of(config: PreTrainedConfig) -> int | None:
     """Tokens of a row beyond which a backbone uses other RoPE factors (longrope); `None` if it never does."""
     text = config.get_text_config()
-    found = [kind for kind in rope_kinds(text) if kind["rope_type"] == "longrope"]
-    if not found:
+    longrope = [kind for kind in rope_kinds(text) if kind["rope_type"] == "longrope"]
+    if not longrope:
         return None
-    return found[0].get("original_max_position_embeddings") or text.original_max_position_embeddings
+    return longrope[0].get("original_max_position_embeddings") or text.original_max_position_embeddings

@@ -19,19 +19,18 @@ from .backbone_processors import (
     limit_pixels,
     load_inner,
     processor_class_name,
-    read_json,
 )
 from .families import Family, backbone_type, check_layout, family_of
+from .hub_files import hub_kwargs, read_json
 from .image_tokens import expand_images, token_inputs
 from .images import load_image
 from .messages import read_messages
 from .padding import TokenRow, pad_rows, split_rows, spread_rows
-from .published_checkpoints import ADAPTER_CONFIG
+from .processor_checks import check_beside, refuse_adapter_folder
 from .row_lengths import measure_rows
 from .rows import TextImageRow, make_rows
 from .truncation import Prompt, cut_text
 
-_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _NOT_IMAGES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
 
 
@@ -114,7 +113,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         kwargs.pop("_from_auto", None)
         settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square") if key in kwargs}
         layout = check_layout(kwargs.pop("layout")) if kwargs.get("layout") else kwargs.pop("layout", None)
-        hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+        hub = hub_kwargs(kwargs)
         saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
             own = saved["xvlm2vec"]
@@ -122,7 +121,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             kept: dict[str, Any] = {key: own.get(key) for key in ("max_length", "square")}
             processor = cls(inner, layout or own["model_type"], **(kept | settings))
             if layout is None:
-                check_beside(processor, pretrained_model_name_or_path, hub)
+                check_beside(processor.model_type, pretrained_model_name_or_path, hub)
             return processor
         refuse_adapter_folder(pretrained_model_name_or_path, hub)
         config = AutoConfig.from_pretrained(
@@ -386,40 +385,6 @@ class XVLM2VecProcessor(ProcessorMixin):
             batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
         return self.inner.tokenizer(strings)["input_ids"]
-
-
-def check_beside(processor: XVLM2VecProcessor, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
-    """Raises if a saved processor writes other prompts than the embedding model in the same place was trained with.
-
-    Args:
-        processor: As its files say.
-        source: Folder or Hub id.
-        hub: Arguments of the Hub client.
-
-    Raises:
-        ValueError: It does.
-    """
-    trained = read_json(source, "config.json", hub).get("layout")
-    if trained not in (None, processor.model_type):
-        raise ValueError(
-            f"The processor in {os.fspath(source)!r} has layout={processor.model_type!r} for {trained!r}, with which "
-            "the model beside it was trained: vectors would be wrong. Save the model's own there: "
-            "`model.processor.save_pretrained`, with the model as XVLM2VecModel.from_vlm2vec loaded it."
-        )
-
-
-def refuse_adapter_folder(source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
-    """Raises where there is an adapter and no model, whose files would say which processor it needs.
-
-    Raises:
-        ValueError: There is an `adapter_config.json` and no `config.json`.
-    """
-    if read_json(source, ADAPTER_CONFIG, hub) and not read_json(source, "config.json", hub):
-        raise ValueError(
-            f"{os.fspath(source)!r} is an adapter, and its processor depends on how it was trained: load the model "
-            "with XVLM2VecModel.from_vlm2vec (a published VLM2Vec adapter) or XVLM2VecModel.from_pretrained and take "
-            "`model.processor`."
-        )
 
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from .images import measure_image
 from .rows import TextImageRow
-
-if TYPE_CHECKING:
-    from .processing_xvlm2vec import XVLM2VecProcessor
 
 UNSEEN = (1024, 1024)
 """What a URL's image is taken for until it is fetched."""
@@ -35,13 +32,11 @@ class RowSize:
     shared: int = 0
 
 
-def measure_rows(
-    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], problems: dict[int, str] | None = None
-) -> list[RowSize]:
+def measure_rows(processor: Any, rows: Sequence[TextImageRow], problems: dict[int, str] | None = None) -> list[RowSize]:
     """Measures rows; of their files only the beginnings are read.
 
     Args:
-        processor: The model's processor.
+        processor: An `XVLM2VecProcessor`, which imports this module.
         rows: The rows.
         problems: Takes up what is wrong with rows, by number; a bad row then counts nothing.
 
@@ -69,7 +64,7 @@ def measure_rows(
     ]
 
 
-def image_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]]) -> list[int]:
+def image_tokens(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
     """Tokens that images of these sizes (width, height) become, as the backbone's own processor counts them."""
     if not sizes:
         return []
@@ -79,14 +74,14 @@ def image_tokens(processor: XVLM2VecProcessor, sizes: Sequence[tuple[int, int]])
     return [_count_by_doing(processor, size) for size in sizes]
 
 
-def _count_by_doing(processor: XVLM2VecProcessor, size: tuple[int, int]) -> int:
+def _count_by_doing(processor: Any, size: tuple[int, int]) -> int:
     """For a processor that cannot say it: what a blank image of this size becomes."""
     batch, _ = processor.prepare([TextImageRow("", (Image.new("RGB", size),))])
     return int(batch["attention_mask"].sum())
 
 
 def _image_sizes(
-    processor: XVLM2VecProcessor, row: TextImageRow, number: int, seen: dict[int, tuple[int, int]]
+    processor: Any, row: TextImageRow, number: int, seen: dict[int, tuple[int, int]]
 ) -> tuple[tuple[int, int], ...]:
     for index, image in enumerate(row.images):
         if id(image) not in seen:
@@ -95,7 +90,7 @@ def _image_sizes(
     return tuple(seen[id(image)] for image in row.images)
 
 
-def _measure(processor: XVLM2VecProcessor, image: Any, number: int, index: int) -> tuple[int, int] | None:
+def _measure(processor: Any, image: Any, number: int, index: int) -> tuple[int, int] | None:
     return measure_image(
         image,
         allow_urls=processor.allow_urls,
@@ -104,7 +99,7 @@ def _measure(processor: XVLM2VecProcessor, image: Any, number: int, index: int) 
     )
 
 
-def _text_tokens(processor: XVLM2VecProcessor, prompts: Sequence[str]) -> list[int]:
+def _text_tokens(processor: Any, prompts: Sequence[str]) -> list[int]:
     tokenizer = processor.inner.tokenizer
     return [
         len(ids)

@@ -30,21 +30,21 @@ def token_groups(
         max_length: As in a call of the processor.
 
     Returns:
-        A group of tokens for each group of rows, its texts in their order, and the number of rows whose text was cut.
+        A group of tokens for each group of rows, its texts in their order, and the number of truncated rows.
 
     Raises:
         ValueError: A row is empty or cannot be cut short enough, or the rows of a group show different images.
         ImageError: An image cannot be read; the message names the row.
     """
-    counted = iter(range(sum(map(len, groups))))
-    named = numbers or [[next(counted) for _ in group] for group in groups]
-    result, cut = [], 0
-    for rows, names in zip(groups, named, strict=True):
+    counter = iter(range(sum(map(len, groups))))
+    names_of_groups = numbers or [[next(counter) for _ in group] for group in groups]
+    result, num_truncated = [], 0
+    for rows, names in zip(groups, names_of_groups, strict=True):
         prepare = _with_images if rows[0].images else _without_images
-        group, shortened = prepare(processor, rows, names, max_length)
+        group, truncated = prepare(processor, rows, names, max_length)
         result.append(group)
-        cut += shortened
-    return result, cut
+        num_truncated += truncated
+    return result, num_truncated
 
 
 def text_groups(
@@ -58,7 +58,7 @@ def text_groups(
     Their texts share a prefix where all rows begin with the same instruction.
 
     Returns:
-        One group, its texts in the order of the rows, and the number of rows whose text was cut.
+        One group, its texts in the order of the rows, and the number of rows whose text was truncated.
     """
     return token_groups(processor, [rows], None if numbers is None else [numbers], max_length)
 
@@ -66,17 +66,17 @@ def text_groups(
 def _without_images(
     processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
 ) -> tuple[TokenGroup, int]:
-    tokens, _, cut = processor.token_rows(rows, numbers=names, max_length=max_length)
+    tokens, _, num_truncated = processor.token_rows(rows, numbers=names, max_length=max_length)
     ids = [row["input_ids"].tolist() for row in tokens]
     prefix = common_prefix(ids)
     shared = len(prefix) if len(prefix) * (len(ids) - 1) >= LEAST_SAVING else 0
-    return TokenGroup(prefix[:shared], [row[shared:] for row in ids]), cut
+    return TokenGroup(prefix[:shared], [row[shared:] for row in ids]), num_truncated
 
 
 def _with_images(
     processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
 ) -> tuple[TokenGroup, int]:
-    (first,), images, cut = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
+    (first,), images, num_truncated = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
     ids = [first["input_ids"].tolist()]
     tails = tail_ids(processor, rows)
     prefix = split_prefix(ids[0], tails[0])
@@ -85,19 +85,19 @@ def _with_images(
         if prefix and tail and (limit is None or len(prefix) + len(tail) <= limit):
             ids.append(prefix + tail)
             continue
-        (whole,), _, shortened = processor.token_rows([row], numbers=[name], max_length=max_length)
+        (whole,), _, truncated = processor.token_rows([row], numbers=[name], max_length=max_length)
         ids.append(whole["input_ids"].tolist())
-        cut += shortened
+        num_truncated += truncated
     front = common_prefix(ids)
     texts = [row[len(front) :] for row in ids]
-    token = image_token(processor)
-    shown = [place for place, value in enumerate(front) if value == token or value < 0]
-    unlike = any(len(row.images) != len(rows[0].images) for row in rows)
-    if unlike or any(value == token or value < 0 for text in texts for value in text):
+    token = image_token_id(processor)
+    places = [place for place, value in enumerate(front) if value == token or value < 0]
+    unequal = any(len(row.images) != len(rows[0].images) for row in rows)
+    if unequal or any(value == token or value < 0 for text in texts for value in text):
         raise ValueError(
             f"Rows {names[0]} to {names[-1]}: an image is not common to all of them, or is the last token of a row."
         )
-    return TokenGroup(front, texts, images, shown[-1] + 2 if shown else 1), cut
+    return TokenGroup(front, texts, images, places[-1] + 2 if places else 1), num_truncated
 
 
 def common_prefix(ids: Sequence[list[int]]) -> list[int]:
@@ -108,7 +108,7 @@ def common_prefix(ids: Sequence[list[int]]) -> list[int]:
     return first[: next(different, shortest)]
 
 
-def image_token(processor: XVLM2VecProcessor) -> int | None:
+def image_token_id(processor: XVLM2VecProcessor) -> int | None:
     """Id of the token that stands for a part of an image; backbones with negative ids there have none."""
     token = getattr(processor.inner, "image_token", None)
     return processor.inner.tokenizer.convert_tokens_to_ids(token) if token else None
@@ -122,15 +122,15 @@ def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list
         texts = [mark + row.instruction + row.text for mark, row in zip(separators, rows, strict=True)]
         return [list(map(int, ids)) for ids in processor.text_ids(texts)]
     strings = [processor.prompt(row.instruction + row.text, len(row.images), i) for i, row in enumerate(rows)]
-    found = tokenizer([string + family.after_text for string in strings])["input_ids"] if rows else []
+    ids_of_rows = tokenizer([string + family.after_text for string in strings])["input_ids"] if rows else []
     if not any(row.images for row in rows):
-        return found
+        return ids_of_rows
     # Tokenized with its placeholders, one an image: some tokenizers write the start of a text in another way.
     placeholder = family.image or getattr(processor.inner, "image_token", "")
     last = tokenizer(placeholder, add_special_tokens=False)["input_ids"][-1]
     return [
         ids[len(ids) - ids[::-1].index(last) :] if row.images and last in ids else ids
-        for ids, row in zip(found, rows, strict=True)
+        for ids, row in zip(ids_of_rows, rows, strict=True)
     ]
 
 
@@ -139,5 +139,5 @@ def split_prefix(ids: list[int], tail: list[int]) -> list[int] | None:
 
     They do not where a tokenizer merges across the border or adds something behind the text.
     """
-    cut = len(ids) - len(tail)
-    return ids[:cut] if tail and cut >= 0 and ids[cut:] == tail else None
+    border = len(ids) - len(tail)
+    return ids[:border] if tail and border >= 0 and ids[border:] == tail else None

@@ -195,13 +195,13 @@ def bucket_attention(
         shape = (bucket.groups, bucket.prefix)
         query, key, value = (states[0].unflatten(1, shape).transpose(0, 1) for states in prefixes)
         pieces.append(causal(query, key, value, window=window, settings=settings).transpose(1, 2).flatten(0, 1)[None])
-        rows = [(first, behind(key, second), behind(value, third)) for first, second, third in rows]
-    seen = [causal(*own, window=window, settings=settings) for own in rows]
-    return pieces + [block.gather(states) for block, states in zip(bucket.blocks, seen, strict=True)]
+        rows = [(first, prepend_prefix(key, second), prepend_prefix(value, third)) for first, second, third in rows]
+    attended = [causal(*states, window=window, settings=settings) for states in rows]
+    return pieces + [block.gather(states) for block, states in zip(bucket.blocks, attended, strict=True)]
 
 
-def behind(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Puts each text behind its prefix: `(G, heads, P, D)` and `(G * K, heads, T, D)` to `(G * K, heads, P + T, D)`."""
+def prepend_prefix(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Prepends each text's prefix: `(G, heads, P, D)` and `(G * K, heads, T, D)` to `(G * K, heads, P + T, D)`."""
     rows = rows.unflatten(0, (len(prefix), -1))
     shared = prefix[:, None].expand(-1, rows.shape[1], -1, -1, -1)
     return torch.cat([shared, rows], dim=3).flatten(0, 1)

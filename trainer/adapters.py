@@ -14,8 +14,8 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from xvlm2vec.modeling.model_parts import language_model_path, path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.pack_forward import path_of_embeddings
 
 from .vision_parameters import VISION_PARTS, vision_modules
 
@@ -148,7 +148,7 @@ def linear_layers(model: XVLM2VecModel, vision: bool = False) -> str:
         model: The embedder.
         vision: Whether those of vision tower and connector count, too.
     """
-    root = path_of_embeddings(model).rpartition(".")[0] + "."
+    root = language_model_path(model) + "."
     seeing = {id(module) for part in vision_modules(model) for module in part.modules()}
     chosen = [
         name

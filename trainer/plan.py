@@ -11,11 +11,10 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from xvlm2vec.modeling.model_parts import embedder_of, language_model
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.pack_forward import path_of_embeddings
 
 from .distillation_config import SelfDistillationConfig
-from .distillation_trainer import embedder_of
 from .optimizers import split_parameters
 from .sharding import repeated_layers
 from .vision_parameters import vision_modules
@@ -152,17 +151,17 @@ def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
 
 def _activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:
     """Bytes that autograd saves of one pass of the language model; with checkpointing, of one layer at a time."""
-    language = _language_model(embedder)
+    language = language_model(embedder)
     tokens = args.max_tokens_per_forward
     dtype = torch.bfloat16 if args.bf16 or args.fp16 else language.dtype
-    saved = saved_bytes(language, tokens, dtype)
+    saved = activation_bytes(language, tokens, dtype)
     if not args.activation_checkpointing:
         return saved
     layers, width = language.config.num_hidden_layers, language.config.hidden_size
     return layers * tokens * width * dtype.itemsize + saved // layers
 
 
-def saved_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> int:
+def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> int:
     """Bytes of the tensors that autograd keeps of one pass of a language model, weights not counted.
 
     Args:
@@ -190,11 +189,6 @@ def saved_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> i
 
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _language_model(embedder: XVLM2VecModel) -> Any:
-    """What holds the token embeddings and the layers behind them."""
-    return embedder.get_submodule(path_of_embeddings(embedder).rpartition(".")[0])
 
 
 def _vision_activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:

@@ -16,9 +16,9 @@ from xvlm2vec.flags.release import (
     is_hub_id,
     is_quickstart,
     measured_emissions,
-    open_run,
     release_card,
 )
+from xvlm2vec.quickstart.run_folder import RunFolder
 
 
 def results(p_at_1: float, **columns: object) -> SimpleNamespace:
@@ -150,4 +150,4 @@ def test_a_training_is_no_quickstart_and_a_damaged_state_is_told(tmp_path: Path)
         is_quickstart(tmp_path)
     state.write_text(json.dumps({"settings": {"sizes": {}}, "stages": {}}), encoding="utf-8")
     with pytest.raises(ValueError, match="does not hold the settings of a run"):
-        open_run(tmp_path)
+        RunFolder.open(tmp_path)

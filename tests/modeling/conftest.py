@@ -317,7 +317,7 @@ def put_in_cache() -> Callable[..., None]:
 
     def put(cache: Path, name: str, folder: Path, commit: str = "0" * 40) -> None:
         place = cache / f"models--{name.replace('/', '--')}"
-        (place / "refs").mkdir(parents=True)
+        (place / "refs").mkdir(parents=True, exist_ok=True)
         (place / "refs" / "main").write_text(commit, encoding="utf-8")
         shutil.copytree(folder, place / "snapshots" / commit)
 

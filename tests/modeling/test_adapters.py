@@ -100,6 +100,23 @@ def test_hub_ids_and_the_revision_of_the_base(base: Path, put_in_cache: Callable
         XVLM2VecModel.from_pretrained("org/adapter", **hub)
 
 
+def test_the_processor_is_that_of_the_commit_of_the_weights(
+    base: Path, put_in_cache: Callable[..., None], tmp_path: Path
+) -> None:
+    cache, files = tmp_path / "cache", tmp_path / "files"
+    put_in_cache(cache, "org/base", base, "1" * 40)
+    shutil.copytree(base, files)
+    processor = XVLM2VecProcessor.from_pretrained(base)
+    processor.max_length = 7
+    processor.save_pretrained(files)
+    put_in_cache(cache, "org/base", files, "2" * 40)
+    hub = {"cache_dir": cache, "local_files_only": True}
+    old, new = (XVLM2VecModel.from_pretrained("org/base", **where, **hub) for where in ({"revision": "1" * 40}, {}))
+    put_in_cache(cache, "org/base", base, "3" * 40)  # the branch moves on before the processors are asked for
+    assert old.processor.max_length != 7
+    assert new.processor.max_length == 7
+
+
 @pytest.mark.parametrize("gone", ["org/gone", "no/such/folder/at/all"])
 def test_a_base_that_is_gone(base: Path, tmp_path: Path, gone: str) -> None:
     expected = save_adapter(tmp_path / "adapter", base, gone)

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
+from xvlm2vec.modeling.encoding import is_out_of_memory
 from xvlm2vec.modeling.images import ImageError, measure_image
-from xvlm2vec.modeling.memory import is_out_of_memory
 from xvlm2vec.modeling.row_lengths import UNSEEN, measure_rows
 from xvlm2vec.modeling.rows import BadRowsError, TextImageRow, make_rows
 

@@ -10,9 +10,8 @@ import torch
 from datasets import Dataset
 
 from xvlm2vec.modeling.families import FAMILIES
-from xvlm2vec.modeling.modeling_xvlm2vec import cut
 from xvlm2vec.modeling.padding import pad_rows, split_rows, spread_rows
-from xvlm2vec.modeling.pooling import last_token_index, pool
+from xvlm2vec.modeling.pooling import last_token_index, pool, truncate_embeddings
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 from xvlm2vec.modeling.token_groups import split_prefix
 from xvlm2vec.modeling.truncation import Prompt, cut_text
@@ -72,11 +71,11 @@ def test_a_prefix_is_told_only_from_a_tail_that_fits() -> None:
 
 def test_cut_vectors() -> None:
     vectors = torch.tensor([[3.0, 4.0, 5.0]])
-    assert torch.allclose(cut(vectors, 2, normalize=True), torch.tensor([[0.6, 0.8]]))
-    assert cut(vectors, 2, normalize=False).tolist() == [[3, 4]]
+    assert torch.allclose(truncate_embeddings(vectors, 2, normalized=True), torch.tensor([[0.6, 0.8]]))
+    assert truncate_embeddings(vectors, 2, normalized=False).tolist() == [[3, 4]]
     for dim in (0, 4):
         with pytest.raises(ValueError, match=f"dim={dim} does not fit vectors of 3 values"):
-            cut(vectors, dim, normalize=True)
+            truncate_embeddings(vectors, dim, normalized=True)
 
 
 def test_rows() -> None:

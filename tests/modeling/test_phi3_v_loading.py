@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from xvlm2vec.modeling.configuration_phi3_v import Phi3VConfig
-from xvlm2vec.modeling.loading_phi3_v import original_module_name
 from xvlm2vec.modeling.modeling_phi3_v import Phi3VModel
 
 CONFIG = {
@@ -127,25 +126,25 @@ def test_missing_and_unexpected_weights_are_listed(folder, weights):
     del weights["model.layers.0.mlp.down_proj.weight"], weights["model.vision_embed_tokens.glb_GN"]
     weights["model.layers.9.mlp.down_proj.weight"] = torch.zeros(16, 24)
     write(folder, weights)
-    with pytest.raises(ValueError, match="do not fit") as caught:
+    with pytest.raises(ValueError, match="does not fit") as caught:
         Phi3VModel.from_pretrained(folder)
     message = str(caught.value)
-    assert "missing: layers.0.mlp.down_proj.weight, vision_embed_tokens.glb_GN" in message
-    assert "unexpected: " in message
+    assert "2 missing (layers.0.mlp.down_proj.weight, vision_embed_tokens.glb_GN)" in message
+    assert "1 unexpected (" in message
     assert "layers.9.mlp.down_proj.weight" in message
 
 
 def test_a_missing_token_embedding_is_an_error(folder, weights):
     del weights["model.embed_tokens.weight"]
     write(folder, weights)
-    with pytest.raises(ValueError, match=r"missing: embed_tokens\.weight"):
+    with pytest.raises(ValueError, match=r"1 missing \(embed_tokens\.weight\)"):
         Phi3VModel.from_pretrained(folder)
 
 
 def test_a_weight_of_another_shape_is_an_error(folder, weights):
     weights["model.norm.weight"] = torch.zeros(17)
     write(folder, weights)
-    with pytest.raises(ValueError, match=r"of another shape: norm\.weight \(stored \[17\], needed \[16\]\)"):
+    with pytest.raises(ValueError, match=r"1 of another shape \(norm\.weight \[17\] for \[16\]\)"):
         Phi3VModel.from_pretrained(folder)
 
 
@@ -169,13 +168,6 @@ def test_through_the_auto_classes_in_bf16_and_back(folder, weights, source):
     saved = json.loads((folder / "saved" / "config.json").read_text(encoding="utf-8"))
     assert "auto_map" not in saved
     assert again.config.vision_feature_layer == -2
-
-
-def test_old_module_names_become_ours():
-    assert original_module_name("model.layers.0.self_attn.qkv_proj") == "layers.0.self_attn.qkv_proj"
-    old = "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0.self_attn.q_proj"
-    assert original_module_name(old) == old.removeprefix("model.")
-    assert original_module_name("lm_head") == "lm_head"
 
 
 def test_config_without_a_vision_part_is_the_original_vit_l():

@@ -19,8 +19,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling.modeling_xvlm2vec import CheckpointError, check_processor
-from xvlm2vec.modeling.published_checkpoints import read_adapter
+from xvlm2vec.modeling.adapters import read_adapter
+from xvlm2vec.modeling.modeling_xvlm2vec import CheckpointError
+from xvlm2vec.modeling.processor_checks import check_processor
 from xvlm2vec.modeling.row_lengths import measure_rows
 from xvlm2vec.modeling.rows import TextImageRow
 

@@ -12,13 +12,25 @@ import torch
 from transformers import AutoConfig
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling import pack_forward as packed
+from xvlm2vec.modeling import pack_forward, sharing_check
 from xvlm2vec.modeling import tree_attention as tree
-from xvlm2vec.modeling.pack_forward import check_sharing, encoder_outputs, image_states, obstacle
-from xvlm2vec.modeling.packs import Pack, TokenGroup, join, pack_groups, rope_limit_of
+from xvlm2vec.modeling.packing import (
+    Pack,
+    TokenGroup,
+    check_sharing,
+    common_prefix,
+    encoder_outputs,
+    image_states,
+    join,
+    pack_groups,
+    packing_blocker,
+    rope_limit_of,
+    text_groups,
+    token_groups,
+    tree_attention,
+)
 from xvlm2vec.modeling.rows import TextImageRow
-from xvlm2vec.modeling.token_groups import common_prefix, split_prefix, text_groups, token_groups
-from xvlm2vec.modeling.tree_attention import tree_attention
+from xvlm2vec.modeling.token_groups import split_prefix
 
 CAUSAL = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_next-llama", "llava_next-mistral", "llava_onevision", "internvl"]
 CAUSAL += ["smolvlm", "idefics3", "phi3_v", "windows", "mixed_windows"]
@@ -242,14 +254,14 @@ def test_families_that_look_ahead_are_refused(
     model, processor = load(family, torch.float32)
     assert reason in check_sharing(model, processor, some_rows(images)[0]).reason
     # Nor would the comparison have let them pass.
-    monkeypatch.setattr(packed, "obstacle", lambda *_: "")
+    monkeypatch.setattr(sharing_check, "packing_blocker", lambda *_: "")
     check = check_sharing(model, processor, some_rows(images)[0])
     assert not check.ok
     assert "differ" in check.reason
     # Not in bfloat16 either, where rounding may be as large as what they see ahead.
-    monkeypatch.setattr(packed, "TOLERANCE", {torch.bfloat16: 1.0})
+    monkeypatch.setattr(sharing_check, "TOLERANCE", {torch.bfloat16: 1.0})
     model, processor = load(family, torch.bfloat16)
-    assert check_sharing(model, processor, some_rows(images)[0]).reason == "tokens see what comes behind them"
+    assert check_sharing(model, processor, some_rows(images)[0]).reason == "tokens see those that follow them"
 
 
 def test_texts_that_see_each_other_are_found_in_any_format(
@@ -264,31 +276,31 @@ def test_texts_that_see_each_other_are_found_in_any_format(
 
     monkeypatch.setattr(tree, "bucket_attention", leaking)
     check = check_sharing(model, processor, some_rows(images)[0])
-    assert check.worst < packed.TOLERANCE[torch.bfloat16]
+    assert check.worst < sharing_check.TOLERANCE[torch.bfloat16]
     assert check.reason == "a text's vector changes with the other texts of its pack"
 
 
 def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None:
     model, _ = load("llava_next-mistral")
     text = model.backbone.config.text_config
-    assert not obstacle(model, training=True)
+    assert not packing_blocker(model, training=True)
     layer = model.backbone.language_model.layers[0].self_attn
     layer.attention_dropout = 0.1
-    assert "dropout of 0.1 in backbone.language_model.layers.0.self_attn" in obstacle(model, training=True)
-    assert not obstacle(model), "dropout is off in evaluation"
+    assert "dropout of 0.1 in backbone.language_model.layers.0.self_attn" in packing_blocker(model, training=True)
+    assert not packing_blocker(model), "dropout is off in evaluation"
     text.rope_parameters["rope_type"] = "dynamic"
-    assert "dynamic RoPE" in obstacle(model)
+    assert "dynamic RoPE" in packing_blocker(model)
     text.use_bidirectional_attention = "vision"
-    assert "in both directions" in obstacle(model)
+    assert "in both directions" in packing_blocker(model)
     text.layer_types = ["conv", "full_attention"]
-    assert "layers of the kind 'conv'" in obstacle(model)
+    assert "layers of the kind 'conv'" in packing_blocker(model)
     text._attn_implementation = "eager"
-    assert "attention is 'eager'" in obstacle(model)
+    assert "attention is 'eager'" in packing_blocker(model)
     text.is_causal = False
-    assert "not causal" in obstacle(model)
+    assert "not causal" in packing_blocker(model)
     phi, _ = load("phi3_v")
     phi.config.vlm_config.legacy_rope_by_batch = phi.backbone.config.legacy_rope_by_batch = True
-    assert "legacy_rope_by_batch" in obstacle(phi)
+    assert "legacy_rope_by_batch" in packing_blocker(phi)
 
 
 def test_the_check_finds_a_fault(
@@ -305,7 +317,7 @@ def test_attention_that_misses_the_layout_fails(
     load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = load("llava_next-llama")
-    monkeypatch.setattr(packed, "use_tree", lambda _: None)
+    monkeypatch.setattr(pack_forward, "use_tree", lambda _: None)
     (pack,) = model.pack(token_groups(processor, some_rows(images)[:1])[0], 10_000)
     with pytest.raises(RuntimeError):
         model(pack=pack)

@@ -10,9 +10,10 @@ from steps import arguments, close, gradients, is_vision, make_trainer, named, r
 from torch.nn.functional import cosine_similarity
 from transformers import TrainerCallback
 
+from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, embedder_of
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.losses import (
     CrossModalAlignmentLoss,
     ImageDistillationLoss,

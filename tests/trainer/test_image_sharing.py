@@ -46,7 +46,7 @@ def losses_of(trainer):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "reason"), [(torch.float32, "vectors differ"), (torch.bfloat16, "tokens see what comes behind them")]
+    ("dtype", "reason"), [(torch.float32, "vectors differ"), (torch.bfloat16, "tokens see those that follow them")]
 )
 def test_an_image_far_from_the_start_is_found(tmp_path, looking_ahead, caplog, dtype, reason):
     model, processor = looking_ahead
@@ -118,8 +118,8 @@ def test_where_the_tree_is_wrong_the_mask_takes_its_place(tmp_path, model, proce
     from xvlm2vec.modeling import tree_attention as tree
 
     expected = losses_of(make_trainer(tmp_path, copy.deepcopy(model), processor, corpus, sharing="off", **SGD))
-    right = tree.behind
-    monkeypatch.setattr(tree, "behind", lambda prefix, rows: right(prefix * 0.5, rows))
+    right = tree.prepend_prefix
+    monkeypatch.setattr(tree, "prepend_prefix", lambda prefix, rows: right(prefix * 0.5, rows))
     with caplog.at_level(logging.WARNING):
         trainer = make_trainer(tmp_path, copy.deepcopy(model), processor, corpus, **SGD)
     assert (trainer.collator.sharing, trainer.passes.dense) == (True, True)

@@ -17,13 +17,14 @@ import re
 import time
 import tokenize
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .files import replaced_file, write_json
 
 _SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
 _DTYPES = ("float32", "float16")
@@ -154,7 +155,7 @@ class EmbeddingStore:
     def _write_shard(self, shard: npt.NDArray[np.void]) -> Path:
         content = shard.tobytes()
         name = f"{len(shard)}-{zlib.crc32(content):08x}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
-        with _replacing(self.folder / name) as file:
+        with replaced_file(self.folder / name) as draft, open(draft, "wb") as file:
             np.save(file, shard)
         return self.folder / name
 
@@ -225,8 +226,7 @@ class EmbeddingStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.width is None:
             meta = {"fingerprint": self.fingerprint, "width": width, "dtype": self.dtype}
-            with _replacing(self.folder / "meta.json") as file:
-                file.write(json.dumps(meta, indent=1).encode())
+            write_json(self.folder / "meta.json", meta)
             self.width = width
 
 
@@ -261,17 +261,3 @@ def _release(shard: npt.NDArray[np.void]) -> None:
     mapped = shard.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name only once it is whole and on the disk."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xvlm2vec.common.run_state import STATE_FILE
 
 if TYPE_CHECKING:
+    from xvlm2vec.modeling.adapters import AdapterBase
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -20,8 +20,10 @@ TEACHER = "teacher"
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether a name can only be meant as a path: Hub ids have at most one slash and begin with a letter or digit."""
-    return os.path.exists(source) or source.startswith((".", "/", "~")) or source.count("/") > 1
+    """Whether a name can only be meant as a path."""
+    from xvlm2vec.modeling.hub_ids import is_path
+
+    return is_path(source)
 
 
 def model_kind(source: str, revision: str | None = None) -> Kind:
@@ -50,43 +52,9 @@ def read_json(source: str, name: str, revision: str | None = None) -> Any:
         OSError: The Hub cannot be reached, and the repository was not downloaded before.
         ValueError: The file is no JSON.
     """
-    if looks_like_path(source):
-        if not Path(source).is_dir():
-            raise FileNotFoundError(f"there is no folder {source}.")
-        path: str | None = str(Path(source, name)) if Path(source, name).is_file() else None
-    else:
-        path = _hub_file(source, name, revision)
-    if path is None:
-        return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    from xvlm2vec.modeling import hub_files
 
-
-def _hub_file(source: str, name: str, revision: str | None) -> str | None:
-    """A file of a Hub repository, downloaded if need be; None if the repository has no such file."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return hf_hub_download(source, name, revision=revision)
-    except LocalEntryNotFoundError as error:
-        if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
-            return None  # the repository was downloaded before, and this file was not part of it
-        raise OSError(f"{source} is no folder here, and the Hub cannot be reached to look for it.") from error
-    except EntryNotFoundError:
-        return None
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{source} has no revision {revision} on the Hub.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise FileNotFoundError(f"{source} is neither a folder here nor a repository on the Hub.") from error
+    return hub_files.read_json(source, name, {"revision": revision}) or None
 
 
 def load_embedder(source: str, revision: str | None = None, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
@@ -129,31 +97,24 @@ def adapter_base(source: str, revision: str | None = None) -> str:
         ValueError: It names none.
         FileNotFoundError: It names a folder that is gone, or the adapter's run has lost its teacher.
     """
-    base = (read_json(source, ADAPTER_CONFIG, revision) or {}).get("base_model_name_or_path")
-    if not base:
-        raise ValueError(f"{source}/{ADAPTER_CONFIG} names no base_model_name_or_path; pass the model below it.")
-    base = str(base)
-    run = Path(source).resolve().parent
-    if Path(source).is_dir() and is_quickstart(run):  # it may name a relative path, which looks like an id
-        base = str(run / TEACHER)
-    if looks_like_path(base) and not Path(base).is_dir():
-        raise FileNotFoundError(base_is_gone(source, base))
-    return base
-
-
-def base_is_gone(adapter: str, base: str) -> str:
-    """What to do about an adapter without the model below it."""
-    return (
-        f"{adapter} was trained on {base}, which is gone. Correct base_model_name_or_path in "
-        f"{adapter}/{ADAPTER_CONFIG} if it was only moved; without its base an adapter is lost."
-    )
+    return _base(source, revision).source
 
 
 def base_revision(source: str, revision: str | None = None) -> str | None:
     """The revision of the model below an adapter that its configuration names; `None` if that is a folder."""
-    if Path(adapter_base(source, revision)).is_dir():
-        return None
-    return (read_json(source, ADAPTER_CONFIG, revision) or {}).get("revision")
+    return _base(source, revision).revision
+
+
+def _base(source: str, revision: str | None) -> AdapterBase:
+    from xvlm2vec.modeling import adapters
+
+    run = Path(source).resolve().parent
+    if not Path(source).is_dir() or not is_quickstart(run):
+        return adapters.adapter_base(source, {"revision": revision})
+    teacher = run / TEACHER  # the path in the adapter's configuration was that before the run was moved
+    if not teacher.is_dir():
+        raise adapters.MissingBaseError(source, str(teacher), None, "there is no such folder")
+    return adapters.AdapterBase(str(teacher))
 
 
 def is_quickstart(folder: Path) -> bool:

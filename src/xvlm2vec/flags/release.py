@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.run_state import STATE_FILE
-
 from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
+from .training_notes import loss_notes, training_notes
 
 if TYPE_CHECKING:
     import argparse
 
     from xvlm2vec.eval.results import Results
-    from xvlm2vec.hub.card import LossNote, ReleaseCard
+    from xvlm2vec.hub.card import ReleaseCard
     from xvlm2vec.hub.release import ReleaseInputs
-    from xvlm2vec.quickstart.run import Quickstart
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 EMISSIONS_FILE = "emissions.csv"
-_NOTES = {"loss": dict, "settings": dict, "versions": dict, "start": str}
 RUN_FLAGS = ("adapter", "results", "before", "base_model")
 
 
@@ -47,15 +42,15 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
     from dataclasses import replace
 
     from xvlm2vec.quickstart.release import student_inputs
+    from xvlm2vec.quickstart.run_folder import RunFolder
 
     given = [f"--{name.replace('_', '-')}" for name in RUN_FLAGS if getattr(flags, name)]
     if given:
         raise ValueError(
             f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(given)}."
         )
-    run = open_run(Path(flags.model))
-    model = "adapter" if run.config.lora else "student"
-    for part in (model, "scores/student", "scores/teacher"):
+    run = RunFolder.open(flags.model)
+    for part in (run.student, "scores/student", "scores/teacher"):
         if not run.path(part).is_dir():
             raise ValueError(
                 f"{flags.model} has no {part}: the run did not finish. `xvlm2vec quickstart --output {flags.model}` "
@@ -84,26 +79,6 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
     if base is not None and flags.licence:
         base = replace(base, card=replace(base.card, licence=flags.licence))
     return replace(inputs, card=replace(inputs.card, **changes), base=base)
-
-
-def open_run(folder: Path) -> Quickstart:
-    """The quickstart run of a folder, with the settings that it was begun with.
-
-    Raises:
-        ValueError: The settings are damaged.
-    """
-    from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig, Sizes
-
-    try:
-        settings = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["settings"]
-        sizes = settings["sizes"]
-        sizes["lessons"] = tuple((steps, shares) for steps, shares in sizes["lessons"])
-        known = {item.name: settings[item.name] for item in fields(QuickstartConfig) if item.name in settings}
-        known |= {"sizes": Sizes(**sizes), "languages": tuple(settings["languages"])}
-        config = QuickstartConfig(output=str(folder), **known)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / STATE_FILE} does not hold the settings of a run ({error}).") from error
-    return Quickstart(config)
 
 
 def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
@@ -258,43 +233,3 @@ def measured_emissions(folder: Path) -> dict[str, Any]:
         **({"hardware_used": hardware} if hardware else {}),
         **({"geographical_location": place} if place else {}),
     }
-
-
-def training_notes(folder: Path) -> dict[str, Any]:
-    """What the distillation wrote down beside its model; empty if there is nothing.
-
-    Raises:
-        ValueError: It is no JSON, or a field is of the wrong type.
-    """
-    from xvlm2vec.trainer.distillation import SUMMARY_FILE
-
-    path = folder / SUMMARY_FILE
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); repair it, or remove it to do without it.") from error
-    wrong = _wrong_field(notes)
-    if wrong:
-        raise ValueError(f"{path}: {wrong}; repair it, or remove it to do without it.")
-    return notes
-
-
-def _wrong_field(notes: Any) -> str | None:
-    """The first field of a training's notes that is not of its type."""
-    if not isinstance(notes, dict):
-        return f"a {type(notes).__name__} instead of fields"
-    for name, kind in _NOTES.items():
-        if name in notes and not isinstance(notes[name], kind):
-            return f"{name} is a {type(notes[name]).__name__} instead of a {kind.__name__}"
-    for name in ("name", "citation"):
-        if "loss" in notes and not isinstance(notes["loss"].get(name), str):
-            return f"loss.{name} is not there, or is no text"
-    return None
-
-
-def loss_notes(notes: dict[str, Any]) -> tuple[LossNote, ...]:
-    """The loss of a training as a card names it."""
-    from xvlm2vec.hub.card import LossNote
-
-    loss = notes.get("loss")
-    return (LossNote(loss["name"], loss["citation"]),) if loss else ()

@@ -1,0 +1,72 @@
+"""Checks that a processor writes prompts, and shows images, as the model was trained."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .adapters import ADAPTER_CONFIG
+from .families import backbone_type
+from .hub_files import read_json
+
+
+def check_processor(processor: Any, config: PreTrainedConfig) -> None:
+    """Raises if a processor writes prompts in another way than the model was trained with; warns of other images.
+
+    Args:
+        processor: An `XVLM2VecProcessor`.
+        config: Of the embedding model.
+
+    Raises:
+        ValueError: It does.
+    """
+    model_type = backbone_type(config)
+    if processor.model_type != model_type:
+        raise ValueError(
+            f"This processor writes prompts for {processor.model_type!r}, but this model takes {model_type!r}: the "
+            "vectors would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
+        )
+    other = processor.other_images(config.image_settings)
+    if other:
+        warnings.warn(
+            f"This processor has {other}, with which the model was trained: images get other vectors. Use "
+            "`model.processor` unless that is meant.",
+            stacklevel=3,
+        )
+
+
+def check_beside(model_type: str, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
+    """Raises if a saved processor writes other prompts than the embedding model in the same place was trained with.
+
+    Args:
+        model_type: Of the processor, as its files say.
+        source: Folder or Hub id.
+        hub: Arguments of the Hub client.
+
+    Raises:
+        ValueError: It does.
+    """
+    trained = read_json(source, "config.json", hub).get("layout")
+    if trained not in (None, model_type):
+        raise ValueError(
+            f"The processor in {os.fspath(source)!r} has layout={model_type!r} for {trained!r}, with which "
+            "the model beside it was trained: vectors would be wrong. Save the model's own there: "
+            "`model.processor.save_pretrained`, with the model as XVLM2VecModel.from_vlm2vec loaded it."
+        )
+
+
+def refuse_adapter_folder(source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
+    """Raises where there is an adapter and no model, whose files would say which processor it needs.
+
+    Raises:
+        ValueError: There is an `adapter_config.json` and no `config.json`.
+    """
+    if read_json(source, ADAPTER_CONFIG, hub) and not read_json(source, "config.json", hub):
+        raise ValueError(
+            f"{os.fspath(source)!r} is an adapter, and its processor depends on how it was trained: load the model "
+            "with XVLM2VecModel.from_vlm2vec (a published VLM2Vec adapter) or XVLM2VecModel.from_pretrained and take "
+            "`model.processor`."
+        )

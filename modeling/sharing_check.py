@@ -1,0 +1,173 @@
+"""Whether rows of a model may share a pack and a prefix: what its configuration tells, and a comparison of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .families import backbone_type, family_of
+from .model_parts import embedder_of, language_model
+from .packs import TokenGroup, pack_groups, rope_kinds, rope_limit_of
+from .rows import TextImageRow
+from .token_groups import token_groups
+from .tree_attention import NAME
+
+if TYPE_CHECKING:
+    from .processing_xvlm2vec import XVLM2VecProcessor
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest difference of a vector's values, relative to the largest one: rounding stays below, faults far above."""
+
+
+@dataclass(frozen=True)
+class SharingCheck:
+    """Whether rows of a pack have the vectors that they have alone.
+
+    Args:
+        ok: Whether they have.
+        reason: Why not.
+        worst: Largest difference of a value, relative to the largest value; `nan` if nothing was computed.
+    """
+
+    ok: bool
+    reason: str = ""
+    worst: float = float("nan")
+
+
+def packing_blocker(model: Any, training: bool = False) -> str:
+    """Why rows of this model cannot share a pack, as far as its configuration tells; empty if they can.
+
+    Args:
+        model: An `XVLM2VecModel`, or a model around one.
+        training: Whether dropout counts.
+    """
+    embedder = embedder_of(model)
+    backbone, family = embedder.backbone, family_of(backbone_type(embedder.config))
+    text = backbone.config.get_text_config()
+    if family.not_causal:
+        return family.not_causal
+    if not getattr(text, "is_causal", True):
+        return "its configuration says that attention is not causal"
+    if text._attn_implementation not in ("sdpa", NAME):
+        return f"its attention is {text._attn_implementation!r}; load it with attn_implementation='sdpa'"
+    if getattr(text, "legacy_rope_by_batch", False):
+        return "legacy_rope_by_batch makes a row's vector depend on the length of its batch"
+    kinds = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    if kinds:
+        return f"packs do not know layers of the kind {kinds[0]!r}"
+    if getattr(text, "use_bidirectional_attention", None):
+        return "its configuration says that tokens attend in both directions"
+    if any(kind["rope_type"] == "dynamic" for kind in rope_kinds(text)):
+        return "its dynamic RoPE makes positions depend on the longest row so far"
+    return find_dropout(model) if training else ""
+
+
+def find_dropout(model: nn.Module) -> str:
+    """Says where a language model has dropout, an adapter's included; empty if nowhere."""
+    for name, module in model.named_modules():
+        rate = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+        if isinstance(rate, float) and rate > 0:
+            return (
+                f"dropout of {rate} in {name or type(module).__name__}: texts would share their prefix's; set it to 0"
+            )
+    return ""
+
+
+@torch.no_grad()
+def check_sharing(
+    model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], training: bool = False
+) -> SharingCheck:
+    """Compares rows of one group in a pack with the same rows alone, as `model` pools them.
+
+    In half precision rounding may hide what one text sees of another, or an image of what comes behind it. Both are
+    therefore looked for once more, by changing what must not be seen: then not a bit may change.
+
+    Args:
+        model: An `XVLM2VecModel`, or a model around one.
+        processor: Its processor.
+        rows: Rows with the same images (or none) and different texts.
+        training: Whether dropout counts, which a comparison in evaluation mode would not see.
+    """
+    reason = packing_blocker(model, training)
+    if reason:
+        return SharingCheck(False, reason)
+    embedder = embedder_of(model)
+    device, was_training = embedder.device, model.training
+    model.eval()
+    try:
+        (group,), _ = token_groups(processor, [rows])
+        packed = packed_vectors(model, group)
+        separate = [processor.prepare([row])[0].to(device) for row in rows]
+        expected = torch.cat([model(**inputs).pooler_output for inputs in separate])
+        worst = relative_difference(packed, expected)
+        if worst > TOLERANCE[expected.dtype]:
+            return SharingCheck(False, f"vectors differ by {worst:.1e} from those of the same rows alone", worst)
+        changed = replace(group, texts=[group.texts[0], *([group.texts[0][0]] * len(text) for text in group.texts[1:])])
+        if has_changed(embedder, packed[:1], packed_vectors(model, changed)[:1]):
+            return SharingCheck(False, "a text's vector changes with the other texts of its pack", worst)
+        place = last_image_position(embedder.backbone, separate[0]["input_ids"][0])
+        before = model(**separate[0]).last_hidden_state[:, :place]
+        with negated_from(embedder, place):
+            after = model(**separate[0]).last_hidden_state[:, :place]
+        if has_changed(embedder, before, after):
+            return SharingCheck(False, "tokens see those that follow them", worst)
+    finally:
+        model.train(was_training)
+    return SharingCheck(True, worst=worst)
+
+
+def packed_vectors(model: Any, group: TokenGroup) -> torch.Tensor:
+    """Vectors `(R, H)` of a group's texts from packs as large as it is."""
+    embedder = embedder_of(model)
+    packs = pack_groups([group], len(group), rope_limit_of(embedder.backbone.config))
+    vectors = torch.cat([model(pack=pack.to(embedder.device)).pooler_output for pack in packs])
+    order = torch.tensor([row for pack in packs for row in pack.rows], device=vectors.device)
+    return vectors[order.argsort()]
+
+
+def relative_difference(values: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference of a value, relative to the largest value."""
+    return ((values - expected).abs().max() / expected.abs().max()).item()
+
+
+def has_changed(embedder: Any, before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Whether states have changed.
+
+    Experts of a mixture multiply as many tokens as are sent to them, and round in other ways with other tokens: only
+    there differences within the tolerance count as rounding.
+    """
+    text = embedder.backbone.config.get_text_config()
+    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return relative_difference(after, before) > TOLERANCE[before.dtype]
+    return not torch.equal(before, after)
+
+
+def last_image_position(backbone: Any, input_ids: torch.Tensor) -> int:
+    """Position of the last image token of a row `(L,)`, or of its last token, but never the first position."""
+    token = getattr(backbone.config, "image_token_id", None)
+    is_image = input_ids < 0
+    if token is not None:
+        is_image = is_image | (input_ids == token)
+    places = is_image.nonzero()[:, 0].tolist() or [len(input_ids) - 1]
+    return max(places[-1], 1)
+
+
+@contextmanager
+def negated_from(embedder: Any, start: int) -> Iterator[None]:
+    """Negates all states from a position on, where they enter the layers of the language model."""
+
+    def negate(module: Any, args: Any, options: Any) -> Any:
+        states = args[0] if args else options["hidden_states"]
+        negated = torch.cat([states[:, :start], -states[:, start:]], dim=1)
+        return ((negated, *args[1:]), options) if args else (args, {**options, "hidden_states": negated})
+
+    handle = language_model(embedder).layers[0].register_forward_pre_hook(negate, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
