@@ -49,7 +49,7 @@ def parallel_features(optional: Iterable[str] = ()) -> Features:
 def translation_fields(features: Features) -> tuple[str, ...]:
     """The fields that the translations of a stored corpus have, optional ones included."""
     items: Any = features[TRANSLATIONS]
-    return tuple(getattr(items, "feature", items[0] if isinstance(items, list) else {}))
+    return tuple(items[0] if isinstance(items, list) else items.feature)
 
 
 def validate_parallel_rows(rows: Iterable[Mapping[str, Any]]) -> int:

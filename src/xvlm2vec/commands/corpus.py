@@ -242,7 +242,7 @@ def _write_parallel(run: RunState, examples: Callable[[], Any], optional: Sequen
     from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.corpus.stored import write_dataset
 
-    run.run("parallel", lambda: write_dataset(examples, parallel_features(optional), run.folder / "parallel"))  # type: ignore[func-returns-value]
+    run.run("parallel", lambda: write_dataset(examples, parallel_features(optional), run.folder / "parallel"))
 
 
 def _sha256(path: str) -> str:
