@@ -124,7 +124,7 @@ def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
     for task, languages in tasks.items():
         for name in (task, *map(_split, languages)):
             if not _NAME.match(name):
-                raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits, - and _ only.")
+                raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits and _ only.")
         empty = [language for language, rows in languages.items() if not len(rows)]
         if empty or not languages:
             raise ExportError(f"task {task!r} has no rows{' in ' + ', '.join(empty) if empty else ''}.")
