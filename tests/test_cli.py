@@ -463,10 +463,10 @@ def test_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     save_file(tensors, weights, metadata={"format": "pt"})
     capsys.readouterr()
 
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 1
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 1
     assert "DOES NOT give its golden vectors" in capsys.readouterr().out
     assert call("verify", "--write", folder / "model") == 0
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 0
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 0
 
 
 def test_a_terminal_that_lacks_a_script_shows_marks(tmp_path: Path) -> None:

@@ -12,14 +12,7 @@ from typing import Any
 
 DATA_FOLDER = Path(__file__).resolve().parent / "data"
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "id", "tr", "ru", "fa", "ar", "zh", "ja", "ko")
-TASK_TITLES = {
-    "c": "Classification",
-    "i2t": "Image to text",
-    "t2i": "Text to image",
-    "vqa": "Question answering",
-    "vg": "Grounding",
-}
-TASKS = tuple(TASK_TITLES)
+TASKS = ("c", "i2t", "t2i", "vqa", "vg")
 SIDES = ("left", "right")
 
 

@@ -27,7 +27,7 @@ COMMANDS = {
     "encode": ("xvlm2vec.commands.encode", "embed texts and images into a file"),
     "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
-    "verify": ("xvlm2vec.commands.verify", "check that a model loads through every door and gives its golden vectors"),
+    "verify": ("xvlm2vec.commands.verify", "check that a model loads in every way and gives its golden vectors"),
     "release": ("xvlm2vec.commands.release", "publish a model with its card and proof, on the Hub or in a folder"),
     "demo": ("xvlm2vec.commands.demo", "search a release's images in the browser, in any of its languages"),
 }

@@ -100,7 +100,7 @@ def test_small_run_makes_an_english_model_multilingual(tmp_path: Path) -> None:
     assert found["release"]["adapter"] is None
     proof = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
     assert proof["ok"]
-    assert {check["door"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
+    assert {check["loader"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
     assert first_lines_of_the_readme(folder, tmp_path) == "['sailboat', 'dolphin', 'rooster']"
 
 

@@ -12,7 +12,7 @@ _PLACES = {"model_card.md": ("xvlm2vec.hub.front",)}
 """The model card lies at the top of the repository, which is this package when it is installed."""
 
 
-def render_template(name: str, **values: object) -> str:
+def render_template(name: str, /, **values: object) -> str:
     """Fills a template; a variable that it names and that is not given is an error, not an empty space.
 
     Args:

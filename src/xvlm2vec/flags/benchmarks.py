@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.benchmarks.mmmeb import Templates
+    from xvlm2vec.eval.benchmarks.instructions import Templates
     from xvlm2vec.eval.ranking import RankingTask
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def chosen_templates(flags: argparse.Namespace) -> Templates | None:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged.
     """
-    from xvlm2vec.eval.benchmarks.exported import read_templates
-    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+    from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, read_templates
 
     if flags.templates is None:
         return None
@@ -111,8 +110,8 @@ def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = Non
     chosen["templates"] = templates
     name = flags.benchmark.lower()
     if name not in NAMES:
-        known = ", ".join((*NAMES, *OF_MTEB))
-        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {known} and mteb:TASK.")
+        names = ", ".join((*NAMES, *OF_MTEB))
+        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {names} and mteb:TASK.")
     if flags.data is None:
         return _emoji_tasks(flags.seed, chosen)
     folder = dataset_folder(flags.data)
@@ -124,8 +123,8 @@ def _title(folder: Path) -> str:
     from xvlm2vec.hub.card import read_metadata
 
     card = folder / "README.md"
-    found = read_metadata(card).get("pretty_name") if card.is_file() else None
-    return str(found or folder.resolve().name)
+    title = read_metadata(card).get("pretty_name") if card.is_file() else None
+    return str(title or folder.resolve().name)
 
 
 def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xvlm2vec.corpus.emoji.text import TASK_TITLES
+from xvlm2vec.common.tasks import TASK_TITLES
 from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 
 SOURCES = (
@@ -21,7 +21,7 @@ def benchmark_card() -> BenchmarkCard:
             "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
             "distillation in some languages."
         ),
-        licence="apache-2.0",
+        license="apache-2.0",
         sources=SOURCES,
-        task_titles={**TASK_TITLES, "withheld": "Classification of withheld concepts"},
+        task_titles=TASK_TITLES,
     )

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MEAN_TASKS = ("c", "i2t", "t2i", "vg")
-
 
 @dataclass(frozen=True)
 class Sizes:

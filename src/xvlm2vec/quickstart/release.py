@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from xvlm2vec.common.files import write_json
-from xvlm2vec.corpus.emoji.text import TASK_TITLES
+from xvlm2vec.common.result_keys import CELL_KEYS
+from xvlm2vec.corpus.emoji.text import TASKS
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.flags.emoji import benchmark_card
@@ -20,10 +21,10 @@ NAME = "xVLM2Vec emoji quickstart"
 
 
 def release_student(run: RunFolder) -> None:
-    """Writes `release/`, and `verification.json`: what each door gave in a process without this package.
+    """Writes `release/`, and `verification.json`: what each loader gave in a process without this package.
 
     Raises:
-        VerifyError: A door gives other vectors than the student.
+        VerifyError: A loader gives other vectors than the student.
     """
     folder = run.path("release")
     released = release_to_folder(name_for_folder(_inputs(run), folder), folder)
@@ -65,7 +66,7 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
         description=f"The image and text embedder for English that {card.name} was distilled from.",
         languages=("en",),
         method="contrastive training",
-        licence=card.licence,
+        license=card.license,
         versions=card.versions,
         scores={"student": card.scores["teacher"]},
         limits=card.limits[:1],
@@ -78,7 +79,7 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
-        for task in TASK_TITLES
+        for task in TASKS
     }
     return ReleaseCard(
         name=NAME,
@@ -90,14 +91,14 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
         ),
         languages=("en", *run.trained_languages),
         method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
-        licence="apache-2.0",
+        license="apache-2.0",
         datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or scores["student"].versions,
         scores=table,
         sizes=size_summary(scores["student"].sizes),
-        english_drift=drift,
+        english_change_points=drift,
         limits=(
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",
@@ -111,6 +112,6 @@ def score_table(results: Results, dataset: str = "emoji") -> dict[str, dict[str,
     """`{task: {language: {"p_at_1", "n", "ci95"}}}` of one data set."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results.select(dataset=dataset):
-        cell = {name: row[name] for name in ("p_at_1", "n", "ci95")}
+        cell = {name: row[name] for name in CELL_KEYS}
         table.setdefault(row["task"], {})[row["language"]] = cell
     return table

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xvlm2vec.common.files import replaced_file, write_json, write_text
+from xvlm2vec.common.tasks import MEAN_TASKS, TASK_TITLES
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
-from xvlm2vec.corpus.emoji.text import TASK_TITLES, instruct
+from xvlm2vec.corpus.emoji.text import TASKS, instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
-from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.report.data import Answer, Credit, Example, LanguageInfo, ReportData, SearchEntry
 from xvlm2vec.eval.report.page import write_report
 from xvlm2vec.eval.report.results_page import vector_measures
 from xvlm2vec.eval.report.tables import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
 from xvlm2vec.flags.emoji import SOURCES
 
-from .config import MEAN_TASKS
 from .release import score_table
 from .run_folder import RunFolder
 from .stages import BENCHMARK
@@ -89,7 +89,7 @@ def summary(run: RunFolder, tables: dict[str, Any]) -> dict[str, Any]:
         "largest_gap_to_english": {task: round(gap, 1) for task, gap in worst.items()},
         "english_change": {
             task: round(100 * (tables["student"][task]["en"]["p_at_1"] - tables["teacher"][task]["en"]["p_at_1"]), 1)
-            for task in TASK_TITLES
+            for task in TASKS
         },
     }
 
@@ -112,7 +112,7 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
             LanguageInfo.of(code, roles.get(code, "control"))  # type: ignore[arg-type]
             for code in run.world.config.languages
         ],
-        tasks=TASK_TITLES,
+        tasks={task: TASK_TITLES[task] for task in TASKS},
         scores=report["scores"],
         seconds=report["seconds"],
         training_stages=("teacher", "student"),
@@ -132,7 +132,7 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
         withheld=withheld["scores"] if withheld["scores"]["teacher"] else None,
         withheld_languages=withheld["languages"],
         measures=vector_measures([results[name] for name in MODELS]),
-        credits=[Credit(f"{source.name}: {source.licence}", source.url) for source in SOURCES],
+        credits=[Credit(f"{source.name}: {source.license}", source.url) for source in SOURCES],
     )
 
 
@@ -202,8 +202,8 @@ def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[s
             images[path] = raw[stored[path]]["image"]
         return path
 
-    def candidate(item: dict[str, Any], gold: int) -> Candidate:
-        return Candidate(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
+    def candidate(item: dict[str, Any], gold: int) -> Answer:
+        return Answer(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
 
     examples = []
     for item in results["teacher"].examples:

@@ -11,8 +11,9 @@ from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
 from xvlm2vec.corpus.emoji.text import instruct
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_curriculum, parallel_rows, tokenizer_texts
-from xvlm2vec.eval.benchmarks.mmmeb import DatasetImages, ranking_task
-from xvlm2vec.eval.embedding import ModelEncoder
+from xvlm2vec.eval.benchmarks.images import named_images
+from xvlm2vec.eval.benchmarks.list_rows import ranking_task
+from xvlm2vec.eval.encoders import ModelEncoder
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -116,7 +117,7 @@ def measure(
 
 def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
     """Every task in every language, as the runner takes it; withheld concepts are a data set of their own."""
-    images = DatasetImages(bench.images)
+    images = named_images(bench.images)
     return [
         ranking_task(
             rows,
