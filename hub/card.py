@@ -14,7 +14,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from xvlm2vec.common.files import write_json, write_text
-from xvlm2vec.common.languages import hub_languages
+from xvlm2vec.common.languages import hub_languages, normal_or_same
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.common.tasks import TASK_TITLES
 from xvlm2vec.common.templates import render_template
@@ -46,7 +46,7 @@ class LossNote:
 
 def _checked(cls: type[T]) -> type[T]:
     """Lets the constructor of a strict dataclass raise what a release raises."""
-    initial = cls.__init__  # type: ignore[misc]
+    initial = cls.__init__
 
     @functools.wraps(initial)
     def checked(self: Any, *arguments: Any, **values: Any) -> None:
@@ -58,7 +58,7 @@ def _checked(cls: type[T]) -> type[T]:
                 cause = cause.__cause__
             raise CardError(f"a card does not take this: {cause}.") from error
 
-    cls.__init__ = checked  # type: ignore[misc]
+    cls.__init__ = checked  # type: ignore[method-assign]
     return cls
 
 
@@ -166,13 +166,14 @@ def write_card(
     is_adapter = adapter_base is not None
     if is_adapter:
         card = replace(card, scores={}, english_change_points={}, sizes=())
-    values = {item.name: getattr(card, item.name) for item in fields(card)}  # type: ignore[arg-type]
+    values = {item.name: getattr(card, item.name) for item in fields(card)}
     values |= {
         "is_adapter": is_adapter,
         "merged_id": card.repo_id if is_adapter else None,
         "repo_id": (card.adapter_id if is_adapter else card.repo_id) or card.name,
         "adapter_base": adapter_base or card.adapter_base,
         "base_revision": base_revision or card.base_revision,
+        "languages": list(map(normal_or_same, card.languages)),
         "prompts": prompts or {},
         "image_size": image_size or IMAGE_SIZE,
         "dims": dims,
@@ -191,8 +192,9 @@ def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardDa
     is_adapter = adapter_base is not None
     results = eval_results(card)
     base = adapter_base if is_adapter else card.base_model
+    languages: dict[str, Any] = {**hub_languages(card.languages)} if card.languages else {}
     return ModelCardData(
-        **(hub_languages(card.languages) if card.languages else {"language": None}),
+        **languages,
         license=card.license,
         library_name="peft" if is_adapter else "sentence-transformers",
         pipeline_tag="feature-extraction",

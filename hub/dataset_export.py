@@ -126,9 +126,12 @@ def _check_tasks(tasks: Mapping[str, DatasetDict]) -> None:
     if IMAGES_CONFIG in tasks:
         raise ExportError(f"a task cannot be called {IMAGES_CONFIG!r}: that is the configuration with the images.")
     for task, languages in tasks.items():
-        for name in (task, *map(_split, languages)):
+        splits = list(map(_split, languages))
+        for name in (task, *splits):
             if not _NAME.match(name):
                 raise ExportError(f"{name!r} (task {task!r}) is no name for a split: use letters, digits and _ only.")
+        if len(set(splits)) < len(splits):
+            raise ExportError(f"task {task!r} has a language in two spellings ({', '.join(languages)}); keep one.")
         empty = [language for language, rows in languages.items() if not len(rows)]
         if empty or not languages:
             raise ExportError(f"task {task!r} has no rows{' in ' + ', '.join(empty) if empty else ''}.")

@@ -235,10 +235,9 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
 
 
 def _current(content: dict[str, Any]) -> dict[str, Any]:
-    """What a golden file says, by the names of today; earlier releases called images pictures."""
-    for old, new in _OLD_KEYS.items():
-        if old in content:
-            warn_renamed(f"the key {old} of {GOLDEN_JSON}", f"{new}; release the model again", stacklevel=4)
+    """What a golden file or a row of it says, by the keys of today; earlier releases called images pictures."""
+    if "picture_size" in content:
+        warn_renamed(f"picture_size in {GOLDEN_JSON}", "image_size; release the model again", stacklevel=4)
     return {_OLD_KEYS.get(key, key): value for key, value in content.items()}
 
 

@@ -19,6 +19,7 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from .card import ReleaseCard
 from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model
+from .metadata import metadata_problems
 from .native import check_native, export_native
 from .space import Place, write_space
 from .staging import ExportError, check_replaceable, move_into_place
@@ -108,6 +109,17 @@ def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> Relea
     if benchmark is not None:
         benchmark = replace(benchmark, card=replace(benchmark.card, repo_id=named(BENCHMARK)))
     return replace(run, card=card, base=base, benchmark=benchmark)
+
+
+def hub_problems(run: ReleaseInputs) -> list[str]:
+    """What the Hub would refuse in the cards of a release, each with what to write instead."""
+    problems = metadata_problems(run.card.languages, run.card.license)
+    if run.base is not None:
+        problems += metadata_problems(run.base.card.languages, run.base.card.license)
+    if run.benchmark is not None:
+        languages = [language for splits in run.benchmark.tasks.values() for language in splits]
+        problems += metadata_problems(languages, run.benchmark.card.license)
+    return list(dict.fromkeys(problems))
 
 
 def snippet_path(folder: str | PurePath | os.PathLike[str]) -> str:

@@ -27,7 +27,7 @@ import gradio as gr
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from PIL import Image, ImageOps
 from transformers import AutoModel
 
@@ -110,9 +110,18 @@ def open_upload(path: str | None) -> Image.Image:
         raise gr.Error("This file is no image that can be read; try PNG, JPEG or WebP.") from error
     if image is None:
         raise gr.Error(f"This image has {width} x {height} pixels; {MAX_PIXELS // 1_000_000} million is the limit.")
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
     return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says; as it is where that is damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged metadata raise whatever their reader comes across
+        logger.info("The orientation of an image cannot be read: %s", error)
+        return image
 
 
 def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
@@ -123,7 +132,7 @@ def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
     if torch.cuda.is_available():
         model = model.to("cuda")
     images = read_images(settings["benchmark"], [entry["path"] for entry in gallery])
-    cache = cache_file(place, model, images)
+    cache = cache_file(place, images)
     if cache.is_file():
         vectors = np.load(cache, allow_pickle=False)
     else:
@@ -156,14 +165,15 @@ def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
     return [images[path] for path in paths]
 
 
-def cache_file(place: dict[str, Any], model: Any, images: Sequence[bytes]) -> Path:
-    """Where the embeddings of these images by this model lie, or are to lie."""
+def cache_file(place: dict[str, Any], images: Sequence[bytes]) -> Path:
+    """Where the embeddings of these images by the model of a place lie, or are to lie."""
     folder = Path(place["id"])
     if folder.is_dir():
         files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".json", ".py"}]
         version: list[Any] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     else:
-        version = [(place["id"], getattr(model.config, "_commit_hash", None) or place["revision"])]
+        config = hf_hub_download(place["id"], "config.json", revision=place["revision"])
+        version = [(place["id"], Path(config).parent.name)]  # which is the commit
     digest = hashlib.sha256(repr(version).encode())
     for image in images:
         digest.update(hashlib.sha256(image).digest())
@@ -198,7 +208,7 @@ def data_uri(content: bytes) -> str:
     """A small image as the page holds it; a large one is made smaller."""
     image: Image.Image = Image.open(io.BytesIO(content))
     if max(image.size) > THUMBNAIL or image.format not in {"PNG", "JPEG", "WEBP"}:
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = upright(image).convert("RGB")
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=85)

@@ -6,11 +6,13 @@ Importing this room registers the classes with the Auto classes of transformers 
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from .configuration_phi3_v import Phi3VConfig
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .modeling_xvlm2vec import XVLM2VecModel
 from .processing_xvlm2vec import XVLM2VecProcessor
 
 AutoConfig.register("xvlm2vec", XVLM2VecConfig, exist_ok=True)
+AutoConfig.register(Phi3VConfig.model_type, Phi3VConfig, exist_ok=True)  # not that of a release loaded before
 AutoModel.register(XVLM2VecConfig, XVLM2VecModel, exist_ok=True)
 AutoProcessor.register(XVLM2VecConfig, XVLM2VecProcessor, exist_ok=True)
 XVLM2VecConfig.register_for_auto_class()

@@ -1,18 +1,31 @@
-"""Configuration of an embedding model wrapped around any vision-language backbone."""
+"""Configuration of an embedding model wrapped around any vision-language backbone.
+
+transformers reads which files belong to a file of remote code from lines like those below, wherever they stand, and
+keeps one class for all releases whose folders are called alike and whose files here are the same. The next lines make
+all files of a release count: otherwise a model whose code changed elsewhere would run the code of the first that was
+loaded. They import nothing.
+
+    from .modeling_xvlm2vec import XVLM2VecModel
+    from .processing_xvlm2vec import XVLM2VecProcessor
+"""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_phi3_v import Phi3VConfig
 from .families import check_layout
 
 POOLINGS = ("lasttoken", "mean")
 
-# transformers no longer runs this backbone: ours has to be known wherever a nested configuration is read.
-AutoConfig.register(Phi3VConfig.model_type, Phi3VConfig, exist_ok=True)
+OWN_CONFIGS: dict[str, type[PreTrainedConfig]] = {Phi3VConfig.model_type: Phi3VConfig}
+
+# transformers no longer runs this backbone: ours has to be known wherever its configuration is read. That table is
+# for all releases in a process: the first stays, and a nested configuration is made of this release's own class.
+if Phi3VConfig.model_type not in CONFIG_MAPPING:
+    AutoConfig.register(Phi3VConfig.model_type, Phi3VConfig)
 
 
 class XVLM2VecConfig(PreTrainedConfig):
@@ -54,7 +67,8 @@ class XVLM2VecConfig(PreTrainedConfig):
             if "model_type" not in vlm_config:
                 raise ValueError("`vlm_config` names no `model_type`, so its backbone is unknown.")
             values = {key: value for key, value in vlm_config.items() if key != "model_type"}
-            vlm_config = AutoConfig.for_model(vlm_config["model_type"], **values)
+            own = OWN_CONFIGS.get(vlm_config["model_type"])
+            vlm_config = own(**values) if own else AutoConfig.for_model(vlm_config["model_type"], **values)
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r} is unknown; choose one of {', '.join(POOLINGS)}.")
         self.vlm_config = vlm_config

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
+from .concurrency import evaluation_mode, restored_attention
 from .families import backbone_type, family_of
 from .packing import packing_blocker, text_groups, token_groups
 from .row_lengths import RowSize, measure_rows
@@ -44,7 +45,7 @@ def encode_rows(
     bad_rows: str = "raise",
     show_progress: bool | None = None,
 ) -> torch.Tensor:
-    """Embeds rows in evaluation mode and returns them in their order.
+    """Embeds rows in evaluation mode and returns them in their order; several threads may do so at once.
 
     Where the backbone allows it, rows are packed without padding, and rows with the same images share the images'
     part of the forward pass. When memory runs out, the batch is halved, and those after it are made no larger.
@@ -72,15 +73,8 @@ def encode_rows(
     if max_tokens_per_batch < 1:
         raise ValueError(f"max_tokens_per_batch={max_tokens_per_batch} must be at least 1.")
     run = _Run(model, processor, rows, max_tokens_per_batch, max_length, dict(problems or {}), bad_rows == "nan")
-    text = model.backbone.config.get_text_config()
-    was_training, attention = model.training, text._attn_implementation
-    model.eval()
-    try:
+    with evaluation_mode(model), restored_attention(model.backbone.config.get_text_config()):
         vectors = run.encode(show_progress)
-    finally:
-        model.train(was_training)
-        if text._attn_implementation != attention:  # packs have one of their own
-            text._attn_implementation = {"": attention}
     if run.problems and bad_rows == "raise":
         raise BadRowsError(run.problems, len(rows))
     if run.cut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from .rows import make_rows
 from .sentence_transformers_files import write_sentence_transformers_files
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
+_LOADING = threading.RLock()
+"""Held while a model's processor is loaded: the first calls of `encode` may come from several threads at once."""
 OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}
 
 # A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
@@ -293,6 +296,10 @@ class XVLM2VecModel(PreTrainedModel):
     @property
     def processor(self) -> XVLM2VecProcessor:
         """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
+        with _LOADING:
+            return self._load_processor()
+
+    def _load_processor(self) -> XVLM2VecProcessor:
         if self._processor is None:
             source = self._processor_source or self.config.name_or_path
             if not source:
@@ -323,6 +330,8 @@ class XVLM2VecModel(PreTrainedModel):
         convert_to_tensor: bool = False,
     ) -> np.ndarray | torch.Tensor:
         """Embeds rows of text, images, or both: sorted, packed without padding, an image of several texts once.
+
+        Threads may call it at once; the model's mode and attention are what they were when the last of them is done.
 
         Backbones whose attention is not causal, or not known to be, get padded batches instead.
 

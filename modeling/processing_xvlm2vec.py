@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
+from .arguments import check_options, template_options
 from .backbone_processors import (
     PROCESSOR_FILE,
     complete_settings,
@@ -20,6 +21,7 @@ from .backbone_processors import (
     load_inner,
     processor_class_name,
 )
+from .concurrency import CopyableLock, LockedTokenizer
 from .families import Family, backbone_type, check_layout, family_of
 from .hub_files import hub_kwargs, read_json
 from .image_tokens import expand_images, token_inputs
@@ -61,6 +63,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         self.square = square
         self.chat_template = None
         self._warned_lengths: set[int | None] = set()
+        self.lock = CopyableLock()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -79,6 +82,11 @@ class XVLM2VecProcessor(ProcessorMixin):
     def family(self) -> Family:
         """How this backbone's prompts are written."""
         return family_of(self.model_type)
+
+    @property
+    def locked_tokenizer(self) -> LockedTokenizer:
+        """The backbone's tokenizer, for calls in several threads."""
+        return LockedTokenizer(self.inner.tokenizer, self.lock)
 
     @property
     def image_settings(self) -> dict[str, int | None]:
@@ -183,6 +191,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             ValueError: A row is empty, its text holds one of the backbone's image tokens, or what may not be cut
                 is longer than `max_length`. The message names the row.
             ImageError: An image cannot be read; the message names the row.
+            TypeError: An argument is unknown to the backbone's processor, too.
         """
         rows, _ = make_rows(text, images, instruction)
         return self._prepare_and_warn(rows, max_length=max_length, **kwargs)
@@ -249,6 +258,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         Returns:
             Each row's tokens, the images of all rows, and the number of rows whose text was cut.
         """
+        check_options(self.inner, image_options)
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
         images = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
@@ -261,7 +271,7 @@ class XVLM2VecProcessor(ProcessorMixin):
                     f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
                 )
             if limit is not None:
-                kept = cut_text(tokens[index], prompts[index], self.inner.tokenizer, limit, f"row {number}")
+                kept = cut_text(tokens[index], prompts[index], self.locked_tokenizer, limit, f"row {number}")
                 cut += kept is not tokens[index]
                 tokens[index] = kept
         return tokens, extras, cut
@@ -292,22 +302,24 @@ class XVLM2VecProcessor(ProcessorMixin):
         return [size.tokens for size in measure_rows(self, rows)]
 
     def apply_chat_template(  # type: ignore[override]
-        self, conversation: Any, *args: Any, **kwargs: Any
+        self, conversation: Any, chat_template: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         """What sentence-transformers calls: messages in, a batch out, without any chat mark-up.
 
         Args:
             conversation: One conversation or a list of them. A `system` message is the instruction; its text comes
-                before the other texts. Contents are strings or lists of `{"type": "text" | "image", ...}`.
-            *args: Ignored, as there is no template.
-            **kwargs: `processor_kwargs` as transformers passes them; the rest is ignored.
+                before the other texts. Contents are strings or lists of `{"type": "text" | "image", ...}`, with the
+                image under any key under which transformers takes it.
+            chat_template: Only `None`.
+            **kwargs: As in a call, at the top or in `processor_kwargs` as transformers takes them.
+
+        Raises:
+            ValueError: A message holds what would be lost, or an argument has no meaning without a template.
+            TypeError: An argument is unknown.
         """
         conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
         rows = [read_messages(index, messages) for index, messages in enumerate(conversations)]
-        options: dict[str, Any] = {}
-        for bucket in ("common_kwargs", "text_kwargs", "images_kwargs"):
-            options |= (kwargs.get("processor_kwargs") or {}).get(bucket) or {}
-        options.pop("truncation", None)  # texts are always cut at max_length, and nothing else ever is
+        options = template_options({"chat_template": chat_template, **kwargs})
         return self._prepare_and_warn(rows, **options)
 
     def _prepare_and_warn(
@@ -359,14 +371,9 @@ class XVLM2VecProcessor(ProcessorMixin):
         illustrated = [index for index, found in enumerate(images) if found]
         extras: dict[str, Any] = {}
         if illustrated:
-            batch = expand_images(
-                self.inner,
-                self.family,
-                [prompts[index] for index in illustrated],
-                [images[index] for index in illustrated],
-                [numbers[index] for index in illustrated],
-                options,
-            )
+            rows = ([every[index] for index in illustrated] for every in (prompts, images, numbers))
+            with self.lock:
+                batch = expand_images(self.inner, self.family, *rows, options)
             for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
             extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
@@ -382,9 +389,10 @@ class XVLM2VecProcessor(ProcessorMixin):
         if not strings:
             return []
         if self.family.texts_by_processor:
-            batch = self.inner(text=strings, padding=True, return_tensors="pt")
+            with self.lock:
+                batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
-        return self.inner.tokenizer(strings)["input_ids"]
+        return self.locked_tokenizer(strings)["input_ids"]
 
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:

@@ -100,7 +100,7 @@ def _measure(processor: Any, image: Any, number: int, index: int) -> tuple[int, 
 
 
 def _text_tokens(processor: Any, prompts: Sequence[str]) -> list[int]:
-    tokenizer = processor.inner.tokenizer
+    tokenizer = processor.locked_tokenizer
     return [
         len(ids)
         for start in range(0, len(prompts), CHUNK)

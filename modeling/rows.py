@@ -83,7 +83,7 @@ def make_rows(
 
 def is_several(images: Any) -> bool:
     """Whether these are images in a list, a tuple or a column of a data set, rather than one path, array or file."""
-    return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray)
+    return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
 
 
 def make_row(index: int, text: str | None, images: Any, instruction: str = "") -> TextImageRow:

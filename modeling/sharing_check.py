@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .concurrency import evaluation_mode
 from .families import backbone_type, family_of
 from .model_parts import embedder_of, language_model
 from .packs import TokenGroup, pack_groups, rope_kinds, rope_limit_of
@@ -97,9 +98,8 @@ def check_sharing(
     if reason:
         return SharingCheck(False, reason)
     embedder = embedder_of(model)
-    device, was_training = embedder.device, model.training
-    model.eval()
-    try:
+    device = embedder.device
+    with evaluation_mode(model):
         (group,), _ = token_groups(processor, [rows])
         packed = packed_vectors(model, group)
         separate = [processor.prepare([row])[0].to(device) for row in rows]
@@ -116,8 +116,6 @@ def check_sharing(
             after = model(**separate[0]).last_hidden_state[:, :place]
         if has_changed(embedder, before, after):
             return SharingCheck(False, "tokens see those that follow them", worst)
-    finally:
-        model.train(was_training)
     return SharingCheck(True, worst=worst)
 
 

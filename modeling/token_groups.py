@@ -116,7 +116,7 @@ def image_token_id(processor: XVLM2VecProcessor) -> int | None:
 
 def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list[list[int]]:
     """Token ids of each row behind its last image; of the whole row if it has none."""
-    tokenizer, family = processor.inner.tokenizer, processor.family
+    tokenizer, family = processor.locked_tokenizer, processor.family
     if family.texts_by_processor:
         separators = [family.after_images if row.images else "" for row in rows]
         texts = [mark + row.instruction + row.text for mark, row in zip(separators, rows, strict=True)]

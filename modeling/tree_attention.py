@@ -18,8 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "tree"
-"""Of the attention implementation."""
+from .concurrency import attention_to_change, set_attention
+
+NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
+"""Of the attention implementation: transformers has one table for all, and each release in a process its own code."""
 
 
 @dataclass(frozen=True)
@@ -251,15 +253,15 @@ def use_tree(backbone: PreTrainedModel) -> None:
         ValueError: Its language model runs another attention than `"sdpa"`.
     """
     config = backbone.config.get_text_config()
-    if config._attn_implementation == NAME:
-        return
-    if config._attn_implementation != "sdpa":
-        raise ValueError(
-            f"Packed rows need the attention 'sdpa', not {config._attn_implementation!r}: load the model with "
-            "attn_implementation='sdpa'."
-        )
-    # The empty name leaves the parts of a model alone that has its vision tower in the same configuration.
-    config._attn_implementation = {"": NAME}
+    with attention_to_change(config):
+        if config._attn_implementation == NAME:
+            return
+        if config._attn_implementation != "sdpa":
+            raise ValueError(
+                f"Packed rows need the attention 'sdpa', not {config._attn_implementation!r}: load the model with "
+                "attn_implementation='sdpa'."
+            )
+        set_attention(config, NAME)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -444,11 +444,14 @@ def test_distill_with_held_out_rows(model: str, data: Path, tmp_path: Path) -> N
 
 
 def test_dry_release_writes_nothing(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("release", model, "--to", tmp_path / "out", "--name", "my-model", "--dry-run") == 0
+    card = ["--name", "my-model", "--languages", "english,pt-BR", "--license", "Apache-2.0"]
+    assert call("release", model, "--to", tmp_path / "out", *card, "--dry-run") == 0
 
     text = capsys.readouterr().out
     assert f"{tmp_path / 'out'}/model/model.safetensors" in text
     assert "# my-model" in text
+    assert "The Hub will refuse the card: language: 'english' is no code of a language; did you mean 'en'?" in text
+    assert "'Apache-2.0' is not on the Hub's list; did you mean 'apache-2.0'?" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -1,51 +1,66 @@
-"""The rows of `encode --csv`: every one gets its vector or is told with its line."""
+"""`xvlm2vec encode` with models of every kind: functions, encoders, sentence-transformers, mteb."""
 
 from __future__ import annotations
 
-import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from xvlm2vec.commands.encode import read_table
+from xvlm2vec import cli
+
+MODULE = """
+import numpy as np
+
+def embed(texts, images):
+    sizes = [images[n].width if images[n] is not None else 0 for n in range(len(texts))]
+    return np.array([[len(text or ""), size, 1] for text, size in zip(texts, sizes)], dtype=np.float32)
+
+class Counting:
+    name, fingerprint = "counting", ""
+
+    def encode_rows(self, rows, images):
+        return np.array([[len(row.text or ""), 1] for row in rows], dtype=np.float32)
+
+counting = Counting()
+"""
 
 
-def write(tmp_path: Path, content: str) -> Path:
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
-    path = tmp_path / "rows.csv"
-    path.write_text(content, encoding="utf-8")
-    return path
+@pytest.fixture
+def encode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
+    """Runs the command in a folder with a module; returns the vectors of two texts and an image beside a text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    (tmp_path / "own_models.py").write_text(MODULE, encoding="utf-8")
+    Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("text,image\na dog,\ncat,\nbird,a.png\n", encoding="utf-8")
+    (tmp_path / "texts.txt").write_text("a dog\ncat\n", encoding="utf-8")
+
+    def run(model: str, *flags: str) -> np.ndarray:
+        assert cli.main(["encode", model, *(flags or ("--csv", "rows.csv")), "--output", "v.npy"]) == 0
+        return np.load(tmp_path / "v.npy")
+
+    return run
 
 
-def test_a_comma_without_quotes_is_told_and_the_other_rows_keep_their_numbers(tmp_path: Path) -> None:
-    rows = read_table(write(tmp_path, 'text,image\na dog, asleep,red.png\n"a dog, asleep",red.png\n'), None)
-
-    assert [row and (row.text, row.image) for row in rows.rows] == [None, ("a dog, asleep", "red.png")]
-    assert rows.bad == {0: "line 2: 1 cells too many; put texts with commas in double quotes"}
-
-
-@pytest.mark.parametrize("header", ["text, image", "\ufeffText;Image ", "text\timage"])
-def test_headers_and_delimiters(tmp_path: Path, header: str) -> None:
-    sign = next(sign for sign in ";\t," if sign in header)
-    rows = read_table(write(tmp_path, f"{header}\n a dog{sign}red.png\n"), None)
-
-    assert [row and (row.text, row.image) for row in rows.rows] == [(" a dog", "red.png")]
+def test_a_function(encode: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    assert encode("own_models:embed").tolist() == [[5, 0, 1], [3, 0, 1], [4, 32, 1]]
+    assert (tmp_path / "v.npy.parts").is_dir()
+    instructed = encode("own_models:embed", "--text", "texts.txt", "--instruction", "see: ")
+    assert instructed.tolist() == [[10, 0, 1], [8, 0, 1]]
 
 
-def test_columns_that_are_doubled_missing_or_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ValueError, match="the column 'text' stands there 2 times"):
-        read_table(write(tmp_path, "text,text\na,b\n"), None)
-    with pytest.raises(ValueError, match="no column 'text' or 'image'; there are the columns caption, img"):
-        read_table(write(tmp_path, "caption,img\na,b\n"), None)
-    with caplog.at_level(logging.WARNING):
-        read_table(write(tmp_path, "text,img\na,b\n"), None)
-    assert "not read are the columns img" in caplog.text
+def test_an_encoder_without_a_fingerprint_keeps_nothing(encode: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    assert encode("own_models:counting").tolist() == [[5, 1], [3, 1], [4, 1]]
+    assert not (tmp_path / "v.npy.parts").exists()
 
 
-def test_marks_without_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        rows = read_table(write(tmp_path, 'image,text\nred.png,"a dog\n,a cat\n,"a fish"\n'), None)
-
-    assert [row and row.text for row in rows.rows] == ['"a dog', "a cat", "a fish"]
-    assert "line 2: a quotation mark that nothing closes" in caplog.text
+def test_a_model_of_mteb(encode: Callable[..., np.ndarray]) -> None:
+    pytest.importorskip("mteb")
+    vectors = encode("mteb:mteb/baseline-random-encoder", "--text", "texts.txt")
+    assert np.isfinite(vectors).all()
+    assert len(vectors) == 2

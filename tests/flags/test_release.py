@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from xvlm2vec.commands import release
 from xvlm2vec.flags.release import (
     _model_and_adapter,
     base_card,
@@ -151,3 +152,9 @@ def test_a_training_is_no_quickstart_and_a_damaged_state_is_told(tmp_path: Path)
     state.write_text(json.dumps({"settings": {"sizes": {}}, "stages": {}}), encoding="utf-8")
     with pytest.raises(ValueError, match="does not hold the settings of a run"):
         RunFolder.open(tmp_path)
+
+
+def test_old_flags_are_taken_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="--licence is now called --license"):
+        assert release._parser().parse_args(["x", "--to", "y", "--licence", "mit"]).license == "mit"
+    assert release._parser().parse_args(["x", "--to", "y"]).license is None

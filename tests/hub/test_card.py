@@ -13,7 +13,9 @@ from peft import PeftModel
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub.card import CardError, ReleaseCard, eval_results, read_metadata, write_card, write_license_note
+from xvlm2vec.hub.dataset_export import DataSource
 from xvlm2vec.hub.export import export_adapter, export_model
+from xvlm2vec.hub.metadata import metadata_problems
 
 PLACEHOLDERS = ("more information", "todo", "none", "{{", "{%", "[]", "nan")
 
@@ -109,6 +111,40 @@ def test_the_metadata_is_what_the_hub_reads(make_card, tmp_path: Path) -> None:
     assert found == {("t2i", "en"): 91.0, ("t2i", "de"): 88.5, ("c", "en"): 100.0}
     assert len(eval_results(card)) == 3
     assert read_metadata(path)["model-index"][0]["name"] == "tiny-xvlm2vec"
+
+
+def test_regions_and_scripts_are_written_as_the_hub_takes_them(make_card, tmp_path: Path) -> None:
+    path = write_card(tmp_path, make_card(languages=["en", "pt_br", "zh-hans", "zh-Hant"]))
+    metadata = read_metadata(path)
+    assert metadata["language"] == ["en", "pt", "zh"]
+    assert metadata["language_bcp47"] == ["pt-BR", "zh-Hans", "zh-Hant"]
+    assert "in 4 languages (en, pt-BR, zh-Hans, zh-Hant)" in path.read_text(encoding="utf-8")
+    assert "language_bcp47" not in read_metadata(write_card(tmp_path, make_card()))
+
+
+@pytest.mark.parametrize(
+    ("languages", "license", "problems"),
+    [
+        (["en", "pt-BR", "zh_TW", "yue", "multilingual"], "cc-by-nc-4.0", []),
+        (["german"], None, ["language: 'german' is no code of a language; did you mean 'de'?"]),
+        (["xx"], None, ["language: 'xx' is no code of a language"]),
+        (["en"], "Apache-2.0", ["license: 'Apache-2.0' is not on the Hub's list; did you mean 'apache-2.0'?"]),
+        (["en"], "gpl-2.0-or-later", ["did you mean 'gpl-2.0'?"]),
+        (["en"], "my own terms", ["write 'other'"]),
+    ],
+)
+def test_what_the_hub_refuses_is_told(languages: list[str], license: str | None, problems: list[str]) -> None:
+    told = metadata_problems(languages, license)
+    assert len(told) == len(problems)
+    assert all(expected in problem for expected, problem in zip(problems, told, strict=True))
+
+
+def test_old_names_of_fields_are_taken_with_a_warning(make_card) -> None:
+    with pytest.warns(DeprecationWarning, match="licence is now called license"):
+        card = ReleaseCard(name="x", licence="mit", english_drift={"c": -1})
+    assert (card.license, card.english_change_points) == ("mit", {"c": -1})
+    with pytest.warns(DeprecationWarning, match="licence is now called license"):
+        assert DataSource("x", licence="mit").license == "mit"
 
 
 def test_many_instructions_are_folded(make_card, tmp_path: Path) -> None:

@@ -68,6 +68,21 @@ def test_load_dataset_reads_tasks_languages_and_images(tasks, images: Dataset, t
     assert image_list[2]["image"].getpixel((0, 0)) == (80, 80, 80)
 
 
+def test_a_language_of_a_region_or_script_has_a_split(tasks, tmp_path: Path) -> None:
+    """`datasets` takes no hyphens in names of splits, and the Hub none in codes of languages."""
+    rows = tasks["t2i"]["en"]
+    regional = {"t2i": DatasetDict({"en": rows, "pt-BR": rows, "zh-Hans": rows})}
+    folder = export_benchmark(regional, None, tmp_path / "benchmark", CARD)
+    loaded = load_dataset(str(folder), "t2i", cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"en", "pt_BR", "zh_Hans"}
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert (metadata["language"], metadata["language_bcp47"]) == (["en", "pt", "zh"], ["pt-BR", "zh-Hans"])
+    assert "| task | en | pt-BR | zh-Hans |" in text
+    with pytest.raises(ExportError, match="two spellings"):
+        export_benchmark({"t2i": DatasetDict({"pt-BR": rows, "pt_BR": rows})}, None, tmp_path / "twice", CARD)
+
+
 def test_the_same_data_give_the_same_bytes(tasks, images: Dataset, tmp_path: Path) -> None:
     def contents(folder: Path) -> dict[str, bytes]:
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -102,8 +117,8 @@ def test_the_card_states_rows_licenses_and_sources(tasks, images: Dataset, tmp_p
 
 
 def test_names_that_datasets_cannot_load_are_refused(tasks, tmp_path: Path) -> None:
-    odd = {"t2i": DatasetDict({"zh Hant": tasks["c"]["de"]})}
-    with pytest.raises(ExportError, match="'zh Hant'"):
+    odd = {"t2i": DatasetDict({"zh/Hant": tasks["c"]["de"]})}
+    with pytest.raises(ExportError, match="'zh/Hant'"):
         export_benchmark(odd, None, tmp_path / "benchmark", CARD)
     with pytest.raises(ExportError, match="cannot be called 'images'"):
         export_benchmark({"images": tasks["c"]}, None, tmp_path / "benchmark", CARD)

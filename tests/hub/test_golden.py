@@ -138,3 +138,18 @@ def test_images_are_oblong_where_the_backbone_resizes() -> None:
 
     assert image_size(Holder()) == (96, 64)  # type: ignore[arg-type]
     assert isinstance(draw_image("disc", (96, 64)), Image.Image)
+
+
+def test_golden_files_of_earlier_releases_are_read(export_copy: Path) -> None:
+    """Before images were called images, their keys were `pictures`, `picture_size` and `picture_sha256`."""
+    path = export_copy / "golden.json"
+    new = read_golden(export_copy)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [{"name": row["name"], "text": row["text"], "pictures": row["images"]} for row in content.pop("rows")]
+    size, checksums = content.pop("image_size"), content.pop("image_sha256")
+    old = {"rows": rows, "picture_size": size, "picture_sha256": checksums, **content}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    with pytest.warns(DeprecationWarning, match=r"picture_size in golden\.json is now called image_size"):
+        golden = read_golden(export_copy)
+    assert (golden.rows, golden.image_size, golden.image_sha256) == (new.rows, new.image_size, new.image_sha256)
+    assert set(draw_checked(golden)) == set(checksums)

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import torch
@@ -26,6 +26,7 @@ from xvlm2vec.hub.release import (
     name_for_folder,
     release_to_folder,
     show_proof,
+    snippet_path,
 )
 from xvlm2vec.hub.staging import ExportError
 from xvlm2vec.hub.verify import VerifyError
@@ -87,6 +88,18 @@ def test_a_release_that_fails_verification_keeps_the_earlier_one(
     assert caught.value.report.checks[0].first_difference == "text en"
     assert {path.name: path.read_bytes() for path in earlier.iterdir()} == before
     assert read_golden(folder / "model.unverified"), "the failed export stays to be looked at"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("out", "./out"), ("./out/", "./out"), ("../out", "../out"), ("/a/out", "/a/out"),
+        (PureWindowsPath("runs\\new"), "./runs/new"), (PureWindowsPath("C:\\Users\\new"), "C:/Users/new"),
+    ],
+)  # fmt: skip
+def test_snippets_name_folders_with_slashes(folder: str | PureWindowsPath, name: str) -> None:
+    """In a string of Python, the backslashes of `C:\\Users\\new` begin escapes."""
+    assert snippet_path(folder) == name
 
 
 def test_cards_name_the_folders_of_a_release(adapted: PeftModel, model, processor, benchmark, make_card) -> None:

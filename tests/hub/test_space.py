@@ -213,8 +213,8 @@ def test_vectors_are_kept_until_the_model_or_an_image_changes(
     assert not calls
     np.testing.assert_array_equal(again.vectors, searcher.vectors)
     place = settings["model"]
-    first = space_app.cache_file(place, searcher.model, searcher.images)
-    assert space_app.cache_file(place, searcher.model, searcher.images[1:]) != first
+    first = space_app.cache_file(place, searcher.images)
+    assert space_app.cache_file(place, searcher.images[1:]) != first
 
 
 def test_an_image_that_the_benchmark_lacks_is_named(settings: dict) -> None:
@@ -263,6 +263,18 @@ def test_uploads_are_limited_before_they_are_decoded(tmp_path: Path, monkeypatch
         space_app.open_upload(str(rare))
     with pytest.raises(gr.Error, match="as a file"):
         space_app.open_upload("https://example.org/image.png")
+
+
+def test_an_upload_with_damaged_exif_is_taken_as_it_is(tmp_path: Path) -> None:
+    for name, exif in (
+        ("cut", b"Exif\0\0II*\0"),
+        ("letters", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\1\2\0\2\0\0\0x\0\0\0\0\0\0\0"),
+    ):
+        for kind in ("JPEG", "WEBP"):
+            file = tmp_path / f"{name}.{kind}"
+            Image.new("RGB", (20, 10), "red").save(file, kind, exif=exif)
+            assert space_app.open_upload(str(file)).size == (20, 10)
+            assert space_app.data_uri(file.read_bytes()).startswith("data:image/")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.png", "https://example.org/x.png", "file:///etc/passwd"])

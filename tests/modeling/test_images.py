@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import threading
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from xvlm2vec.modeling import images as images
 from xvlm2vec.modeling.images import ImageError, load_image
@@ -154,7 +157,8 @@ def test_sources_agree(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     image.save(path)
     sources = [path, str(path), path.read_bytes(), np.asarray(image), {"bytes": path.read_bytes(), "path": None}]
-    sources += [{"bytes": None, "path": str(path)}]
+    sources += [{"bytes": None, "path": str(path)}, bytearray(path.read_bytes()), memoryview(path.read_bytes())]
+    sources += [np.asarray(image)[:, ::-1][:, ::-1], Image.open(path)]
     for source in sources:
         assert np.array_equal(np.asarray(load_image(source)), np.asarray(image))
 
@@ -179,6 +183,11 @@ def test_the_callers_image_is_left_alone() -> None:
         (np.zeros((3, 20, 20), dtype=np.uint8), "cannot be read as an image"),
         (np.zeros((20, 20, 3)), "cannot be read as an image"),
         (np.zeros((0, 4, 3), dtype=np.uint8), "image: "),
+        (np.zeros((20, 20, 5), dtype=np.uint8), "cannot be read as an image"),
+        (np.full((20, 20), np.nan, dtype=np.float32), "greys from nan to nan"),
+        (torch.zeros((3, 20, 20)), "a Tensor is not an image"),
+        (io.BytesIO(b""), "a BytesIO is not an image"),
+        ({"url": "a.png"}, r"a dict is not an image \(its keys: url\)"),
         ({"path": None, "bytes": None}, "a dict is not an image"),
     ],
     ids=lambda value: str(type(value).__name__),
@@ -260,3 +269,172 @@ def test_time_limit_of_downloads(site: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_failed_downloads(site: str, page: str, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         load_image(site + page, allow_urls=True)
+
+
+PNG = encoded(noise())
+BASE64 = base64.b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"data:image/png;base64,{BASE64}",
+        f"DATA:image/PNG;charset=utf-8;BASE64,{BASE64}",
+        f"data:;base64,{BASE64}",
+        "data:image/png;base64," + "\n".join(BASE64[start : start + 76] for start in range(0, len(BASE64), 76)),
+        f"data:image/png;base64,{quote(BASE64, safe='')}",
+        f"data:image/png;base64,{BASE64.rstrip('=')}",
+        f"data:image/png,{quote(PNG, safe='')}",
+        BASE64,
+    ],
+    ids=["plain", "capitals", "no type", "lines", "percent", "no padding", "no base64", "bare"],
+)
+def test_data_uris_and_base64(source: str) -> None:
+    assert np.array_equal(np.asarray(load_image(source)), np.asarray(noise()))
+    assert images.measure_image(source) == noise().size
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("data:image/png;base64", "a data URI without data"),
+        ("data:image/png;base64,", "cannot be read as an image"),
+        ("data:image/png;base64,äöü", "is not base64"),
+        (f"data:image/png;base64,{BASE64[:300]}", "cannot be read as an image"),
+        ("data:text/plain,hello", "cannot be read as an image"),
+        (f"data:image/png;base64,{base64.b64encode(png_header(30_000, 30_000)).decode()}", "far more than 100,000,000"),
+        (f"data:image/png;base64,{base64.b64encode(png_header(12_000, 12_000)).decode()}", "12000 x 12000 pixels are"),
+        (base64.b64encode(png_header(12_000, 12_000)).decode(), "12000 x 12000 pixels are"),
+    ],
+)
+def test_broken_data_uris(source: str, message: str) -> None:
+    with pytest.raises(ImageError, match=f"row 2: .*{message}") as caught:
+        load_image(source, name="row 2")
+    assert len(str(caught.value)) < 400
+
+
+def test_size_limit_of_data_uris(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_DOWNLOAD_BYTES", 1000)
+    for source in (f"data:image/png;base64,{BASE64}", f"data:image/png,{quote(PNG, safe='')}"):
+        with pytest.raises(ImageError, match="the string holds more than 1,000 bytes"):
+            load_image(source)
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_file_urls(tmp_path: Path, host: str) -> None:
+    path = tmp_path / "a picture, 100% ä#1.png"
+    path.write_bytes(PNG)
+    url = path.as_uri().replace("file://", f"file://{host}", 1)
+    assert np.array_equal(np.asarray(load_image(url)), np.asarray(noise()))
+    assert images.measure_image(url) == noise().size
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("file://elsewhere/a.png", "names a file of 'elsewhere'"),
+        ("file:a.png", "is no whole path"),
+        ("file:///a.png?b", "is no whole path"),
+        ("file:///no/such%20file.png", "there is no file '/no/such file.png'"),
+        ("file:///a%00b.png", "there is no file"),
+    ],
+)
+def test_file_urls_of_other_places(source: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        load_image(source)
+
+
+def exif(*entries: tuple[int, int, int, int | bytes]) -> bytes:
+    """EXIF with entries of tag, type, count, and value or offset."""
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, kind, count, value in entries:
+        content += struct.pack("<HHI", tag, kind, count)
+        content += value if isinstance(value, bytes) else struct.pack("<I", value)
+    return content + struct.pack("<I", 0)
+
+
+TURNED = (0x112, 3, 1, 6)
+DAMAGED = {
+    "cut header": b"II*\0",
+    "no EXIF": b"no EXIF at all",
+    "cut entry": exif(TURNED)[:16],
+    "offset outside": exif((0x112, 3, 400, 9999)),
+    "directory outside": b"II*\0" + struct.pack("<I", 0xFFFFFFF0),
+    "giant directory": b"II*\0" + struct.pack("<IH", 8, 65535) + b"\1" * 40,
+    "orientation in letters": exif((0x112, 2, 2, b"x\0\0\0")),
+    "orientation of a broken type": exif((0x112, 99, 1, 6)),
+    "orientation as a fraction": exif((0x112, 5, 1, 0)),
+    "orientation not a number": exif((0x112, 11, 1, struct.pack("<f", float("nan")))),
+    "giant count": exif((0x112, 3, 0xFFFFFFFF, 6)),
+    "unknown orientation": exif((0x112, 3, 1, 9)),
+}
+BESIDE = {
+    "resolution in letters": exif((0x11A, 2, 4, b"abc\0"), TURNED),
+    "directory of the camera outside": exif(TURNED, (0x8769, 4, 1, 0xFFFFFFF0)),
+    "directory that holds itself": exif(TURNED, (0x8825, 4, 1, 8)),
+}
+
+
+def with_exif(kind: str, content: bytes) -> bytes:
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    return encoded(noise(), kind, exif=content if kind == "PNG" else b"Exif\0\0" + content, **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+class TestDamagedExif:
+    @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+    def test_counts_as_none(self, kind: str, content: bytes) -> None:
+        damaged = with_exif(kind, content)
+        assert np.array_equal(np.asarray(load_image(damaged)), np.asarray(load_image(with_exif(kind, b""))))
+        assert np.array_equal(np.asarray(load_image(Image.open(io.BytesIO(damaged)))), np.asarray(load_image(damaged)))
+        assert images.measure_image(damaged) == noise().size
+
+    @pytest.mark.parametrize("content", BESIDE.values(), ids=BESIDE.keys())
+    def test_beside_an_orientation_that_can_be_read(self, kind: str, content: bytes) -> None:
+        upright = np.asarray(load_image(with_exif(kind, b"")))
+        assert np.array_equal(np.asarray(load_image(with_exif(kind, content))), np.rot90(upright, -1))
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_every_orientation(value: int) -> None:
+    """As Pillow itself turns images."""
+    for kind in ("PNG", "TIFF"):
+        turned = Image.Exif()
+        turned[0x112] = value
+        content = encoded(noise(), kind, exif=turned)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+        assert np.array_equal(np.asarray(load_image(content)), expected)
+
+
+def test_orientation_in_xmp() -> None:
+    content = encoded(noise(), "JPEG", xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    assert load_image(content).size == images.measure_image(content) == (24, 32)
+
+
+def tiff(*more: tuple[int, int, int, int | bytes]) -> bytes:
+    """A TIFF of noise with more tags."""
+    pixels = np.asarray(noise()).tobytes()
+    tags = [(256, 3, 1, 32), (257, 3, 1, 24), (258, 3, 3, -1), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, -2)]
+    tags = sorted([*tags, (277, 3, 1, 3), (278, 3, 1, 24), (279, 4, 1, len(pixels)), *more])
+    end = len(exif(*((0, 0, 0, 0) for _ in tags)))
+    places = {-1: end, -2: end + 6}
+    return exif(*((*tag[:3], places.get(tag[3], tag[3])) for tag in tags)) + struct.pack("<HHH", 8, 8, 8) + pixels
+
+
+@pytest.mark.parametrize(
+    ("tags", "turned"),
+    [
+        ([], False),
+        ([TURNED], True),
+        ([(0x112, 2, 2, b"x\0\0\0")], False),
+        ([(0x112, 99, 1, 6)], False),
+        ([(0x112, 3, 1, 9)], False),
+        ([TURNED, (0x8769, 4, 1, 0xFFFFFFF0)], True),
+        ([TURNED, (0x8769, 2, 4, b"abc\0")], True),
+        ([(0x8825, 4, 1, 8)], False),
+    ],
+)
+def test_damaged_tags_of_a_tiff(tags: list[Any], turned: bool) -> None:
+    loaded = np.asarray(load_image(tiff(*tags)))
+    assert np.array_equal(loaded, np.rot90(np.asarray(noise()), -1) if turned else np.asarray(noise()))

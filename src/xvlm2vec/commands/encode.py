@@ -148,15 +148,16 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
         trust=flags.trust_remote_code,
     )
     prefix, watched = _instruction(encoder, flags.instruction), _Watched(encoder)
+    store = Path(f"{flags.output}.parts") if encoder.fingerprint else None  # nobody knows whether its vectors change
     while True:
         try:
-            return _embed_good(watched, rows, prefix, Path(f"{flags.output}.parts"))
+            return _embed_good(watched, rows, prefix, store)
         except BadRowsError:  # what was embedded before is stored
             if not any(rows.rows):
                 raise
 
 
-def _embed_good(watched: _Watched, rows: Rows, prefix: str, store: Path) -> np.ndarray:
+def _embed_good(watched: _Watched, rows: Rows, prefix: str, store: Path | None) -> np.ndarray:
     """Embeds the rows that are not known to be bad; when the model finds bad ones, notes them before its error."""
     from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
     from xvlm2vec.eval.ranking import Row
@@ -237,9 +238,10 @@ def _read(path: Path) -> str:
 
 
 def _instruction(encoder: Any, instruction: str | None) -> str:
-    """The text of an instruction: its own, or that of the model's prompt of this name."""
-    model = encoder.model
-    prompts = getattr(getattr(model, "config", None), "prompts", None) or getattr(model, "prompts", None) or {}
+    """The text of an instruction: its own, or that of the model's prompt of this name; a function has none."""
+    model = getattr(encoder, "model", None)
+    holders = (getattr(model, "config", None), model, getattr(model, "model", None))  # the last in a model of mteb
+    prompts = next((found for holder in holders if (found := getattr(holder, "prompts", None))), {})
     return prompts.get(instruction, instruction) if instruction else ""
 
 

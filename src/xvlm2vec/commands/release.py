@@ -43,8 +43,9 @@ def _to_folder(flags: argparse.Namespace) -> int:
     from xvlm2vec.hub.release import name_for_folder, release_to_folder, show_proof
 
     inputs = name_for_folder(replace(release_inputs(flags), native=flags.native, space=flags.space), flags.to)
+    problems = _tell_problems(inputs)
     if flags.dry_run:
-        return _dry_run(inputs, {}, flags.to)
+        return _dry_run(inputs, {}, flags.to, problems)
     logger.info("Writing the release and checking it in fresh processes")
     released = release_to_folder(inputs, flags.to)
     console.show(show_proof(released))
@@ -80,8 +81,10 @@ def _to_hub(flags: argparse.Namespace) -> int:
     )
     inputs = name_for_hub(inputs, target)
     parts = target.parts_of(inputs)
+    problems = _tell_problems(inputs)
     if flags.dry_run:
-        return _dry_run(inputs, {part: target.repo_of(part) for part in parts}, flags.to)
+        _dry_run(inputs, {part: target.repo_of(part) for part in parts}, flags.to, problems)
+        return 1 if problems else 0
     remotes = look_before(api, target, parts)
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-release-") as name:
         logger.info("Writing the release and checking it in fresh processes")
@@ -105,7 +108,17 @@ def _summary(release: HubRelease, endpoint: str) -> str:
     return "\n".join(lines)
 
 
-def _dry_run(inputs: ReleaseInputs, repos: dict[str, str], to: str) -> int:
+def _tell_problems(inputs: ReleaseInputs) -> list[str]:
+    """What the Hub would refuse in the cards, told before the work of an export begins."""
+    from xvlm2vec.hub.release import hub_problems
+
+    problems = hub_problems(inputs)
+    for problem in problems:
+        logger.warning("The Hub will refuse the card: %s.", problem)
+    return problems
+
+
+def _dry_run(inputs: ReleaseInputs, repos: dict[str, str], to: str, problems: Sequence[str]) -> int:
     """Does all but the last step, in a temporary folder, and shows what would be written where."""
     from huggingface_hub import get_token
 
@@ -129,7 +142,8 @@ def _dry_run(inputs: ReleaseInputs, repos: dict[str, str], to: str) -> int:
         console.show("\n".join(lines))
         card = (draft / MODEL / "README.md").read_text(encoding="utf-8")
         console.show(card.replace(BASE_REVISION, "(its commit)"))
-    console.show("Nothing was written or pushed (--dry-run).")
+    console.show("\n".join([*(f"The Hub will refuse the card: {problem}." for problem in problems),
+                            "Nothing was written or pushed (--dry-run)."]))  # fmt: skip
     return 0
 
 
