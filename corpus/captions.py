@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .rows import ENGLISH, TextRow
+from .texts import content_key
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -35,11 +36,12 @@ class CaptionBenchmark:
 
 def hold_out(
     rows: Sequence[TextRow], languages: Sequence[str], count: int, seed: int
-) -> tuple[list[TextRow], list[TextRow]]:
+) -> tuple[list[TextRow], list[TextRow], int]:
     """Draws rows for a test; the rest is for training.
 
-    A row can be drawn if it has an image and all languages, and if neither its image nor any of its texts occurs in
-    another row: nothing of the test is then seen in training, and each query has one right answer.
+    Rows that share an image or a text stay together in training, so that nothing of the test is seen there and each
+    query has one right answer. Images are the same if their pixels are, under any name; texts in one language are if
+    they differ only in Unicode form, case or spaces. A row can be drawn if it has an image and all languages.
 
     Args:
         rows: All rows.
@@ -48,20 +50,25 @@ def hold_out(
         seed: Of the draw.
 
     Returns:
-        Training rows and test rows, in their order.
+        Training rows and test rows, in their order, and how many rows share an image or a text with another one.
     """
-    images = Counter(row.image for row in rows if row.image is not None)
-    texts = Counter((code, text.casefold()) for row in rows for code, text in row.texts.items())
+    contents = [_contents(row) for row in rows]
+    counts = Counter(content for of_row in contents for content in of_row)
+    joined = {row.id for row, of_row in zip(rows, contents, strict=True) if any(counts[one] > 1 for one in of_row)}
     fit = [
         row.id
         for row in rows
-        if row.image is not None
-        and images[row.image] == 1
-        and all(code in row.texts for code in languages)
-        and all(texts[code, text.casefold()] == 1 for code, text in row.texts.items())
+        if row.image is not None and row.id not in joined and all(code in row.texts for code in languages)
     ]
     drawn = set(random.Random(f"hold-out/{seed}").sample(fit, min(count, len(fit))))
-    return [row for row in rows if row.id not in drawn], [row for row in rows if row.id in drawn]
+    train, test = [row for row in rows if row.id not in drawn], [row for row in rows if row.id in drawn]
+    return train, test, len(joined)
+
+
+def _contents(row: TextRow) -> set[tuple[str, Any]]:
+    """What tells whether a row has something in common with another one."""
+    texts = {(code, content_key(text)) for code, text in row.texts.items()}
+    return texts | ({("image", row.image_digest or row.image)} if row.image is not None else set())
 
 
 def parallel_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:

@@ -9,14 +9,17 @@ the beach".
 
 from __future__ import annotations
 
-import csv
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ENGLISH = "en"
+from xvlm2vec.common.languages import comparable_code, normal_code
+
+from .csv_reader import CsvTable
+from .rows import ENGLISH
+
 MIXED = "mul"
 """ISO 639-2 for a text in several languages: how code-switched texts are labelled among the translations."""
 
@@ -45,8 +48,15 @@ class Lexicon:
 
     def find(self, words: Words, languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The translations of some words, by language; only languages that have one."""
-        translations = {code: self.entries.get(code, {}).get(words) for code in languages}
+        translations = {code: self._language(code).get(words) for code in languages}
         return {code: texts for code, texts in translations.items() if texts}
+
+    def _language(self, code: str) -> Mapping[Words, tuple[str, ...]]:
+        """The entries of a language, however its code is spelled."""
+        if code in self.entries:
+            return self.entries[code]
+        key = comparable_code(code)
+        return next((entries for name, entries in self.entries.items() if comparable_code(name) == key), {})
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
@@ -63,15 +73,20 @@ def read_lexicon(path: str | Path) -> Lexicon:
         raise FileNotFoundError(f"there is no lexicon {path}")
     entries: dict[str, dict[Words, tuple[str, ...]]] = {}
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            for line in _lines(csv.reader(file), path):
-                words = _fold(line[ENGLISH].split())
-                for code, text in line.items():
-                    earlier = entries.setdefault(code, {}).get(words, ())
-                    if code != ENGLISH and words and text and text not in earlier:
-                        entries[code][words] = (*earlier, text)
-    except UnicodeDecodeError as error:
-        raise LexiconError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+        table = CsvTable(path, (ENGLISH,), rename=normal_code)
+        if len(table.columns) < 2:
+            raise table.fault("there is no language beside English; the header must name languages, like en,de,fr")
+        for record in table:
+            if record.excess:
+                cells = len(table.columns) + record.excess
+                raise LexiconError(f"{path}, line {record.line}: {cells} cells under {len(table.columns)} languages.")
+            words = _fold(record.cells[ENGLISH].split())
+            for code, text in ((code, cell.strip()) for code, cell in record.cells.items()):
+                earlier = entries.setdefault(code, {}).get(words, ())
+                if code != ENGLISH and words and text and text not in earlier:
+                    entries[code][words] = (*earlier, text)
+    except ValueError as error:
+        raise LexiconError(str(error)) from error
     lexicon = Lexicon({code: texts for code, texts in entries.items() if texts})
     if not lexicon.entries:
         raise LexiconError(f"{path} has no English entry with a translation.")
@@ -154,16 +169,6 @@ class CodeSwitcher:
             if entries:
                 return length, entries | (from_row if length == 1 else {})
         return 1, from_row
-
-
-def _lines(reader: Iterator[list[str]], path: Path) -> Iterator[dict[str, str]]:
-    header = [name.strip() for name in next(reader, [])]
-    if ENGLISH not in header or len(header) < 2 or not all(header) or len(set(header)) < len(header):
-        raise LexiconError(f"{path}, line 1: the header must name languages, like en,de,fr, not {','.join(header)!r}.")
-    for number, cells in enumerate(reader, start=2):
-        if len(cells) > len(header):
-            raise LexiconError(f"{path}, line {number}: {len(cells)} cells under {len(header)} languages.")
-        yield {code: cell.strip() for code, cell in zip(header, cells + [""] * len(header), strict=False)}
 
 
 def _fold(words: Sequence[str]) -> Words:

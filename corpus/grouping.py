@@ -7,7 +7,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT, TRANSLATIONS
 from xvlm2vec.common.store import content_digest
+from xvlm2vec.common.texts import is_blank
+
+from .schema import translation_fields
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,19 +24,39 @@ class Groups:
 
     Attributes:
         texts: By English text and what names its image, and then by language.
+        others: Further fields of a translation, such as `alignment`, by the same and its language.
     """
 
     def __init__(self) -> None:
         self.texts: dict[tuple[str, Any], dict[str, str]] = {}
+        self.others: dict[tuple[tuple[str, Any], str], dict[str, Any]] = {}
 
-    def add(self, english: str, image: Any, items: Iterable[tuple[str, str]]) -> list[str]:
-        """Adds translations, and gives the languages that have another one already, which stays."""
-        texts = self.texts.setdefault((english, image), {})
-        return [code for code, text in items if text and texts.setdefault(code, text) != text]
+    def add(self, english: str, image: Any, items: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Adds translations, and gives the languages that have another one already, which stays.
 
-    def translations(self) -> list[list[dict[str, str]]]:
+        Of the same text once more, only fields that the first one lacks are taken.
+        """
+        key = (english, image)
+        texts = self.texts.setdefault(key, {})
+        different = []
+        for item in items:
+            if is_blank(item[TEXT]):
+                continue
+            code = item[LANG]
+            if texts.setdefault(code, item[TEXT]) != item[TEXT]:
+                different.append(code)
+                continue
+            others = {name: value for name, value in item.items() if name not in (LANG, TEXT) and value is not None}
+            if others:
+                self.others[key, code] = others | self.others.get((key, code), {})
+        return different
+
+    def translations(self) -> list[list[dict[str, Any]]]:
         """Of each group."""
-        return [[{"lang": code, "text": text} for code, text in texts.items()] for texts in self.texts.values()]
+        return [
+            [{LANG: code, TEXT: text, **self.others.get((key, code), {})} for code, text in texts.items()]
+            for key, texts in self.texts.items()
+        ]
 
 
 def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
@@ -44,7 +68,7 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
 
     Args:
         rows: A stored parallel corpus, or any rows with `text_en`, `image` (may be missing), and either `translations`,
-            or a `text` and its `lang`.
+            or a `text`, its `lang` and perhaps its `alignment`.
 
     Returns:
         For a `datasets.Dataset` another one; else a list of rows of a parallel corpus.
@@ -65,8 +89,9 @@ def group_parallel(rows: Dataset | Iterable[Mapping[str, Any]]) -> Any:
     if len(kept) == len(rows):
         return rows
     translations = groups.translations()
+    lacking = dict.fromkeys(translation_fields(rows.features))
     grouped = encoded.select([place for place, _ in kept]).map(
-        lambda _, place: {"translations": translations[place]},
+        lambda _, place: {TRANSLATIONS: [{**lacking, **item} for item in translations[place]]},
         with_indices=True,
         input_columns=["id"],
         features=encoded.features,
@@ -96,14 +121,14 @@ def _gather(
     return kept, groups
 
 
-def _items(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _items(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A row's translations: several, or its one."""
-    if "translations" in row:
-        return [(item["lang"], item["text"]) for item in row["translations"] or ()]
-    return [(row["lang"], row["text"])]
+    if TRANSLATIONS in row:
+        return list(row[TRANSLATIONS] or ())
+    return [{name: row[name] for name in (LANG, TEXT, ALIGNMENT) if name != ALIGNMENT or name in row}]
 
 
-def _parallel_row(row: Mapping[str, Any], place: int, items: list[dict[str, str]]) -> dict[str, Any]:
+def _parallel_row(row: Mapping[str, Any], place: int, items: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "id": str(row.get("id", f"row-{place:06d}")),
         "image": row.get("image"),

@@ -11,9 +11,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT
+from xvlm2vec.common.languages import normal_code
+from xvlm2vec.common.texts import is_blank
+
 from .grouping import Groups
-from .parallel_csv import LANGUAGE_CODE
-from .rows import ENGLISH, ImageFolder, RejectedRow, RowFault, TextCorpus, TextRow
+from .image_folder import ImageFolder
+from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
+from .texts import is_null_word
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,21 @@ def read_jsonl(
     images: str | Path | None = None,
     fields: LineFields | None = None,
     progress: bool = False,
+    drop_null_words: bool = False,
 ) -> TextCorpus:
     """Reads JSONL files whose lines hold an English text, the same in another language, and perhaps an image's path.
 
     Lines with the same English text and the same image become one row with all their translations. Of two different
-    ones in one language the first stays, and the other is a bad line. Every image is decoded once.
+    ones in one language the first stays, and the other is a bad line. A word alignment in the field `alignment` goes
+    with its translation. Every image is decoded once.
 
     Args:
         files: The files, UTF-8.
         images: The folder of images.
         fields: Names of the fields.
         progress: Whether to show a bar for each file.
+        drop_null_words: Whether lines with a text such as `nan` or `NULL` are rejected; otherwise they are told and
+            kept.
 
     Returns:
         The rows, each with the name of the file that has it first (without its suffix) as its source, the languages in
@@ -60,23 +69,42 @@ def read_jsonl(
     missing = [str(path) for path in files if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"there is no file {missing[0]}")
-    groups, folder = Groups(), ImageFolder(images)
+    groups, folder, corpus = Groups(), ImageFolder(images), TextCorpus((ENGLISH,))
     sources: list[str] = []
-    rejected: list[RejectedRow] = []
     for path in map(Path, files):
         for number, line in _lines(path, progress):
+            place: dict[str, Any] = {"file": str(path), "line": number}
             try:
-                _add_line(groups, line, fields or LineFields(), folder)
+                english, image, item = _read_line(line, fields or LineFields(), folder)
+                word = next((text for text in (english, item[TEXT]) if is_null_word(text)), None)
+                if word is not None:
+                    fault = RowFault("null word", f"{word!r} looks like a missing value")
+                    if drop_null_words:
+                        raise fault
+                    corpus.doubtful.append(RejectedRow(fault.kind, fault.problem, **place))
+                if groups.add(english, image, [item]):
+                    problem = f"an earlier line translates the same text into {item[LANG]!r} otherwise"
+                    raise RowFault("another translation", problem)
             except RowFault as fault:
-                rejected.append(RejectedRow(*fault.args, file=str(path), line=number))
+                corpus.rejected.append(RejectedRow(fault.kind, fault.problem, **place))
             if len(groups.texts) > len(sources):
                 sources.append(path.stem)
-    rows = [
-        TextRow(f"row-{number:06d}", {ENGLISH: english, **texts}, folder.find(name) if name else None, name, source)
-        for number, (((english, name), texts), source) in enumerate(zip(groups.texts.items(), sources, strict=True))
-    ]
-    counts = Counter(code for row in rows for code in row.texts if code != ENGLISH)
-    return TextCorpus((ENGLISH, *(code for code, _ in counts.most_common())), rows, rejected)
+    for number, ((key, texts), source) in enumerate(zip(groups.texts.items(), sources, strict=True)):
+        english, name = key
+        others = {code: groups.others.get((key, code), {}) for code in texts}
+        corpus.rows.append(
+            TextRow(
+                f"row-{number:06d}",
+                {ENGLISH: english, **texts},
+                folder.find(name) if name else None,
+                name,
+                source,
+                alignments={code: fields[ALIGNMENT] for code, fields in others.items() if ALIGNMENT in fields},
+            )
+        )
+    counts = Counter(code for row in corpus.rows for code in row.texts if code != ENGLISH)
+    corpus.languages = (ENGLISH, *(code for code, _ in counts.most_common()))
+    return corpus
 
 
 def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
@@ -86,18 +114,32 @@ def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
         yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _add_line(groups: Groups, line: bytes, fields: LineFields, images: ImageFolder) -> None:
-    """Adds the translation of a line to its group."""
+def _read_line(line: bytes, fields: LineFields, images: ImageFolder) -> tuple[str, str, dict[str, Any]]:
+    """The English text of a line, the name of its image or an empty string, and its translation.
+
+    Raises:
+        RowFault: The line cannot be used.
+    """
     values = _parse(line)
     english, text = _text(values, fields.english, "English text"), _text(values, fields.text, "translation")
-    language = _text(values, fields.language, "language")
-    if not LANGUAGE_CODE.match(language) or language == ENGLISH:
-        raise RowFault("no other language", f"{language!r:.40} is not the code of a language beside English")
+    language = _language(_text(values, fields.language, "language"))
     image = _text(values, fields.image, "image") if values.get(fields.image) not in (None, "") else ""
     if image:
         images.find(image)
-    if groups.add(english, image, [(language, text)]):
-        raise RowFault("another translation", f"an earlier line translates the same text into {language!r} otherwise")
+    item: dict[str, Any] = {LANG: language, TEXT: text}
+    if values.get(ALIGNMENT):
+        item[ALIGNMENT] = _text(values, ALIGNMENT, "alignment")
+    return english, image, item
+
+
+def _language(code: str) -> str:
+    try:
+        language = normal_code(code)
+    except ValueError as error:
+        raise RowFault("no other language", str(error)) from error
+    if language == ENGLISH:
+        raise RowFault("no other language", f"{code!r:.40} is not the code of a language beside English")
+    return language
 
 
 def _parse(line: bytes) -> Mapping[str, Any]:
@@ -119,7 +161,7 @@ def _text(values: Mapping[str, Any], name: str, what: str) -> str:
     text = values[name]
     if not isinstance(text, str):
         raise RowFault("no text", f"{name!r} ({what}) holds {text!r:.80}, which is no text")
-    if not text.strip():
+    if is_blank(text):
         raise RowFault(f"empty {what}", f"the {what} is empty")
     try:
         text.encode()

@@ -6,10 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from xvlm2vec.modeling.images import ImageError, load_image
+from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT
 
 ENGLISH = "en"
 REPORT = "bad-rows.json"
@@ -19,7 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class RowFault(Exception):
-    """Why a row is left out: the kind of fault, and what is wrong."""
+    """Why a row is left out.
+
+    Args:
+        kind: The sort of fault, for counting.
+        problem: What is wrong.
+    """
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(kind, problem)
+        self.kind, self.problem = kind, problem
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,10 @@ class RejectedRow:
     id: str | None = None
     language: str | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields that apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def __str__(self) -> str:
         places = [self.file, f"line {self.line}" if self.line is not None else None]
         places.append(f"row {self.row}" if self.row is not None else None)
@@ -59,22 +72,21 @@ def rejection_report(rejected: Sequence[RejectedRow], **counts: Any) -> dict[str
         rejected: The rows.
         counts: Further entries, which stand first.
     """
-    rows = [{name: value for name, value in asdict(row).items() if value is not None} for row in rejected]
     faults = dict(Counter(row.kind for row in rejected).most_common())
-    return {**counts, "bad": len(rejected), "faults": faults, "bad_rows": rows}
+    return {**counts, "bad": len(rejected), "faults": faults, "bad_rows": [row.as_json() for row in rejected]}
 
 
-def tell_rejected(rejected: Sequence[RejectedRow], count: str, report: str | Path) -> None:
-    """Logs the first rejected rows, and where all are listed.
+def tell_rows(rows: Sequence[RejectedRow], count: str, report: str | Path) -> None:
+    """Logs the first of some rows, and where all are listed.
 
     Args:
-        rejected: The rows.
+        rows: The rows.
         count: Their number in words.
         report: The file that lists them.
     """
-    for row in rejected[:_SHOWN]:
+    for row in rows[:_SHOWN]:
         logger.warning("%s", row)
-    if rejected:
+    if rows:
         logger.warning("%s; all are listed in %s", count, report)
 
 
@@ -88,6 +100,8 @@ class TextRow:
         image: The image's file, or None.
         image_name: The file's path below the folder of images, or an empty string.
         source: Where the row comes from.
+        image_digest: SHA-256 of the image's pixels: the same for the same image under another name.
+        alignments: Word alignments with the English text, by language.
     """
 
     id: str
@@ -95,10 +109,16 @@ class TextRow:
     image: Path | None = None
     image_name: str = ""
     source: str = ""
+    image_digest: bytes | None = None
+    alignments: Mapping[str, str] = field(default_factory=dict)
 
     def example(self) -> dict[str, Any]:
         """The row as a parallel corpus has it."""
-        items = [{"lang": code, "text": text} for code, text in self.texts.items() if code != ENGLISH]
+        items = [
+            {LANG: code, TEXT: text, **({ALIGNMENT: self.alignments[code]} if code in self.alignments else {})}
+            for code, text in self.texts.items()
+            if code != ENGLISH
+        ]
         return {
             "id": self.id,
             "image": self.stored_image(),
@@ -120,66 +140,15 @@ class TextCorpus:
         languages: Codes, English first.
         rows: The rows that can be used.
         rejected: The others.
+        doubtful: What may be wrong in rows that are kept.
     """
 
     languages: tuple[str, ...]
     rows: list[TextRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
+    doubtful: list[RejectedRow] = field(default_factory=list)
 
     def report(self) -> dict[str, Any]:
         """How many rows are kept, and what is wrong with each of the others, as JSON takes it."""
-        return rejection_report(self.rejected, languages=list(self.languages), kept=len(self.rows))
-
-
-class ImageFolder:
-    """The images of a folder by their names, each decoded once, so that broken ones are found early.
-
-    Args:
-        folder: The folder, or None where rows have no images.
-
-    Raises:
-        FileNotFoundError: It is missing.
-    """
-
-    def __init__(self, folder: str | Path | None) -> None:
-        self.folder = Path(folder) if folder is not None else None
-        if self.folder is not None and not self.folder.is_dir():
-            raise FileNotFoundError(f"there is no folder of images {folder}")
-        self._images: dict[str, Path | RowFault] = {}
-
-    def find(self, name: str) -> Path:
-        """The file of an image, which can be decoded.
-
-        Args:
-            name: Path below the folder.
-
-        Raises:
-            RowFault: It leads out of the folder, does not exist, or cannot be read as an image.
-        """
-        if name not in self._images:
-            try:
-                self._images[name] = self._check(name)
-            except RowFault as fault:
-                self._images[name] = fault
-        image = self._images[name]
-        if isinstance(image, RowFault):
-            raise RowFault(*image.args)
-        return image
-
-    def _check(self, name: str) -> Path:
-        if self.folder is None:
-            raise RowFault("no folder of images", f"the image {name!r} lies somewhere; name the folder (--images)")
-        relative = PurePosixPath(name.replace("\\", "/"))
-        path = self.folder / relative
-        try:
-            outside = relative.is_absolute() or ".." in relative.parts
-            if outside or not path.resolve().is_relative_to(self.folder.resolve()):
-                raise RowFault("image outside the folder", f"{name!r} leads out of the folder {self.folder}; refused")
-            if not path.is_file():
-                raise RowFault("missing image", f"there is no file {path}")
-            load_image(path, name=name)
-        except ImageError as error:
-            raise RowFault("unreadable image", str(error)) from error
-        except (OSError, ValueError) as error:  # names that no file can have: too long, or with a zero byte
-            raise RowFault("missing image", f"{name!r:.120} is no path ({error})") from error
-        return path
+        report = rejection_report(self.rejected, languages=list(self.languages), kept=len(self.rows))
+        return {**report, "doubtful": [row.as_json() for row in self.doubtful]}

@@ -5,31 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.columns import PARALLEL_COLUMNS
+from xvlm2vec.common.columns import (
+    ALIGNMENT,
+    ID,
+    IMAGE,
+    LANG,
+    PARALLEL_COLUMNS,
+    SOURCE,
+    TEXT,
+    TEXT_EN,
+    TRANSLATIONS,
+)
 from xvlm2vec.common.texts import is_blank
 
 if TYPE_CHECKING:
     from datasets import Features
 
 
-def parallel_features() -> Features:
+def parallel_features(optional: Iterable[str] = ()) -> Features:
     """The `datasets.Features` of a parallel corpus.
 
     Columns: `id` (string), `image` (image, may be null), `text_en` (string), `translations` (list of {`lang`,
     `text`}), `source` (string: where the row comes from, such as a data set's name).
+
+    Args:
+        optional: Further fields of a translation: `alignment` (string, may be null), pairs of word numbers of the
+            English text and the translation, `"0-0 1-2"`.
     """
     from datasets import Features, Image, List, Value
 
-    translation = {"lang": Value("string"), "text": Value("string")}
+    translation = {name: Value("string") for name in dict.fromkeys((LANG, TEXT, *optional))}
     return Features(
         {
-            "id": Value("string"),
-            "image": Image(),
-            "text_en": Value("string"),
-            "translations": List(translation),
-            "source": Value("string"),
+            ID: Value("string"),
+            IMAGE: Image(),
+            TEXT_EN: Value("string"),
+            TRANSLATIONS: List(translation),
+            SOURCE: Value("string"),
         }
     )
+
+
+def translation_fields(features: Features) -> tuple[str, ...]:
+    """The fields that the translations of a stored corpus have, optional ones included."""
+    items: Any = features[TRANSLATIONS]
+    return tuple(items[0] if isinstance(items, list) else items.feature)
 
 
 def validate_parallel_rows(rows: Iterable[Mapping[str, Any]]) -> int:
@@ -97,6 +117,8 @@ def _check_translations(number: int, translations: Any) -> None:
             )
         _check_text(number, f"translations[{place}].lang", translation["lang"])
         _check_text(number, f"translations[{place}].text", translation["text"])
+        if not isinstance(translation.get(ALIGNMENT), str | None):
+            raise _fault(number, f"translations[{place}].alignment", "expected a string or null")
         if translation["lang"] in languages:
             raise _fault(number, "translations", f"the language {translation['lang']!r} occurs twice")
         languages.add(translation["lang"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.columns import PAIR_COLUMNS, PARALLEL_COLUMNS
+from xvlm2vec.common.files import files_below
 from xvlm2vec.modeling.hub_ids import is_hub_id
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _open(path_or_id: str | Path, split: str, streaming: bool = False) -> Any:
     if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
         return load_from_disk(str(path))
     if path.exists():
-        files = [str(path)] if path.is_file() else sorted(str(file) for file in path.rglob("*.parquet"))
+        files = [str(path)] if path.is_file() else [str(file) for file in files_below(path, "**/*.parquet")]
         if not files:
             raise FileNotFoundError(f"{path} holds neither a data set of save_to_disk nor a parquet file.")
         if streaming:

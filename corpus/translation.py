@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from xvlm2vec.common.languages import comparable_code
+
 from .rows import ENGLISH, RejectedRow, rejection_report
+from .schema import translation_fields
 
 if TYPE_CHECKING:
     import torch
@@ -244,11 +247,13 @@ def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> 
     from datasets import Image
 
     files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}
+    lacking = dict.fromkeys(translation_fields(corpus.features))
     for row in corpus.cast_column("image", Image(decode=False)):
         key = text_key(row["text_en"])
-        there = {item["lang"] for item in row["translations"]}
-        texts = {language: files[language].get(key, (None, ""))[0] for language in languages if language not in there}
-        new = [{"lang": language, "text": text} for language, text in texts.items() if text is not None]
+        there = {comparable_code(item["lang"]) for item in row["translations"]}
+        texts = {language: files[language].get(key, (None, ""))[0] for language in languages
+                 if comparable_code(language) not in there}  # fmt: skip
+        new = [{**lacking, "lang": language, "text": text} for language, text in texts.items() if text is not None]
         yield {**row, "translations": [*row["translations"], *new]}
 
 
@@ -258,16 +263,30 @@ def translation_path(folder: Path, language: str) -> Path:
 
 
 def _names(language: str) -> list[str]:
-    """How models call a language: M2M100, NLLB, MADLAD, Marian."""
-    names = [f"__{language}__", FLORES.get(language, ""), f"<2{language}>"]
-    long = FLORES.get(language, "")[:3]
-    return [name for name in (*names, f">>{language}<<", f">>{long}<<" if long else "") if name]
+    """How models call a language: M2M100, NLLB, MADLAD, Marian.
+
+    A region falls back to its language (`pt-BR` to `pt`), a script does not: another script would be another text.
+    """
+    base, *parts = language.split("-")
+    flores = FLORES.get(base, "")
+    script = next((part for part in parts if len(part) == 4 and part.isalpha()), None)
+    if language in ("zh-HK", "zh-MO", "zh-TW"):
+        script = "Hant"
+    spelled = "_".join((base, *parts))
+    exact = [f"__{spelled}__", f"<2{spelled}>", f">>{spelled}<<", f">>{spelled.lower()}<<"]
+    if script and flores:
+        exact += [f"{flores[:3]}_{script}", f">>{flores[:3]}_{script}<<"]
+    if script and not flores.endswith(script):
+        return exact
+    short = [f"__{base}__", flores, f"<2{base}>", f">>{base}<<", f">>{flores[:3]}<<" if flores else ""]
+    return list(dict.fromkeys(name for name in (*exact, *short) if name))
 
 
 def _wanted(rows: Dataset, language: str) -> dict[str, str]:
     """The distinct English texts of rows that lack a language, each with the id of the first row that has it."""
     ids: dict[str, str] = {}
+    wanted = comparable_code(language)
     for row in rows:
-        if all(item["lang"] != language for item in row["translations"]):
+        if all(comparable_code(item["lang"]) != wanted for item in row["translations"]):
             ids.setdefault(row["text_en"], row["id"])
     return ids

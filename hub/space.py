@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from xvlm2vec.common.files import write_json, write_text
+from xvlm2vec.common.files import files_below, write_json, write_text
 from xvlm2vec.common.languages import language, normal_or_same
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.common.tasks import task_title
@@ -128,7 +128,7 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
     """
     captions: dict[str, dict[str, str]] = {}
     for columns in CAPTION_COLUMNS:
-        for file in sorted((benchmark / columns.task).glob("*.parquet")):
+        for file in files_below(benchmark / columns.task, "*.parquet"):
             for path, text in _pairs(file, columns):
                 captions.setdefault(path, {})[normal_or_same(file.stem)] = text
     if not captions:

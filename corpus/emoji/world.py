@@ -210,8 +210,10 @@ def teaching_world(taught: Sequence[str] | None, controls: Sequence[str] | None 
     if "en" in taught:
         raise ValueError("English is what the teacher knows; leave it out of --languages.")
     controls = tuple(code for code in (usual.control_languages if controls is None else controls) if code not in taught)
-    languages = {"languages": ("en", *taught, *controls), "taught_languages": taught, "control_languages": controls}
-    return EmojiWorld.load(EmojiWorldConfig(**settings, **languages))
+    config = EmojiWorldConfig(
+        **settings, languages=("en", *taught, *controls), taught_languages=taught, control_languages=controls
+    )
+    return EmojiWorld.load(config)
 
 
 def check_split(split: str) -> int:

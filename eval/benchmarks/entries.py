@@ -112,10 +112,11 @@ ENTRIES: Mapping[str, Benchmark] = {
         (
             Layout(
                 "retrieval", "parallel_captions", ("xtd.json", "data/xtd.json"),
-                {"images": "images", "captions": "captions"}, ("xtd",), images=("images", "train2014", ""),
+                {"images": "images", "captions": "captions"}, ("xtd",), images=("images", "train2014", "val2014", ""),
             ),
         ),
-        source="https://github.com/gregor-ge/Babel-ImageNet (data/xtd.json), images of COCO train2014",
+        source="https://github.com/gregor-ge/Babel-ImageNet (data/xtd.json), 800 images of COCO train2014 and 200 of "
+        "val2014",
         license="captions: that of github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10; images: COCO's terms",
         parallel=True,
         codes={"jp": "ja", "kr": "ko", "cn": "zh"},

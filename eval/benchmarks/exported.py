@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xvlm2vec.common.files import files_below
+from xvlm2vec.common.languages import normal_or_same
 from xvlm2vec.eval.ranking import RankingTask
 
 from .images import ColumnImages, named_images
@@ -59,9 +61,10 @@ def read_exported(
         table = _read_table(path)
         task = _task_of(table, path)
         dataset = path.parent.name if path.parent.name not in TASKS else name
-        if selection.takes(dataset=dataset, task=task, language=path.stem):
+        language = normal_or_same(path.stem)  # splits of the Hub have no hyphens: `pt_BR`
+        if selection.takes(dataset=dataset, task=task, language=language):
             rows = list_rows(
-                table, images, str(path), task=task, language=path.stem, dataset=dataset, benchmark=name
+                table, images, str(path), task=task, language=language, dataset=dataset, benchmark=name
             )  # fmt: skip
             read = [rows.ranking_task(templates, style) for style in styles]
             _check_images(read[0], path, folder)
@@ -75,7 +78,7 @@ def read_exported(
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = [path for path in sorted(folder.glob("*/*.parquet")) if path.parent.name != IMAGES]
+    files = [path for path in files_below(folder, "*/*.parquet") if path.parent.name != IMAGES]
     if not files:
         raise FileNotFoundError(f"{folder} holds no <task>/<language>.parquet, so it is no exported benchmark")
     return sorted(files, key=lambda path: list(TASKS).index(path.parent.name) if path.parent.name in TASKS else 99)

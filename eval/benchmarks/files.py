@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.files import files_below
+
 _MEMORY = 1 << 30  # parquet files below this size in bytes are read into memory, larger ones are mapped from the disk
 
 
@@ -17,7 +19,7 @@ def find_files(folder: Path, patterns: Sequence[str], name: str) -> list[Path]:
         FileNotFoundError: None has; names what was looked for.
     """
     for pattern in patterns:
-        files = sorted(path for path in folder.glob(pattern) if path.is_file())
+        files = files_below(folder, pattern)
         if files:
             return files
     tried = " or ".join(str(folder / pattern) for pattern in patterns)

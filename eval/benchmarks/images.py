@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from xvlm2vec.common.files import files_below, is_leftover
+
+logger = logging.getLogger(__name__)
 
 ARCHIVE = "images.zip"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
@@ -60,9 +65,35 @@ class ArchiveImages:
         members: dict[PurePosixPath, zipfile.ZipInfo] = {}
         for member in self._archive.infolist():
             parts = PurePosixPath(member.filename).parts
+            if any(map(is_leftover, parts)):
+                continue
             for start in range(len(parts)):
                 members.setdefault(PurePosixPath(*parts[start:]), member)
         return members
+
+
+def class_folders(folder: Path) -> list[list[str]]:
+    """The images of each class below a folder that has a folder for each, classes and images in the order of names.
+
+    What systems and tools leave behind counts neither as a class nor as an image, and is logged with all that is no
+    image.
+
+    Raises:
+        ValueError: A class has no images, which would leave its number without any; names its folder.
+    """
+    classes = []
+    passed_over = [path for path in folder.iterdir() if is_leftover(path.name)]
+    for below in sorted(path for path in folder.iterdir() if path.is_dir() and not is_leftover(path.name)):
+        files = [path for path in sorted(below.iterdir()) if path.suffix.lower() in _SUFFIXES]
+        images = [path for path in files if path.is_file() and not is_leftover(path.name)]
+        passed_over += set(below.iterdir()).difference(images)
+        if not images:
+            raise ValueError(f"{below} has no images, and the numbers of classes count the folders; remove or fill it")
+        classes.append([path.relative_to(folder).as_posix() for path in images])
+    if passed_over:
+        shown = ", ".join(sorted(path.relative_to(folder).as_posix() for path in passed_over)[:5])
+        logger.warning("%s: %d files and folders are no images or classes: %s", folder, len(passed_over), shown)
+    return classes
 
 
 class FileImages(Mapping[str, Any]):
@@ -98,8 +129,8 @@ class FileImages(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         for folder in self.folders:
-            files = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-            yield from (path.relative_to(folder).as_posix() for path in sorted(files))
+            files = (path for path in files_below(folder, "**/*") if path.suffix.lower() in _SUFFIXES)
+            yield from (path.relative_to(folder).as_posix() for path in files)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

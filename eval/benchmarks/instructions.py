@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.languages import comparable_code
+
 Templates = Mapping[str, Mapping[str, Mapping[str, str]]]
 """`{task: {language: {"query": ..., "target": ...}}}`: `{text}` is a row's text, `*` stands for all other languages."""
 
@@ -89,8 +91,9 @@ def templates_hash(templates: Templates) -> str:
 
 def sides_for(templates: Templates, task: str, language: str) -> Mapping[str, str]:
     """The instructions of a task in a language; `*` stands for all other languages."""
-    by_language = templates.get(task) or {}
-    return by_language.get(language) or by_language.get(language.split("-")[0]) or by_language.get("*") or {}
+    by_language = {comparable_code(code): texts for code, texts in (templates.get(task) or {}).items()}
+    key = comparable_code(language)
+    return by_language.get(key) or by_language.get(key.split("-")[0]) or by_language.get("*") or {}
 
 
 def apply_style(text: str, style: str, mark: str = ".") -> str:

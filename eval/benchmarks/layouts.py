@@ -14,7 +14,7 @@ from xvlm2vec.common.image_marks import strip_marks
 
 from .entries import Benchmark, Layout
 from .files import find_files, needed, plain_rows, read_json, read_parquet
-from .images import ColumnImages, FileImages
+from .images import ColumnImages, FileImages, class_folders
 from .selection import Selection
 from .task_rows import Content, TaskRows
 
@@ -209,11 +209,7 @@ def classes(source: Source) -> Iterator[TaskRows]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} with a folder of images for each class")
     images = source.file_images()
-    by_class: list[list[str]] = [
-        [file.relative_to(folder).as_posix() for file in sorted(below.iterdir()) if file.is_file()]
-        for below in sorted(folder.iterdir())
-        if below.is_dir()
-    ]
+    by_class = class_folders(folder)
     first = [0]
     for names in by_class:
         first.append(first[-1] + len(names))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.languages import normal_or_same
 from xvlm2vec.eval.ranking import RankingTask
 
 from .entries import ENTRIES, Benchmark
@@ -39,7 +40,7 @@ def read_benchmark(
         name: One of `NAMES`; case does not matter.
         folder: The folder.
         datasets: Names of data sets (default: all).
-        languages: Codes (default: all); `es` also stands for `es-Mexico`.
+        languages: Codes in any spelling (default: all); `es` also stands for `es-Mexico`, `zh` for `zh-Hans`.
         tasks: Names of tasks (default: all).
         styles: How texts end (default: MMMEB's three, each a task of its own; otherwise as they are).
         templates: Instructions (default: the benchmark's own).
@@ -58,6 +59,7 @@ def read_benchmark(
         raise FileNotFoundError(f"there is no folder {folder}")
     chosen: dict[str, Any] = {"datasets": datasets, "languages": languages, "tasks": tasks, "templates": templates}
     if key == MMMEB:
+        chosen["languages"] = languages and list(map(normal_or_same, languages))  # they are parts of names of files
         return read_mmmeb_folder(folder, styles=styles or STYLES, **chosen)
     if key in (EMOJI, FOLDER):
         shown = title or (EMOJI if key == EMOJI else folder.resolve().name)

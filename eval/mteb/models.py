@@ -179,9 +179,10 @@ def subset_language(task: TaskMetadata, subset: str) -> str:
 
 def language_script(code: str) -> str | None:
     """The name that mteb has for a language, such as `deu-Latn` for `de`; None if it knows none."""
-    base = code.split("-")[0].lower()
+    base, *parts = code.split("-")
+    base, named = base.lower(), next((part for part in parts if len(part) == 4 and part.istitle()), None)
     long = _language_data("iso_639_1_to_3").get(base, base)
-    script = _language_data("iso_639_3_to_default_script").get(long)
+    script = named or _language_data("iso_639_3_to_default_script").get(long)
     return f"{long}-{script}" if script and long in ISO_TO_LANGUAGE else None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.common.result_keys import TASK_KEYS
 from xvlm2vec.eval.benchmarks.instructions import Templates, templates_hash
 from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1
@@ -50,7 +51,8 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if languages is not None:
         subsets = _subset_names(task)
         _check_spoken(name, languages, [task])
-        task.hf_subsets = [subset for subset, names in subsets.items() if names.intersection(languages)]
+        wanted = set(map(comparable_code, languages))
+        task.hf_subsets = [subset for subset, names in subsets.items() if names & wanted]
     return task
 
 
@@ -71,7 +73,8 @@ def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = Non
     _check_spoken(", ".join(names), languages, list(tasks.values()))
     chosen = []
     for name, task in tasks.items():
-        spoken = [code for code in languages if any(code in known for known in _subset_names(task).values())]
+        known = set[str]().union(*_subset_names(task).values())
+        spoken = [code for code in languages if comparable_code(code) in known]
         if spoken:
             chosen.append(mteb_task(name, spoken))
         else:
@@ -91,12 +94,13 @@ def _names_within(name: str) -> list[str]:
 
 def _subset_names(task: Any) -> dict[str, set[str]]:
     """What a language of each subset of a task may be called."""
-    return {subset: {subset, subset.split("-")[0], _language(task, subset)} for subset in task.hf_subsets}
+    spellings = {subset: (subset, subset.split("-")[0], _language(task, subset)) for subset in task.hf_subsets}
+    return {subset: set(map(comparable_code, names)) for subset, names in spellings.items()}
 
 
 def _check_spoken(name: str, languages: Sequence[str], tasks: Sequence[Any]) -> None:
     spellings = [names for task in tasks for names in _subset_names(task).values()]
-    unknown = [code for code in languages if not any(code in names for names in spellings)]
+    unknown = [code for code in languages if not any(comparable_code(code) in names for names in spellings)]
     if unknown:
         spoken = dict.fromkeys(_language(task, subset) for task in tasks for subset in task.hf_subsets)
         raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(spoken)}")

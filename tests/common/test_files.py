@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xvlm2vec.common.files import readable_size, replaced_file, write_json, write_text
+from xvlm2vec.common.files import files_below, is_leftover, readable_size, replaced_file, write_json, write_text
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -42,3 +42,14 @@ def test_sizes_for_people():
         "2.3 MB",
         "5.0 GB",
     ]
+
+
+def test_leftovers_are_no_files(tmp_path: Path) -> None:
+    wanted = ("a.parquet", "b/c.parquet")
+    for name in (*wanted, "._a.parquet", ".ipynb_checkpoints/a-checkpoint.parquet", "__MACOSX/d.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    assert files_below(tmp_path, "**/*.parquet") == [tmp_path / "a.parquet", tmp_path / "b" / "c.parquet"]
+    assert all(map(is_leftover, (".DS_Store", "Thumbs.db", "desktop.ini", "._photo.jpg", "__MACOSX")))
+    assert not any(map(is_leftover, ("n01440764", ".hidden", "photo.jpg")))

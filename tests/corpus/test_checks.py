@@ -58,3 +58,28 @@ def test_a_corpus_without_a_good_row_is_named(tmp_path, corpus):
     with pytest.raises(ValueError, match="no row is usable"):
         clean_parallel(corpus.select([3, 4]), tmp_path / "clean")
     assert json.loads((tmp_path / "clean" / "bad-rows.json").read_text(encoding="utf-8"))["bad"] == 2
+
+
+def test_codes_become_normal_and_null_words_and_alignments_are_kept_unless_dropped(tmp_path):
+    item = {"lang": "zh_tw", "text": "b", "alignment": "0-0"}
+    row = {"image": None, "text_en": "a", "source": "s"}
+    rows = [
+        row | {"id": "0", "translations": [item, {"lang": "de", "text": "nan", "alignment": None}]},
+        row | {"id": "1", "translations": [{"lang": "de", "text": "NULL", "alignment": None}]},
+    ]
+    corpus = Dataset.from_list(rows, features=parallel_features(["alignment"]))
+    check = check_parallel(corpus)
+    assert check.warnings["translations into 'zh_tw': the code's normal form is 'zh-TW'"] == 1
+    assert check.null_words == [
+        "row 0 (id '0'): the text in 'de' is 'nan'",
+        "row 1 (id '1'): the text in 'de' is 'NULL'",
+    ]
+
+    clean_parallel(corpus, tmp_path / "kept")
+    report = clean_parallel(corpus, tmp_path / "dropped", drop_null_words=True)
+
+    assert len(load_parallel(tmp_path / "kept" / "parallel")) == 2
+    (only,) = load_parallel(tmp_path / "dropped" / "parallel")
+    assert only["translations"] == [{"lang": "zh-TW", "text": "b", "alignment": "0-0"}]
+    assert report["faults"] == {"translations": 1}
+    assert len(report["doubtful"]) == 2

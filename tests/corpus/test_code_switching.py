@@ -116,10 +116,11 @@ def test_a_probability_is_one(probability):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("de,fr\na,b\n", "line 1: the header must name languages"),
-        ("en\na\n", "line 1: the header"),
-        ("", "line 1: the header"),
-        ("en,de,de\na,b,c\n", "line 1: the header"),
+        ("de,fr\na,b\n", "line 1: no column 'en'"),
+        ("en\na\n", "line 1: there is no language beside English"),
+        ("", "line 1: no column 'en'"),
+        ("en,de,de\na,b,c\n", "line 1: the column 'de' stands there 2 times"),
+        ("en,Deutsch\na,b\n", "line 1: 'Deutsch' cannot be a column"),
         ("en,de\na,b,c\n", "line 2: 3 cells under 2 languages"),
         ("en,de\na,\n", "no English entry with a translation"),
         ("en,de\nÄ,b\n", "not UTF-8"),
@@ -136,3 +137,12 @@ def test_bad_lexicons_are_named(tmp_path, content, message):
 
 def test_an_empty_lexicon_finds_nothing():
     assert switched(CodeSwitcher(1.0, Lexicon({"de": {("cat",): ("Katze",)}})), "a dog", ITALIAN) is None
+
+
+def test_codes_of_lexicon_and_rows_may_be_spelled_differently(tmp_path):
+    path = tmp_path / "words.csv"
+    path.write_text("en,pt_br\ndog,cachorro\n", encoding="utf-8")
+    switcher = CodeSwitcher(1.0, read_lexicon(path))
+    for code in ("pt-BR", "pt_BR"):
+        (_, mixed) = switcher.switch("1", "a dog", [{"lang": code, "text": "um cachorro"}])
+        assert mixed == {"lang": "mul", "text": "a cachorro"}

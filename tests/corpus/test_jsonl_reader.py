@@ -167,3 +167,54 @@ def test_a_stored_corpus_is_grouped(tmp_path: Path, images: Path) -> None:
     assert [item["lang"] for item in grouped[1]["translations"]] == ["it", "fr"]
     assert grouped[0]["image"].getpixel((0, 0)) == (40, 0, 0)
     assert group_parallel(grouped) is grouped  # nothing repeats
+
+
+def test_alignments_go_with_their_translations(tmp_path: Path) -> None:
+    rows = [line("a cat", "un gatto", "it") | {"alignment": "0-0 1-1"}, line("a cat", "eine Katze", "de")]
+    corpus = read_jsonl([write(tmp_path / "a.jsonl", *rows)])
+
+    write_dataset(
+        lambda: (row.example() for row in corpus.rows), parallel_features(["alignment"]), tmp_path / "parallel"
+    )
+
+    written = load_parallel(tmp_path / "parallel")
+    assert written[0]["translations"] == [
+        {"lang": "it", "text": "un gatto", "alignment": "0-0 1-1"},
+        {"lang": "de", "text": "eine Katze", "alignment": None},
+    ]
+    assert validate_parallel_rows(written) == 1
+
+
+def test_grouping_keeps_alignments(tmp_path: Path) -> None:
+    def row(number: int, *items: dict) -> dict:
+        return {"id": str(number), "image": None, "text_en": "a cat", "translations": list(items), "source": "s"}
+
+    italian = {"lang": "it", "text": "un gatto", "alignment": None}
+    aligned = {**italian, "alignment": "0-0 1-1"}
+    german = {"lang": "de", "text": "eine Katze", "alignment": "0-0 1-1"}
+    rows = [row(0, italian), row(1, german), row(2, aligned)]
+    corpus = Dataset.from_list(rows, features=parallel_features(["alignment"]))
+
+    assert group_parallel(corpus)[0]["translations"] == [aligned, german]
+    assert group_parallel(rows)[0]["translations"] == [aligned, german]
+    single = [{"text_en": "a cat", **item} for item in (aligned, german)]
+    assert group_parallel(single)[0]["translations"] == [aligned, german]
+
+
+def test_null_words_and_codes_of_lines(tmp_path: Path) -> None:
+    rows = [line("a cat", "NaN", "pt_br"), line("a dog", "um cão", "PT-BR"), line("a fish", "peixe", "por")]
+    path = write(tmp_path / "a.jsonl", *rows)
+
+    corpus = read_jsonl([path])
+    assert set(corpus.languages) == {"en", "pt-BR", "pt"}
+    assert [(row.line, row.kind) for row in corpus.doubtful] == [(1, "null word")]
+    dropped = read_jsonl([path], drop_null_words=True)
+    assert [(row.line, row.kind) for row in dropped.rejected] == [(1, "null word")]
+    assert not dropped.doubtful
+
+
+def test_the_old_place_of_group_parallel_is_told() -> None:
+    import xvlm2vec.corpus.jsonl_reader as old
+
+    with pytest.warns(DeprecationWarning, match="grouping"):
+        assert old.group_parallel is group_parallel

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,9 +22,16 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from xvlm2vec.corpus.schema import parallel_features
-from xvlm2vec.corpus.stored import load_parallel
-from xvlm2vec.corpus.translation import TranslationFile, Translator, text_key, translate_corpus, translation_path
+from xvlm2vec.corpus.schema import parallel_features, translation_fields
+from xvlm2vec.corpus.stored import load_parallel, write_dataset
+from xvlm2vec.corpus.translation import (
+    TranslationFile,
+    Translator,
+    text_key,
+    translate_corpus,
+    translated_rows,
+    translation_path,
+)
 
 SENTENCES = {
     "a red dog": {"de": "ein roter Hund", "fr": "un chien rouge"},
@@ -194,3 +202,42 @@ def test_the_command_writes_a_corpus(saved, tmp_path):
     assert made[1]["image"].size == (4, 4)
     assert made[2]["translations"] == [{"lang": "de", "text": "Schauer"}, {"lang": "fr", "text": "pluie"}]
     assert json.loads((tmp_path / "out" / "untranslated.json").read_text())["bad"] == 0
+
+
+def test_word_alignments_and_codes_in_other_spellings_stay(tmp_path):
+    features = parallel_features(["alignment"])
+    item = {"lang": "pt_br", "text": "um cachorro", "alignment": "0-0 1-1"}
+    row = {"id": "0", "image": None, "text_en": "a dog", "translations": [item], "source": "t"}
+    rows = Dataset.from_list([row], features=features)
+    for language, text in (("pt-BR", "other"), ("de", "ein Hund")):
+        TranslationFile(translation_path(tmp_path, language)).add([(text_key("a dog"), text, "")])
+
+    written = write_dataset(
+        lambda: translated_rows(rows, ["pt-BR", "de"], tmp_path),
+        parallel_features(translation_fields(rows.features)),
+        tmp_path / "parallel",
+    )
+
+    assert written[0]["translations"] == [item, {"lang": "de", "text": "ein Hund", "alignment": None}]
+
+
+@pytest.mark.parametrize(
+    ("language", "vocabulary", "tag"),
+    [
+        ("pt-BR", ["__pt__", "__en__"], "__pt__"),
+        ("zh-Hant", ["zho_Hans", "zho_Hant", "eng_Latn"], "zho_Hant"),
+        ("zh-TW", ["zho_Hans", "zho_Hant", "eng_Latn"], "zho_Hant"),
+        ("zh-Hans", ["__zh__", "__en__"], "__zh__"),
+        ("sr-Latn", ["<2sr_Latn>", "<2sr>"], "<2sr_Latn>"),
+        ("zh-TW", ["__zh__", "__en__"], None),
+    ],
+)
+def test_tags_of_regions_and_scripts(language, vocabulary, tag):
+    names = SimpleNamespace(get_vocab=lambda: dict.fromkeys(vocabulary, 0), model_max_length=9)
+    model = SimpleNamespace(eval=lambda: None, config=SimpleNamespace())
+    translator = Translator(model, names)
+    if tag is None:
+        with pytest.raises(ValueError, match="has no tag for the language"):
+            translator.tag(language)
+    else:
+        assert translator.tag(language) == tag

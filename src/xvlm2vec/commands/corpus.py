@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.files import write_json
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, tell_rejected
+from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, tell_rows
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _add_csv(kinds: Any) -> None:
         "tenth, at most 500)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+    _add_null_words(parser)
 
 
 def _add_jsonl(kinds: Any) -> None:
@@ -97,6 +98,12 @@ def _add_jsonl(kinds: Any) -> None:
         parser.add_argument(
             f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
         )
+    _add_null_words(parser)
+
+
+def _add_null_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--drop-null-words", action="store_true", help="leave out texts such as nan, NULL, N/A and "
+                        "None, which are told in any case and may be real texts")  # fmt: skip
 
 
 def _add_emoji(kinds: Any) -> None:
@@ -141,6 +148,7 @@ def _add_check(kinds: Any) -> None:
         "--clean", metavar="DIR", help="write the rows that can be used into DIR/parallel, and what is wrong with the "
         f"others into DIR/{REPORT}",
     )  # fmt: skip
+    _add_null_words(parser)
 
 
 def _add_build(kinds: Any) -> None:
@@ -159,13 +167,15 @@ def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.stored import write_dataset
     from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 
-    corpus = read_csv(flags.csv, flags.images, progress=True)
+    corpus = read_csv(flags.csv, flags.images, progress=True, drop_null_words=flags.drop_null_words)
     settings = {"csv_sha256": _sha256(flags.csv), "test_rows": flags.test_rows, "seed": flags.seed}
     run = _begin(flags, corpus, flags.csv, settings, f"of {len(corpus.rejected) + len(corpus.rows)} rows")
     if corpus.languages == (ENGLISH,):
         logger.warning("%s has no language beside English; `xvlm2vec translate` gives parallel/ its others.", flags.csv)
     wanted = min(500, len(corpus.rows) // 10) if flags.test_rows is None else flags.test_rows
-    train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
+    train, test, joined = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
+    if wanted and joined:
+        logger.info("%d rows share an image or a text with another row; they stay in training together.", joined)
     if len(test) < wanted:
         logger.warning(
             "Only %d rows can be held out: the others lack an image or a language, or share a text or an image.",
@@ -198,10 +208,11 @@ def _jsonl(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
 
     fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
-    corpus = read_jsonl(flags.files, flags.images, fields, progress=True)
+    corpus = read_jsonl(flags.files, flags.images, fields, progress=True, drop_null_words=flags.drop_null_words)
     settings = {"files_sha256": [_sha256(path) for path in flags.files], "fields": asdict(fields)}
     run = _begin(flags, corpus, ", ".join(flags.files), settings, "lines")
-    _write_parallel(run, lambda: (row.example() for row in corpus.rows))
+    optional = ["alignment"] if any(row.alignments for row in corpus.rows) else []
+    _write_parallel(run, lambda: (row.example() for row in corpus.rows), optional)
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
         f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.rejected)} lines left out"
@@ -218,17 +229,20 @@ def _begin(flags: argparse.Namespace, corpus: TextCorpus, name: str, settings: d
     if not corpus.rows:
         first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.rejected[:5])
         raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
+    if flags.drop_null_words:
+        settings["drop_null_words"] = True
     run = RunState(flags.output, {"corpus": flags.kind, "images": flags.images, **settings})
     write_json(run.folder / REPORT, corpus.report())
-    tell_rejected(corpus.rejected, f"{len(corpus.rejected)} {what} are left out", run.folder / REPORT)
+    tell_rows(corpus.rejected, f"{len(corpus.rejected)} {what} are left out", run.folder / REPORT)
+    tell_rows(corpus.doubtful, f"{len(corpus.doubtful)} texts may not be what they should", run.folder / REPORT)
     return run
 
 
-def _write_parallel(run: RunState, examples: Callable[[], Any]) -> None:
+def _write_parallel(run: RunState, examples: Callable[[], Any], optional: Sequence[str] = ()) -> None:
     from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.corpus.stored import write_dataset
 
-    run.run("parallel", lambda: write_dataset(examples, parallel_features(), run.folder / "parallel"))  # type: ignore[func-returns-value]
+    run.run("parallel", lambda: write_dataset(examples, parallel_features(optional), run.folder / "parallel"))
 
 
 def _sha256(path: str) -> str:
@@ -274,23 +288,29 @@ def _check(flags: argparse.Namespace) -> int:
 
     corpus = load_parallel(flags.path, flags.split)
     if flags.clean:
-        return _clean(corpus, flags.clean)
+        return _clean(corpus, flags.clean, flags.drop_null_words)
+    if flags.drop_null_words:
+        raise ValueError("--drop-null-words writes a corpus without such texts: name its folder with --clean.")
     check = check_parallel(corpus, progress=True)
     lines = [f"{check.rows} rows, {check.images} with an image"]
     for title, counts in (("translations", check.languages), ("sources", check.sources), ("notes", check.warnings)):
         lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
+    lines += [f"NULL WORD: {word}" for word in check.null_words]
     lines += [f"FAULT: {fault}" for fault in check.faults]
     lines.append(f"{flags.path} {'CANNOT be used as it is' if check.faults else 'can be used'}.")
     console.show("\n".join(lines))
     return int(bool(check.faults))
 
 
-def _clean(corpus: Dataset, folder: str) -> int:
+def _clean(corpus: Dataset, folder: str, drop_null_words: bool) -> int:
     from xvlm2vec.corpus.checks import clean_parallel
 
-    report = clean_parallel(corpus, folder, progress=True)
+    report = clean_parallel(corpus, folder, progress=True, drop_null_words=drop_null_words)
     lines = [f"{report['kept']:,} rows are kept, {report['bad']:,} are left out; faults by column:"]
     lines += [f"  {count:>9,}  {name}" for name, count in report["faults"].items()]
+    if report["doubtful"]:
+        what = "left out, and listed" if drop_null_words else "kept, and listed; --drop-null-words leaves them out"
+        lines.append(f"{len(report['doubtful']):,} texts look like missing values: they are {what}.")
     lines.append(f"{folder}/parallel holds the rows, {folder}/{REPORT} what is wrong with the others.")
     console.show("\n".join(lines))
     return 0

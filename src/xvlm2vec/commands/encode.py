@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xvlm2vec.common.files import write_json
+from xvlm2vec.common.texts import is_blank
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".npy", ".safetensors")
 KEY = "embeddings"
+COLUMNS = ("text", "image")
 SHOWN = 5
 
 
@@ -96,8 +96,8 @@ def read_text(path: Path) -> Rows:
     found = Rows()
     lines = _read(path).removesuffix("\n").split("\n")
     for number, line in enumerate(line.removesuffix("\r") for line in lines):
-        found.rows.append(Row(line) if line.strip() else None)
-        if not line.strip():
+        found.rows.append(None if is_blank(line) else Row(line))
+        if is_blank(line):
             found.bad[number] = "the line is empty"
     return found
 
@@ -109,23 +109,30 @@ def read_table(path: Path, images: str | None) -> Rows:
         FileNotFoundError: There is no such file, or no folder of images.
         ValueError: It is not UTF-8, or its header has neither text nor image.
     """
-    from xvlm2vec.eval.ranking import Row
+    from xvlm2vec.corpus.csv_reader import LITERAL_MARK, CsvTable
 
     folder = Path(images) if images else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder of images {folder}")
-    reader = csv.DictReader(io.StringIO(_read(path), newline=""))
-    if not {"text", "image"} & set(reader.fieldnames or ()):
-        raise ValueError(f"{path}, line 1: the header must have a column text, image or both, found "
-                         f"{', '.join(reader.fieldnames or ()) or 'nothing'}.")  # fmt: skip
-    found = Rows()
-    for number, cells in enumerate(reader):
+    table = CsvTable(path, COLUMNS)
+    unread = [name for name in table.columns if name and name not in COLUMNS]
+    if unread:
+        logger.warning("%s, line 1: not read are the columns %s", path, ", ".join(unread))
+    rows, literal = Rows(), []
+    for number, record in enumerate(table):
+        literal += [record.line] if record.literal else []
         try:
-            found.rows.append(_row(Row, cells, folder, found.images))
+            if record.excess:
+                raise ValueError(f"{record.excess} cells too many; put texts with commas in double quotes")
+            rows.rows.append(_row(record.cells, folder, rows.images))
         except ValueError as error:
-            found.rows.append(None)
-            found.bad[number] = str(error)
-    return found
+            rows.rows.append(None)
+            rows.bad[number] = f"line {record.line}: {error}"
+    for line in literal[:SHOWN]:
+        logger.warning("%s, line %d: %s", path, line, LITERAL_MARK)
+    if len(literal) > SHOWN:
+        logger.warning("%s: so it is in %d lines: %s", path, len(literal), ", ".join(map(str, literal)))
+    return rows
 
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
@@ -205,17 +212,19 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
     os.replace(draft, path)
 
 
-def _row(make: Any, cells: Mapping[str, Any], folder: Path, images: dict[str, Path]) -> Row:
+def _row(cells: Mapping[str, str], folder: Path, images: dict[str, Path]) -> Row:
+    from xvlm2vec.eval.ranking import Row
     from xvlm2vec.modeling.images import load_image
 
-    text, name = cells.get("text") or None, (cells.get("image") or "").strip()
+    text, name = cells.get("text"), cells.get("image", "").strip()
+    text = None if is_blank(text) else text
     if not text and not name:
         raise ValueError("there is neither text nor image")
     if name and name not in images:
         path = folder / name
         load_image(path, name=name)
         images[name] = path
-    return make(text, name or None)
+    return Row(text, name or None)
 
 
 def _read(path: Path) -> str:

@@ -205,7 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--description", default="", metavar="TEXT", help="a paragraph for the card")
     model.add_argument("--license", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
     console.add_old_name(parser, "--licence", "--license")
-    model.add_argument("--languages", type=console.names, default=(), metavar="CODES", help="that it is meant for")
+    model.add_argument("--languages", type=console.language_codes, default=(), metavar="CODES",
+                       help="that it is meant for")  # fmt: skip
     model.add_argument("--datasets", type=console.names, default=(), metavar="IDS", help="what it was trained on, by "
                        "Hub ids or names")  # fmt: skip
     model.add_argument("--limit", dest="limits", action="append", default=[], metavar="TEXT", help="a sentence on "

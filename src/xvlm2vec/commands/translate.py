@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xvlm2vec.common.files import write_json
+from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.rows import tell_rejected
+from xvlm2vec.corpus.rows import tell_rows
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and translates what is not translated yet; exit code 1 if a text could not be."""
     flags = _parser().parse_args(console.with_help(arguments))
     console.set_up()
-    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.schema import parallel_features, translation_fields
     from xvlm2vec.corpus.stored import load_parallel, write_dataset
     from xvlm2vec.corpus.translation import translate_corpus, translated_rows
 
@@ -31,12 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     folder = run.folder / "translations"
     outcome = translate_corpus(corpus, load_translator(flags), flags.languages, folder, progress=True)
     write_dataset(
-        lambda: translated_rows(corpus, flags.languages, folder), parallel_features(), run.folder / "parallel"
+        lambda: translated_rows(corpus, flags.languages, folder),
+        parallel_features(translation_fields(corpus.features)),
+        run.folder / "parallel",
     )
     write_json(run.folder / REPORT, outcome.report())
     counts = ", ".join(f"{language} {outcome.translated[language]:,}" for language in flags.languages)
     console.show(f"{run.folder}/parallel: {len(corpus):,} rows; translated texts: {counts}")
-    tell_rejected(outcome.rejected, f"{len(outcome.rejected)} texts could not be translated", run.folder / REPORT)
+    tell_rows(outcome.rejected, f"{len(outcome.rejected)} texts could not be translated", run.folder / REPORT)
     return int(bool(outcome.rejected))
 
 
@@ -55,7 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
     parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="the translation model")
     parser.add_argument(
-        "--languages", required=True, type=console.names, metavar="CODES", help="to translate into, such as de,fr,ja"
+        "--languages",
+        required=True,
+        type=console.language_codes,
+        metavar="CODES",
+        help="to translate into, such as de,pt-BR,ja",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
@@ -90,7 +97,7 @@ def load_translator(flags: argparse.Namespace) -> Translator:
     return Translator(
         model.to("cuda" if on_gpu else "cpu"),
         AutoTokenizer.from_pretrained(flags.model),
-        tags=dict(tag.split("=", 1) for tag in flags.tags),
+        tags={normal_code(code): tag for code, tag in (tag.split("=", 1) for tag in flags.tags)},
         batch_size=flags.batch_size,
         num_beams=flags.num_beams,
         max_new_tokens=flags.max_new_tokens,

@@ -1,7 +1,7 @@
 """The columns of stored rows and the fields of a translation, by name."""
 
 ID, IMAGE, TEXT_EN, TRANSLATIONS, SOURCE = "id", "image", "text_en", "translations", "source"
-LANG, TEXT = "lang", "text"
+LANG, TEXT, ALIGNMENT = "lang", "text", "alignment"
 
 TRAINING_COLUMNS = (ID, IMAGE, TEXT_EN, TRANSLATIONS)
 """What distillation reads of a row."""

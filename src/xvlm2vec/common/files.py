@@ -9,6 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_LEFTOVERS = frozenset({".ipynb_checkpoints", "__macosx", ".ds_store", "thumbs.db", "desktop.ini"})
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder is one that a system or a tool leaves behind, such as `.DS_Store` or `._photo.jpg`."""
+    return name.casefold() in _LEFTOVERS or name.startswith("._")
+
+
+def files_below(folder: str | os.PathLike[str], pattern: str) -> list[Path]:
+    """The files below a folder that match a pattern, in the order of their names, without leftovers.
+
+    Args:
+        folder: The folder.
+        pattern: As of `Path.glob`, such as `**/*.parquet`.
+    """
+    root = Path(folder)
+    files = (path for path in root.glob(pattern) if path.is_file())
+    return sorted(path for path in files if not any(map(is_leftover, path.relative_to(root).parts)))
+
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str], flush: bool = True) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.renamed import warn_renamed
 
 WIDTH = 100
@@ -55,6 +56,14 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise argparse.ArgumentTypeError("expected names with commas between them, such as de,fr")
     return found
+
+
+def language_codes(text: str) -> tuple[str, ...]:
+    """`"de,pt_br"` as codes in normal form: the type of flags that take languages."""
+    try:
+        return tuple(dict.fromkeys(normal_code(code) for code in names(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str) -> int:

@@ -256,6 +256,28 @@ def test_damaged_classes(published: Callable, entry: object, message: str) -> No
         read_benchmark("babel-imagenet", folder)
 
 
+def test_leftovers_among_classes(published: Callable, colour_model: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    folder = published("babel-imagenet")
+    clean = found(run("babel-imagenet", folder, colour_model("de", "es")))
+    for name in (".ipynb_checkpoints/x.png", "__MACOSX/x.png", ".DS_Store", "n00000000/Thumbs.db", "n00000001/._0.JPEG",
+                 "n00000001/notes.txt"):  # fmt: skip
+        (folder / "val" / name).parent.mkdir(exist_ok=True)
+        (folder / "val" / name).touch()
+    assert found(run("babel-imagenet", folder, colour_model("de", "es"))) == clean
+    assert "6 files and folders are no images or classes" in caplog.text
+    (folder / "val" / "a-class-to-be").mkdir()
+    with pytest.raises(ValueError, match=r"a-class-to-be has no images"):
+        read_benchmark("babel-imagenet", folder)
+
+
+def test_images_of_both_parts_of_coco(published: Callable, colour_model: Callable) -> None:
+    folder = published("xtd10")
+    (folder / "val2014").mkdir()
+    image = min((folder / "train2014").iterdir())
+    image.rename(folder / "val2014" / image.name)
+    run("xtd10", folder, colour_model("en"))
+
+
 def test_images_that_are_not_there(published: Callable, colour_model: Callable) -> None:
     folder = published("xtd10")
     image = next((folder / "train2014").iterdir())

@@ -368,7 +368,7 @@ def test_languages():
     assert language("fa").rtl
     assert language("ar").native_name == "العربية"
     assert not language("de").rtl
-    assert language("pt-BR").name == "Portuguese (pt-BR)"
+    assert language("pt-BR").name == "Portuguese (Brazil)"
     assert language("xx").name == "xx"
     assert language("he").rtl
     with pytest.raises(ValueError, match="empty"):

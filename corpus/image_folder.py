@@ -1,0 +1,70 @@
+"""The images that rows of a file name, below one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from xvlm2vec.common.store import content_digest
+from xvlm2vec.modeling.images import ImageError, load_image
+
+from .rows import RowFault
+
+
+class ImageFolder:
+    """The images of a folder by their names, each decoded once, so that broken ones are found early.
+
+    Args:
+        folder: The folder, or None where rows have no images.
+
+    Raises:
+        FileNotFoundError: It is missing.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        if self.folder is not None and not self.folder.is_dir():
+            raise FileNotFoundError(f"there is no folder of images {folder}")
+        self._images: dict[str, tuple[Path, bytes] | RowFault] = {}
+
+    def find(self, name: str) -> Path:
+        """The file of an image, which can be decoded.
+
+        Args:
+            name: Path below the folder.
+
+        Raises:
+            RowFault: It leads out of the folder, does not exist, or cannot be read as an image.
+        """
+        return self._look_up(name)[0]
+
+    def digest(self, name: str) -> bytes:
+        """SHA-256 of an image's pixels; raises as `find` does."""
+        return self._look_up(name)[1]
+
+    def _look_up(self, name: str) -> tuple[Path, bytes]:
+        if name not in self._images:
+            try:
+                self._images[name] = self._check(name)
+            except RowFault as fault:
+                self._images[name] = fault
+        image = self._images[name]
+        if isinstance(image, RowFault):
+            raise RowFault(image.kind, image.problem)
+        return image
+
+    def _check(self, name: str) -> tuple[Path, bytes]:
+        if self.folder is None:
+            raise RowFault("no folder of images", f"the image {name!r} lies somewhere; name the folder (--images)")
+        relative = PurePosixPath(name.replace("\\", "/"))
+        path = self.folder / relative
+        try:
+            outside = relative.is_absolute() or ".." in relative.parts
+            if outside or not path.resolve().is_relative_to(self.folder.resolve()):
+                raise RowFault("image outside the folder", f"{name!r} leads out of the folder {self.folder}; refused")
+            if not path.is_file():
+                raise RowFault("missing image", f"there is no file {path}")
+            return path, content_digest(load_image(path, name=name))
+        except ImageError as error:
+            raise RowFault("unreadable image", str(error)) from error
+        except (OSError, ValueError) as error:  # names that no file can have: too long, or with a zero byte
+            raise RowFault("missing image", f"{name!r:.120} is no path ({error})") from error
