@@ -515,7 +515,7 @@ class TestAdapterFaults:
             ({"base_model_name_or_path": ""}, "names no base model: pass `base`"),
             ({"bias": "all"}, "uses bias='all', which is not supported"),
             ({"modules_to_save": ["lm_head"]}, r"1 keys are missing \(lm_head \(of modules_to_save\)\)"),
-            ({"rank_pattern": {"q_proj": 8}}, "uses rank_pattern="),
+            ({"rank_pattern": {"q_proj": 8}}, r"of another shape .*q_proj.* for \[8, "),
             ({"peft_type": "LOHA"}, "uses peft_type='LOHA'"),
             ({"r": None}, "lacks r"),
         ],
