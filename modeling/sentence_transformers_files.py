@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .pooling import warn_of_untrained_dim
+
 if TYPE_CHECKING:
     from .configuration_xvlm2vec import XVLM2VecConfig
 
@@ -60,6 +62,7 @@ def _settings(path: Path, config: XVLM2VecConfig) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "__version__" not in found:
         return own
+    warn_of_untrained_dim(found.get("truncate_dim"), config)
     prompts = found.get("prompts") or {}
     other = [name for name, prompt in config.prompts.items() if name in prompts and prompts[name] != prompt]
     if other:
