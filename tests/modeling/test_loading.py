@@ -197,9 +197,7 @@ class TestRoundTrip:
         assert written["image_settings"] == {"square": 56}
         assert "picture_settings" not in written
         path.write_text(json.dumps(content | {"image_settings": {"zoom": 2}}), encoding="utf-8")
-        with pytest.raises(
-            ValueError, match="image_settings has 'zoom', which this version does not know"
-        ):
+        with pytest.raises(ValueError, match="image_settings has 'zoom', which this version does not know"):
             XVLM2VecModel.from_pretrained(tmp_path / "old")
         model = XVLM2VecModel.from_pretrained(saved)
         model.config.image_settings = {"zoom": 2}
@@ -212,9 +210,7 @@ class TestRoundTrip:
             warnings.simplefilter("error")
             for size in (None, 8, 16, 32):
                 assert model.encode(text="a", dim=size).shape == (size or 32,)
-        with pytest.warns(
-            UserWarning, match="not trained for vectors of 12 values, but for those of 32, 16, 8"
-        ):
+        with pytest.warns(UserWarning, match="not trained for vectors of 12 values, but for those of 32, 16, 8"):
             twelve = model.encode(text="a", truncate_dim=12)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # once for each size

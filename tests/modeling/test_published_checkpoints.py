@@ -541,6 +541,16 @@ class TestAdapterFaults:
             XVLM2VecModel.from_vlm2vec(adapter)
 
 
+def test_base_beside_the_adapter(published: Callable[[str], Path], tmp_path: Path, images: list[Any]) -> None:
+    make_adapter(tmp_path / "adapter", "qwen2_vl", published("qwen2_vl"), dora=True)
+    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
+    shutil.copytree(published("qwen2_vl"), tmp_path / "base")
+    change(
+        tmp_path / "adapter" / "adapter_config.json", lambda config: config.update(base_model_name_or_path="../base")
+    )
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images), expected)
+
+
 def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: Path, images: list[Any]) -> None:
     make_adapter(tmp_path / "adapter", "phi3_v", published("phi3_v"), dora=True)
     expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
