@@ -80,6 +80,7 @@ def check_loading(
     faults += map(str, info.get("error_msgs") or ())
     if faults:
         raise CheckpointError(
-            f"{os.fspath(source or 'state_dict')!r} does not fit {info.get('model', 'the model')}: keys {'; '.join(faults)}. Vectors "
-            "from a model loaded like this would be wrong. Is it the right checkpoint, and complete?"
+            f"{os.fspath(source or 'state_dict')!r} does not fit {info.get('model', 'the model')}: keys "
+            f"{'; '.join(faults)}. Vectors from a model loaded like this would be wrong. Is it the right checkpoint, "
+            "and complete?"
         )
