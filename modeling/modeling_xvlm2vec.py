@@ -153,9 +153,9 @@ class XVLM2VecModel(PreTrainedModel):
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
             model._processor_source = published.backbone
-        model._processor_options |= published.image_settings
-        model.config.layout = published.layout
-        model.config.image_settings = dict(published.image_settings)
+        model._processor_options |= published.entry.image_settings
+        model.config.layout = published.entry.layout
+        model.config.image_settings = dict(published.entry.image_settings)
         return model
 
     @classmethod
