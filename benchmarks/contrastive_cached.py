@@ -22,7 +22,8 @@ import torch
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_rows, tokenizer_texts
 from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, PairCollator, make_loss
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
+from xvlm2vec.trainer.contrastive_trainer import PairCollator, make_loss
 from xvlm2vec.trainer.precision import has_fast_bf16, training_attention
 
 
@@ -53,7 +54,7 @@ def measure(steps: int, batch: int) -> dict[str, Any]:
     inputs = PairCollator(preprocess_fn=st_model.preprocess)([rows[index] for index in range(batch)])
     sides = [side_of(inputs, "anchor"), side_of(inputs, "positive")]
     losses = {
-        name: make_loss(st_model, ContrastiveConfig(model="", output_dir="", mini_batch_size=size))
+        name: make_loss(st_model, ContrastiveConfig(mini_batch_size=size))
         for name, size in (("plain", None), ("cached, one mini-batch", batch), ("cached, mini-batches of 16", 16))
     }
     times: dict[str, list[float]] = {name: [] for name in losses}

@@ -316,13 +316,13 @@ class Bench:
         return total
 
     def _shared(self, targets: torch.Tensor) -> torch.Tensor:
-        vectors, row = self.passes.texts(self.student, self.batch), self.batch.row_of_pair
+        vectors, row = self.passes.embed_texts(self.student, self.batch), self.batch.row_of_pair
         value = self.loss(student_en=vectors.english[row], student_lang=vectors.translated, teacher_en=targets[row])
         value.backward()
         return value.detach()
 
     def _teach(self, batch: ParallelBatch) -> torch.Tensor:
-        return self.passes.english(self.teacher, batch).english
+        return self.passes.embed_english(self.teacher, batch).english
 
     def _rows_in_budget(self) -> int:
         return max(1, self.cell.budget // (self.cell.prefix + self.cell.text))

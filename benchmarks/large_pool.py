@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from xvlm2vec.common.store import EmbeddingStore, row_key
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.encoders import CallableEncoder
 from xvlm2vec.eval.pool import score_pool
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.runner import Extras, evaluate

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .readers import ENGLISH, TextRow
+from .rows import ENGLISH, TextRow
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
@@ -64,21 +64,19 @@ def hold_out(
     return [row for row in rows if row.id not in drawn], [row for row in rows if row.id in drawn]
 
 
-def parallel_examples(rows: Sequence[TextRow], source: str) -> Iterator[dict[str, Any]]:
-    """Examples of a parallel corpus: each text alone, as it is searched, and once more with its image."""
+def parallel_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
+    """Examples of a parallel corpus: each text without an image, as it is searched, and once more with its image."""
     for row in rows:
-        items = [{"lang": code, "text": text} for code, text in row.texts.items() if code != ENGLISH]
-        example = {"id": row.id, "image": None, "text_en": row.texts[ENGLISH], "translations": items, "source": source}
-        yield example
+        yield replace(row, image=None).example()
         if row.image is not None:
-            yield {**example, "id": f"{row.id}/image", "image": _stored(row), "source": f"{source}/image"}
+            yield replace(row, id=f"{row.id}/image", source=f"{row.source}/image").example()
 
 
 def pair_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
     """Contrastive pairs: the English caption and its image."""
     for row in rows:
         if row.image is not None:
-            yield {"qry": row.texts[ENGLISH], "qry_image": None, "pos_text": "", "pos_image": _stored(row)}
+            yield {"qry": row.texts[ENGLISH], "qry_image": None, "pos_text": "", "pos_image": row.stored_image()}
 
 
 def pair_features() -> Features:
@@ -104,7 +102,8 @@ def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> Capt
             {"img": paths, "captions": _gold_first(captions)}, features=Features({"img": text, "captions": texts})
         )
     images = Dataset.from_dict(
-        {"path": paths, "image": [_stored(row) for row in rows]}, features=Features({"path": text, "image": Image()})
+        {"path": paths, "image": [row.stored_image() for row in rows]},
+        features=Features({"path": text, "image": Image()}),
     )
     templates = {task: {code: dict(TEMPLATES[task]) for code in languages} for task in TASKS}
     return CaptionBenchmark({task: DatasetDict(splits) for task, splits in written.items()}, images, templates)
@@ -112,9 +111,3 @@ def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> Capt
 
 def _gold_first(pool: list[str]) -> list[list[str]]:
     return [[gold, *pool[:place], *pool[place + 1 :]] for place, gold in enumerate(pool)]
-
-
-def _stored(row: TextRow) -> dict[str, Any]:
-    """The image's file as it is, without decoding and encoding it again."""
-    assert row.image is not None
-    return {"bytes": row.image.read_bytes(), "path": row.image_name}

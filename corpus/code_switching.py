@@ -45,8 +45,8 @@ class Lexicon:
 
     def find(self, words: Words, languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The translations of some words, by language; only languages that have one."""
-        found = {code: self.entries.get(code, {}).get(words) for code in languages}
-        return {code: texts for code, texts in found.items() if texts}
+        translations = {code: self.entries.get(code, {}).get(words) for code in languages}
+        return {code: texts for code, texts in translations.items() if texts}
 
 
 def read_lexicon(path: str | Path) -> Lexicon:
@@ -67,12 +67,12 @@ def read_lexicon(path: str | Path) -> Lexicon:
             for line in _lines(csv.reader(file), path):
                 words = _fold(line[ENGLISH].split())
                 for code, text in line.items():
-                    known = entries.setdefault(code, {}).get(words, ())
-                    if code != ENGLISH and words and text and text not in known:
-                        entries[code][words] = (*known, text)
+                    earlier = entries.setdefault(code, {}).get(words, ())
+                    if code != ENGLISH and words and text and text not in earlier:
+                        entries[code][words] = (*earlier, text)
     except UnicodeDecodeError as error:
         raise LexiconError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
-    lexicon = Lexicon({code: found for code, found in entries.items() if found})
+    lexicon = Lexicon({code: texts for code, texts in entries.items() if texts})
     if not lexicon.entries:
         raise LexiconError(f"{path} has no English entry with a translation.")
     return lexicon
@@ -132,9 +132,9 @@ class CodeSwitcher:
         mixed: list[str] = []
         place = 0
         while place < len(words):
-            length, found = self._candidates(words, place, aligned)
-            if found and draw.random() < self.probability:
-                texts = found[draw.choice(sorted(found))]
+            length, choices = self._replacements(words, place, aligned)
+            if choices and draw.random() < self.probability:
+                texts = choices[draw.choice(sorted(choices))]
                 mixed.append(_replace(words[place : place + length], draw.choice(texts)))
             else:
                 mixed += words[place : place + length]
@@ -142,26 +142,24 @@ class CodeSwitcher:
         text = " ".join(mixed)
         return [*plain, {"lang": MIXED, "text": text}] if mixed != words else plain
 
-    def _candidates(
+    def _replacements(
         self, words: Sequence[str], place: int, aligned: Sequence[tuple[str, Mapping[int, str]]]
     ) -> tuple[int, dict[str, tuple[str, ...]]]:
         """How many words are replaced together, and by what, by language."""
-        own: dict[str, tuple[str, ...]] = {code: (pairs[place],) for code, pairs in aligned if place in pairs}
+        from_row: dict[str, tuple[str, ...]] = {code: (pairs[place],) for code, pairs in aligned if place in pairs}
         languages = [code for code, _ in aligned]
         longest = self.lexicon.longest if self.lexicon is not None else 0
         for length in range(min(longest, len(words) - place), 0, -1):
-            found = self.lexicon.find(_fold(words[place : place + length]), languages) if self.lexicon else {}
-            if found:
-                return length, found | (own if length == 1 else {})
-        return 1, own
+            entries = self.lexicon.find(_fold(words[place : place + length]), languages) if self.lexicon else {}
+            if entries:
+                return length, entries | (from_row if length == 1 else {})
+        return 1, from_row
 
 
 def _lines(reader: Iterator[list[str]], path: Path) -> Iterator[dict[str, str]]:
     header = [name.strip() for name in next(reader, [])]
     if ENGLISH not in header or len(header) < 2 or not all(header) or len(set(header)) < len(header):
-        raise LexiconError(
-            f"{path}, line 1: the header must name languages, like en,de,fr; found {','.join(header)!r}."
-        )
+        raise LexiconError(f"{path}, line 1: the header must name languages, like en,de,fr, not {','.join(header)!r}.")
     for number, cells in enumerate(reader, start=2):
         if len(cells) > len(header):
             raise LexiconError(f"{path}, line {number}: {len(cells)} cells under {len(header)} languages.")
@@ -193,16 +191,16 @@ def _aligned(words: Sequence[str], item: Mapping[str, str]) -> dict[int, str]:
     try:
         numbers = sorted({(int(one), int(other)) for one, other in pairs})
         shared = [other for _, other in numbers]
-        found: dict[int, list[str]] = {}
+        words_of: dict[int, list[str]] = {}
         for one, other in numbers:
             _ = words[one]
             if shared.count(other) == 1:
-                found.setdefault(one, []).append(others[other].strip(_EDGES))
+                words_of.setdefault(one, []).append(others[other].strip(_EDGES))
             else:
-                found.setdefault(one, [""])
+                words_of.setdefault(one, [""])
     except (ValueError, IndexError):
         raise ValueError(
             f"the alignment {item['alignment']!r} does not fit {' '.join(words)!r} and {item['text']!r}: it must be "
             'pairs of word numbers, counted from 0, like "0-0 1-2".'
         ) from None
-    return {one: " ".join(texts) for one, texts in found.items() if all(texts)}
+    return {one: " ".join(texts) for one, texts in words_of.items() if all(texts)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.columns import PARALLEL_COLUMNS
+from xvlm2vec.common.texts import is_blank
+
 if TYPE_CHECKING:
     from datasets import Features
-
-PARALLEL_COLUMNS = ("id", "image", "text_en", "translations", "source")
 
 
 def parallel_features() -> Features:
@@ -64,14 +65,14 @@ def _check_columns(number: int, row: Mapping[str, Any]) -> None:
     for column in PARALLEL_COLUMNS:
         if column not in row:
             raise _fault(
-                number, column, f"missing; the columns are {', '.join(PARALLEL_COLUMNS)}, found {', '.join(row)}"
+                number, column, f"missing; the columns are {', '.join(PARALLEL_COLUMNS)}, not {', '.join(row)}"
             )
 
 
 def _check_text(number: int, column: str, text: Any) -> None:
     if not isinstance(text, str):
         raise _fault(number, column, f"expected a string, found {type(text).__name__}")
-    if not text.strip():
+    if is_blank(text):
         raise _fault(number, column, "the text is empty")
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from .rows import ENGLISH, RejectedRow, rejection_report
+
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SOURCE = "en"
 # NLLB and its kin name a language by FLORES-200's codes (https://github.com/facebookresearch/flores).
 FLORES = {
     "ar": "arb_Arab", "bn": "ben_Beng", "cs": "ces_Latn", "da": "dan_Latn", "de": "deu_Latn", "el": "ell_Grek",
@@ -31,36 +32,22 @@ IN_FRONT = ("<2", ">>")
 """How the tags begin that stand before the English text (MADLAD, Marian); others (NLLB, M2M100) begin the answer."""
 
 
-@dataclass(frozen=True)
-class Untranslated:
-    """A translation that cannot be used.
-
-    Attributes:
-        id: Of the first row with this text.
-        language: Into which it should have been translated.
-        problem: What is wrong.
-    """
-
-    id: str
-    language: str
-    problem: str
-
-
 @dataclass
 class Outcome:
     """What became of a corpus.
 
     Attributes:
-        made: Texts translated, by language.
-        bad: What could not be.
+        translated: Number of texts, by language.
+        rejected: The texts that could not be.
     """
 
-    made: Counter[str] = field(default_factory=Counter)
-    bad: list[Untranslated] = field(default_factory=list)
+    translated: Counter[str] = field(default_factory=Counter)
+    rejected: list[RejectedRow] = field(default_factory=list)
 
     def report(self) -> dict[str, Any]:
         """Counts and every failure, as JSON takes it."""
-        return {"translated": dict(self.made), "bad": len(self.bad), "bad_texts": [vars(item) for item in self.bad]}
+        report = rejection_report(self.rejected, translated=dict(self.translated))
+        return {"bad_texts" if name == "bad_rows" else name: value for name, value in report.items()}
 
 
 class Translator:
@@ -101,9 +88,9 @@ class Translator:
             if self.tags[language] not in self._vocabulary:
                 raise ValueError(f"The model's vocabulary has no tag {self.tags[language]!r} (for {language}).")
             return self.tags[language]
-        found = [name for name in _names(language) if name in self._vocabulary]
-        if found:
-            return found[0]
+        tag = next((name for name in _names(language) if name in self._vocabulary), None)
+        if tag:
+            return tag
         if any(name in self._vocabulary for code in FLORES for name in _names(code)):
             raise ValueError(f"The model has no tag for the language {language!r}; name it with --tags {language}=TAG.")
         return None
@@ -144,7 +131,7 @@ class Translator:
     def _source(self, text: str, tag: str | None) -> list[int]:
         """Token ids of a text with what tells the languages."""
         encoded = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        first = tag if tag and tag.startswith(IN_FRONT) else self.tag(SOURCE) if tag else None
+        first = tag if tag and tag.startswith(IN_FRONT) else self.tag(ENGLISH) if tag else None
         head = [] if first is None else [self._vocabulary[first]]
         return [*head, *encoded, self.tokenizer.eos_token_id]
 
@@ -246,21 +233,22 @@ def translate_corpus(
             done.add(batch)
         for text, name in wanted.items():
             translation, problem = done.texts[text_key(text)]
-            outcome.made[language] += translation is not None
-            outcome.bad += [] if translation is not None else [Untranslated(name, language, problem)]
+            outcome.translated[language] += translation is not None
+            if translation is None:
+                outcome.rejected.append(RejectedRow("not translated", problem, id=name, language=language))
     return outcome
 
 
 def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a corpus with the translations of a folder behind their own, images as they are stored."""
+    """The rows of a corpus with the translations of a folder after those that they have, images as they are stored."""
     from datasets import Image
 
     files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}
     for row in corpus.cast_column("image", Image(decode=False)):
         key = text_key(row["text_en"])
-        own = {item["lang"] for item in row["translations"]}
-        made = {language: files[language].get(key, (None, ""))[0] for language in languages if language not in own}
-        new = [{"lang": language, "text": text} for language, text in made.items() if text is not None]
+        there = {item["lang"] for item in row["translations"]}
+        texts = {language: files[language].get(key, (None, ""))[0] for language in languages if language not in there}
+        new = [{"lang": language, "text": text} for language, text in texts.items() if text is not None]
         yield {**row, "translations": [*row["translations"], *new]}
 
 
@@ -278,8 +266,8 @@ def _names(language: str) -> list[str]:
 
 def _wanted(rows: Dataset, language: str) -> dict[str, str]:
     """The distinct English texts of rows that lack a language, each with the id of the first row that has it."""
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for row in rows:
         if all(item["lang"] != language for item in row["translations"]):
-            found.setdefault(row["text_en"], row["id"])
-    return found
+            ids.setdefault(row["text_en"], row["id"])
+    return ids

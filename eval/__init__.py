@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .mteb.models import mteb_model
     from .mteb.tasks import mteb_tasks
 
-_HOMES = {"mteb_model": "models_for_mteb", "mteb_tasks": "tasks_for_mteb"}
+_HOMES = {"mteb_model": "mteb.models", "mteb_tasks": "mteb.tasks"}
 
 __all__ = ["mteb_model", "mteb_tasks"]
 

@@ -46,7 +46,7 @@ def split_by_ability(encoder: Any, tasks: Sequence[RankingTask]) -> tuple[list[R
     for task in tasks:
         missing = task_kinds(task) - embeds
         if missing:
-            left_out.append({**_names(task), "reason": _reason(encoder.name, missing, embeds)})
+            left_out.append({**task.names, "reason": _reason(encoder.name, missing, embeds)})
         else:
             kept.append(task)
     if tasks and not kept:
@@ -65,10 +65,6 @@ def sentence_transformer_abilities(model: SentenceTransformer) -> tuple[frozense
         return frozenset(parts), False
     joint = model.supports(("image", "text")) or model.supports(("text", "image"))
     return frozenset(parts | {PAIR} | ({SEVERAL} if "message" in model.modalities else set())), joint
-
-
-def _names(task: RankingTask) -> dict[str, str]:
-    return {name: getattr(task, name) for name in ("benchmark", "dataset", "task", "language", "style")}
 
 
 def _reason(name: str, missing: Iterable[str], embeds: Iterable[str]) -> str:

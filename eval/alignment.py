@@ -46,7 +46,7 @@ class TaskVectors:
     candidate_places: Places
     vectors: Any
 
-    def sides(self) -> tuple[VectorSource, VectorSource]:
+    def pair(self) -> tuple[VectorSource, VectorSource]:
         """Vectors of the queries and of the candidates; a whole pool that is stored stays on disk."""
         queries = self.vectors[self.query_places]
         if self.task.whole_pool and isinstance(self.vectors, StoredVectors):
@@ -82,7 +82,7 @@ def alignment_scores(parts: Sequence[TaskVectors], *, reference: str = "en", ite
         - `modality_gap`: between the rows with an image and those of text alone;
         - `hubness`: of the candidates, ten neighbours of each query.
     """
-    found: list[dict[str, Any]] = [_within(part) for part in parts]
+    scores: list[dict[str, Any]] = [_within(part) for part in parts]
     groups: dict[tuple[str, ...], dict[str, int]] = {}
     for number, part in enumerate(parts):
         task = part.task
@@ -91,8 +91,8 @@ def alignment_scores(parts: Sequence[TaskVectors], *, reference: str = "en", ite
     for group in groups.values():
         members = {language: parts[number] for language, number in group.items()}
         for language, measures in _between(members, reference, items).items():
-            found[group[language]] |= measures
-    return found
+            scores[group[language]] |= measures
+    return scores
 
 
 def drift_scores(
@@ -114,10 +114,10 @@ def drift_scores(
             f"the drift needs two models of one width, and these have {student.shape[1]} and {teacher.shape[1]}"
         )
     parts = [slice(start, start + _SAMPLE) for start in range(0, len(student_places), _SAMPLE)]
-    found = [english_drift(student[student_places[part]], teacher[teacher_places[part]]) for part in parts]
+    drifts = [english_drift(student[student_places[part]], teacher[teacher_places[part]]) for part in parts]
     sizes = [len(student_places[part]) for part in parts]
-    mean = float(np.average([drift.mean for drift in found], weights=sizes))
-    return {"english_drift": mean, "english_drift_min": min(drift.minimum for drift in found)}
+    mean = float(np.average([drift.mean for drift in drifts], weights=sizes))
+    return {"english_drift": mean, "english_drift_min": min(drift.minimum for drift in drifts)}
 
 
 def _within(part: TaskVectors) -> dict[str, float]:
@@ -125,28 +125,28 @@ def _within(part: TaskVectors) -> dict[str, float]:
     rows = [*task.queries, *task.candidates]
     places = np.concatenate([part.query_places, part.candidate_places])
     seen = np.array([row.image is not None for row in rows])
-    found = {}
+    measures = {}
     if 0 < seen.sum() < len(seen):
         images, texts = (part.vectors[_sample(places[side], _SAMPLE)] for side in (seen, ~seen))
-        found["modality_gap"] = modality_gap(images, texts)
+        measures["modality_gap"] = modality_gap(images, texts)
     if len(task.candidates) > _NEIGHBOURS and len(task.queries) * len(task.candidates) <= _HUB_SCORES:
-        found["hubness"] = occurrence_skewness(pool_occurrence(*part.sides(), _NEIGHBOURS))
-    return found
+        measures["hubness"] = occurrence_skewness(pool_occurrence(*part.pair(), _NEIGHBOURS))
+    return measures
 
 
 def _between(members: Mapping[str, TaskVectors], reference: str, items: int) -> dict[str, dict[str, Any]]:
     """Measures by language over a parallel set."""
     texts = {language: side for language, part in members.items() if (side := part.texts()) is not None}
-    found: dict[str, dict[str, Any]] = {language: {} for language in texts}
+    measures: dict[str, dict[str, Any]] = {language: {} for language in texts}
     if len(texts) < 2:
-        return found
+        return measures
     vectors = next(iter(members.values())).vectors
     for language in texts:
         if reference in texts and language != reference:
-            found[language] |= _translation(texts[reference], texts[language], vectors, items)
+            measures[language] |= _translation(texts[reference], texts[language], vectors, items)
     for language, bias in _bias(texts, vectors, items).items():
-        found[language] |= bias
-    return found
+        measures[language] |= bias
+    return measures
 
 
 def _translation(
@@ -160,10 +160,10 @@ def _translation(
     if pairs.shape[1] < 2:
         return {}
     left, right = vectors[pairs[0]], vectors[pairs[1]]
-    found = {"n": pairs.shape[1], "translation_accuracy": translation_accuracy(left, right).mean}
+    measures = {"n": pairs.shape[1], "translation_accuracy": translation_accuracy(left, right)}
     if np.ptp(left, axis=0).any() and np.ptp(right, axis=0).any():
-        found["cka"] = linear_cka(left, right)
-    return found
+        measures["cka"] = linear_cka(left, right)
+    return measures
 
 
 def _bias(texts: Mapping[str, tuple[Places, Places]], vectors: Any, items: int) -> dict[str, dict[str, float]]:

@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import bootstrap
 
-_BLOCK = 1 << 22  # resampled values held at once: 32 MB
+from .metrics import row_blocks
+
+_BLOCK = 1 << 22  # values of one block of resamplings or sign flips: 32 MB of float64
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -30,26 +33,22 @@ class PairedTest(NamedTuple):
     n: int
 
 
-def bootstrap_means(values: FloatArray, samples: int = 1000, seed: int = 0) -> FloatArray:
-    """Means of `samples` resamplings of the rows with replacement, `(samples,)` float64.
+def bootstrap_ci(
+    values: FloatArray, samples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over rows (Efron and Tibshirani, 1993).
 
     Raises:
         ValueError: There are no rows.
     """
     array = _rows(values)
-    generator = np.random.default_rng(seed)
-    means = []
-    for count in _blocks(samples, len(array)):
-        drawn = generator.integers(0, len(array), size=(count, len(array)), dtype=np.int32)
-        means.append(array[drawn].mean(axis=1))
-    return np.concatenate(means)
-
-
-def bootstrap_ci(
-    values: FloatArray, samples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over rows (Efron and Tibshirani, 1993)."""
-    return _interval(bootstrap_means(values, samples, seed), confidence)
+    if len(array) == 1:
+        return float(array[0]), float(array[0])
+    interval = bootstrap(
+        (array,), np.mean, n_resamples=samples, batch=max(1, _BLOCK // len(array)), vectorized=True,
+        confidence_level=confidence, method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(interval.low), float(interval.high)
 
 
 def paired_test(
@@ -67,7 +66,7 @@ def paired_test(
     if len(first) != len(second):
         raise ValueError(f"a paired test needs the same rows of both models, got {len(first)} and {len(second)}")
     differences = second - first
-    low, high = _interval(bootstrap_means(differences, samples, seed), confidence)
+    low, high = bootstrap_ci(differences, samples, confidence, seed)
     return PairedTest(
         float(differences.mean()), low, high, _sign_flip_p_value(differences, samples, seed + 1), len(differences)
     )
@@ -78,8 +77,8 @@ def _sign_flip_p_value(differences: FloatArray, samples: int, seed: int) -> floa
     observed = abs(changed.sum())
     generator = np.random.default_rng(seed)
     as_far = 0
-    for count in _blocks(samples, max(len(changed), 1)):
-        signs = generator.integers(0, 2, size=(count, len(changed)), dtype=np.int8) * 2 - 1
+    for block in row_blocks(samples, len(changed), _BLOCK):
+        signs = generator.integers(0, 2, size=(block.stop - block.start, len(changed)), dtype=np.int8) * 2 - 1
         as_far += int(np.count_nonzero(np.abs(signs @ changed) >= observed - 1e-9))
     return (as_far + 1) / (samples + 1)
 
@@ -89,15 +88,3 @@ def _rows(values: FloatArray) -> FloatArray:
     if array.ndim != 1 or not len(array):
         raise ValueError(f"need one value for each of at least one row, got shape {array.shape}")
     return array
-
-
-def _interval(means: FloatArray, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _blocks(samples: int, width: int) -> list[int]:
-    """Split `samples` into counts whose blocks of `count * width` values stay small."""
-    size = max(1, _BLOCK // width)
-    return [min(size, samples - start) for start in range(0, samples, size)]

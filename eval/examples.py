@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .embedding import open_image
+from .encoders import open_image
 from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
 from .ranking import RankingTask, Row, top_candidates
-
-_NAMES = ("benchmark", "dataset", "task", "language", "style")
 
 
 class Gallery:
@@ -37,12 +35,12 @@ class Gallery:
         return [self._add(task, name) for name in row.images] if self.size else []
 
     def _add(self, task: RankingTask, name: str) -> str:
-        known = (id(task.images), name)
-        if known not in self._names:
+        key = (id(task.images), name)
+        if key not in self._names:
             content = _small_copy(task.images[name], self.size or 0)
-            self._names[known] = f"{hashlib.sha256(content).hexdigest()[:16]}.webp"
-            self.files[self._names[known]] = content
-        return self._names[known]
+            self._names[key] = f"{hashlib.sha256(content).hexdigest()[:16]}.webp"
+            self.files[self._names[key]] = content
+        return self._names[key]
 
 
 def choose_rows(
@@ -63,7 +61,7 @@ def choose_rows(
 
 def task_examples(
     task: RankingTask,
-    sides: tuple[VectorSource, VectorSource],
+    pair: tuple[VectorSource, VectorSource],
     ranks: RankCounts,
     gallery: Gallery,
     *,
@@ -76,11 +74,11 @@ def task_examples(
     `drawn` tells those drawn at random from those that are shown because they were missed.
     """
     chosen = choose_rows(np.asarray(task.row_ids), hit_at_1(ranks), drawn, failures, seed)
-    found = top_candidates(task, chosen, *sides) if chosen else []
+    top = top_candidates(task, chosen, *pair) if chosen else []
     rank = expected_rank(ranks) + 1
     return [
         {
-            **{name: getattr(task, name) for name in _NAMES},
+            **task.names,
             "row": int(np.asarray(task.row_ids)[row]),
             "drawn": number < drawn,
             "rank": float(rank[row]),
@@ -89,7 +87,7 @@ def task_examples(
             "golds": _gold_places(task, row),
             "top": [_candidate(task, place, gallery) | {"score": score} for place, score in best],
         }
-        for number, (row, best) in enumerate(zip(chosen, found, strict=True))
+        for number, (row, best) in enumerate(zip(chosen, top, strict=True))
     ]
 
 

@@ -31,21 +31,6 @@ class RankCounts(NamedTuple):
     tied: IntArray
 
 
-class TranslationAccuracy(NamedTuple):
-    """Top-1 accuracy of finding each item's translation, in both directions and their mean."""
-
-    forward: float
-    backward: float
-    mean: float
-
-
-class LanguageBias(NamedTuple):
-    """Share of same-language neighbours, and the share that a model blind to language would have."""
-
-    share: float
-    chance: float
-
-
 class Drift(NamedTuple):
     """Mean and smallest cosine between the two vectors of each item."""
 
@@ -76,23 +61,6 @@ def rank_counts(
         above, tied = above & valid, tied & valid
     higher = np.count_nonzero(above, axis=1)
     return RankCounts(higher, np.count_nonzero(tied, axis=1) - higher)
-
-
-def rank_counts_from_lists(lists: Sequence[FloatArray]) -> RankCounts:
-    """Count for score lists of any length whose first entry is the gold candidate's.
-
-    Raises:
-        ValueError: A list is empty or holds a NaN.
-    """
-    counts = []
-    for row, scores in enumerate(lists):
-        if not len(scores):
-            raise ValueError(f"row {row} has no candidates")
-        array = np.asarray(scores, dtype=np.float64)
-        counts.append(rank_counts(array[None, 1:], array[:1]))
-    return RankCounts(
-        np.array([int(count.above[0]) for count in counts]), np.array([int(count.tied[0]) for count in counts])
-    )
 
 
 def hit_at_1(ranks: RankCounts) -> FloatArray:
@@ -158,8 +126,8 @@ def parity_gap(scores: Mapping[str, float], reference: str = "en") -> dict[str, 
     return {language: scores[reference] - score for language, score in scores.items() if language != reference}
 
 
-def translation_accuracy(source: FloatArray, target: FloatArray) -> TranslationAccuracy:
-    """Bidirectional top-1 accuracy: is the nearest neighbour of an item its translation?
+def translation_accuracy(source: FloatArray, target: FloatArray) -> float:
+    """Top-1 accuracy of finding each item's translation, mean over both directions.
 
     Args:
         source: `(n, D)` vectors in one language.
@@ -167,8 +135,7 @@ def translation_accuracy(source: FloatArray, target: FloatArray) -> TranslationA
     """
     _same_shape(source, target)
     similarity = unit_rows(source) @ unit_rows(target).T
-    forward, backward = (float(_diagonal_hits(matrix).mean()) for matrix in (similarity, similarity.T))
-    return TranslationAccuracy(forward, backward, (forward + backward) / 2)
+    return float(np.mean([_diagonal_hits(matrix).mean() for matrix in (similarity, similarity.T)]))
 
 
 def linear_cka(x: FloatArray, y: FloatArray) -> float:
@@ -191,67 +158,35 @@ def modality_gap(images: FloatArray, texts: FloatArray) -> float:
     return float(np.linalg.norm(unit_rows(images).mean(axis=0) - unit_rows(texts).mean(axis=0)))
 
 
-def k_occurrence(queries: FloatArray, pool: FloatArray, k: int = 10) -> FloatArray:
-    """How often each pool item is among the k nearest of a query; items level at rank k share what is left.
-
-    Args:
-        queries: `(n, D)`.
-        pool: `(m, D)`.
-        k: Neighbours of each query.
-
-    Returns:
-        `(m,)`, which sums to `n * min(k, m)`.
-    """
-    queries, pool = unit_rows(queries), unit_rows(pool)
-    counts = np.zeros(len(pool))
-    for rows in _row_blocks(len(queries), len(pool)):
-        counts += _top_k_shares(queries[rows] @ pool.T, min(k, len(pool))).sum(axis=0)
-    return counts
-
-
-def hubness(queries: FloatArray, pool: FloatArray, k: int = 10) -> float:
-    """Skewness of the k-occurrence distribution (Radovanovic et al., 2010): 0 without hubs, large with a few."""
-    return occurrence_skewness(k_occurrence(queries, pool, k))
-
-
 def occurrence_skewness(counts: FloatArray) -> float:
-    """`hubness` from how often each pool item occurs, `(m,)`."""
+    """Hubness (Radovanovic et al., 2010): skewness of how often each pool item is a near neighbour of a query, `(m,)`.
+
+    0 without hubs, large with a few.
+    """
     spread = counts.std()
     return 0.0 if spread == 0 else float((((counts - counts.mean()) / spread) ** 3).mean())
 
 
-def language_bias(embeddings: FloatArray, languages: Sequence[str], k: int = 10) -> LanguageBias:
-    """Share of same-language items among the k nearest neighbours in a pool of mixed languages (itself left out).
+def same_language_share(embeddings: FloatArray, languages: Sequence[str] | npt.NDArray[Any], k: int = 10) -> FloatArray:
+    """Share of an item's own language among its k nearest neighbours in a pool of mixed languages (itself left out).
 
     Args:
         embeddings: `(n, D)`.
         languages: The language of each row.
-        k: Neighbours of each item.
-
-    Raises:
-        ValueError: The lengths differ, or there are fewer than two items.
-    """
-    share = same_language_share(embeddings, languages, k)
-    counts = np.unique(np.asarray(languages), return_counts=True)[1]
-    total = len(share)
-    return LanguageBias(float(share.mean()), float((counts * (counts - 1)).sum() / (total * (total - 1))))
-
-
-def same_language_share(embeddings: FloatArray, languages: Sequence[str] | npt.NDArray[Any], k: int = 10) -> FloatArray:
-    """For each item, the share of its own language among its k nearest neighbours; see `language_bias`.
+        k: Neighbours of each item; items level at rank k share what is left.
 
     Returns:
         `(n,)`.
 
     Raises:
-        ValueError: As `language_bias`.
+        ValueError: The lengths differ, or there are fewer than two items.
     """
     codes = np.unique(np.asarray(languages), return_inverse=True)[1]
     if len(codes) != len(embeddings) or len(codes) < 2:
         raise ValueError(f"need at least two vectors and a language for each, got {len(embeddings)} and {len(codes)}")
     vectors, k = unit_rows(embeddings), min(k, len(codes) - 1)
     share = np.empty(len(codes))
-    for rows in _row_blocks(len(codes), len(codes)):
+    for rows in row_blocks(len(codes), len(codes)):
         similarity = vectors[rows] @ vectors.T
         similarity[np.arange(len(similarity)), np.arange(rows.start, rows.stop)] = -np.inf
         same = codes[rows, None] == codes[None, :]
@@ -297,9 +232,9 @@ def _top_k_shares(similarity: FloatArray, k: int) -> FloatArray:
     return above + level * (left / level.sum(axis=1, keepdims=True))
 
 
-def _row_blocks(rows: int, width: int) -> list[slice]:
-    """Slices of rows whose `rows * width` similarities stay small."""
-    size = max(1, _BLOCK // max(width, 1))
+def row_blocks(rows: int, width: int, most: int = _BLOCK) -> list[slice]:
+    """Slices of rows whose `rows * width` values are at most `most`, one row at least."""
+    size = max(1, most // max(width, 1))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 

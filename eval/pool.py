@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .metrics import RankCounts, rank_counts, unit_rows
+from .metrics import RankCounts, rank_counts, row_blocks, unit_rows
 
 _CANDIDATES = 1 << 23  # values of candidates held at once: 32 MB of float32
 _SCORES = 1 << 22  # scores held at once: 16 MB of float32
@@ -60,11 +60,11 @@ def score_pool(
     named = golds[rows, places]
     for start, block in unit_blocks(candidates, f"{name}: candidate"):
         inside = (named >= start) & (named < start + len(block))
-        own = rows[inside], named[inside] - start
-        for some in _slices(len(asked), max(1, _SCORES // len(block))):
+        gold = rows[inside], named[inside] - start
+        for some in row_blocks(len(asked), len(block), _SCORES):
             scores = asked[some] @ block.T
-            here = (own[0] >= some.start) & (own[0] < some.stop)
-            scores[own[0][here] - some.start, own[1][here]] = -np.inf
+            here = (gold[0] >= some.start) & (gold[0] < some.stop)
+            scores[gold[0][here] - some.start, gold[1][here]] = -np.inf
             counts = rank_counts(scores, level[some], tolerance=tolerance)
             above[some] += counts.above
             tied[some] += counts.tied
@@ -89,7 +89,9 @@ def top_of_pool(queries: VectorSource, candidates: VectorSource, k: int) -> list
 
 
 def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> npt.NDArray[np.float64]:
-    """`metrics.k_occurrence` of candidates that are read in blocks, twice; `k` must not exceed their number.
+    """How often each candidate is among the k nearest of a query; those level at rank k share what is left.
+
+    Candidates are read in blocks, twice; `k` must not exceed their number.
 
     Returns:
         `(m,)`, which sums to `n * k`.
@@ -99,11 +101,11 @@ def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> 
     level = np.zeros(len(asked), dtype=np.int64)  # candidates so far that score as the k-th best one
     for some, scores, _ in _scored_blocks(asked, candidates):
         earlier = best[some]
-        found = np.partition(np.concatenate([earlier, scores], axis=1), -k, axis=1)[:, -k:]
-        edge = found.min(axis=1, keepdims=True)
+        largest = np.partition(np.concatenate([earlier, scores], axis=1), -k, axis=1)[:, -k:]
+        edge = largest.min(axis=1, keepdims=True)
         same = edge[:, 0] == earlier.min(axis=1)
         level[some] = np.where(same, level[some], (earlier == edge).sum(axis=1)) + (scores == edge).sum(axis=1)
-        best[some] = found
+        best[some] = largest
     edge = best.min(axis=1, keepdims=True)
     share = (best == edge).sum(axis=1, keepdims=True) / level[:, None]
     counts = np.zeros(len(candidates))
@@ -115,7 +117,7 @@ def pool_occurrence(queries: VectorSource, candidates: VectorSource, k: int) -> 
 def _scored_blocks(asked: Unit, candidates: VectorSource) -> Iterator[tuple[slice, Unit, slice]]:
     """Some queries, their scores, and of which candidates."""
     for start, block in unit_blocks(candidates, "candidate"):
-        for some in _slices(len(asked), max(1, _SCORES // len(block))):
+        for some in row_blocks(len(asked), len(block), _SCORES):
             yield some, asked[some] @ block.T, slice(start, start + len(block))
 
 
@@ -125,7 +127,7 @@ def unit_blocks(vectors: VectorSource, what: str) -> Iterator[tuple[int, Unit]]:
     Raises:
         ValueError: A vector holds a NaN or an infinity; names it as `what` and its number.
     """
-    for rows in _slices(len(vectors), max(1, _CANDIDATES // max(vectors.shape[1], 1))):
+    for rows in row_blocks(len(vectors), vectors.shape[1], _CANDIDATES):
         yield rows.start, finite_unit_rows(vectors[rows], what, rows.start)
 
 
@@ -152,12 +154,8 @@ def _gold_scores(
     best = np.full(len(asked), -np.inf, dtype=np.float32)
     for column in range(is_gold.shape[1]):
         chosen = np.flatnonzero(is_gold[:, column])
-        for some in _slices(len(chosen), max(1, _CANDIDATES // max(asked.shape[1], 1))):
+        for some in row_blocks(len(chosen), asked.shape[1], _CANDIDATES):
             rows = chosen[some]
             block = finite_unit_rows(candidates[golds[rows, column]], f"{name}: gold candidate of query")
             best[rows] = np.maximum(best[rows], np.einsum("nd,nd->n", asked[rows], block))
     return best
-
-
-def _slices(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

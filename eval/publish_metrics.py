@@ -8,7 +8,7 @@ from pathlib import Path
 
 MODULES = ("hit_at_k", "mean_rank_variance", "parity_gap")
 _SOURCE = Path(__file__).with_name("modules")
-_SHARED = ("app.py", "requirements.txt")
+_SHARED = (_SOURCE / "app.py", _SOURCE / "requirements.txt", Path(__file__).with_name("metrics.py"))
 
 
 def write_metric_module(name: str, folder: str | Path) -> Path:
@@ -32,7 +32,7 @@ def write_metric_module(name: str, folder: str | Path) -> Path:
         raise FileExistsError(f"{target} is there already; remove it or choose another folder")
     shutil.copytree(_SOURCE / name, target, ignore=shutil.ignore_patterns("__pycache__"))
     for shared in _SHARED:
-        shutil.copy(_SOURCE / shared, target / shared)
+        shutil.copy(shared, target / shared.name)
     return target
 
 

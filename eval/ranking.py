@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .metrics import RankCounts, rank_counts, unit_rows
-from .pool import VectorSource, score_pool, top_of_pool
+from xvlm2vec.common.result_keys import TASK_KEYS
+
+from .metrics import RankCounts, rank_counts, row_blocks
+from .pool import VectorSource, finite_unit_rows, score_pool, top_of_pool
 
 _BLOCK = 1 << 24  # scores held at once: 64 MB of float32
 # Two float32 cosines of equal vectors differ by a few units in the last place, depending on batch and matrix kernels;
@@ -97,9 +99,14 @@ class RankingTask:
         self._check_lists()
 
     @property
+    def names(self) -> dict[str, str]:
+        """`TASK_KEYS`: what results say that they are about."""
+        return {key: getattr(self, key) for key in TASK_KEYS}
+
+    @property
     def name(self) -> str:
         """Readable name for messages and files."""
-        return "/".join((self.benchmark, self.dataset, self.task, self.language, self.style))
+        return "/".join(self.names.values())
 
     def _check_lengths(self) -> None:
         rows = {
@@ -137,7 +144,7 @@ class RankingTask:
         is_gold = gold_places(self)
         missing = (index[:, : is_gold.shape[1]] == -1) & is_gold
         if missing.any():
-            row, place = (int(found[0]) for found in np.nonzero(missing))
+            row, place = (int(places[0]) for places in np.nonzero(missing))
             where = "in its first place" if place == 0 else f"in place {place + 1}, though it should have one there"
             raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has no gold candidate {where}")
         for place in range(is_gold.shape[1]):
@@ -198,11 +205,11 @@ def score_task(
     if task.whole_pool:
         golds = index[:, : is_gold.shape[1]]
         return score_pool(query_embeddings, candidate_embeddings, golds, is_gold, tolerance=tolerance, name=task.name)
-    queries = _unit(task, "query", task.queries, query_embeddings)
-    candidates = _unit(task, "candidate", task.candidates, candidate_embeddings)
+    queries = finite_unit_rows(query_embeddings[:], f"{task.name}: query")
+    candidates = finite_unit_rows(candidate_embeddings[:], f"{task.name}: candidate")
     counts = [
-        _score_block(queries[start:stop], candidates, index[start:stop], is_gold[start:stop], tolerance)
-        for start, stop in _row_blocks(len(queries), len(candidates) + index.shape[1])
+        _score_block(queries[rows], candidates, index[rows], is_gold[rows], tolerance)
+        for rows in row_blocks(len(queries), len(candidates) + index.shape[1], _BLOCK)
     ]
     return RankCounts(np.concatenate([c.above for c in counts]), np.concatenate([c.tied for c in counts]))
 
@@ -214,12 +221,12 @@ def top_candidates(
     chosen = np.asarray(rows, dtype=np.int64)
     if task.whole_pool:
         return top_of_pool(queries[chosen], candidates, k)
-    found = []
+    top = []
     for row, query in zip(chosen, queries[chosen], strict=True):
         listed = np.unique(task.candidate_index[row][task.candidate_index[row] >= 0])
         best = top_of_pool(query[None], candidates[listed], k)[0]
-        found.append([(int(listed[place]), score) for place, score in best])
-    return found
+        top.append([(int(listed[place]), score) for place, score in best])
+    return top
 
 
 def _score_block(
@@ -236,13 +243,9 @@ def _score_block(
     scores = np.take_along_axis(queries @ candidates.T, np.where(valid, index, 0), axis=1)
     if is_gold.shape[1] == 1:
         return rank_counts(scores[:, 1:], scores[:, 0], None if valid.all() else valid[:, 1:], tolerance)
-    gold = _best_gold(scores[:, : is_gold.shape[1]], is_gold)
+    gold = np.where(is_gold, scores[:, : is_gold.shape[1]], -np.inf).max(axis=1)
     valid[:, : is_gold.shape[1]] &= ~is_gold
     return rank_counts(scores, gold, valid, tolerance)
-
-
-def _best_gold(scores: npt.NDArray[np.float32], is_gold: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    return np.where(is_gold, scores, -np.inf).max(axis=1)
 
 
 def _check_shapes(task: RankingTask, queries: VectorSource, candidates: VectorSource) -> None:
@@ -254,20 +257,6 @@ def _check_shapes(task: RankingTask, queries: VectorSource, candidates: VectorSo
             f"{task.name}: queries have {queries.shape[1]} dimensions, candidates {candidates.shape[1]}; "
             "embed both with the same model"
         )
-
-
-def _unit(task: RankingTask, side: str, rows: Sequence[Row], vectors: VectorSource) -> npt.NDArray[np.float32]:
-    array = np.asarray(vectors[:], dtype=np.float32)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = int(np.flatnonzero(~finite)[0])
-        raise ValueError(f"{task.name}: the vector of {side} {bad} ({rows[bad]}) holds a NaN or an infinity")
-    return unit_rows(array)
-
-
-def _row_blocks(rows: int, width: int) -> list[tuple[int, int]]:
-    size = max(1, _BLOCK // max(width, 1))
-    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _padded(index: Any, name: str) -> npt.NDArray[np.integer]:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from xvlm2vec.common.files import replaced_file
+from xvlm2vec.common.result_keys import METRICS, TASK_KEYS
 
 from .bootstrap import PairedTest, paired_test
 from .metrics import mean_rank_variance, parity_gap
@@ -27,14 +29,13 @@ FILE = "results.json"
 PER_ROW = "per_row"
 _UNNAMED = f"{PER_ROW}.npz"  # where results have them that name no file
 IMAGES = "images"
-KEYS = ("benchmark", "dataset", "task", "language", "style")
 _SAVED = (
     "model", "fingerprint", "rows", "left_out", "examples", "templates_hash", "versions", "settings", "seconds"
 )  # fmt: skip
 _NUMBERS = ("n", "p_at_1")
-_OPTIONAL_NUMBERS = ("skipped", "ties", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")  # results of others may lack them
+_OPTIONAL_NUMBERS = ("skipped", "ties", *(set(METRICS) - set(_NUMBERS)))  # results of others may lack them
 
-Key = tuple[str, str, str, str, str]
+Key = tuple[str, ...]
 
 
 class ResultsError(ValueError):
@@ -63,14 +64,14 @@ class Results:
     Attributes:
         model: Name of the model.
         fingerprint: Names its weights and settings.
-        rows: One dictionary per task, language and style: `KEYS`, the scores as fractions, `ci95` of `p_at_1`, `n`
+        rows: One dictionary per task, language and style: `TASK_KEYS`, the scores as fractions, `ci95` of `p_at_1`, `n`
             rows in the denominator, `skipped` rows left out of it, `ties` rows whose gold candidate shares its score.
         examples: Per task, a few queries with their gold candidate and the best five.
         templates_hash: The set of instructions used; several sets are joined by a comma.
         versions: Versions of the libraries.
         settings: Seed, number of bootstrap samples and the like.
         seconds: Time by stage.
-        left_out: Tasks that the model cannot embed: `KEYS` and the `reason`.
+        left_out: Tasks that the model cannot embed: `TASK_KEYS` and the `reason`.
         sizes: Scores on smaller vectors (see `sizes.size_row`); `results.json` adds a summary of each size.
         per_row: Values of the single rows by the task's key.
         images: Copies of the examples' images by file name.
@@ -112,9 +113,9 @@ class Results:
         Raises:
             ValueError: Another name is passed.
         """
-        unknown = set(only) - set(KEYS)
+        unknown = set(only) - set(TASK_KEYS)
         if unknown:
-            raise ValueError(f"rows are selected by {', '.join(KEYS)}, not by {', '.join(sorted(unknown))}")
+            raise ValueError(f"rows are selected by {', '.join(TASK_KEYS)}, not by {', '.join(sorted(unknown))}")
         return [row for row in self.rows if all(row[name] == value for name, value in only.items())]
 
     def summaries(self, reference: str = "en") -> list[dict[str, Any]]:
@@ -129,7 +130,7 @@ class Results:
         for row in self.rows:
             group = (row["benchmark"], row["dataset"], row["task"], row["style"])
             groups.setdefault(group, {})[row["language"]] = row
-        found = []
+        summaries = []
         for group, languages in groups.items():
             if len(languages) < 2:
                 continue
@@ -138,8 +139,8 @@ class Results:
             if reference in languages:
                 p_at_1 = {language: row["p_at_1"] for language, row in languages.items()}
                 summary["parity_gap"] = parity_gap(p_at_1, reference)
-            found.append(summary | self._rank_variance(languages.values()))
-        return found
+            summaries.append(summary | self._rank_variance(languages.values()))
+        return summaries
 
     def compare(self, other: Results, *, samples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
         """Paired test of another model against this one on every task that both have.
@@ -171,11 +172,11 @@ class Results:
         content = self.to_dict() | {PER_ROW: name}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)  # before any file changes
         folder.mkdir(parents=True, exist_ok=True)
-        if name:
-            _replace(folder / name, values)
-        for image, copy in self.images.items():
-            _replace(folder / IMAGES / image, copy)
-        _replace(folder / FILE, text.encode())
+        files = ({name: values} if name else {}) | {f"{IMAGES}/{image}": copy for image, copy in self.images.items()}
+        for file, contents in (files | {FILE: text.encode()}).items():
+            (folder / file).parent.mkdir(exist_ok=True)
+            with replaced_file(folder / file) as draft:
+                draft.write_bytes(contents)
         for earlier in folder.glob(f"{PER_ROW}-*.npz"):
             if earlier.name != name:  # of results that were replaced
                 earlier.unlink(missing_ok=True)
@@ -233,11 +234,11 @@ class Results:
         values = [self.per_row.get(row_key(row)) for row in rows]
         if any(value is None for value in values) or not all(row.get("parallel", True) for row in rows):
             return {}
-        known = [value for value in values if value is not None]
-        shared = functools.reduce(np.intersect1d, [value.row_ids for value in known])
+        present = [value for value in values if value is not None]
+        shared = functools.reduce(np.intersect1d, [value.row_ids for value in present])
         if not len(shared):
             return {}
-        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in known]
+        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in present]
         return {**mean_rank_variance(np.stack(ranks)), "mrv_n": len(shared)}
 
     def _compare_one(self, other: Results, key: Key, samples: int, seed: int) -> dict[str, Any]:
@@ -245,7 +246,7 @@ class Results:
         if not np.array_equal(ours.row_ids, theirs.row_ids):
             raise ValueError(f"{'/'.join(key)}: {self.model} and {other.model} were not scored on the same rows")
         test: PairedTest = paired_test(ours.hits, theirs.hits, samples=samples, seed=seed)
-        return dict(zip(KEYS, key, strict=True)) | {
+        return dict(zip(TASK_KEYS, key, strict=True)) | {
             "difference": test.difference,
             "ci95": [test.low, test.high],
             "p_value": test.p_value,
@@ -255,14 +256,14 @@ class Results:
 
 def row_key(row: Mapping[str, Any]) -> Key:
     """What a row of results is of."""
-    return (row["benchmark"], row["dataset"], row["task"], row["language"], row["style"])
+    return tuple(row[key] for key in TASK_KEYS)
 
 
 def _check(content: Any, path: Path) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list) or "model" not in content:
         raise ResultsError(f'{path} is no results file: it needs an object with "model" and a list "rows"')
     for number, row in enumerate(content["rows"]):
-        missing = [name for name in (*KEYS, *_NUMBERS, "ci95") if not isinstance(row, dict) or name not in row]
+        missing = [name for name in (*TASK_KEYS, *_NUMBERS, "ci95") if not isinstance(row, dict) or name not in row]
         if missing:
             raise ResultsError(f"{path}: row {number} lacks {', '.join(missing)}")
         for name in (*_NUMBERS, *(name for name in _OPTIONAL_NUMBERS if name in row)):
@@ -288,13 +289,6 @@ def _shown_images(examples: Sequence[Mapping[str, Any]]) -> set[str]:
     return {name for part in parts for name in part.get("images", ())}
 
 
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)
-
-
 def _read_per_row(results: Path, name: Any, rows: Sequence[Mapping[str, Any]]) -> dict[Key, PerRow]:
     """The values of single rows from the file of this name beside `results`."""
     if not isinstance(name, str) or Path(name).name != name:
@@ -308,9 +302,9 @@ def _read_per_row(results: Path, name: Any, rows: Sequence[Mapping[str, Any]]) -
         if name not in (_UNNAMED, f"{PER_ROW}-{hashlib.sha256(packed).hexdigest()[:16]}.npz"):
             raise ValueError("its contents are others than were written")
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-            found = {int(name.split("/")[0]) for name in arrays.files}
+            numbers = {int(name.split("/")[0]) for name in arrays.files}
             values = {
-                i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(found)
+                i: PerRow(*(arrays[f"{i}/{name}"] for name in ("row_ids", "hits", "ranks"))) for i in sorted(numbers)
             }
         if any(len(value.hits) != rows[i]["n"] for i, value in values.items()):
             raise ValueError(f"it is not of the {FILE} beside it")

@@ -16,12 +16,13 @@ import numpy as np
 from .abilities import split_by_ability
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
-from .embedding import CHUNK, EmbedFunction, Encoder, as_encoder, distinct_rows, embed_distinct
+from .embedding import CHUNK, distinct_rows, embed_distinct
+from .encoders import EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
 from .ranking import RankingTask, score_task
-from .results import KEYS, PerRow, Results, row_key
+from .results import PerRow, Results, row_key
 from .sizes import size_row, smaller_sizes
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def evaluate(
     encoder = as_encoder(encoder)
     tasks, left_out = split_by_ability(encoder, tasks)
     for spared in left_out:
-        logger.warning("Left out %s: %s", "/".join(spared[name] for name in KEYS), spared["reason"])
+        logger.warning("Left out %s: %s", "/".join(row_key(spared)), spared["reason"])
     extras, started = extras or Extras(), time.perf_counter()
     distinct, places = distinct_rows(tasks)
     logger.info("%d tasks with %d distinct rows", len(tasks), len(distinct.rows))
@@ -113,31 +114,28 @@ def evaluate(
     sizes = smaller_sizes(vectors.shape[1], extras.dims, extras.precisions)
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
-        task, sides = part.task, part.sides()
-        ranks = score_task(task, *sides)
-        row = score_row(task, ranks, seed=seed, bootstrap=bootstrap)
+        task, pair = part.task, part.pair()
+        ranks = score_task(task, *pair)
+        row = task.names | rank_scores(ranks, seed=seed, bootstrap=bootstrap)
+        row |= {"skipped": task.skipped, "templates": task.templates_hash}
+        row |= {} if task.parallel else {"parallel": False}
         measures |= drift.get(task.name, {})
         results.rows.append(row | ({"alignment": measures} if measures else {}))
         results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
-        results.sizes += [size_row(task, ranks, sides, size, seed=seed, bootstrap=bootstrap) for size in sizes]
+        results.sizes += [size_row(task, ranks, pair, size, seed=seed, bootstrap=bootstrap) for size in sizes]
         counts = {"drawn": extras.examples, "failures": extras.failures}
-        results.examples += task_examples(task, sides, ranks, gallery, seed=seed, **counts)
+        results.examples += task_examples(task, pair, ranks, gallery, seed=seed, **counts)
     results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results
 
 
-def score_row(task: RankingTask, ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
-    """All scores of one task as a row of `Results`."""
+def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
+    """All scores of one task as a row of `Results` has them."""
     hits = hit_at_1(ranks)
     return {
-        "benchmark": task.benchmark,
-        "dataset": task.dataset,
-        "task": task.task,
-        "language": task.language,
-        "style": task.style,
         "n": len(hits),
-        "skipped": task.skipped,
+        "skipped": 0,
         "ties": tied_rows(ranks),
         "p_at_1": float(hits.mean()),
         "ci95": list(bootstrap_ci(hits, samples=bootstrap, seed=seed)),
@@ -145,8 +143,6 @@ def score_row(task: RankingTask, ranks: RankCounts, *, seed: int = 0, bootstrap:
         "r_at_10": float(recall_at_k(ranks, 10).mean()),
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
         "mrr": float(reciprocal_rank(ranks).mean()),
-        "templates": task.templates_hash,
-        **({} if task.parallel else {"parallel": False}),
     }
 
 
@@ -183,8 +179,8 @@ def _drift(
         return {}
     distinct, places = distinct_rows([part.task for part in english])
     theirs = embed_distinct(as_encoder(other), distinct, store, chunk, progress)
-    found = {}
+    drifts = {}
     for part, (queries, candidates) in zip(english, places, strict=True):
         ours = np.concatenate([part.query_places, part.candidate_places])
-        found[part.task.name] = drift_scores(part.vectors, ours, theirs, np.concatenate([queries, candidates]))
-    return found
+        drifts[part.task.name] = drift_scores(part.vectors, ours, theirs, np.concatenate([queries, candidates]))
+    return drifts

@@ -33,7 +33,7 @@ class Size:
     precision: Precision = "float32"
 
     @property
-    def bytes(self) -> int:
+    def byte_count(self) -> int:
         """Bytes of one vector."""
         return math.ceil(self.dim * _BITS[self.precision] / 8)
 
@@ -56,12 +56,12 @@ def smaller_sizes(width: int, dims: Iterable[int] = (), precisions: Iterable[str
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown:
         raise ValueError(f"unknown precision {', '.join(map(repr, unknown))}; choose from {', '.join(PRECISIONS)}")
-    found = [
+    sizes = [
         Size(dim, cast(Precision, precision))
         for dim in dict.fromkeys([width, *sorted(dims, reverse=True)])
         for precision in dict.fromkeys(["float32", *precisions])
     ]
-    return found[1:]
+    return sizes[1:]
 
 
 def shrink(queries: VectorSource, candidates: VectorSource, size: Size) -> tuple[VectorSource, VectorSource]:
@@ -77,14 +77,14 @@ def shrink(queries: VectorSource, candidates: VectorSource, size: Size) -> tuple
     return _Shrunk(queries, size.dim, change), _Shrunk(candidates, size.dim, change)
 
 
-def size_row(task: RankingTask, full: RankCounts, sides: Sequence[VectorSource], size: Size, *, seed: int = 0,
+def size_row(task: RankingTask, full: RankCounts, pair: Sequence[VectorSource], size: Size, *, seed: int = 0,
              bootstrap: int = 1000) -> dict[str, Any]:  # fmt: skip
     """Scores of a task on smaller vectors, and what they lose.
 
     Args:
         task: The task.
         full: Its ranks on full vectors.
-        sides: Full vectors of the queries and the candidates.
+        pair: Full vectors of the queries and the candidates.
         size: The smaller form.
         seed: Seed of the bootstrap.
         bootstrap: Resamplings behind the interval.
@@ -93,11 +93,11 @@ def size_row(task: RankingTask, full: RankCounts, sides: Sequence[VectorSource],
         The task's names, `dim`, `precision`, `bytes`, `n`, `p_at_1`, `ndcg_at_10`, and `loss`: P@1 on full vectors
         minus this, with the interval `loss_ci95` over rows.
     """
-    ranks = score_task(task, *shrink(sides[0], sides[1], size))
+    ranks = score_task(task, *shrink(*pair, size))
     hits, loss = hit_at_1(ranks), hit_at_1(full) - hit_at_1(ranks)
     return {
-        **{name: getattr(task, name) for name in ("benchmark", "dataset", "task", "language", "style")},
-        **{"dim": size.dim, "precision": size.precision, "bytes": size.bytes, "n": len(hits)},
+        **task.names,
+        **{"dim": size.dim, "precision": size.precision, "bytes": size.byte_count, "n": len(hits)},
         "p_at_1": float(hits.mean()),
         "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
         "loss": float(loss.mean()),
@@ -115,14 +115,14 @@ def size_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[int, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["dim"], row["precision"], row["bytes"]), []).append(row)
-    found = []
+    summary = []
     for (dim, precision, size), members in sorted(groups.items(), key=lambda group: (-group[0][2], -group[0][0])):
         languages = {
             language: float(np.mean([row["loss"] for row in members if row["language"] == language]))
             for language in dict.fromkeys(row["language"] for row in members)
         }
         worst = max(languages, key=lambda language: languages[language])
-        found.append(
+        summary.append(
             {
                 **{"dim": dim, "precision": precision, "bytes": size},
                 "p_at_1": float(np.mean([row["p_at_1"] for row in members])),
@@ -132,7 +132,7 @@ def size_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "worst_loss": languages[worst],
             }
         )
-    return found
+    return summary
 
 
 class _Shrunk:

@@ -1,37 +1,32 @@
 """The card of a release: what is known is said, what is not known is left out."""
 
-from __future__ import annotations
-
-import json
+import functools
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from xvlm2vec.common.files import write_json, write_text
+from xvlm2vec.common.renamed import renamed_keywords
+from xvlm2vec.common.tasks import TASK_TITLES
+from xvlm2vec.common.templates import render_template
+from xvlm2vec.modeling.hub_ids import is_hub_id
 
 from .staging import ExportError
 
-TEMPLATE = resources.files("xvlm2vec.hub.front").joinpath("model_card.md")
 SCORES_FILE = "scores.json"
-TASK_NAMES = {
-    "c": "classification",
-    "i2t": "image to text",
-    "t2i": "text to image",
-    "vqa": "visual question answering",
-    "vg": "visual grounding",
-}
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
 IMAGE_SIZE = (224, 224)
-HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z")
 _SIZE_FIELDS = ("dim", "precision", "bytes", "p_at_1", "loss", "worst_language", "worst_loss")
 
+T = TypeVar("T")
 LanguageScores = Mapping[str, Mapping[str, Any]]
 """`{language: {"p_at_1": fraction, "n": rows, "ci95": [low, high]}}`."""
 
@@ -48,10 +43,29 @@ class LossNote:
     citation: str = ""
 
 
-_ENTRIES = {"languages": str, "datasets": str, "tags": str, "limits": str, "losses": LossNote, "sizes": Mapping}
+def _checked(cls: type[T]) -> type[T]:
+    """Lets the constructor of a strict dataclass raise what a release raises."""
+    initial = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(initial)
+    def checked(self: Any, *arguments: Any, **values: Any) -> None:
+        try:
+            initial(self, *arguments, **values)
+        except StrictDataclassFieldValidationError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the innermost names the entry
+                cause = cause.__cause__
+            raise CardError(f"a card does not take this: {cause}.") from error
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
 
 
-@dataclass(frozen=True)
+# Its annotations are read when the program runs, so this module cannot have them as strings.
+@renamed_keywords(licence="license", english_drift="english_change_points")
+@_checked
+@strict
+@dataclass
 class ReleaseCard:
     """What the cards of a release say. Everything but the name may be left out.
 
@@ -63,14 +77,14 @@ class ReleaseCard:
         base_model: Id of the model that training started from.
         base_model_relation: `"finetune"`, `"adapter"`, `"merge"` or `"quantized"`.
         method: How it was made, in a few words.
-        licence: Identifier of the weights' licence as the Hub spells it, such as `"apache-2.0"`.
+        license: Identifier of the weights' license as the Hub spells it, such as `"apache-2.0"`.
         datasets: Ids or names of the training data.
         tags: Further tags.
         losses: Losses of the training.
         hyperparameters: Settings of the training.
         versions: Library versions of the training.
         scores: `{model: {task: {language: {"p_at_1", "n", "ci95"}}}}`; `"student"` is the released model.
-        english_drift: Student minus teacher on English in points, per task.
+        english_change_points: What English gained or lost by distillation, in points of P@1, per task.
         sizes: What smaller vectors cost, one entry per size as `results.json` has it under `sizes.summary`: `dim`,
             `precision`, `bytes`, `p_at_1`, `loss`, `worst_language` and `worst_loss`.
         limits: What the model cannot do, a sentence each.
@@ -87,30 +101,39 @@ class ReleaseCard:
     name: str
     repo_id: str | None = None
     description: str = ""
-    languages: Sequence[str] = ()
+    languages: list[str] | tuple[str, ...] = ()
     base_model: str | None = None
     base_model_relation: str = "finetune"
     method: str = ""
-    licence: str | None = None
-    datasets: Sequence[str] = ()
-    tags: Sequence[str] = ()
-    losses: Sequence[LossNote] = ()
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    scores: Mapping[str, Mapping[str, LanguageScores]] = field(default_factory=dict)
-    english_drift: Mapping[str, float] = field(default_factory=dict)
-    sizes: Sequence[Mapping[str, Any]] = ()
-    limits: Sequence[str] = ()
+    license: str | None = None
+    datasets: list[str] | tuple[str, ...] = ()
+    tags: list[str] | tuple[str, ...] = ()
+    losses: list[LossNote] | tuple[LossNote, ...] = ()
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    english_change_points: dict[str, float | int] = field(default_factory=dict)
+    sizes: list[dict[str, Any]] | tuple[dict[str, Any], ...] = ()
+    limits: list[str] | tuple[str, ...] = ()
     adapter_id: str | None = None
     adapter_base: str | None = None
     base_revision: str | None = None
     benchmark_id: str | None = None
     native_id: str | None = None
     on_hub: bool = False
-    emissions: Mapping[str, Any] = field(default_factory=dict)
+    emissions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        if not self.name:
+            raise CardError("card field 'name' is empty; name the model.")
+        for task, points in self.english_change_points.items():
+            if not math.isfinite(points):
+                raise CardError(f"card field 'english_change_points': {points!r} of task {task} is no number.")
+        grams = self.emissions.get("emissions", 0)
+        if not _is_number(grams) or grams < 0:
+            raise CardError(f"card field 'emissions': {grams!r} is no weight in grams.")
+        _check_scores(self.scores)
+        _check_sizes(self.sizes)
 
 
 def write_card(
@@ -140,8 +163,10 @@ def write_card(
         The file.
     """
     is_adapter = adapter_base is not None
-    known = {item.name: getattr(card, item.name) for item in fields(card)}
-    known |= {
+    if is_adapter:
+        card = replace(card, scores={}, english_change_points={}, sizes=())
+    values = {item.name: getattr(card, item.name) for item in fields(card)}  # type: ignore[arg-type]
+    values |= {
         "is_adapter": is_adapter,
         "merged_id": card.repo_id if is_adapter else None,
         "repo_id": (card.adapter_id if is_adapter else card.repo_id) or card.name,
@@ -151,37 +176,28 @@ def write_card(
         "image_size": image_size or IMAGE_SIZE,
         "dims": dims,
         "weights": weights,
-        "score_tables": [] if is_adapter else score_tables(card.scores),
-        "english_drift": {} if is_adapter else card.english_drift,
-        "sizes": [] if is_adapter else card.sizes,
-        "task_names": TASK_NAMES,
+        "score_tables": score_tables(card.scores),
+        "task_titles": TASK_TITLES,
     }
     path = Path(folder) / "README.md"
-    content = render(TEMPLATE.read_text(encoding="utf-8"), card_data(card, adapter_base), known)
+    content = render_template("model_card.md", card_data=card_data(card, adapter_base).to_yaml(), **values)
     ModelCard(content).save(path)
     return path
-
-
-def render(template: str, data: ModelCardData, known: Mapping[str, Any]) -> str:
-    """Fills a card's template; a variable that is not there is an error, not an empty space."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.filters["cell"] = _cell
-    return environment.from_string(template).render(card_data=data.to_yaml(), **known)
 
 
 def card_data(card: ReleaseCard, adapter_base: str | None = None) -> ModelCardData:
     """The metadata of a card; `adapter_base` makes it that of an adapter."""
     is_adapter = adapter_base is not None
-    results = [] if is_adapter else eval_results(card)
+    results = eval_results(card)
     base = adapter_base if is_adapter else card.base_model
     return ModelCardData(
         language=list(card.languages) or None,
-        license=card.licence,
+        license=card.license,
         library_name="peft" if is_adapter else "sentence-transformers",
         pipeline_tag="feature-extraction",
         base_model=base,
         base_model_relation=("adapter" if is_adapter else card.base_model_relation) if base else None,
-        datasets=[name for name in card.datasets if HUB_ID.match(name)] or None,  # others are told in the text
+        datasets=[name for name in card.datasets if is_hub_id(name)] or None,  # others are told in the text
         tags=list(dict.fromkeys([*TAGS, *card.tags])),
         metrics=["precision_at_1"] if results else None,
         model_name=card.name if results else None,
@@ -196,7 +212,7 @@ def eval_results(card: ReleaseCard) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="retrieval",
-            task_name=TASK_NAMES.get(task, task),
+            task_name=TASK_TITLES.get(task, task),
             dataset_type=benchmark,
             dataset_name=f"{benchmark} ({task}, {language})",
             dataset_config=task,
@@ -217,18 +233,10 @@ def score_tables(scores: Mapping[str, Mapping[str, LanguageScores]]) -> list[dic
     return [_score_table(titles.get(name, f"{name}:"), scores[name]) for name in names]
 
 
-def write_licence_note(folder: str | os.PathLike[str], card: ReleaseCard) -> Path:
+def write_license_note(folder: str | os.PathLike[str], card: ReleaseCard) -> Path:
     """Writes `LICENSE`: under which terms the code and the weights are."""
-    lines = [
-        "Code (*.py): part of xVLM2Vec, licensed under the Apache License, Version 2.0.",
-        "A copy of that licence: http://www.apache.org/licenses/LICENSE-2.0",
-    ]
-    if card.licence:
-        lines += ["", f"Weights and all other files: {card.licence}."]
-    if card.base_model:
-        lines += ["", f"The weights are derived from {card.base_model}, whose terms apply to them as well."]
     path = Path(folder) / "LICENSE"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, render_template("license.txt", license=card.license, base_model=card.base_model))
     return path
 
 
@@ -237,8 +245,7 @@ def write_scores(folder: str | os.PathLike[str], card: ReleaseCard) -> Path | No
     if not card.scores:
         return None
     path = Path(folder) / SCORES_FILE
-    content = {"scores": card.scores, "english_drift": card.english_drift}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, {"scores": card.scores, "english_change_points": card.english_change_points})
     return path
 
 
@@ -250,7 +257,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _score_table(title: str, tasks: Mapping[str, LanguageScores]) -> dict[str, Any]:
     languages = list(dict.fromkeys(language for scores in tasks.values() for language in scores))
-    heads = [f"{TASK_NAMES.get(task, task)}{_size(scores)}" for task, scores in tasks.items()]
+    heads = [f"{TASK_TITLES.get(task, task)}{_size(scores)}" for task, scores in tasks.items()]
     rows = [{"language": code, "cells": [_score(tasks[task].get(code)) for task in tasks]} for code in languages]
     return {"title": title, "tasks": heads, "rows": rows}
 
@@ -272,48 +279,6 @@ def _score(score: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _cell(value: Any) -> str:
-    """A value that does not break out of its table cell."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _check_fields(card: ReleaseCard) -> None:
-    """Raises for a field, or an entry of one, that is of the wrong type or has an impossible value."""
-    _check_types(card)
-    if not card.name:
-        raise CardError("card field 'name' is empty; name the model.")
-    for name, kind in _ENTRIES.items():
-        for number, entry in enumerate(getattr(card, name)):
-            if not isinstance(entry, kind):
-                found = type(entry).__name__
-                raise CardError(f"card field {name!r}: entry {number} is a {found}; expected a {kind.__name__}.")
-    for task, points in card.english_drift.items():
-        if not _is_number(points):
-            raise CardError(f"card field 'english_drift': {points!r} of task {task} is no number of points.")
-    grams = card.emissions.get("emissions", 0)
-    if not _is_number(grams) or grams < 0:
-        raise CardError(f"card field 'emissions': {grams!r} is no weight in grams.")
-    _check_scores(card.scores)
-    _check_sizes(card.sizes)
-
-
-def _check_types(card: ReleaseCard) -> None:
-    for item in fields(card):
-        value = getattr(card, item.name)
-        annotation = str(item.type)
-        if annotation.startswith("str"):
-            expected: Any = (str, type(None)) if "None" in annotation else str
-            fits = isinstance(value, expected)
-        elif annotation == "bool":
-            fits = isinstance(value, bool)
-        elif annotation.startswith("Sequence"):
-            fits = isinstance(value, Sequence) and not isinstance(value, str)
-        else:
-            fits = isinstance(value, Mapping)
-        if not fits:
-            raise CardError(f"card field {item.name!r} is a {type(value).__name__}; expected {annotation}.")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -325,31 +290,23 @@ def _check_sizes(sizes: Sequence[Mapping[str, Any]]) -> None:
             raise CardError(f"card field 'sizes': entry {number} lacks {', '.join(missing)}.")
 
 
-def _check_scores(scores: Mapping[str, Any]) -> None:
-    for where, score in _leaves(scores):
+def _check_scores(scores: Mapping[str, Mapping[str, LanguageScores]]) -> None:
+    for model, task, language, score in _leaves(scores):
+        where = f"score of {model}, task {task}, language {language}"
         value, interval = score.get("p_at_1"), score.get("ci95")
         if not _is_fraction(value):
             raise CardError(f"{where}: p_at_1 is {value!r}, which is no fraction.")
-        is_pair = isinstance(interval, Sequence) and len(interval) == 2 and all(map(_is_fraction, interval))
+        is_pair = isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_fraction, interval))
         if interval is not None and not is_pair:
             raise CardError(f"{where}: ci95 is {interval!r}; expected the lower and the upper end, as fractions.")
         if not isinstance(score.get("n", 0), int):
             raise CardError(f"{where}: n is {score['n']!r}; expected the number of rows.")
 
 
-def _leaves(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each score with words for its place."""
+def _leaves(scores: Mapping[str, Mapping[str, LanguageScores]]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     for model, tasks in scores.items():
-        for task, languages in _mapping(tasks, f"scores of {model}").items():
-            for language, score in _mapping(languages, f"scores of {model}, task {task}").items():
-                where = f"score of {model}, task {task}, language {language}"
-                yield where, _mapping(score, where)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CardError(f"{where}: a {type(value).__name__}, where a mapping is expected.")
-    return value
+        for task, languages in tasks.items():
+            yield from ((model, task, language, score) for language, score in languages.items())
 
 
 def _is_fraction(value: Any) -> bool:

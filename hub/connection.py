@@ -69,10 +69,10 @@ def _advice(error: HfHubHTTPError | None) -> str:
     if error is None:
         return f"the connection broke; {_AGAIN}"
     status = error.response.status_code
-    said = error.server_message or ""
-    told = f" ({said})" if said else ""
-    known = 404 if isinstance(error, RepositoryNotFoundError) else status
-    return f"the Hub answered {status}{told}: {_advice_for(known)}"
+    message = error.server_message or ""
+    quoted = f" ({message})" if message else ""
+    meaning = 404 if isinstance(error, RepositoryNotFoundError) else status
+    return f"the Hub answered {status}{quoted}: {_advice_for(meaning)}"
 
 
 def _advice_for(status: int) -> str:

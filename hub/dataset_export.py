@@ -15,6 +15,10 @@ import yaml
 from datasets import Dataset, DatasetDict
 from datasets.table import embed_table_storage
 
+from xvlm2vec.common.files import write_text
+from xvlm2vec.common.renamed import renamed_keywords
+from xvlm2vec.common.templates import render_template
+
 from .staging import ExportError, staged_folder
 
 IMAGES_CONFIG = "images"
@@ -24,16 +28,18 @@ ROWS_PER_GROUP = 200
 _NAME = re.compile(r"\w+(\.\w+)*\Z")
 
 
+@renamed_keywords(licence="license")
 @dataclass(frozen=True)
 class DataSource:
-    """Where data came from: a name, its licence, and optionally an address and a remark."""
+    """Where data came from: a name, its license, and optionally an address and a remark."""
 
     name: str
-    licence: str
+    license: str
     url: str = ""
     remark: str = ""
 
 
+@renamed_keywords(licence="license")
 @dataclass(frozen=True)
 class BenchmarkCard:
     """What the card of a benchmark says.
@@ -42,7 +48,7 @@ class BenchmarkCard:
         name: Name of the benchmark.
         repo_id: Hub id or folder that the snippet loads; the name if `None`.
         description: A paragraph in Markdown.
-        licence: Identifier of the benchmark's licence as the Hub spells it.
+        license: Identifier of the benchmark's license as the Hub spells it.
         sources: Where images and texts came from.
         task_titles: What each task asks, by task.
         tags: Further tags.
@@ -52,7 +58,7 @@ class BenchmarkCard:
     name: str
     repo_id: str | None = None
     description: str = ""
-    licence: str | None = None
+    license: str | None = None
     sources: Sequence[DataSource] = ()
     task_titles: Mapping[str, str] | None = None
     tags: Sequence[str] = ()
@@ -97,10 +103,9 @@ def export_benchmark(
             configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
         if templates is not None:
             content = json.dumps(templates, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-            (staging / TEMPLATES_FILE).write_text(content, encoding="utf-8")
+            write_text(staging / TEMPLATES_FILE, content)
         configs[0]["default"] = True
-        text = _readme(tasks, images, configs, card)
-        (staging / "README.md").write_text(text, encoding="utf-8")
+        write_text(staging / "README.md", _readme(tasks, images, configs, card))
     return Path(folder)
 
 
@@ -138,40 +143,25 @@ def _readme(
 ) -> str:
     languages = list(dict.fromkeys(language for splits in tasks.values() for language in splits))
     head: dict[str, Any] = {"pretty_name": card.name, "language": languages}
-    if card.licence:
-        head["license"] = card.licence
+    if card.license:
+        head["license"] = card.license
     head["tags"] = ["xvlm2vec", "multimodal", "multilingual", "embeddings", *card.tags]
     head["configs"] = configs
     first = next(iter(tasks))
-    parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
-        f"# {card.name}\n",
-        card.description + "\n" if card.description else "",
-        f'```python\nfrom datasets import load_dataset\n\nrows = load_dataset("{card.repo_id or card.name}", '
-        f'"{first}", split="{next(iter(tasks[first]))}")\n```\n',
-        _counts(tasks, languages, card),
-        "" if images is None else f"{len(images)} images: configuration `{IMAGES_CONFIG}`, split `{IMAGES_SPLIT}`.\n",
-        _sources(card.sources),
-        f"## Citation\n\n```bibtex\n{card.citation}\n```\n" if card.citation else "",
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def _counts(tasks: Mapping[str, DatasetDict], languages: Sequence[str], card: BenchmarkCard) -> str:
-    titles = card.task_titles or {}
-    lines = ["## Rows\n", "| task | " + " | ".join(languages) + " |", "|---" * (len(languages) + 1) + "|"]
-    for task, splits in tasks.items():
-        title = f"`{task}`" + (f" {titles[task]}" if task in titles else "")
-        counts = [str(len(splits[language])) if language in splits else "" for language in languages]
-        lines.append("| " + " | ".join([title, *counts]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _sources(sources: Sequence[DataSource]) -> str:
-    if not sources:
-        return ""
-    lines = ["## Sources and licences\n"]
-    for source in sources:
-        name = f"[{source.name}]({source.url})" if source.url else source.name
-        lines.append(f"- {name}: {source.licence}{'. ' + source.remark if source.remark else ''}")
-    return "\n".join(lines) + "\n"
+    return render_template(
+        "benchmark.md",
+        metadata=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        name=card.name,
+        description=card.description,
+        repo_id=card.repo_id or card.name,
+        config=first,
+        split=next(iter(tasks[first])),
+        languages=languages,
+        tasks={task: {language: len(rows) for language, rows in splits.items()} for task, splits in tasks.items()},
+        task_titles=card.task_titles or {},
+        num_images=None if images is None else len(images),
+        images_config=IMAGES_CONFIG,
+        images_split=IMAGES_SPLIT,
+        sources=card.sources,
+        citation=card.citation,
+    )

@@ -17,10 +17,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from xvlm2vec.common.files import write_json
 from xvlm2vec.common.pickles import is_named_pickle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .card import ReleaseCard, write_card, write_licence_note, write_scores
+from .card import ReleaseCard, write_card, write_license_note, write_scores
 from .golden import ROWS, golden_vectors, image_size, tensor_places, write_golden
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
@@ -81,7 +82,7 @@ def export_model(
             weights=describe_weights(merged),
         )
         write_scores(staging, card)
-        write_licence_note(staging, card)
+        write_license_note(staging, card)
         check_self_contained(staging)
     return Path(folder)
 
@@ -160,7 +161,7 @@ def export_adapter(
             adapter_base=os.fspath(base),
             base_revision=base_revision,
         )
-        write_licence_note(staging, card)
+        write_license_note(staging, card)
         check_no_pickles(staging)
     return Path(folder)
 
@@ -205,9 +206,11 @@ def check_self_contained(folder: Path) -> None:
     check_no_pickles(folder)
     faults = [fault for path in sorted(folder.glob("*.py")) for fault in _import_faults(path)]
     for name, expected in (("config.json", AUTO_MAP), ("processor_config.json", PROCESSOR_AUTO_MAP)):
-        found = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map") or {}
-        faults += [f"{name} maps {key} to {found.get(key)!r}" for key in expected if found.get(key) != expected[key]]
-        homes = sorted({str(target).partition(".")[0] for target in found.values() if isinstance(target, str)})
+        auto_map = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map") or {}
+        faults += [
+            f"{name} maps {key} to {auto_map.get(key)!r}" for key in expected if auto_map.get(key) != expected[key]
+        ]
+        homes = sorted({str(target).partition(".")[0] for target in auto_map.values() if isinstance(target, str)})
         absent = [home for home in homes if not (folder / f"{home}.py").is_file()]
         faults += [f"{name} names {home}.py, which is not there" for home in absent]
     if faults:
@@ -239,7 +242,7 @@ def _complete_config(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     _drop_key(config, "_name_or_path")
     config["tested_versions"] = tested_versions()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def _drop_key(content: Any, key: str) -> None:
@@ -250,20 +253,19 @@ def _drop_key(content: Any, key: str) -> None:
 
 
 def _update_json(path: Path, changes: dict[str, Any]) -> None:
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
 def _import_faults(path: Path) -> list[str]:
     faults = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found = [(alias.name, 0) for alias in node.names]
+            imports = [(alias.name, 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found = [(node.module or "", node.level)]
+            imports = [(node.module or "", node.level)]
         else:
             continue
-        for module, level in found:
+        for module, level in imports:
             if level == 0 and module.partition(".")[0] == PACKAGE:
                 faults.append(f"{path.name} imports {module}")
             elif level > 1 or (level == 1 and not (path.parent / f"{module}.py").is_file()):
@@ -290,10 +292,10 @@ def _check_nothing_left_behind(model: PeftModel) -> None:
         )
 
 
-def _compare_states(what: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    shared = sorted(expected.keys() & found.keys())
-    changed = [key for key in shared if not torch.equal(found[key].cpu(), expected[key].cpu())]
+def _compare_states(what: str, actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    missing, extra = sorted(expected.keys() - actual.keys()), sorted(actual.keys() - expected.keys())
+    shared = sorted(expected.keys() & actual.keys())
+    changed = [key for key in shared if not torch.equal(actual[key].cpu(), expected[key].cpu())]
     groups = {"missing": missing, "unexpected": extra, "changed": changed}
     faults = [f"{len(keys)} {kind} ({keys[0]}, ...)" for kind, keys in groups.items() if keys]
     if faults:

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xvlm2vec import __version__
+from xvlm2vec.common.files import replaced_file, write_json
+from xvlm2vec.common.renamed import warn_renamed
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -29,6 +31,7 @@ VECTORS_KEY = "embeddings"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "pillow")
 IMAGE_SIZE = (96, 64)
+_OLD_KEYS = {"pictures": "images", "picture_size": "image_size", "picture_sha256": "image_sha256"}
 
 
 class GoldenError(ValueError):
@@ -210,10 +213,10 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
         if not (folder / name).is_file():
             raise GoldenError(f"{folder} has no {name}; `xvlm2vec verify --write {folder}` makes it.")
     try:
-        content = json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8"))
+        content = _current(json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8")))
         with safe_open(folder / GOLDEN_VECTORS, framework="pt") as file:
             vectors = file.get_tensor(VECTORS_KEY)
-        rows = tuple(GoldenRow(row["name"], row["text"], tuple(row["images"])) for row in content["rows"])
+        rows = tuple(GoldenRow(row["name"], row["text"], tuple(_current(row)["images"])) for row in content["rows"])
         width, height = content["image_size"]
         golden = Golden(
             rows=rows,
@@ -229,6 +232,14 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
     if len(rows) != len(vectors):
         raise GoldenError(f"{folder}: {GOLDEN_JSON} names {len(rows)} rows, {GOLDEN_VECTORS} holds {len(vectors)}.")
     return golden
+
+
+def _current(content: dict[str, Any]) -> dict[str, Any]:
+    """What a golden file says, by the names of today; earlier releases called images pictures."""
+    for old, new in _OLD_KEYS.items():
+        if old in content:
+            warn_renamed(f"the key {old} of {GOLDEN_JSON}", f"{new}; release the model again", stacklevel=4)
+    return {_OLD_KEYS.get(key, key): value for key, value in content.items()}
 
 
 def draw_checked(golden: Golden) -> dict[str, Image.Image]:
@@ -271,7 +282,8 @@ def tensor_places(folder: Path) -> dict[str, Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        places = {key: folder / file for key, file in json.loads(index.read_text())["weight_map"].items()}
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = {key: folder / file for key, file in files.items()}
     elif (folder / "model.safetensors").is_file():
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             places = dict.fromkeys(file.keys(), folder / "model.safetensors")
@@ -318,11 +330,9 @@ def _write(folder: Path, golden: Golden) -> None:
         "weights_sha256": golden.weights,
         "made_with": golden.made_with,
     }
-    vectors, text = folder / f".{GOLDEN_VECTORS}.new", folder / f".{GOLDEN_JSON}.new"
-    save_file({VECTORS_KEY: golden.vectors.contiguous()}, vectors, metadata={"format": "pt"})
-    text.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(vectors, folder / GOLDEN_VECTORS)
-    os.replace(text, folder / GOLDEN_JSON)
+    with replaced_file(folder / GOLDEN_VECTORS) as draft:
+        save_file({VECTORS_KEY: golden.vectors.contiguous()}, draft, metadata={"format": "pt"})
+    write_json(folder / GOLDEN_JSON, content)
 
 
 def _image_names(rows: tuple[GoldenRow, ...]) -> list[str]:

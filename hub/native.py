@@ -10,18 +10,19 @@ from typing import Any
 
 from peft import PeftModel
 
+from xvlm2vec.common.files import write_json, write_text
+from xvlm2vec.common.templates import render_template
 from xvlm2vec.modeling.families import family_of
 from xvlm2vec.modeling.modeling_xvlm2vec import OWN_BACKBONES, XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.sentence_transformers_files import write_sentence_transformers_files
 
-from .card import ReleaseCard, card_data, write_licence_note, write_scores
+from .card import ReleaseCard, card_data, write_license_note, write_scores
 from .export import check_no_pickles, merge_adapter
 from .golden import write_golden
 from .staging import ExportError, staged_folder
 
 KIND = "native"
-_SHOWN = 8  # names of prompts in the card
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
@@ -68,10 +69,9 @@ def export_native(
         plain_processor(processor).save_pretrained(staging)
         _write_modules(staging, merged.config)
         golden = write_golden(staging, merged, processor)
-        text = _readme(card, merged.config, golden.prompts)
-        (staging / "README.md").write_text(text, encoding="utf-8")
+        write_text(staging / "README.md", _readme(card, merged.config, golden.prompts))
         write_scores(staging, card)
-        write_licence_note(staging, card)
+        write_license_note(staging, card)
         _check_plain(staging)
     return Path(folder)
 
@@ -149,7 +149,7 @@ def _write_modules(folder: Path, config: Any) -> None:
     modules = [("", TRANSFORMER), (POOLING_FOLDER, POOLING)]
     modules += [(NORMALIZE_FOLDER, NORMALIZE)] if config.normalize else []
     content = [{"idx": at, "name": str(at), "path": path, "type": name} for at, (path, name) in enumerate(modules)]
-    _write_json(folder / "modules.json", content)
+    write_json(folder / "modules.json", content)
     path = folder / "sentence_bert_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     kinds = {"text": _FORWARD, "image": _FORWARD, "image+text": _FORWARD}
@@ -157,14 +157,14 @@ def _write_modules(folder: Path, config: Any) -> None:
         "modality_config": {**kinds, "message": {**_FORWARD, "format": "structured"}},
         "module_output_name": "token_embeddings",
     }
-    _write_json(path, settings)
+    write_json(path, settings)
     (folder / POOLING_FOLDER).mkdir()
     pooling = {"embedding_dimension": config.hidden_size, "pooling_mode": config.pooling, "include_prompt": True}
-    _write_json(folder / POOLING_FOLDER / "config.json", pooling)
+    write_json(folder / POOLING_FOLDER / "config.json", pooling)
     if config.normalize:
         (folder / NORMALIZE_FOLDER).mkdir()
         names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-        _write_json(folder / NORMALIZE_FOLDER / "config.json", names)
+        write_json(folder / NORMALIZE_FOLDER / "config.json", names)
 
 
 def _check_plain(folder: Path) -> None:
@@ -182,44 +182,15 @@ def _check_plain(folder: Path) -> None:
 
 
 def _readme(card: ReleaseCard, config: Any, prompts: dict[str, str]) -> str:
-    place = card.native_id or card.name
-    original = card.repo_id or card.name
-    page = f"[{original}](https://huggingface.co/{original})" if card.on_hub else f"`{original}`"
-    names = ", ".join(f"`{name}`" for name in list(prompts)[:_SHOWN])
-    if len(prompts) > _SHOWN:
-        names += f" and {len(prompts) - _SHOWN} more"
-    pooled = "the last attended token" if config.pooling == "lasttoken" else "all attended tokens"
-    return f"""---
-{card_data(card).to_yaml()}
----
-
-# {card.name}, without remote code
-
-The weights of {page} as a plain `{config.vlm_config.model_type}` model. No code from this repository is run, only
-transformers and sentence-transformers, and the vectors are the same. Scores, training and limits are on the page of the
-original.
-
-```python
-from PIL import Image
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{place}")
-image = Image.new("RGB", (64, 64), "red")
-embeddings = model.encode(["ein rotes Bild", {{"text": "Which colour is this?", "image": image}}])
-```
-
-It loads as `SentenceTransformer`, as above{f", with the prompts {names}" if names else ""}; or as `AutoModel` with
-`AutoProcessor`, where a row goes through `processor.apply_chat_template` and its vector is the hidden state of
-{pooled}{", divided by its length" if config.normalize else ""}. Backbones with a video processor (the Qwen family) need
-torchvision here.
-
-Some of what the code of `{original}` does is missing here: it refuses placeholder tokens in texts, keeps black images
-where the backbone takes them for padding, and cuts only the text of a row that is too long.
-
-`golden.safetensors` holds the vectors of the original for the inputs in `golden.json`. `xvlm2vec verify {place}`, of
-the Python package xvlm2vec, computes them anew and compares.
-"""
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return render_template(
+        "native.md",
+        card_data=card_data(card).to_yaml(),
+        name=card.name,
+        repo_id=card.native_id or card.name,
+        original=card.repo_id or card.name,
+        on_hub=card.on_hub,
+        backbone=config.vlm_config.model_type,
+        pooling=config.pooling,
+        normalize=config.normalize,
+        prompts=list(prompts),
+    )

@@ -19,12 +19,13 @@ from huggingface_hub import (
 )
 
 from xvlm2vec import __version__
+from xvlm2vec.common.files import write_text
 
 from .card import read_metadata
 from .connection import hub_errors
 from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, NO_BENCHMARK, SPACE, ReleaseInputs
-from .remote import HUB_OWN, PushError, Remote, check_account, inspect
-from .scan import Content, list_files, scan_folder
+from .remote import PushError, Remote, check_account, compare, inspect, next_version, version_exists
+from .scan import list_files, scan_folder
 from .space import Place, write_space
 from .verify import VerifyError, verify
 
@@ -38,7 +39,6 @@ MANIFEST_KINDS = {BASE: MODEL}
 BASE_REVISION = "0" * 40
 """What an export writes for the commit of a base that is not pushed yet; `pin_base` puts in the commit."""
 _PINNED_FILES = ("adapter_config.json", "README.md")
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def look_before(api: HfApi, target: HubTarget, parts: Sequence[str]) -> dict[str
     version = next_version(target.version, list(remotes.values()))
     for remote in remotes.values():
         if remote.tags.get(f"v{version}", remote.head) != remote.head:
-            raise _version_exists(remote, version)
+            raise version_exists(remote, version)
     return remotes
 
 
@@ -215,13 +215,14 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
     plans = [_plan(api, draft, target, remotes[part], part, version) for part in rest]
     pushed |= {done.part: done for done in _push(plans, api, version)}
     if SPACE in remotes:  # once more, with the commits that it reads
-        add_space(draft, _each(pushed, "repo_id"), _each(pushed, "commit"))
+        repos = {part: done.repo_id for part, done in pushed.items()}
+        add_space(draft, repos, {part: done.commit for part, done in pushed.items()})
         pushed[SPACE] = _push([_plan(api, draft, target, remotes[SPACE], SPACE, version)], api, version)[0]
     parts = tuple(pushed[part] for part in ORDER if part in pushed)
     if target.version is None and not any(done.changed for done in parts):
-        version = _version_of(remotes[parts[-1].part]) or version
+        version = remotes[parts[-1].part].version or version
     for done in parts:
-        if done.changed or _version_of(remotes[done.part]) is None:  # a tag says that it was proven
+        if done.changed or remotes[done.part].version is None:  # a tag says that it was proven
             _prove(done, draft / done.part)
     for done in parts:
         _tag(api, done, remotes[done.part], version)
@@ -243,7 +244,7 @@ def _check_all(draft: Path, remotes: Mapping[str, Remote], version: str) -> None
             add_space(draft, {part: remote.repo_id for part, remote in remotes.items()}, commits)
         scan_folder(draft / part, private)
         check_card(draft / part / "README.md", kind_of(part))
-        changed, gone = _compare(draft / part, remotes[part], version)
+        changed, gone = compare(draft / part, remotes[part], version)
         commits[part] = BASE_REVISION if changed or gone else str(remotes[part].head)
         if part == BASE:
             pin_base(draft, commits[BASE])
@@ -265,32 +266,12 @@ def check_card(path: Path, kind: str) -> None:
             ) from error
 
 
-def next_version(wanted: str | None, remotes: Sequence[Remote]) -> str:
-    """The version of a release: the wanted one, or one more than the last of all repositories.
-
-    Raises:
-        PushError: The wanted version is no version.
-    """
-    known = [version for remote in remotes for version in remote.versions]
-    if wanted is None:
-        major, minor, patch = max(known, default=(1, 0, -1))
-        return _text((major, minor, patch + 1))
-    parts = wanted.removeprefix("v").split(".")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise PushError(f"{wanted!r} is no version; write X.Y.Z, such as 1.2.0.")
-    return _text((int(parts[0]), int(parts[1]), int(parts[2])))
-
-
 def pin_base(draft: Path, commit: str) -> None:
     """Writes the base's commit into the configuration and the cards of a draft."""
     for path in (draft / part / name for part in (ADAPTER, MODEL) for name in _PINNED_FILES):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
-            path.write_text(text.replace(BASE_REVISION, commit), encoding="utf-8")
-
-
-def _each(pushed: Mapping[str, Pushed], name: str) -> dict[str, str]:
-    return {part: getattr(done, name) for part, done in pushed.items()}
+            write_text(path, text.replace(BASE_REVISION, commit))
 
 
 def add_space(draft: Path, repos: Mapping[str, str], commits: Mapping[str, str]) -> Path:
@@ -305,23 +286,13 @@ def add_space(draft: Path, repos: Mapping[str, str], commits: Mapping[str, str])
         Its folder.
     """
     places = [Place(draft / part, repos[part], commits[part]) for part in (MODEL, BENCHMARK)]
-    licence = read_metadata(draft / MODEL / "README.md").get("license")
-    return write_space(draft / SPACE, *places, title=repos[MODEL], licence=licence)
-
-
-def _version_of(remote: Remote) -> str | None:
-    """The newest version that the head of a repository is tagged with."""
-    found = [version for version in remote.versions if remote.tags[f"v{_text(version)}"] == remote.head]
-    return _text(found[-1]) if found else None
-
-
-def _text(version: tuple[int, int, int]) -> str:
-    return ".".join(map(str, version))
+    license = read_metadata(draft / MODEL / "README.md").get("license")
+    return write_space(draft / SPACE, *places, title=repos[MODEL], license=license)
 
 
 def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str, version: str) -> _Plan:
     """What has to be committed; the repository is made if there is none."""
-    changed, gone = _compare(draft / part, remote, version)
+    changed, gone = compare(draft / part, remote, version)
     if remote.head is None:
         with hub_errors(f"making {remote.repo_id}"):
             api.create_repo(
@@ -335,39 +306,6 @@ def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str,
         remote = Remote(remote.repo_id, remote.kind, head)
     additions = [CommitOperationAdd(content.name, content.path) for content in changed]
     return _Plan(part, draft / part, remote, additions, [CommitOperationDelete(name) for name in gone])
-
-
-def _compare(folder: Path, remote: Remote, version: str) -> tuple[list[Content], list[str]]:
-    """The files of a part that are new or other than those on the Hub, and the names of those that go.
-
-    Raises:
-        PushError: The version is there with other content.
-    """
-    contents = list_files(folder)
-    changed = [content for content in contents if _is_other(content, remote.files.get(content.name))]
-    gone = sorted(set(remote.files) - {content.name for content in contents} - HUB_OWN)
-    tagged = remote.tags.get(f"v{version}")
-    if tagged is not None and (changed or gone or tagged != remote.head):
-        raise _version_exists(remote, version)
-    return changed, gone
-
-
-def _version_exists(remote: Remote, version: str) -> PushError:
-    return PushError(
-        f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed. "
-        "Pass a new --version."
-    )
-
-
-def _is_other(content: Content, known: str | None) -> bool:
-    """Whether a file differs from the one on the Hub; the length of the checksum tells which kind it is."""
-    if known is None:
-        return True
-    digest = hashlib.sha256() if len(known) == 64 else hashlib.sha1(b"blob %d\0" % content.size)
-    with content.path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest() != known
 
 
 def _push(plans: list[_Plan], api: HfApi, version: str) -> list[Pushed]:
@@ -386,6 +324,7 @@ def _commit(plan: _Plan, api: HfApi, version: str) -> Pushed:
     if not plan.changed:
         logger.info("%s: unchanged", remote.repo_id)
         return Pushed(plan.part, remote.repo_id, str(remote.head), changed=False)
+    # `upload_folder` is no choice: with hf_xet it may make several commits of one folder.
     with hub_errors(f"committing to {remote.repo_id}"):
         done = api.create_commit(
             remote.repo_id,
@@ -398,13 +337,15 @@ def _commit(plan: _Plan, api: HfApi, version: str) -> Pushed:
 
 
 def _prove(done: Pushed, folder: Path) -> None:
-    """Downloads a pushed commit into an empty cache, compares every file, and opens every door."""
+    """Downloads a pushed commit into an empty cache, compares every file, and loads it in every way."""
     logger.info("%s: downloading commit %s and checking it", done.repo_id, done.commit[:8])
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-pushed-") as cache:
         with hub_errors(f"downloading {done.repo_id} again"):
-            found = snapshot_download(done.repo_id, revision=done.commit, repo_type=kind_of(done.part), cache_dir=cache)
+            snapshot = snapshot_download(
+                done.repo_id, revision=done.commit, repo_type=kind_of(done.part), cache_dir=cache
+            )
         for content in list_files(folder):
-            copy = Path(found, content.name)
+            copy = Path(snapshot, content.name)
             if not copy.is_file() or _digest(copy) != _digest(content.path):
                 raise PushError(
                     f"{done.repo_id}: {content.name} did not come back from the Hub as it was sent (commit "
@@ -430,9 +371,9 @@ def _tag(api: HfApi, done: Pushed, remote: Remote, version: str) -> None:
 def _collect(api: HfApi, target: HubTarget, parts: Sequence[Pushed]) -> str:
     """Puts all parts into a collection, which is made if there is none of this title."""
     with hub_errors(f"making the collection {target.collection!r}"):
-        made = api.create_collection(
+        collection = api.create_collection(
             str(target.collection), namespace=target.namespace, private=target.private, exists_ok=True
         )
         for done in reversed(parts):
-            api.add_collection_item(made.slug, done.repo_id, kind_of(done.part), exists_ok=True)  # type: ignore[arg-type]
-    return made.url
+            api.add_collection_item(collection.slug, done.repo_id, kind_of(done.part), exists_ok=True)  # type: ignore[arg-type]
+    return collection.url

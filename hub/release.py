@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -21,7 +21,7 @@ from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model
 from .native import check_native, export_native
 from .space import Place, write_space
-from .staging import ExportError, check_replaceable, move_all_into_place, move_into_place
+from .staging import ExportError, check_replaceable, move_into_place
 from .verify import VerifyError, VerifyReport, verify
 
 MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE = "model", "adapter", "base", "native", "benchmark", "space"
@@ -77,33 +77,23 @@ class ReleaseInputs:
 
 @dataclass(frozen=True)
 class Release:
-    """Where the parts of a release lie, the report that proves the model, and those that prove the other parts."""
+    """Where the parts of a release lie, by name, and the reports that prove them, the model's first."""
 
-    model: Path
-    adapter: Path | None
-    benchmark: Path | None
-    report: VerifyReport
-    base: Path | None = None
-    native: Path | None = None
-    other_reports: tuple[VerifyReport, ...] = ()
-    space: Path | None = None
+    folders: dict[str, Path]
+    reports: tuple[VerifyReport, ...]
 
-    def folders(self) -> list[Path]:
-        """The folders of all parts that there are."""
-        paths = (self.model, self.adapter, self.base, self.native, self.benchmark, self.space)
-        return [path for path in paths if path is not None]
+    @property
+    def report(self) -> VerifyReport:
+        """What proves the model."""
+        return self.reports[0]
 
 
 def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> ReleaseInputs:
-    """The same release with the folders that its parts will have, for its cards and its adapter's base.
-
-    A relative folder is named with a dot before it: `out/model` would be looked up on the Hub from another folder.
-    """
-    place = os.fspath(folder)
-    place = place if place.startswith(".") or Path(place).is_absolute() else f"./{place}"
+    """The same release with the folders that its parts will have, for its cards and its adapter's base."""
+    place = snippet_path(folder)
 
     def named(part: str) -> str:
-        return f"{place.rstrip('/')}/{part}"
+        return f"{place}/{part}"
 
     card = replace(
         run.card,
@@ -113,11 +103,21 @@ def name_for_folder(run: ReleaseInputs, folder: str | os.PathLike[str]) -> Relea
     )
     base, benchmark = run.base, run.benchmark
     if base is not None:
-        card = replace(card, adapter_base=str(Path(place, BASE).resolve()))
+        card = replace(card, adapter_base=Path(place, BASE).resolve().as_posix())
         base = replace(base, card=replace(base.card, repo_id=named(BASE)))
     if benchmark is not None:
         benchmark = replace(benchmark, card=replace(benchmark.card, repo_id=named(BENCHMARK)))
     return replace(run, card=card, base=base, benchmark=benchmark)
+
+
+def snippet_path(folder: str | PurePath | os.PathLike[str]) -> str:
+    """A folder as the snippets of a card name it: with slashes on every system, as a backslash begins an escape.
+
+    A relative folder is named with a dot before it: `out/model` would be looked up on the Hub from another folder.
+    """
+    path = folder if isinstance(folder, PurePath) else Path(folder)
+    text = path.as_posix()
+    return text if path.is_absolute() or text.startswith(".") else f"./{text}"
 
 
 def release_to_folder(
@@ -152,10 +152,10 @@ def release_to_folder(
     try:
         writer = _Writer(run, staging, folder, dtypes, device)
         writer.write_all()
-        move_all_into_place(staging, folder, writer.written)
+        move_into_place([(staging / part, folder / part) for part in writer.written])
     except VerifyError as error:
         failed = Path(error.report.source).name
-        move_into_place(staging / failed, folder / f"{failed}{UNVERIFIED}")
+        move_into_place([(staging / failed, folder / f"{failed}{UNVERIFIED}")])
         raise
     finally:
         shutil.rmtree(staging)
@@ -163,7 +163,7 @@ def release_to_folder(
             folder.rmdir()
     for part in PARTS:
         shutil.rmtree(folder / f"{part}{UNVERIFIED}", ignore_errors=True)
-    return writer.release()
+    return Release({part: folder / part for part in writer.written}, tuple(writer.reports))
 
 
 def _check_before(run: ReleaseInputs, folder: Path) -> None:
@@ -209,11 +209,13 @@ class _Writer:
             export_native(run.model, run.processor, self._begin(NATIVE), card=card, max_shard_size=shards)
             self._verify(NATIVE)
         if run.benchmark is not None:
-            given = run.benchmark
-            export_benchmark(given.tasks, given.images, self._begin(BENCHMARK), given.card, given.templates)
+            benchmark = run.benchmark
+            export_benchmark(
+                benchmark.tasks, benchmark.images, self._begin(BENCHMARK), benchmark.card, benchmark.templates
+            )
         if run.space:
             places = [Place(self.staging / part, home=self.folder / part) for part in (MODEL, BENCHMARK)]
-            write_space(self._begin(SPACE), *places, title=card.name, licence=card.licence)
+            write_space(self._begin(SPACE), *places, title=card.name, license=card.license)
 
     def _write_adapter(self, adapter: PeftModel) -> None:
         card = self.run.card
@@ -241,24 +243,10 @@ class _Writer:
             raise VerifyError(report)
         self.reports.append(report)
 
-    def release(self) -> Release:
-        """The parts in their place."""
-        found = {part: self.folder / part if part in self.written else None for part in PARTS}
-        return Release(
-            self.folder / MODEL,
-            found[ADAPTER],
-            found[BENCHMARK],
-            self.reports[0],
-            found[BASE],
-            found[NATIVE],
-            tuple(self.reports[1:]),
-            found[SPACE],
-        )
-
 
 def show_proof(release: Release) -> str:
     """The model's report in full, and a line for each other part, with folders by their names."""
     others = [
-        f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.other_reports
+        f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.reports[1:]
     ]
     return "\n".join([release.report.table(), *others])

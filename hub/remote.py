@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from .connection import TOKENS_PAGE, HubError, hub_errors
+from .scan import Content, list_files
 from .staging import MADE_BY, MANIFEST
 
 TITLE = re.compile(r"Release v\d+\.\d+\.\d+ \(xvlm2vec \S+\)\Z")
@@ -22,6 +24,7 @@ HUB_OWN = {".gitattributes"}
 WRITERS = {"admin", "write", "contributor"}
 _VERSION_TAG = re.compile(r"v(\d+)\.(\d+)\.(\d+)\Z")
 _MOST_NAMES = 5
+_BLOCK = 1 << 20
 
 
 class PushError(HubError):
@@ -34,7 +37,7 @@ class Remote:
 
     Args:
         repo_id: Its id.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`.
         head: Newest commit of the main branch; `None` if there is no commit, or no such repository yet.
         files: Checksum of each file: SHA-256 of a large one, the id that git gives it of a small one.
         tags: Commit of each tag.
@@ -51,10 +54,16 @@ class Remote:
     exists: bool = False
 
     @property
+    def version(self) -> str | None:
+        """The newest version that the head is tagged with."""
+        tagged = [version_text(version) for version in self.versions]
+        return next((text for text in reversed(tagged) if self.tags[f"v{text}"] == self.head), None)
+
+    @property
     def versions(self) -> list[tuple[int, int, int]]:
         """Versions that are tagged."""
-        found = [_VERSION_TAG.match(tag) for tag in self.tags]
-        return sorted((int(match[1]), int(match[2]), int(match[3])) for match in found if match)
+        matches = [_VERSION_TAG.match(tag) for tag in self.tags]
+        return sorted((int(match[1]), int(match[2]), int(match[3])) for match in matches if match)
 
 
 def check_account(api: HfApi, namespace: str) -> str:
@@ -93,7 +102,7 @@ def inspect(api: HfApi, repo_id: str, kind: str, part: str, overwrite: bool = Fa
     Args:
         api: The client.
         repo_id: Id of the repository.
-        kind: `"model"` or `"dataset"`.
+        kind: `"model"`, `"dataset"` or `"space"`.
         part: What is to be pushed there, as its manifest calls it.
         overwrite: Whether changes that others made to an earlier release may be replaced.
 
@@ -160,3 +169,58 @@ def _manifest(remote: Remote) -> dict:
         except (EntryNotFoundError, ValueError):
             return {}
     return content if isinstance(content, dict) else {}
+
+
+def next_version(wanted: str | None, remotes: Sequence[Remote]) -> str:
+    """The version of a release: the wanted one, or one more than the last of all repositories.
+
+    Raises:
+        PushError: The wanted version is no version.
+    """
+    released = [version for remote in remotes for version in remote.versions]
+    if wanted is None:
+        major, minor, patch = max(released, default=(1, 0, -1))
+        return version_text((major, minor, patch + 1))
+    parts = wanted.removeprefix("v").split(".")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise PushError(f"{wanted!r} is no version; write X.Y.Z, such as 1.2.0.")
+    return version_text((int(parts[0]), int(parts[1]), int(parts[2])))
+
+
+def version_text(version: tuple[int, int, int]) -> str:
+    """`(1, 0, 2)` as `"1.0.2"`."""
+    return ".".join(map(str, version))
+
+
+def compare(folder: Path, remote: Remote, version: str) -> tuple[list[Content], list[str]]:
+    """The files of a part that are new or other than those on the Hub, and the names of those that go.
+
+    Raises:
+        PushError: The version is there with other content.
+    """
+    contents = list_files(folder)
+    changed = [content for content in contents if _is_other(content, remote.files.get(content.name))]
+    gone = sorted(set(remote.files) - {content.name for content in contents} - HUB_OWN)
+    tagged = remote.tags.get(f"v{version}")
+    if tagged is not None and (changed or gone or tagged != remote.head):
+        raise version_exists(remote, version)
+    return changed, gone
+
+
+def version_exists(remote: Remote, version: str) -> PushError:
+    """What to raise where a version is there with other content."""
+    return PushError(
+        f"{remote.repo_id} has a v{version} with other content, and a version stays what it is: nothing was pushed. "
+        "Pass a new --version."
+    )
+
+
+def _is_other(content: Content, checksum: str | None) -> bool:
+    """Whether a file differs from the one on the Hub; the length of the checksum tells which kind it is."""
+    if checksum is None:
+        return True
+    digest = hashlib.sha256() if len(checksum) == 64 else hashlib.sha1(b"blob %d\0" % content.size)
+    with content.path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest() != checksum

@@ -55,17 +55,19 @@ def list_files(folder: Path) -> list[Content]:
     Raises:
         ScanError: A link, a name that no repository may hold, or too many files.
     """
-    found = []
+    contents = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise ScanError(f"{name} is a link, which a repository cannot hold; put the file itself there.")
         if path.is_file():
             check_name(name)
-            found.append(Content(name, path, path.stat().st_size))
-    if len(found) > MOST_FILES:
-        raise ScanError(f"{folder.name} holds {len(found)} files, more than {MOST_FILES}; pack small files together.")
-    return found
+            contents.append(Content(name, path, path.stat().st_size))
+    if len(contents) > MOST_FILES:
+        raise ScanError(
+            f"{folder.name} holds {len(contents)} files, more than {MOST_FILES}; pack small files together."
+        )
+    return contents
 
 
 def check_name(name: str) -> None:
@@ -100,15 +102,15 @@ def scan_folder(folder: Path, private: Mapping[str, str] | None = None) -> list[
         ScanError: Naming every file that must not leave, and why. Secrets themselves are not repeated.
     """
     contents = list_files(folder)
-    wanted = SECRETS | {what: re.compile(re.escape(text.encode())) for what, text in (private or {}).items() if text}
-    faults = [fault for content in contents for fault in _faults(content, wanted)]
+    patterns = SECRETS | {what: re.compile(re.escape(text.encode())) for what, text in (private or {}).items() if text}
+    faults = [fault for content in contents for fault in _faults(content, patterns)]
     if faults:
         more = f" (and {len(faults) - _FIRST} more)" if len(faults) > _FIRST else ""
         raise ScanError(f"{folder.name} must not be published: {'; '.join(faults[:_FIRST])}{more}. Nothing was pushed.")
     return contents
 
 
-def _faults(content: Content, wanted: Mapping[str, re.Pattern[bytes]]) -> Iterator[str]:
+def _faults(content: Content, patterns: Mapping[str, re.Pattern[bytes]]) -> Iterator[str]:
     suffix, is_named = content.path.suffix.lower(), is_named_pickle(content.path)
     if is_named:
         yield f"{content.name} may run code when it is loaded"
@@ -118,21 +120,21 @@ def _faults(content: Content, wanted: Mapping[str, re.Pattern[bytes]]) -> Iterat
     if content.size == 0 and suffix in WEIGHTS:
         yield f"{content.name} is empty"
     elif suffix == ".parquet":
-        yield from (f"{content.name} holds {what}" for what in _find(_texts(content.path), wanted))
+        yield from (f"{content.name} holds {what}" for what in _find(_texts(content.path), patterns))
     elif suffix == ".safetensors":
-        yield from (f"{content.name} holds {what}" for what in _find([_header(content.path)], wanted))
+        yield from (f"{content.name} holds {what}" for what in _find([_header(content.path)], patterns))
     else:
         if not is_named and holds_pickle(content.path):
             yield f"{content.name} is a pickle under another name, which may run code when it is loaded"
-        yield from (f"{content.name} holds {what}" for what in _find(_blocks(content.path), wanted))
+        yield from (f"{content.name} holds {what}" for what in _find(_blocks(content.path), patterns))
 
 
-def _find(texts: Iterable[bytes], wanted: Mapping[str, re.Pattern[bytes]]) -> list[str]:
+def _find(texts: Iterable[bytes], patterns: Mapping[str, re.Pattern[bytes]]) -> list[str]:
     """What is found in a text that comes in pieces."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for text in texts:
-        found |= {what: None for what, pattern in wanted.items() if pattern.search(text)}
-    return list(found)
+        names |= {what: None for what, pattern in patterns.items() if pattern.search(text)}
+    return list(names)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

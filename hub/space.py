@@ -15,9 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.renamed import renamed_keywords
+from xvlm2vec.common.tasks import task_title
+from xvlm2vec.common.templates import render_template
 
-from .card import SCORES_FILE, TASK_NAMES, read_metadata
+from .card import SCORES_FILE, read_metadata
 from .export import tested_versions
 from .staging import ExportError, staged_folder
 
@@ -55,7 +59,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptionColumns:
     """A configuration of a benchmark whose rows have a text and its image: the columns of both."""
 
     task: str
@@ -63,12 +67,13 @@ class Source:
     image: str
 
 
-SOURCES = (Source("t2i", "text", "images"), Source("c", "classes", "img"))
+CAPTION_COLUMNS = (CaptionColumns("t2i", "text", "images"), CaptionColumns("c", "classes", "img"))
 """Where captions are from; of a column of lists the first entry is the right one."""
 
 
+@renamed_keywords(licence="license")
 def write_space(
-    folder: str | os.PathLike[str], model: Place, benchmark: Place, *, title: str, licence: str | None = None
+    folder: str | os.PathLike[str], model: Place, benchmark: Place, *, title: str, license: str | None = None
 ) -> Path:
     """Writes the files of a Space: `app.py`, its style, `requirements.txt`, `README.md` and what the app reads.
 
@@ -77,7 +82,7 @@ def write_space(
         model: The released model.
         benchmark: The released benchmark.
         title: Of the page.
-        licence: Of the Space, as the Hub spells it.
+        license: Of the Space, as the Hub spells it.
 
     Returns:
         The folder.
@@ -90,10 +95,10 @@ def write_space(
     with staged_folder(folder, "space") as staging:
         shutil.copyfile(APP, staging / "app.py")
         shutil.copyfile(STYLE, staging / "app.css")
-        _write_json(staging / "space.json", settings)
-        _write_json(staging / "gallery.json", gallery)
-        (staging / "requirements.txt").write_text(requirements(), encoding="utf-8")
-        (staging / "README.md").write_text(_readme(settings, licence), encoding="utf-8")
+        write_json(staging / "space.json", settings)
+        write_json(staging / "gallery.json", gallery)
+        write_text(staging / "requirements.txt", requirements())
+        write_text(staging / "README.md", _readme(settings, license))
     return Path(folder)
 
 
@@ -110,7 +115,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
         "benchmark": benchmark.settings(),
         "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
         "examples": {code: _examples(gallery, code) for code in codes},
-        "tasks": {task: TASK_NAMES.get(task, task) for task in tasks},
+        "tasks": {task: task_title(task) for task in tasks},
         "scores": scores,
     }
 
@@ -122,12 +127,12 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
         ExportError: No configuration names images beside texts.
     """
     captions: dict[str, dict[str, str]] = {}
-    for source in SOURCES:
-        for file in sorted((benchmark / source.task).glob("*.parquet")):
-            for path, text in _pairs(file, source):
+    for columns in CAPTION_COLUMNS:
+        for file in sorted((benchmark / columns.task).glob("*.parquet")):
+            for path, text in _pairs(file, columns):
                 captions.setdefault(path, {})[file.stem] = text
     if not captions:
-        names = " or ".join(f"{source.task} ({source.text}, {source.image})" for source in SOURCES)
+        names = " or ".join(f"{columns.task} ({columns.text}, {columns.image})" for columns in CAPTION_COLUMNS)
         raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
     order = _language_order(benchmark)
     return [
@@ -142,13 +147,13 @@ def requirements() -> str:
     return "\n".join([*(f"{name}{tested.get(name, '')}" for name in LIBRARIES), "pyarrow"]) + "\n"
 
 
-def _pairs(file: Path, source: Source) -> Iterator[tuple[str, str]]:
+def _pairs(file: Path, columns: CaptionColumns) -> Iterator[tuple[str, str]]:
     """Path and text of each row of a parquet file, if it has the columns."""
     schema = pq.read_schema(file)
-    if not {source.text, source.image} <= set(schema.names):
+    if not {columns.text, columns.image} <= set(schema.names):
         return
-    table = pq.read_table(file, columns=[source.image, source.text])
-    images, texts = (_first(table[column]) for column in (source.image, source.text))
+    table = pq.read_table(file, columns=[columns.image, columns.text])
+    images, texts = (_first(table[column]) for column in (columns.image, columns.text))
     yield from zip(images, texts, strict=True)
 
 
@@ -175,8 +180,8 @@ def _examples(gallery: list[dict[str, Any]], code: str) -> list[str]:
 
 
 def _language(code: str, taught: bool) -> dict[str, Any]:
-    known = language(code)
-    return {"code": code, "name": known.name, "native_name": known.native_name, "taught": taught}
+    info = language(code)
+    return {"code": code, "name": info.name, "native_name": info.native_name, "taught": taught}
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
@@ -193,7 +198,7 @@ def _read_scores(path: Path) -> dict[str, Any]:
         raise ExportError(f"{path} holds no scores ({error!r}); release the model again.") from error
 
 
-def _readme(settings: dict[str, Any], licence: str | None) -> str:
+def _readme(settings: dict[str, Any], license: str | None) -> str:
     model, benchmark = settings["model"], settings["benchmark"]
     taught = [item["name"] for item in settings["languages"] if item["taught"]]
     head: dict[str, Any] = {
@@ -207,17 +212,14 @@ def _readme(settings: dict[str, Any], licence: str | None) -> str:
         "short_description": f"Image search in {len(taught)} languages"[:HUB_DESCRIPTION],
         "tags": ["xvlm2vec", "multimodal", "multilingual", "embeddings"],
     }
-    head |= {"license": licence} if licence else {}
+    head |= {"license": license} if license else {}
     head |= {"models": [model["id"]]} if model["on_hub"] else {}
     head |= {"datasets": [benchmark["id"]]} if benchmark["on_hub"] else {}
-    return (
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {settings['title']}\n\n"
-        f"Search the images of `{benchmark['id']}` with `{model['id']}`: type in any of its languages "
-        f"({', '.join(taught)}), or drop an image. "
-        "Texts and images are limited in size, and addresses are not fetched.\n\n"
-        "`app.py` runs anywhere: `pip install gradio -r requirements.txt && python app.py`.\n"
+    return render_template(
+        "space.md",
+        metadata=yaml.safe_dump(head, sort_keys=False, allow_unicode=True),
+        title=settings["title"],
+        model=model["id"],
+        benchmark=benchmark["id"],
+        languages=taught,
     )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

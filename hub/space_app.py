@@ -140,18 +140,20 @@ def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
     """The encoded images of a benchmark, a folder or a data set on the Hub, in the order of their paths."""
     folder = Path(benchmark["id"])
     if not folder.is_dir():
-        wanted = ["images/*.parquet"]
+        patterns = ["images/*.parquet"]
         revision = benchmark["revision"]
-        folder = Path(snapshot_download(benchmark["id"], repo_type="dataset", revision=revision, allow_patterns=wanted))
+        folder = Path(
+            snapshot_download(benchmark["id"], repo_type="dataset", revision=revision, allow_patterns=patterns)
+        )
     missing = set(paths)
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for file in sorted(folder.glob("images/*.parquet")):
         for batch in pq.ParquetFile(file).iter_batches(batch_size=200, columns=["path", "image"]):
             rows = (row for row in batch.to_pylist() if row["path"] in missing)
-            found |= {row["path"]: row["image"]["bytes"] for row in rows}
-    if missing - found.keys():
-        raise ValueError(f"{benchmark['id']} lacks the image {min(missing - found.keys())}.")
-    return [found[path] for path in paths]
+            images |= {row["path"]: row["image"]["bytes"] for row in rows}
+    if missing - images.keys():
+        raise ValueError(f"{benchmark['id']} lacks the image {min(missing - images.keys())}.")
+    return [images[path] for path in paths]
 
 
 def cache_file(place: dict[str, Any], model: Any, images: Sequence[bytes]) -> Path:
@@ -206,22 +208,22 @@ def data_uri(content: bytes) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
 
 
-def results_page(searcher: Searcher, found: Sequence[tuple[int, float]], language: str, asked: str, ms: float) -> str:
+def results_page(searcher: Searcher, nearest: Sequence[tuple[int, float]], language: str, asked: str, ms: float) -> str:
     """The found images as HTML: each with its caption in a language and its cosine.
 
     Args:
         searcher: What searched.
-        found: Numbers and cosines.
+        nearest: Numbers and cosines.
         language: Of the captions.
         asked: The text that was searched; empty for an image. An image with this very caption is marked.
         ms: How long it took.
     """
-    wanted = asked.strip().casefold()
+    query_text = asked.strip().casefold()
     cards = []
-    for number, score in found:
+    for number, score in nearest:
         captions = searcher.gallery[number]["captions"]
         caption = html.escape(captions.get(language) or next(iter(captions.values()), ""))
-        right = bool(wanted) and wanted in {text.casefold() for text in captions.values()}
+        right = bool(query_text) and query_text in {text.casefold() for text in captions.values()}
         cards.append(
             f'<figure class="found{" right" if right else ""}" data-image="{number}">'
             f'<img src="{data_uri(searcher.images[number])}" alt="{caption}">'
@@ -268,8 +270,8 @@ def score_row(language: dict[str, Any], before: float | None, after: float) -> s
 def mean_score(scores: dict[str, Any], task: str, language: str) -> float | None:
     """Precision at 1 in percent, of a task or the mean over all; `None` if there is none."""
     tasks = list(scores) if task == MEAN else [task]
-    found = [scores[name][language]["p_at_1"] for name in tasks if language in scores.get(name, {})]
-    return 100 * float(np.mean(found)) if found else None
+    values = [scores[name][language]["p_at_1"] for name in tasks if language in scores.get(name, {})]
+    return 100 * float(np.mean(values)) if values else None
 
 
 def answer_text(searcher: Searcher, text: str | None, language: str) -> tuple[str, None, str]:
@@ -285,10 +287,10 @@ def answer_text(searcher: Searcher, text: str | None, language: str) -> tuple[st
         raise gr.Error(f"This text has {len(text)} characters; {MAX_CHARACTERS} is the limit.")
     started = time.perf_counter()
     try:
-        found = searcher.by_text(text, language)
+        nearest = searcher.by_text(text, language)
     except ValueError as error:
         raise gr.Error(str(error)) from error
-    return text, None, results_page(searcher, found, language, text, 1000 * (time.perf_counter() - started))
+    return text, None, results_page(searcher, nearest, language, text, 1000 * (time.perf_counter() - started))
 
 
 def answer_image(searcher: Searcher, image: Image.Image | None, language: str) -> tuple[str, str]:
@@ -300,8 +302,8 @@ def answer_image(searcher: Searcher, image: Image.Image | None, language: str) -
     if image is None:
         raise gr.Error("Upload an image to search with.")
     started = time.perf_counter()
-    found = searcher.by_image(image)
-    return "", results_page(searcher, found, language, "", 1000 * (time.perf_counter() - started))
+    nearest = searcher.by_image(image)
+    return "", results_page(searcher, nearest, language, "", 1000 * (time.perf_counter() - started))
 
 
 def example_buttons(examples: dict[str, list[str]], language: str) -> list[Any]:

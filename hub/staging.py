@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xvlm2vec import __version__
+from xvlm2vec.common.files import write_json
 
 MANIFEST = "export.json"
 MADE_BY = "xvlm2vec"
@@ -29,7 +30,7 @@ def staged_folder(folder: str | os.PathLike[str], kind: str) -> Iterator[Path]:
 
     Args:
         folder: Where the result goes. It may be missing, empty, or an earlier export of the same kind.
-        kind: What is exported: `"model"`, `"adapter"` or `"benchmark"`.
+        kind: What is exported: `"model"`, `"adapter"`, `"native"`, `"benchmark"` or `"space"`.
 
     Raises:
         ExportError: `folder` holds something that an earlier export did not write.
@@ -42,45 +43,32 @@ def staged_folder(folder: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         yield staging
         _write_manifest(staging, kind)
         _make_readable(staging)
-        move_into_place(staging, target)
+        move_into_place([(staging, target)])
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def move_into_place(source: Path, target: Path) -> None:
-    """Renames `source` to `target`; what was at `target` is removed only after that worked."""
-    if not target.exists():
+def move_into_place(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Renames folders to places beside each other, also where earlier ones are: all of them, or none.
+
+    Args:
+        moves: Each folder and its place. What was there is removed only after all renames worked.
+    """
+    holder = Path(tempfile.mkdtemp(prefix=".earlier.", dir=moves[0][1].parent))
+    done: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
         os.replace(source, target)
-        return
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    earlier = holder / target.name
-    os.replace(target, earlier)
-    try:
-        os.replace(source, target)
-    except OSError:
-        os.replace(earlier, target)
-        holder.rmdir()
-        raise
-    shutil.rmtree(holder)
-
-
-def move_all_into_place(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Renames folders of `source` into `target`, in place of those of the same names there: all of them, or none."""
-    holder = Path(tempfile.mkdtemp(prefix=".earlier.", dir=target))
-    moved: list[tuple[Path, Path]] = []
-
-    def move(one: Path, other: Path) -> None:
-        os.replace(one, other)
-        moved.append((one, other))
+        done.append((source, target))
 
     try:
-        for name in names:
-            if (target / name).exists():
-                move(target / name, holder / name)
-            move(source / name, target / name)
+        for source, target in moves:
+            if target.exists():
+                move(target, holder / target.name)
+            move(source, target)
     except OSError:
-        for one, other in reversed(moved):
-            os.replace(other, one)
+        for source, target in reversed(done):
+            os.replace(target, source)
         raise
     finally:
         shutil.rmtree(holder)
@@ -123,7 +111,7 @@ def _make_readable(folder: Path) -> None:
 
 def _write_manifest(folder: Path, kind: str) -> None:
     content = {"made_by": MADE_BY, "version": __version__, "kind": kind, "files": _file_names(folder)}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, content)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

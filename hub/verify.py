@@ -1,4 +1,4 @@
-"""Proves that a release gives its golden vectors, through each door, in fresh processes without this package."""
+"""Proves that a release gives its golden vectors, loaded in each way, in fresh processes without this package."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from PIL import Image
 from safetensors.torch import load_file
 
+from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.modeling.adapters import ADAPTER_CONFIG, adapter_base
+from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
 from .scan import check_names
 
-DOORS = ("automodel", "sentence-transformers")
-ADAPTER_DOORS = ("peft",)
-NATIVE_DOORS = ("native",)
+LOADERS = ("automodel", "sentence-transformers", "peft", "native")
+"""`AutoModel`, `SentenceTransformer`, `PeftModel` over the base, and `SentenceTransformer` without remote code."""
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
 LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
 """Largest 1 - cos, and largest relative difference of length, from the golden vector of the same row."""
 SMALL_BYTES = 1_000_000_000
-"""Releases below this size are opened through all doors at once: there the imports take most of the time."""
+"""Releases below this size are loaded in all ways at once: there the imports take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Check:
     """One comparison with the golden vectors.
 
     Args:
-        door: Door through which the model was loaded.
+        loader: How the model was loaded, one of `LOADERS`.
         dtype: Dtype it was loaded in.
         arrangement: How the rows were batched.
         max_deviation: Largest absolute difference of a single value.
@@ -49,7 +50,7 @@ class Check:
         first_difference: Name of the first row out of bounds, `None` if there is none.
     """
 
-    door: str
+    loader: str
     dtype: str
     arrangement: str
     max_deviation: float
@@ -69,7 +70,7 @@ class VerifyReport:
     Args:
         source: What was verified.
         checks: All comparisons.
-        problems: What failed beside comparisons: weights, prompts, a door that does not open (its output in full).
+        problems: What failed beside comparisons: weights, prompts, a loader that fails (its output in full).
         notes: What may explain a small deviation.
     """
 
@@ -80,16 +81,12 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every door opened and every row of every arrangement is within bounds."""
+        """Whether every loader worked and every row of every arrangement is within bounds."""
         return bool(self.checks) and not self.problems and all(check.ok for check in self.checks)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
-        return {**asdict(self), "ok": self.ok}
 
     def table(self) -> str:
         """The report as text: a line per comparison, then problems, notes and the verdict."""
-        heads = ("door", "dtype", "arrangement", "max deviation", "max 1-cos", "")
+        heads = ("loader", "dtype", "arrangement", "max deviation", "max 1-cos", "")
         lines = [heads, *(_cells(check) for check in self.checks)] if self.checks else []
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))] if lines else []
         padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
@@ -100,13 +97,13 @@ class VerifyReport:
 
     def summary(self) -> str:
         """The report in a line, for one that is ok."""
-        doors = ", ".join(dict.fromkeys(check.door for check in self.checks))
+        loaders = ", ".join(dict.fromkeys(check.loader for check in self.checks))
         worst = {
             dtype: max(check.max_distance for check in self.checks if check.dtype == dtype)
             for dtype in dict.fromkeys(check.dtype for check in self.checks)
         }
-        told = ", ".join(f"{distance:.1e} in {dtype}" for dtype, distance in worst.items())
-        return f"{self.source}: {len(self.checks)} comparisons through {doors}, largest 1-cos {told}"
+        distances = ", ".join(f"{distance:.1e} in {dtype}" for dtype, distance in worst.items())
+        return f"{self.source}: {len(self.checks)} comparisons through {loaders}, largest 1-cos {distances}"
 
 
 class VerifyError(RuntimeError):
@@ -117,10 +114,11 @@ class VerifyError(RuntimeError):
         self.report = report
 
 
+@renamed_keywords(doors="loaders")
 def verify(
     path_or_id: str | os.PathLike[str],
     revision: str | None = None,
-    doors: Sequence[str] | None = None,
+    loaders: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
     device: str | None = None,
     base: str | os.PathLike[str] | None = None,
@@ -134,7 +132,7 @@ def verify(
     Args:
         path_or_id: A folder, a Hub id, or `id@revision`.
         revision: Revision of a Hub id.
-        doors: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter,
+        loaders: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter,
             `"native"` for a release without remote code; one process each.
         dtypes: Of `"float32"`, `"bfloat16"` and `"float16"`.
         device: Where to run; a GPU if there is one.
@@ -149,16 +147,16 @@ def verify(
         FileNotFoundError: There is no such folder or repository, or the base of an adapter is gone.
         ScanError: A file name of the repository leads out of it.
         HubError: The connection to the Hub broke, or it refused.
-        ValueError: An unknown door or dtype.
+        ValueError: An unknown loader or dtype.
     """
-    _check_names("door", DOORS if doors is None else doors, DOORS + ADAPTER_DOORS + NATIVE_DOORS)
+    _check_names("loader", LOADERS if loaders is None else loaders, LOADERS)
     _check_names("dtype", dtypes, COSINE_BOUNDS)
     source, revision, folder = _locate(path_or_id, revision, cache_dir)
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
     if is_adapter:
         base = _base_of(folder, cache_dir) if base is None else str(Path(base).resolve())
-    if doors is None:
-        doors = ADAPTER_DOORS if is_adapter else DOORS if has_remote_code(folder) else NATIVE_DOORS
+    if loaders is None:
+        loaders = ("peft",) if is_adapter else LOADERS[:2] if has_remote_code(folder) else ("native",)
     golden = read_golden(folder)
     report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
     if weights_fingerprint(folder) != golden.weights:
@@ -171,17 +169,17 @@ def verify(
             "revision": revision,
             "base": base,
             "cache": str(cache_dir or constants.HF_HUB_CACHE),
-            "door": door,
+            "loader": loader,
             "dtypes": list(dtypes),
             "device": device,
             "images": sorted(images),
             "rows": [asdict(row) for row in golden.rows],
         }
-        for door in doors
+        for loader in loaders
     ]
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     with ThreadPoolExecutor(max_workers=len(jobs) if size < SMALL_BYTES else 1) as pool:
-        for part in pool.map(lambda job: _open_door(job, images, golden), jobs):
+        for part in pool.map(lambda job: _check_loader(job, images, golden), jobs):
             report.checks += part.checks
             report.problems += part.problems
             report.notes += part.notes
@@ -189,45 +187,45 @@ def verify(
 
 
 def compare(
-    found: torch.Tensor, golden: Golden, door: str = "", dtype: str = "float32", arrangement: str = ""
+    vectors: torch.Tensor, golden: Golden, loader: str = "", dtype: str = "float32", arrangement: str = ""
 ) -> Check:
     """Compares vectors `(N, D)` with the golden ones, row by row in float64."""
     expected = golden.vectors.double()
-    if found.shape != expected.shape:
-        shapes = f"{tuple(found.shape)} instead of {tuple(expected.shape)}"
-        return Check(door, dtype, arrangement, float("inf"), float("inf"), f"{golden.rows[0].name} (shape {shapes})")
-    actual = found.double()
+    if vectors.shape != expected.shape:
+        shapes = f"{tuple(vectors.shape)} instead of {tuple(expected.shape)}"
+        return Check(loader, dtype, arrangement, float("inf"), float("inf"), f"{golden.rows[0].name} (shape {shapes})")
+    actual = vectors.double()
     distance = 1 - torch.nn.functional.cosine_similarity(actual, expected, dim=-1)
     length = (actual.norm(dim=-1) / expected.norm(dim=-1) - 1).abs()
     within = (distance < COSINE_BOUNDS[dtype]) & (length < LENGTH_BOUNDS[dtype])  # not-a-number is out of bounds
     first = next((row.name for row, fits in zip(golden.rows, within.tolist(), strict=True) if not fits), None)
     deviation = float((actual - expected).abs().max())
-    return Check(door, dtype, arrangement, deviation, max(0.0, float(distance.max())), first)
+    return Check(loader, dtype, arrangement, deviation, max(0.0, float(distance.max())), first)
 
 
-def _open_door(job: dict[str, Any], images: dict[str, Image.Image], golden: Golden) -> VerifyReport:
-    """Runs one door in its process and reports what it found."""
+def _check_loader(job: dict[str, Any], images: dict[str, Image.Image], golden: Golden) -> VerifyReport:
+    """Loads in one way in a process of its own, and reports what it found."""
     report = VerifyReport(job["source"])
     with tempfile.TemporaryDirectory(prefix="xvlm2vec-verify-") as name:
         workplace = Path(name)
         for title, image in images.items():
             image.save(workplace / f"{title}.png")
         (workplace / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        child = _run_door(workplace, job["cache"])
+        child = _run_loader(workplace, job["cache"])
         if child.returncode != 0:
             output = f"{child.stdout}{child.stderr}".strip()
-            report.problems.append(f"door {job['door']} failed with exit code {child.returncode}:\n{output}")
+            report.problems.append(f"loading by {job['loader']} failed with exit code {child.returncode}:\n{output}")
             return report
         for dtype in job["dtypes"]:
             for arrangement, vectors in sorted(load_file(workplace / f"{dtype}.safetensors").items()):
-                report.checks.append(compare(vectors, golden, job["door"], dtype, arrangement))
+                report.checks.append(compare(vectors, golden, job["loader"], dtype, arrangement))
         facts = json.loads((workplace / "result.json").read_text(encoding="utf-8"))
-    _compare_facts(facts, job["door"], golden, report)
+    _compare_facts(facts, job["loader"], golden, report)
     return report
 
 
-def _run_door(workplace: Path, cache: str) -> subprocess.CompletedProcess[str]:
-    """Starts `door_check.py` by its path in an isolated interpreter: no `PYTHONPATH`, no script folder."""
+def _run_loader(workplace: Path, cache: str) -> subprocess.CompletedProcess[str]:
+    """Starts `loader_check.py` by its path in an isolated interpreter: no `PYTHONPATH`, no script folder."""
     environment = {
         **{name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
         "HF_HUB_CACHE": cache,
@@ -236,21 +234,21 @@ def _run_door(workplace: Path, cache: str) -> subprocess.CompletedProcess[str]:
         "HF_MODULES_CACHE": str(workplace / "modules"),  # code cached by an earlier load must not stand in
         "TOKENIZERS_PARALLELISM": "false",
     }
-    command = [sys.executable, "-I", str(Path(__file__).with_name("door_check.py")), str(workplace)]
+    command = [sys.executable, "-I", str(Path(__file__).with_name("loader_check.py")), str(workplace)]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )
 
 
-def _compare_facts(facts: dict[str, Any], door: str, golden: Golden, report: VerifyReport) -> None:
+def _compare_facts(facts: dict[str, Any], loader: str, golden: Golden, report: VerifyReport) -> None:
     for name, prompt in golden.prompts.items():
         if facts["prompts"].get(name) != prompt:
             report.problems.append(
-                f"door {door}: prompt {name!r} is {facts['prompts'].get(name)!r}, was {prompt!r} in the golden files."
+                f"{loader}: prompt {name!r} is {facts['prompts'].get(name)!r}, was {prompt!r} in the golden files."
             )
     for name in ("image_processor", "attn_implementation"):
         if name in facts and facts[name] != golden.made_with[name]:
-            report.notes.append(f"door {door}: {name} is {facts[name]}, the golden files had {golden.made_with[name]}.")
+            report.notes.append(f"{loader}: {name} is {facts[name]}, the golden files had {golden.made_with[name]}.")
 
 
 def has_remote_code(folder: Path) -> bool:
@@ -268,9 +266,9 @@ def _locate(
         if revision is not None:
             raise ValueError(f"{name} is a folder, which has no revision {revision!r}.")
         return str(Path(name).resolve()), None, Path(name)
-    if name.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no folder {name}.")
     name, _, after = name.partition("@")
+    if is_path(name):
+        raise FileNotFoundError(f"there is no folder {os.fspath(path_or_id)}.")
     folder = download(name, revision or after or None, cache_dir)
     return name, folder.name, folder
 
@@ -311,16 +309,16 @@ def _base_of(folder: Path, cache_dir: str | os.PathLike[str] | None) -> str | No
     return None
 
 
-def _check_names(what: str, names: Sequence[str], known: Any) -> None:
-    unknown = sorted(set(names) - set(known))
+def _check_names(what: str, names: Sequence[str], choices: Any) -> None:
+    unknown = sorted(set(names) - set(choices))
     if unknown or not names:
-        raise ValueError(f"{what} {', '.join(unknown) or '(none)'} is unknown; choose of {', '.join(known)}.")
+        raise ValueError(f"{what} {', '.join(unknown) or '(none)'} is unknown; choose of {', '.join(choices)}.")
 
 
 def _cells(check: Check) -> tuple[str, ...]:
     outcome = "ok" if check.ok else f"DIFFERS, first in row {check.first_difference!r}"
     return (
-        check.door,
+        check.loader,
         check.dtype,
         check.arrangement,
         f"{check.max_deviation:.1e}",

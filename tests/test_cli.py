@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str])
         ["encode", "model", "--text", "x.txt", "--output", "x.txt"],
         ["release", "model", "--to", "./folder", "--private"],
         ["contrast", "--model", "m", "--data", "d"],
-        ["contrast", "--model", "m", "--data", "d", "--output", "o", "--epochs", "many"],
+        ["contrast", "--model", "m", "--data", "d", "--output", "o", "--num-train-epochs", "many"],
         ["distill", "--model", "m", "--data", "d", "--output", "o", "--no-such-flag", "1"],
         ["distill", "--config", "no-such-file.yaml"],
     ],
@@ -132,7 +133,7 @@ def test_failures_are_1_and_say_why(
 
 
 def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_pairs, load_parallel
 
     (tmp_path / "images").mkdir()
     lines = ["image,en,de"]
@@ -165,7 +166,7 @@ def test_corpus_csv_without_a_good_row(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from xvlm2vec.corpus.readers import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_pairs, load_parallel
 
     for number in range(4):
         Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -183,7 +184,7 @@ def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_corpus_jsonl(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    from xvlm2vec.corpus.readers import load_parallel
+    from xvlm2vec.corpus.stored import load_parallel
 
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     rows = [("a cat", "un gatto", "it", "red.png"), ("a cat", "ein Kater", "de", "red.png"), ("a dog", "", "de", None)]
@@ -305,18 +306,19 @@ def test_training_refuses_other_settings_and_does_nothing_twice(
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
-        f"model: {model}\ndata: {data / 'pairs'}\noutput: {tmp_path / 'teacher'}\nbatch_size: 32\nlearning_rate: 1e-4\n"
+        f"model: {model}\ndata: {data / 'pairs'}\noutput: {tmp_path / 'teacher'}\n"
+        "per_device_train_batch_size: 32\nlearning_rate: 1e-4\n"
     )
 
-    assert call("contrast", "--config", config, "--no-shuffle") == 0
+    assert call("contrast", "--config", config, "--train-sampling-strategy", "sequential") == 0
 
     weights = tmp_path / "teacher" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     assert not np.array_equal(*(load_file(path)[KEY] for path in (weights, Path(model, "model.safetensors"))))
-    assert call("contrast", f"--config={config}", "--no-shuffle", "--save-steps", "7") == 0
+    assert call("contrast", f"--config={config}", "--no_shuffle", "--save-steps", "7") == 0
     assert weights.stat().st_mtime_ns == written
     assert call("contrast", "--config", config) == 1
-    assert "shuffle: there False, now None" in capsys.readouterr().err
+    assert "train_sampling_strategy: there 'sequential', now None" in capsys.readouterr().err
     config.write_text(config.read_text() + "no_such_setting: 1\n")
     assert call("contrast", "--config", config) == 2
     assert "no_such_setting" in capsys.readouterr().err
@@ -358,7 +360,16 @@ def test_hub_ids_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_killed_training_goes_on(model: str, data: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
         # Behind its first checkpoint a run must last until the kill, on the quickest machine.
-        flags = ["--batch-size", "16", "--epochs", "50", "--learning-rate", "1e-3", "--save-steps", "5"]
+        flags = [
+            "--per-device-train-batch-size",
+            "16",
+            "--num-train-epochs",
+            "50",
+            "--learning-rate",
+            "1e-3",
+            "--save-steps",
+            "5",
+        ]
         return ["contrast", "--model", model, "--data", str(data / "pairs"), "--output", str(output), *flags]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -452,7 +463,17 @@ def test_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     save_file(tensors, weights, metadata={"format": "pt"})
     capsys.readouterr()
 
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 1
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 1
     assert "DOES NOT give its golden vectors" in capsys.readouterr().out
     assert call("verify", "--write", folder / "model") == 0
-    assert call("verify", folder / "model", "--dtypes", "float32", "--doors", "automodel") == 0
+    assert call("verify", folder / "model", "--dtypes", "float32", "--loaders", "automodel") == 0
+
+
+def test_a_terminal_that_lacks_a_script_shows_marks(tmp_path: Path) -> None:
+    """As the console of Windows does; the command goes on."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "xvlm2vec", "report", str(tmp_path / "日本語")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert "???" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -168,3 +168,29 @@ def test_every_folder_is_listed_for_installation() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {name for name, path in FILES.items() if path.name == "__init__.py"}
     assert folders == set(settings["packages"]) - {"xvlm2vec.hub.front"}  # holds the model card alone
+
+
+POSIX_ONLY = {"crypt", "fcntl", "grp", "nis", "posix", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty"}
+POSIX_ONLY_OF_OS = {"fork", "getuid", "killpg", "mkfifo", "sched_getaffinity", "statvfs", "symlink", "wait"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_module_imports_on_windows(name: str) -> None:
+    """What Windows lacks is imported only inside functions, which ask for the platform first, and nothing is linked."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    where = FILES[name].relative_to(ROOT)
+    for node in tree.body:
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert not POSIX_ONLY & {module.split(".")[0] for module in modules}, f"{where}:{node.lineno}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            assert node.attr not in POSIX_ONLY_OF_OS, f"{where}:{node.lineno}: Windows has no os.{node.attr}"
+
+
+def test_the_repository_has_no_links() -> None:
+    """Git on Windows writes a link as a small text file that holds its target."""
+    import subprocess
+
+    listing = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [line for line in listing.splitlines() if line.startswith("120000")]

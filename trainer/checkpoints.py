@@ -28,8 +28,8 @@ def newest_complete_checkpoint(folder: str | Path) -> str | None:
 
     Torn checkpoints, left by a process that was killed or a disk that was full, are passed over with a warning.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if _step(path) is not None]
-    for checkpoint in sorted(found, key=lambda path: _step(path) or 0, reverse=True):
+    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if _step(path) is not None]
+    for checkpoint in sorted(checkpoints, key=lambda path: _step(path) or 0, reverse=True):
         fault = find_fault(checkpoint)
         if fault is None:
             return str(checkpoint)
@@ -86,7 +86,7 @@ def _lacking(checkpoint: Path) -> str | None:
     there = {name: any(checkpoint.glob(f"{name}*")) for name in STATES}
     if any(checkpoint.glob("global_step*")):
         there["optimizer"] = True  # DeepSpeed keeps it there
-    absent = [name for name, found in there.items() if not found]
+    absent = [name for name, is_there in there.items() if not is_there]
     return f"{absent[0]} (its file)" if absent and len(absent) < len(STATES) else None
 
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.common.columns import TRAINING_COLUMNS
 from xvlm2vec.common.store import content_digest, row_key
+from xvlm2vec.common.texts import with_text
 from xvlm2vec.modeling.packing import TokenGroup, token_groups
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
 from .language_sampling import LanguageSampler
-from .usable_rows import HasTranslation, has_text
+from .usable_rows import HasTranslation
 
-PARALLEL_COLUMNS = ("id", "image", "text_en", "translations")
 Inputs = dict[str, torch.Tensor]
 
 
@@ -29,14 +30,14 @@ class PassCounts:
     Attributes:
         english: Of the English texts.
         texts: Of the English texts and the translations.
-        images_alone: Of the images without texts.
-        translations_alone: Of the translations without images.
+        images_only: Of the images without texts.
+        translations_only: Of the translations without images.
     """
 
     english: int
     texts: int
-    images_alone: int = 0
-    translations_alone: int = 0
+    images_only: int = 0
+    translations_only: int = 0
 
 
 @dataclass
@@ -56,11 +57,11 @@ class ParallelBatch:
         groups: Each row's English text, then its translations.
         english: The processor's batch of the English texts.
         translated: The processor's batch of the translations.
-        images_alone: The processor's batch of the images without text, of the rows that have one, if asked for.
-        translations_alone: The processor's batch of these rows' translations without images, if asked for.
+        images_only: The processor's batch of the images without text, of the rows that have one, if asked for.
+        translations_only: The processor's batch of these rows' translations without images, if asked for.
         weight: 0 for a batch that only keeps the collective operations of several processes in step.
         passes: How many forward passes of each kind the process with the most needs for its batch in this place; `None`
-            where no other process has to be met. See `student.Passes`.
+            where no other process has to be met. See `forward_passes.Passes`.
     """
 
     ids: list[str]
@@ -72,8 +73,8 @@ class ParallelBatch:
     groups: list[TokenGroup] | None = None
     english: Inputs | None = None
     translated: Inputs | None = None
-    images_alone: Inputs | None = None
-    translations_alone: Inputs | None = None
+    images_only: Inputs | None = None
+    translations_only: Inputs | None = None
     weight: float = 1.0
     passes: PassCounts | None = None
 
@@ -101,7 +102,7 @@ class ParallelBatch:
     def image_numbers(self) -> torch.Tensor:
         """`(G,)` int64, of each row's images: equal where the images are, in any batch; 0 without."""
         hashes = [hashlib.blake2b(digest or b"", digest_size=8).digest() for digest in self.digests]
-        numbers = [int.from_bytes(own, "big", signed=True) for own in hashes]
+        numbers = [int.from_bytes(digest, "big", signed=True) for digest in hashes]
         return torch.tensor(numbers, device=self.row_of_pair.device) * self.has_image
 
     @property
@@ -122,8 +123,8 @@ class ParallelBatch:
             row_of_pair=self.row_of_pair.to(device),
             english=moved(self.english),
             translated=moved(self.translated),
-            images_alone=moved(self.images_alone),
-            translations_alone=moved(self.translations_alone),
+            images_only=moved(self.images_only),
+            translations_only=moved(self.translations_only),
         )
 
 
@@ -163,7 +164,7 @@ class ParallelCollator:
         seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
         sharing: Whether a row's texts go over one image.
         max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
-        alone: Whether images without texts, and texts without images, are wanted, too.
+        unimodal: Whether images without texts, and texts without images, are wanted, too.
         sampler: Draws the translations; all are equal if `None`.
 
     Attributes:
@@ -176,7 +177,7 @@ class ParallelCollator:
     seed: int = 0
     sharing: bool = True
     max_tokens: int | None = None
-    alone: bool = False
+    unimodal: bool = False
     sampler: LanguageSampler | None = None
     epoch: int = field(default=0, init=False)
     keeps_rows: bool = False
@@ -195,8 +196,8 @@ class ParallelCollator:
         batches: list[ParallelBatch] = []
         for filler in (False, True):
             part = [index for index, row in enumerate(rows) if isinstance(row, FillerRow) is filler]
-            made = self._batches([rows[index] for index in part], [chosen[index] for index in part])
-            batches += [replace(batch, weight=0.0) for batch in made] if filler else made
+            parts = self._batches([rows[index] for index in part], [chosen[index] for index in part])
+            batches += [replace(batch, weight=0.0) for batch in parts] if filler else parts
         return {"batches": batches, **({"rows": list(rows)} if self.keeps_rows else {})}
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
@@ -210,14 +211,14 @@ class ParallelCollator:
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
-            [row_key(row.text, digest), *([row_key("", digest)] if self.alone and digest is not None else [])]
+            [row_key(row.text, digest), *([row_key("", digest)] if self.unimodal and digest is not None else [])]
             for row, digest in zip(english, digests, strict=True)
         ]
 
     def _batches(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> list[ParallelBatch]:
         if self.max_tokens is None or not rows:
             return [self._batch(rows, chosen)] if rows else []
-        if self.sharing and not self.alone:
+        if self.sharing and not self.unimodal:
             batch = self._batch(rows, chosen)
             return [take(batch, part) for part in self._parts([len(group) for group in batch.groups or ()])]
         return [
@@ -245,13 +246,13 @@ class ParallelCollator:
         else:
             batch.english = self._inputs(english, names)
             batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
-        if self.alone:
+        if self.unimodal:
             with_image = [index for index, row in enumerate(english) if row.images]
             alone = [TextImageRow("", english[index].images) for index in with_image]
-            batch.images_alone = self._inputs(alone, [names[index] for index in with_image])
+            batch.images_only = self._inputs(alone, [names[index] for index in with_image])
             shown = [(row, names[index]) for row, index in zip(translated, row_of_pair, strict=True) if row.images]
             texts = [TextImageRow(row.text) for row, _ in shown]
-            batch.translations_alone = self._inputs(texts, [name for _, name in shown])
+            batch.translations_only = self._inputs(texts, [name for _, name in shown])
         return batch
 
     def _groups(
@@ -281,7 +282,7 @@ class ParallelCollator:
         return dict(inputs)
 
     def _translations(self, row: dict[str, Any]) -> list[dict[str, str]]:
-        items = [item for item in row["translations"] if has_text(item)]
+        items = with_text(row["translations"])
         if self.translations_per_row is None or len(items) <= self.translations_per_row:
             return items
         draw = random.Random(f"{self.seed}:{self.epoch}:{row['id']}:{row['text_en']}")
@@ -319,7 +320,7 @@ def untranslated_filler(row: dict[str, Any]) -> FillerRow:
 
 def check_columns(row: Mapping[str, Any], index: int) -> None:
     """Raises if a row is none of a parallel corpus; the message names it."""
-    missing = [column for column in PARALLEL_COLUMNS if column not in row]
+    missing = [column for column in TRAINING_COLUMNS if column not in row]
     if missing:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from peft import PeftModel
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import (
@@ -22,99 +19,153 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 from torch import nn
-from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 
+from xvlm2vec.common.columns import PAIR_COLUMNS
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+
+from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
+from .contrastive_config import ContrastiveConfig
 from .optimizers import MuonAdamW
-from .precision import training_attention, training_precision
+from .precision import training_attention
 
 logger = logging.getLogger(__name__)
 
-PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
-
-
-@dataclass
-class ContrastiveConfig:
-    """Settings of one contrastive run.
-
-    Args:
-        model: Folder or id of the model to train: an `XVLM2VecModel` or any model of sentence-transformers.
-        output_dir: Where the trained model and its checkpoints go.
-        batch_size: Rows of a step; each is the others' negative.
-        mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
-            (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
-        learning_rate: Peak rate of AdamW.
-        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate.
-        temperature: Of InfoNCE over cosines.
-        warmup_ratio: Share of the steps during which the rate rises; it then falls along a cosine.
-        epochs: Passes over the rows.
-        max_grad_norm: Gradients are clipped to this norm.
-        shuffle: Whether rows are shuffled; `False` keeps blocks of hard negatives together.
-        save_steps: Steps between checkpoints.
-        seed: Of everything random.
-        report_to: Where `transformers.Trainer` reports: `"tensorboard"`, `"wandb"`, `"trackio"`, `"none"`.
-    """
-
-    model: str
-    output_dir: str
-    batch_size: int = 64
-    mini_batch_size: int | None = None
-    learning_rate: float = 2e-5
-    muon_learning_rate: float | None = None
-    temperature: float = 0.05
-    warmup_ratio: float = 0.05
-    epochs: float = 1.0
-    max_grad_norm: float = 1.0
-    shuffle: bool = True
-    save_steps: int = 500
-    seed: int = 0
-    report_to: list[str] = field(default_factory=lambda: ["none"])
+ARGUMENTS_FILE = "training_args.bin"
 
 
 def train_contrastive(
-    config: ContrastiveConfig, rows: Dataset, callbacks: Sequence[TrainerCallback] = ()
+    args: ContrastiveConfig,
+    rows: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+    *,
+    model: SentenceTransformer | str | None = None,
+    eval_rows: Dataset | None = None,
+    adapter: AdapterConfig | None = None,
 ) -> SentenceTransformer:
     """Trains with symmetric InfoNCE over the batch, and resumes from the newest complete checkpoint.
 
+    Checkpoints lie in `checkpoints/` below the output folder.
+
     Args:
-        config: Settings.
+        args: Settings; `output_dir` is where the trained model goes, or with `adapter` the adapter alone.
         rows: With the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or `None`
             stands for what a side lacks.
         callbacks: Of the trainer; given any, they replace its own progress bar.
+        model: The model to train, or its folder or id: an `XVLM2VecModel` or any model of sentence-transformers.
+        eval_rows: Held-out rows; their loss is logged.
+        adapter: The adapter to train instead of all weights.
 
     Returns:
-        The trained model, also saved in `config.output_dir`.
+        The trained model.
 
     Raises:
-        ValueError: A row lacks a column, or has a side with neither text nor image.
+        ValueError: A row lacks a column, or has a side with neither text nor image; or an adapter is to be put on
+            another model than an `XVLM2VecModel`.
     """
-    model = SentenceTransformer(config.model)
-    precision = training_precision()
-    if model.transformers_model is not None:
-        training_attention(model.transformers_model)
+    model = model or args.model
+    if model is None:
+        raise ValueError("train_contrastive needs a model.")
+    embedder = model if isinstance(model, SentenceTransformer) else SentenceTransformer(model)
+    output = Path(str(args.output_dir))
+    args = copy.copy(args)
+    args.output_dir = str(output / "checkpoints")
+    set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
+    if embedder.transformers_model is not None and args.bf16:
+        training_attention(embedder.transformers_model)
     trainer = ContrastiveTrainer(
-        model=model,
-        args=_training_arguments(config, precision),
-        train_dataset=rows,
-        loss=make_loss(model, config),
-        data_collator=PairCollator(preprocess_fn=model.preprocess),
-        callbacks=list(callbacks),
-        optimizers=(_optimizer(model, config), None),  # type: ignore[arg-type]  # the trainer makes what is None
+        embedder, args, rows, eval_rows, adapted=_adapted(embedder, adapter), callbacks=list(callbacks)
     )
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
-    train_or_resume(trainer, Path(config.output_dir) / "checkpoints")
-    model.save_pretrained(config.output_dir, create_model_card=False)
-    return model
+    train_or_resume(trainer, args.output_dir)
+    if eval_rows is not None:
+        logger.info("On held-out pairs: loss %.5f", trainer.evaluate()["eval_loss"])
+    if trainer.is_world_process_zero():
+        trainer.save_embedder(output)
+    return embedder
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):
-    """The stock trainer without its card, which would read stored columns as texts; releases write their own."""
+    """The stock trainer without its card, which would read stored columns as texts; releases write their own.
+
+    Args:
+        model: The model to train.
+        args: Settings.
+        train_dataset: Pairs.
+        eval_dataset: Held-out pairs.
+        adapted: The `PeftModel` around the model's backbone if an adapter is trained: it alone is saved and loaded.
+        **kwargs: As in `SentenceTransformerTrainer`.
+    """
+
+    args: ContrastiveConfig
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        args: ContrastiveConfig,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None = None,
+        adapted: PeftModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.adapted = adapted
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            loss=make_loss(model, args),
+            data_collator=PairCollator(preprocess_fn=model.preprocess),
+            **kwargs,
+        )
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""
+
+    def get_batch_sampler(
+        self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any
+    ) -> BatchSampler | None:
+        """As in sentence-transformers; held-out rows are read in their order, and all of them."""
+        held_out = dataset is self.eval_dataset
+        if held_out or self.args.train_sampling_strategy == "sequential":
+            sampler = SequentialSampler(dataset)  # type: ignore[arg-type]  # a data set has a length
+            return DefaultBatchSampler(sampler, batch_size, drop_last and not held_out, **kwargs)
+        return super().get_batch_sampler(dataset, batch_size, drop_last, **kwargs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon and AdamW if `muon_learning_rate` is set, else what sentence-transformers makes."""
+        if self.optimizer is None and self.args.muon_learning_rate is not None:
+            self.optimizer = MuonAdamW(
+                self.model, self.args.muon_learning_rate, self.args.learning_rate, self.args.weight_decay
+            )
+        return super().create_optimizer() if model is None else super().create_optimizer(model)
+
+    def save_embedder(self, folder: Path) -> None:
+        """Saves what was trained: the adapter if there is one, else the model, without a card."""
+        if self.adapted is not None:
+            self.adapted.save_pretrained(str(folder))
+        else:
+            self.model.save_pretrained(str(folder), create_model_card=False)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """As in sentence-transformers; of a model with an adapter, the adapter."""
+        if self.adapted is None:
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        self.save_embedder(folder)
+        torch.save(self.args, folder / ARGUMENTS_FILE)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        """As in sentence-transformers; of a model with an adapter, the adapter."""
+        if self.adapted is None:
+            super()._load_from_checkpoint(checkpoint_path)
+        else:
+            self.adapted.load_adapter(checkpoint_path, "default", is_trainable=True)
 
 
 class PairCollator(SentenceTransformerDataCollator):
@@ -132,17 +183,6 @@ class PairCollator(SentenceTransformerDataCollator):
         return super().__call__(pairs)
 
 
-class InOrderBatchSampler(DefaultBatchSampler):
-    """Batches in the order of the rows, for corpora whose blocks were composed on purpose."""
-
-    def __init__(self, dataset: Dataset, **kwargs: Any) -> None:
-        super().__init__(SequentialSampler(dataset), **kwargs)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The indices of each batch."""
-        return super().__iter__()
-
-
 def _side(row: dict[str, Any], text: str, image: str, index: int) -> Any:
     missing = [column for column in (text, image) if column not in row]
     if missing:
@@ -154,39 +194,23 @@ def _side(row: dict[str, Any], text: str, image: str, index: int) -> Any:
     return {"text": row[text], "image": row[image]} if row[text] else row[image]
 
 
-def make_loss(model: SentenceTransformer, config: ContrastiveConfig) -> nn.Module:
+def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
     """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set."""
     shared: dict[str, Any] = {
-        "scale": 1 / config.temperature,
+        "scale": 1 / args.temperature,
         "directions": ("query_to_doc", "doc_to_query"),
         "partition_mode": "per_direction",
     }
-    if config.mini_batch_size is None:
+    if args.mini_batch_size is None:
         return MultipleNegativesRankingLoss(model, **shared)
-    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=config.mini_batch_size, **shared)
+    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
 
 
-def _optimizer(model: nn.Module, config: ContrastiveConfig) -> torch.optim.Optimizer | None:
-    if config.muon_learning_rate is None:
+def _adapted(embedder: SentenceTransformer, adapter: AdapterConfig | None) -> PeftModel | None:
+    """Puts an adapter on the model inside, in place."""
+    if adapter is None:
         return None
-    return MuonAdamW(model, muon_lr=config.muon_learning_rate, adamw_lr=config.learning_rate)
-
-
-def _training_arguments(config: ContrastiveConfig, precision: dict[str, Any]) -> SentenceTransformerTrainingArguments:
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(Path(config.output_dir) / "checkpoints"),
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_ratio,
-        num_train_epochs=config.epochs,
-        max_grad_norm=config.max_grad_norm,
-        batch_sampler="batch_sampler" if config.shuffle else InOrderBatchSampler,
-        save_steps=config.save_steps,
-        save_total_limit=2,
-        logging_steps=50,
-        seed=config.seed,
-        report_to=config.report_to,
-        dataloader_drop_last=True,
-        **precision,
-    )
+    model = embedder.transformers_model
+    if not isinstance(model, XVLM2VecModel):
+        raise ValueError(f"An adapter is put on an XVLM2VecModel, and this is a {type(model).__name__}.")
+    return add_adapter(model, adapter)

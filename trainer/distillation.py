@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,12 +13,13 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from xvlm2vec.common.files import write_json
+from xvlm2vec.modeling.hub_ids import is_path
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .checkpoints import train_or_resume
 from .distillation_config import SelfDistillationConfig
 from .distillation_trainer import SelfDistillationTrainer
-from .hub_doors import is_hub_id
 from .image_cache import FOLDER as IMAGES
 from .precision import training_attention
 
@@ -82,7 +82,7 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
     settings: dict[str, Any] = {name: getattr(args, name) for name in names if name != unused}
     start = str(getattr(trainer.embedder.config, "name_or_path", ""))
     content = {
-        **({"start": start} if is_hub_id(start) else {}),  # a path would tell where this machine keeps its models
+        **({} if is_path(start) else {"start": start}),  # a path would tell where this machine keeps its models
         "versions": {name: version(name) for name in LIBRARIES},
         "loss": {
             "name": type(loss).__name__,
@@ -92,4 +92,4 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
         "settings": {name: getattr(value, "value", value) for name, value in settings.items()},  # of enums, their value
         "log": trainer.state.log_history[-1:],
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)

@@ -2,59 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import astuple, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset, Image, IterableDataset
+from accelerate.utils import gather_object
+from datasets import Dataset, IterableDataset
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput
 
 from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.packing import use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
-from .collators import FilledRows, ParallelBatch, ParallelCollator, PassCounts
+from .base_trainer import EmbedderTrainer
+from .collators import FilledRows, ParallelBatch, ParallelCollator
+from .disk_space import DiskSpaceCheck
 from .distillation_config import SelfDistillationConfig
-from .forward_passes import Passes, RowVectors, needs_of
-from .health import DiskSpaceCheck, stop_at
-from .hub_doors import PushingTrainer
+from .epochs import TellEpoch
+from .forward_passes import Passes, align_batches, loss_inputs, needs_of
 from .image_cache import KeepImages
-from .image_sharing import WAYS, sample_row, texts_of, why_not
+from .image_sharing import choose_way, sample_row
 from .language_sampling import language_sampler
 from .losses import SelfDistillationLoss
 from .losses.base import is_mean_over_pairs
-from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
+from .measures import Pace, PaceFromStart, RunningMeans, add_distances, add_terms, worst_distance
+from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
 from .teachers import (
     AdapterOffTeacher,
     CachedTeacher,
     CopyTeacher,
     Teacher,
-    TeacherError,
+    check_teacher,
     default_store,
     teacher_name,
     teacher_of,
 )
-from .usable_rows import translated
+from .usable_rows import corpora_in, drop_unusable_rows, keep_encoded
 from .vision_parameters import freeze_vision, vision_parameters
 
 logger = logging.getLogger(__name__)
 
 
-class SelfDistillationTrainer(PushingTrainer):
+class SelfDistillationTrainer(EmbedderTrainer):
     """Teaches an embedder to give a translation the vector that it already gives to the English text.
 
     This is the self-knowledge distillation of arXiv 2503.09313, with the gradient of its rows and less work: all texts
@@ -95,12 +93,12 @@ class SelfDistillationTrainer(PushingTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or SelfDistillationConfig()
-        train_dataset, eval_dataset = translated(train_dataset), translated(eval_dataset)
+        train_dataset, eval_dataset = drop_unusable_rows(train_dataset), drop_unusable_rows(eval_dataset)
         self.trained = model
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor
         check_teacher(args.teacher, model, train_dataset)
-        if any(isinstance(part, IterableDataset) for part in eval_sets(eval_dataset)):
+        if any(isinstance(part, IterableDataset) for part in corpora_in(eval_dataset)):
             raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
         if args.freeze_vision:
             freeze_vision(self.embedder)
@@ -117,7 +115,7 @@ class SelfDistillationTrainer(PushingTrainer):
             args.translations_per_row,
             args.seed,
             max_tokens=args.max_tokens_per_forward if is_mean_over_pairs(self.distillation_loss) else None,
-            alone=self.passes.needs.alone,
+            unimodal=self.passes.needs.unimodal,
             sampler=language_sampler(train_dataset, args.language_temperature),
         )
         self._means, self._eval_means, self._pace = RunningMeans(), RunningMeans(), Pace()
@@ -125,34 +123,21 @@ class SelfDistillationTrainer(PushingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=encoded(train_dataset),
-            eval_dataset=encoded(eval_dataset),
+            train_dataset=keep_encoded(train_dataset),
+            eval_dataset=keep_encoded(eval_dataset),
             processing_class=self.processor,
             data_collator=self.collator,
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.add_callback(_EpochOfCollator(self.collator))
-        self.add_callback(_PaceFromStart(self._pace))
+        self.add_callback(TellEpoch(self.collator))
+        self.add_callback(PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
         if frozen:
             self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in transformers; `resume_from_checkpoint=True` means the newest checkpoint that was written to its end.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if resume_from_checkpoint is True:
-            folder = str(self.args.output_dir)
-            resume_from_checkpoint = newest_complete_checkpoint(folder)
-            if resume_from_checkpoint is None:
-                raise ValueError(f"There is no complete checkpoint in {folder} to resume from.")
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -168,8 +153,9 @@ class SelfDistillationTrainer(PushingTrainer):
         batches: list[ParallelBatch] = inputs["batches"]
         # Data-parallel training takes the mean of the processes' gradients; the step wants their sum.
         copies = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        own = sum(batch.pairs for batch in batches if batch.weight) or 1
-        pairs = own if num_items_in_batch is None else num_items_in_batch
+        pairs = num_items_in_batch
+        if pairs is None:
+            pairs = sum(batch.pairs for batch in batches if batch.weight) or 1
         means = self._means if model.training else self._eval_means
         losses = [self._loss(model, batch, means) * (copies * batch.pairs * batch.weight / pairs) for batch in batches]
         loss = torch.stack(losses).sum()
@@ -205,7 +191,7 @@ class SelfDistillationTrainer(PushingTrainer):
         samples = self._checked(samples)
         self._step = [batch for sample in samples for batch in sample["batches"]]
         pairs = sum(gather_object([sum(batch.pairs for batch in self._step if batch.weight)]))
-        return [{"batches": in_step(sample["batches"], self.passes)} for sample in samples], max(pairs, 1)
+        return [{"batches": align_batches(sample["batches"], self.passes)} for sample in samples], max(pairs, 1)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Sequence[str] | None = None
@@ -213,7 +199,7 @@ class SelfDistillationTrainer(PushingTrainer):
         """The loss on held-out rows."""
         (inputs,) = self._checked([inputs], training=False)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, {"batches": in_step(inputs["batches"], self.passes)})
+            loss = self.compute_loss(model, {"batches": align_batches(inputs["batches"], self.passes)})
         return loss.detach(), None, None
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
@@ -285,19 +271,11 @@ class SelfDistillationTrainer(PushingTrainer):
             raise stop_at(str(self.args.output_dir), self.state.global_step + 1, what, self._step)
         return norm
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """As in transformers, and waits for all processes, so that a checkpoint that looks complete is."""
-        super()._save_rng_state(output_dir)
-        if self.is_world_process_zero():
-            path = Path(output_dir) / PROCESSES_FILE
-            path.write_text(json.dumps({"processes": self.args.world_size}) + "\n", encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-
     def _loss(self, model: nn.Module, batch: ParallelBatch, means: RunningMeans) -> torch.Tensor:
         """The loss of one batch, measured by the way."""
         batch = batch.to(self.embedder.device)
         teacher = self.teacher.vectors(batch)
-        student = self.passes.texts(model, batch)
+        student = self.passes.embed_texts(model, batch)
         loss = self.distillation_loss(**loss_inputs(batch, student, teacher))
         if batch.weight:
             means.add("loss", loss * batch.pairs, batch.pairs)
@@ -309,24 +287,17 @@ class SelfDistillationTrainer(PushingTrainer):
 
     def _start_sharing(self) -> None:
         """Finds out on one row of the corpus how the texts of a row go over one pass of their image."""
-        corpora = [rows for rows in (self.train_dataset, *eval_sets(self.eval_dataset)) if rows is not None]
+        corpora = corpora_in(self.train_dataset, self.eval_dataset)
         row = sample_row(corpora, self.args.teacher == "cached") if self.args.sharing != "off" else None
         self._share(row)
         self.collator.keeps_rows = self.collator.sharing and bool(corpora) and (row is None or row["image"] is None)
 
     def _share(self, row: dict[str, Any] | None) -> None:
-        """Takes the first way that is right for a row, else has each text passed whole, and says why."""
-        sample = texts_of(row) if row is not None else []
-        self.collator.sharing = False
-        for way in WAYS[self.args.sharing]:
-            reason = broadcast_object_list([why_not(way, self.trained, self.processor, sample)])[0]
-            if not reason:
-                self.collator.sharing, self.passes.dense = True, way == "dense"
-                use_tree(self.embedder.backbone)
-                return
-            logger.warning("Images cannot be shared by the %s attention: %s.", way, reason)
-        if self.args.sharing != "off":
-            logger.warning("Each text is passed whole, with its image, which is slower: %s.", reason)
+        """Takes the first way that is right for a row, else has each text passed whole."""
+        way = choose_way(self.args.sharing, self.trained, self.processor, row)
+        self.collator.sharing, self.passes.dense = way is not None, way == "dense"
+        if way is not None:
+            use_tree(self.embedder.backbone)
 
     def _eval_collator(self) -> ParallelCollator:
         """As for training, with all translations of each row."""
@@ -339,9 +310,9 @@ class SelfDistillationTrainer(PushingTrainer):
         """
         if self.collator.keeps_rows:
             shown = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
-            found = next((row for row in gather_object([next(shown, None)]) if row is not None), None)
-            if found is not None:
-                self._share(found)
+            first = next((row for row in gather_object([next(shown, None)]) if row is not None), None)
+            if first is not None:
+                self._share(first)
                 self.collator.keeps_rows = False
         if self.collator.sharing:
             return samples
@@ -358,11 +329,10 @@ class SelfDistillationTrainer(PushingTrainer):
         teacher = CachedTeacher(self.args.teacher_store or default_store(), name, self.passes)
         collator = replace(self.collator, max_tokens=self.args.max_tokens_per_forward)
         shows = self.is_world_process_zero() and not self.args.disable_tqdm
-        for rows in (self.train_dataset, *eval_sets(self.eval_dataset)):
-            if rows is not None:
-                share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
-                with torch.no_grad(), teacher_of(self.trained) as model, self.compute_loss_context_manager():
-                    teacher.fill(share, collator, model, shows)
+        for rows in corpora_in(self.train_dataset, self.eval_dataset):
+            share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
+            with torch.no_grad(), teacher_of(self.trained) as model, self.compute_loss_context_manager():
+                teacher.fill(share, collator, model, shows)
         self.accelerator.wait_for_everyone()
         teacher.reopen()
         return teacher
@@ -378,102 +348,3 @@ class SelfDistillationTrainer(PushingTrainer):
         model.to(self.args.device)
         yield
         model.to(before)
-
-
-class _EpochOfCollator(TrainerCallback):
-    """Tells the collator which epoch it is, also after a resumption."""
-
-    def __init__(self, collator: ParallelCollator) -> None:
-        self.collator = collator
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Another epoch draws other translations."""
-        self.collator.epoch = int(state.epoch or 0)
-
-
-class _PaceFromStart(TrainerCallback):
-    """Has the pace count from the first step: neither the teacher's store nor the check of sharing are training."""
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Starts anew."""
-        self.pace.restart()
-
-
-def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> dict[str, Any]:
-    """What losses are called with, one entry for each of the `P` pairs.
-
-    Returns:
-        `student_en`, `student_lang`, `teacher_en` `(P, H)`, `row_of_pair` `(P,)` and `languages`; for losses that need
-        them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the image's states), or
-        `student_lang_alone`, `teacher_image` `(P, H)`, `image_of_pair` and `has_image` `(P,)`.
-    """
-    row = batch.row_of_pair
-    inputs: dict[str, Any] = {
-        "student_en": student.english[row],
-        "student_lang": student.translated,
-        "teacher_en": teacher.english[row],
-        "row_of_pair": row,
-        "languages": batch.languages,
-    }
-    if student.english_image is not None and teacher.english_image is not None:
-        inputs |= {
-            "student_en_image": student.english_image[row],
-            "student_lang_image": student.translated_image,
-            "teacher_en_image": teacher.english_image[row],
-        }
-    if teacher.image_alone is not None:
-        inputs |= {
-            "student_lang_alone": student.translated_alone,
-            "teacher_image": teacher.image_alone[row],
-            "image_of_pair": batch.image_numbers[row],
-            "has_image": batch.has_image[row],
-        }
-    return inputs
-
-
-def in_step(batches: list[ParallelBatch], passes: Passes) -> list[ParallelBatch]:
-    """As many batches as every other process has, each with as many passes: FSDP's collective operations must meet.
-
-    Batches that are added weigh nothing.
-    """
-    everyone = gather_object([[passes.counts(batch) for batch in batches]])
-    if len(everyone) == 1:
-        return batches
-    most = max(map(len, everyone))
-    places = zip(*(counts + counts[-1:] * (most - len(counts)) for counts in everyone), strict=True)
-    together = [PassCounts(*map(max, *(astuple(counts) for counts in place))) for place in places]
-    filled = batches + [replace(batches[-1], weight=0.0)] * (most - len(batches))
-    return [replace(batch, passes=counts) for batch, counts in zip(filled, together, strict=True)]
-
-
-def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
-    """Raises if a teacher cannot be had for a model or a corpus."""
-    if kind == "adapter-off" and not hasattr(model, "disable_adapter"):
-        raise TeacherError('teacher="adapter-off" needs a model with an adapter; use teacher="cached" or "copy".')
-    if kind == "cached" and isinstance(rows, IterableDataset):
-        raise TeacherError(
-            'teacher="cached" embeds the English rows before the training, but this corpus is streamed; use '
-            'teacher="adapter-off" with an adapter, else teacher="copy".'
-        )
-
-
-def encoded(rows: Any) -> Any:
-    """A corpus whose images stay as they are stored: they are named by these bytes, and decoded when prepared."""
-    if isinstance(rows, Mapping):
-        return {name: encoded(part) for name, part in rows.items()}
-    features = getattr(rows, "features", None) or {}
-    if isinstance(features.get("image"), Image) and getattr(rows, "format", {}).get("type") is None:
-        return rows.cast_column("image", Image(decode=False))
-    return rows
-
-
-def eval_sets(rows: Any) -> Sequence[Any]:
-    """The held-out corpora: there may be several, by name."""
-    return list(rows.values()) if isinstance(rows, dict) else [rows]

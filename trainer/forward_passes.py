@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -25,11 +26,11 @@ class Needs:
 
     Attributes:
         image_means: The mean state of the image's positions.
-        alone: The image without a text, and the translation without the image.
+        unimodal: The image without a text, and the translation without the image.
     """
 
     image_means: bool = False
-    alone: bool = False
+    unimodal: bool = False
 
 
 def needs_of(loss: nn.Module) -> Needs:
@@ -47,8 +48,8 @@ class RowVectors:
         english_image: `(G, H)`, mean state of the image's positions; `None` if not needed.
         translated: `(P, H)`, pooled; `None` where only English was asked for.
         translated_image: As `english_image`, `(P, H)`.
-        translated_alone: `(P, H)`, pooled, of the translations without their images; `None` if not needed.
-        image_alone: `(G, H)`, pooled, of the images without a text (anything where there is none); `None` if not
+        translated_only: `(P, H)`, pooled, of the translations without their images; `None` if not needed.
+        image_only: `(G, H)`, pooled, of the images without a text (anything where there is none); `None` if not
             needed.
     """
 
@@ -56,8 +57,8 @@ class RowVectors:
     english_image: torch.Tensor | None = None
     translated: torch.Tensor | None = None
     translated_image: torch.Tensor | None = None
-    translated_alone: torch.Tensor | None = None
-    image_alone: torch.Tensor | None = None
+    translated_only: torch.Tensor | None = None
+    image_only: torch.Tensor | None = None
 
 
 class Passes:
@@ -85,20 +86,20 @@ class Passes:
         self.cache: ImageCache | None = None
         self._seen: tuple[ParallelBatch, dict[int, ImageStates]] | None = None
 
-    def english(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
+    def embed_english(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts with their images, and the images alone if a loss needs them: a teacher's part."""
         if batch.groups is None:
             pooled, means = self._whole(model, batch.english)
         else:
             pooled, means = self._packed(model, english_only(batch.groups), self._images(batch))
-            pooled = self._in_step(model, batch, pooled, "english")
+            pooled = self._fill_passes(model, batch, pooled, "english")
         alone = None
-        if self.needs.alone:
-            alone = self._among(batch.has_image, pooled, model, batch.images_alone)
-            alone = self._in_step(model, batch, alone, "images_alone")
-        return RowVectors(pooled, means, image_alone=alone)
+        if self.needs.unimodal:
+            alone = self._among(batch.has_image, pooled, model, batch.images_only)
+            alone = self._fill_passes(model, batch, alone, "images_only")
+        return RowVectors(pooled, means, image_only=alone)
 
-    def texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
+    def embed_texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts and all translations, without images, too, if a loss needs that: the student's part."""
         if batch.groups is None:
             (english, image), (translated, other) = (
@@ -106,27 +107,27 @@ class Passes:
             )
         else:
             pooled, means = self._packed(model, batch.groups, self._images(batch))
-            pooled = self._in_step(model, batch, pooled, "texts")
-            own, rest = first_and_others([len(group.texts) for group in batch.groups], pooled.device)
-            english, translated = pooled[own], pooled[rest]
-            image, other = (None, None) if means is None else (means[own], means[rest])
+            pooled = self._fill_passes(model, batch, pooled, "texts")
+            first, rest = first_and_others([len(group.texts) for group in batch.groups], pooled.device)
+            english, translated = pooled[first], pooled[rest]
+            image, other = (None, None) if means is None else (means[first], means[rest])
         alone = None
-        if self.needs.alone:
+        if self.needs.unimodal:
             with_image = batch.has_image[batch.row_of_pair]
-            alone = self._among(with_image, translated, model, batch.translations_alone)
-            alone = self._in_step(model, batch, alone, "translations_alone")
+            alone = self._among(with_image, translated, model, batch.translations_only)
+            alone = self._fill_passes(model, batch, alone, "translations_only")
         return RowVectors(english, image, translated, other, alone)
 
     def counts(self, batch: ParallelBatch) -> PassCounts:
         """How many passes of the language model a batch takes by itself."""
-        alone = int(batch.images_alone is not None), int(batch.translations_alone is not None)
+        alone = int(batch.images_only is not None), int(batch.translations_only is not None)
         if batch.groups is None:
             return PassCounts(1, 2, *alone)
         limit = rope_limit_of(self.embedder.backbone.config)
-        english, texts = (sides(groups, limit) for groups in (english_only(batch.groups), batch.groups))
+        english, texts = (num_packs(groups, limit) for groups in (english_only(batch.groups), batch.groups))
         return PassCounts(english, texts, *alone)
 
-    def _in_step(self, model: nn.Module, batch: ParallelBatch, vectors: torch.Tensor, kind: str) -> torch.Tensor:
+    def _fill_passes(self, model: nn.Module, batch: ParallelBatch, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """The vectors, after the passes of a kind that only other processes need, with gradients of zero."""
         if batch.passes is None:
             return vectors
@@ -184,18 +185,18 @@ class Passes:
     def _look(self, groups: Sequence[TokenGroup], digests: Sequence[bytes | None]) -> dict[int, ImageStates]:
         """The states of all images: those of the cache, the others from one pass of the vision tower, each once."""
         names = {number: digest for number, digest in enumerate(digests) if digest and groups[number].images}
-        known = {name: self.cache.get(name, self.embedder.device) for name in set(names.values())} if self.cache else {}
-        found = {name: states for name, states in known.items() if states is not None}
-        first = {name: number for number, name in reversed(names.items()) if name not in found}
+        kept = {name: self.cache.get(name, self.embedder.device) for name in set(names.values())} if self.cache else {}
+        images = {name: states for name, states in kept.items() if states is not None}
+        first = {name: number for number, name in reversed(names.items()) if name not in images}
         numbers = sorted(first.values())
         shown = [replace(groups[number], texts=groups[number].texts[:1]) for number in numbers]
         for pack in self.embedder.pack(shown, sum(map(len, shown))) if shown else ():
             for place, states in zip(pack.groups, image_states(self.embedder.backbone, pack), strict=True):
                 name = names[numbers[place]]
-                found[name] = states
+                images[name] = states
                 if self.cache is not None:
                     self.cache.put(name, states)
-        return {number: found[name] for number, name in names.items()}
+        return {number: images[name] for number, name in names.items()}
 
     def _among(
         self, chosen: torch.Tensor, others: torch.Tensor, model: nn.Module, inputs: Inputs | None
@@ -206,12 +207,59 @@ class Passes:
         return others.index_copy(0, chosen.nonzero()[:, 0], model(**inputs).pooler_output)
 
 
+def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> dict[str, Any]:
+    """What losses are called with, one entry for each of the `P` pairs.
+
+    Returns:
+        `student_en`, `student_lang`, `teacher_en` `(P, H)`, `row_of_pair` `(P,)` and `languages`; for losses that need
+        them also `student_en_image`, `student_lang_image`, `teacher_en_image` (means of the image's states), or
+        `student_lang_alone`, `teacher_image` `(P, H)`, `image_of_pair` and `has_image` `(P,)`.
+    """
+    row = batch.row_of_pair
+    inputs: dict[str, Any] = {
+        "student_en": student.english[row],
+        "student_lang": student.translated,
+        "teacher_en": teacher.english[row],
+        "row_of_pair": row,
+        "languages": batch.languages,
+    }
+    if student.english_image is not None and teacher.english_image is not None:
+        inputs |= {
+            "student_en_image": student.english_image[row],
+            "student_lang_image": student.translated_image,
+            "teacher_en_image": teacher.english_image[row],
+        }
+    if teacher.image_only is not None:
+        inputs |= {
+            "student_lang_alone": student.translated_only,
+            "teacher_image": teacher.image_only[row],
+            "image_of_pair": batch.image_numbers[row],
+            "has_image": batch.has_image[row],
+        }
+    return inputs
+
+
+def align_batches(batches: list[ParallelBatch], passes: Passes) -> list[ParallelBatch]:
+    """As many batches as every other process has, each with as many passes: FSDP's collective operations must meet.
+
+    Batches that are added weigh nothing.
+    """
+    everyone = gather_object([[passes.counts(batch) for batch in batches]])
+    if len(everyone) == 1:
+        return batches
+    most = max(map(len, everyone))
+    places = zip(*(counts + counts[-1:] * (most - len(counts)) for counts in everyone), strict=True)
+    together = [PassCounts(*map(max, *(astuple(counts) for counts in place))) for place in places]
+    filled = batches + [replace(batches[-1], weight=0.0)] * (most - len(batches))
+    return [replace(batch, passes=counts) for batch, counts in zip(filled, together, strict=True)]
+
+
 def english_only(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
     """Groups without their translations."""
     return [replace(group, texts=group.texts[:1]) for group in groups]
 
 
-def sides(groups: Sequence[TokenGroup], rope_limit: int | None) -> int:
+def num_packs(groups: Sequence[TokenGroup], rope_limit: int | None) -> int:
     """Packs that groups take without a budget: 2 where rows lie on both sides of a RoPE limit."""
     if rope_limit is None:
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from xvlm2vec.common.files import replaced_file
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
 from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
+from .disk_space import bytes_to_come, free_bytes, size
 from .forward_passes import Passes
-from .health import bytes_to_come, free_bytes, size
 from .vision_parameters import vision_modules
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,10 @@ class ImageCache:
             return
         if images.listed:
             tensors["listed"] = torch.ones(1)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
-            os.replace(draft, path)
+            with replaced_file(path, flush=False) as draft:
+                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, draft)
         except (OSError, SafetensorError) as error:
-            draft.unlink(missing_ok=True)
             self.budget = 0
             logger.warning("No more images are kept for the next epoch: %s", error)
             return

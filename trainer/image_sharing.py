@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Image
 from torch import nn
 
+from xvlm2vec.common.texts import with_text
 from xvlm2vec.modeling.packing import check_sharing, packing_blocker
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
 from .collators import check_columns
-from .usable_rows import has_text
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = 64
 """Rows at the start of a corpus, and again spread over it, in which one with an image is looked for."""
@@ -40,7 +44,7 @@ class DensePacks(nn.Module):
         return self.model(**inputs, dense=True) if "pack" in inputs else self.model(**inputs)
 
 
-def why_not(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Sequence[TextImageRow]) -> str:
+def sharing_blocker(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Sequence[TextImageRow]) -> str:
     """What keeps the texts of a row from sharing their image in one way; empty if nothing does.
 
     Args:
@@ -60,6 +64,29 @@ def why_not(way: str, model: nn.Module, processor: XVLM2VecProcessor, sample: Se
         return str(error).rstrip(".")
 
 
+def choose_way(setting: str, model: nn.Module, processor: XVLM2VecProcessor, row: dict[str, Any] | None) -> str | None:
+    """The first way that is right for a row, in all processes alike; `None` if each text is to be passed whole.
+
+    Why a way is not taken is logged.
+
+    Args:
+        setting: A key of `WAYS`.
+        model: An `XVLM2VecModel`, or a model around one.
+        processor: Its processor.
+        row: A row of a parallel corpus; without one, only the configuration is asked.
+    """
+    sample = texts_of(row) if row is not None else []
+    reason = ""
+    for way in WAYS[setting]:
+        reason = broadcast_object_list([sharing_blocker(way, model, processor, sample)])[0]
+        if not reason:
+            return way
+        logger.warning("Images cannot be shared by the %s attention: %s.", way, reason)
+    if setting != "off":
+        logger.warning("Each text is passed whole, with its image, which is slower: %s.", reason)
+    return None
+
+
 def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
     """A row with an image, or the first row where none is found; `None` where there are no rows.
 
@@ -68,9 +95,9 @@ def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
         thorough: Whether all rows may be read that are made when they are read; else some are.
     """
     for rows in corpora:
-        found = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
-        if found is not None:
-            return found
+        shown = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
+        if shown is not None:
+            return shown
     return next((row for rows in corpora for row in islice(iter(rows), 1)), None)
 
 
@@ -107,5 +134,5 @@ def image_places(rows: Dataset) -> Iterator[int]:
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its image."""
     check_columns(row, 0)
-    texts = [row["text_en"], *[item["text"] for item in row["translations"] if has_text(item)][:2]]
+    texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
     return make_rows(texts, [row["image"]] * len(texts))[0]

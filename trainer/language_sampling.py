@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .usable_rows import has_text
+from xvlm2vec.common.texts import with_text
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LanguageSampler:
 def count_languages(rows: Any) -> Counter[str]:
     """How many rows of a `datasets.Dataset` have each language; only the column `translations` is read."""
     stored = rows.with_format(None)["translations"]
-    return Counter(item["lang"] for items in stored for item in items or () if has_text(item))
+    return Counter(item["lang"] for items in stored for item in with_text(items))
 
 
 def language_sampler(rows: Any, temperature: float) -> LanguageSampler | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.functional import cosine_similarity
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .collators import ParallelBatch
 from .forward_passes import RowVectors
@@ -69,6 +71,19 @@ class Pace:
         self.restart()
         rows, tokens = (sum(values) for values in zip(*counts, strict=True))
         return {"rows_per_second": round(rows / seconds, 2), "tokens_per_second": round(tokens / seconds, 1)}
+
+
+class PaceFromStart(TrainerCallback):
+    """Has the pace count from the first step: neither the teacher's store nor the check of sharing are training."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts anew."""
+        self.pace.restart()
 
 
 @torch.no_grad()

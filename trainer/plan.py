@@ -154,14 +154,14 @@ def _activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:
     language = language_model(embedder)
     tokens = args.max_tokens_per_forward
     dtype = torch.bfloat16 if args.bf16 or args.fp16 else language.dtype
-    saved = saved_bytes(language, tokens, dtype)
+    saved = activation_bytes(language, tokens, dtype)
     if not args.activation_checkpointing:
         return saved
     layers, width = language.config.num_hidden_layers, language.config.hidden_size
     return layers * tokens * width * dtype.itemsize + saved // layers
 
 
-def saved_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> int:
+def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> int:
     """Bytes of the tensors that autograd keeps of one pass of a language model, weights not counted.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,79 +12,24 @@ from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.hooks import RemovableHandle
-from transformers.trainer_utils import TrainOutput
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
-from .streaming import StreamingTrainer
 from .vision_parameters import vision_modules, vision_parameters
 
 
-class ShardingTrainer(StreamingTrainer):
-    """A `transformers.Trainer` of embedders that is right with several processes, whatever the model's family.
+def with_its_class(model: nn.Module) -> nn.Module:
+    """A model that FSDP2 has sharded, as an object of the class that it had before; any other model as it is.
 
-    A subclass sets `trained` and `embedder` before it calls `super().__init__`.
-
-    - Each layer of the language model is a unit that FSDP2 shards.
-    - A frozen vision tower is kept whole in every process: it has neither gradients nor optimizer states to divide, and
-      is called outside the model's forward pass, by some processes more often than by others.
-    - A trained one is gathered with the rest of the model, and every pass uses it: one process may have images while
-      another has none, and collective operations must meet nevertheless.
-
-    Attributes:
-        trained: The model, with its adapter if it has one.
-        embedder: The `XVLM2VecModel` in it.
+    FSDP2 puts a class of its own, defined in torch, in place of a model's; a model that is saved with its code would
+    be saved with torch's. The object shares all parts of the model, which is left as it is.
     """
-
-    trained: nn.Module
-    embedder: XVLM2VecModel
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in transformers; a trained vision tower is part of every pass, in a single process as in several."""
-        if not any(weight.requires_grad for weight in vision_parameters(self.embedder)):
-            return super().train(*args, **kwargs)
-        hook = use_vision_in_every_pass(self.embedder)
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            hook.remove()
-
-    def create_accelerator_and_postprocess(self) -> None:
-        """Makes the accelerator and tells its FSDP2 what to shard."""
-        let_cpus_shard()
-        super().create_accelerator_and_postprocess()
-        if self.accelerator.is_fsdp2:
-            choose_layers(self.accelerator, self.trained, self.embedder)
-            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True  # see `gradients_wait`
-
-    def gradients_wait(self, model: nn.Module) -> AbstractContextManager[None]:
-        """A context for backward passes before a step's last one, whose gradients are sent with the last.
-
-        FSDP2 sends them each time: those kept back would be whole on every device, which it is there to avoid.
-        """
-        return nullcontext() if self.accelerator.is_fsdp2 else self.accelerator.no_sync(model)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in `transformers.Trainer`: weights and processor in a folder."""
-        with own_class(self.trained):
-            super()._save(output_dir, state_dict)
-
-
-@contextmanager
-def own_class(model: nn.Module) -> Iterator[None]:
-    """Gives a model that FSDP2 has sharded its class back for a while.
-
-    FSDP2 puts a class of its own, defined in torch, in its place; a model that is saved with its code would be saved
-    with torch's.
-    """
-    sharded: Any = type(model)
-    if issubclass(sharded, FSDPModule):
-        own: Any = next(kind for kind in sharded.__mro__[1:] if not issubclass(kind, FSDPModule))
-        model.__class__ = own
-    try:
-        yield
-    finally:
-        model.__class__ = sharded
+    if not isinstance(model, FSDPModule):
+        return model
+    kind: Any = next(kind for kind in type(model).__mro__[1:] if not issubclass(kind, FSDPModule))
+    view = kind.__new__(kind)
+    view.__dict__ = model.__dict__
+    return view
 
 
 def let_cpus_shard() -> None:
@@ -95,8 +39,9 @@ def let_cpus_shard() -> None:
     the making of `TrainingArguments`, which sets up the processes, and of the accelerator.
     """
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and PartialState().distributed_type == DistributedType.MULTI_CPU:
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    state = PartialState()
+    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU  # all objects of the class share their attributes
 
 
 def choose_layers(accelerator: Accelerator, model: nn.Module, embedder: XVLM2VecModel) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset
-from peft.utils.other import ModulesToSaveWrapper
+from datasets import Dataset, IterableDataset
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -24,8 +24,8 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .collators import ParallelBatch, ParallelCollator
+from .disk_space import check_room
 from .forward_passes import Passes, RowVectors
-from .health import check_room
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CopyTeacher:
     @torch.no_grad()
     def vectors(self, batch: ParallelBatch) -> RowVectors:
         """One pass of the copy."""
-        return self.passes.english(self.model, batch)
+        return self.passes.embed_english(self.model, batch)
 
 
 class AdapterOffTeacher:
@@ -79,7 +79,7 @@ class AdapterOffTeacher:
     def vectors(self, batch: ParallelBatch) -> RowVectors:
         """One pass of the student's base."""
         with adapter_off(self.model) as base:
-            return self.passes.english(base, batch)
+            return self.passes.embed_english(base, batch)
 
 
 class CachedTeacher:
@@ -109,11 +109,11 @@ class CachedTeacher:
         english = self._read(batch.keys, batch, device)
         width = english.shape[1] // 2 if self.passes.needs.image_means else english.shape[1]
         alone = None
-        if self.passes.needs.alone:
+        if self.passes.needs.unimodal:
             alone = english.new_zeros(len(english), width)
             alone[batch.has_image] = self._read(batch.image_keys, batch, device)[:, :width]
         means = english[:, width:] if self.passes.needs.image_means else None
-        return RowVectors(english[:, :width], means, image_alone=alone)
+        return RowVectors(english[:, :width], means, image_only=alone)
 
     def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
         """Embeds the English rows that the store lacks and opens it again.
@@ -136,7 +136,7 @@ class CachedTeacher:
                     self._check_room(len(rows) - start)
                     checked = True
                 for batch in collator.english_batches(new):
-                    self._add(self.passes.english(model, batch.to(self.passes.embedder.device)), batch)
+                    self._add(self.passes.embed_english(model, batch.to(self.passes.embedder.device)), batch)
                 bar.update(len(part))
 
     def reopen(self) -> None:
@@ -144,8 +144,9 @@ class CachedTeacher:
         self.store = self._open()
 
     def _open(self) -> EmbeddingStore:
-        parts = {name for name, wanted in vars(self.passes.needs).items() if wanted}
-        return EmbeddingStore(self.folder, f"{self.name}:{'+'.join(sorted(parts))}" if parts else self.name)
+        needs = self.passes.needs
+        parts = ["alone"] * needs.unimodal + ["image_means"] * needs.image_means  # as stores of old versions are named
+        return EmbeddingStore(self.folder, f"{self.name}:{'+'.join(parts)}" if parts else self.name)
 
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
         """The distinct rows that the store does not hold whole."""
@@ -159,14 +160,14 @@ class CachedTeacher:
         english = vectors.english
         parts = [english] if vectors.english_image is None else [english, vectors.english_image]
         self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
-        if vectors.image_alone is not None and batch.image_keys:
-            alone = vectors.image_alone[batch.has_image]
+        if vectors.image_only is not None and batch.image_keys:
+            alone = vectors.image_only[batch.has_image]
             filler = [alone.new_zeros(alone.shape)] * (len(parts) - 1)
             self.store.add(batch.image_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
 
     def _read(self, keys: Sequence[bytes], batch: ParallelBatch, device: torch.device) -> torch.Tensor:
         try:
-            found = self.store.get(keys)
+            vectors = self.store.get(keys)
         except KeyError:
             missing = next((name for name, key in zip(batch.ids, batch.keys, strict=True) if key not in self.store), "")
             raise TeacherError(
@@ -174,16 +175,27 @@ class CachedTeacher:
                 'corpus as it was at the start. Rows that are made anew whenever they are read need teacher="copy" or '
                 '"adapter-off".'
             ) from None
-        return torch.from_numpy(np.ascontiguousarray(found)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(vectors)).to(device)
 
     def _check_room(self, rows: int) -> None:
         width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.image_means else 1)
-        needed = rows * (1 + self.passes.needs.alone) * (32 + 4 * width)
+        needed = rows * (1 + self.passes.needs.unimodal) * (32 + 4 * width)
         check_room(
             self.folder,
             needed,
             "The teacher's vectors need room",
             'Make room, keep them elsewhere (--teacher-store), or use teacher="copy".',
+        )
+
+
+def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
+    """Raises if a teacher cannot be had for a model or a corpus."""
+    if kind == "adapter-off" and not hasattr(model, "disable_adapter"):
+        raise TeacherError('teacher="adapter-off" needs a model with an adapter; use teacher="cached" or "copy".')
+    if kind == "cached" and isinstance(rows, IterableDataset):
+        raise TeacherError(
+            'teacher="cached" embeds the English rows before the training, but this corpus is streamed; use '
+            'teacher="adapter-off" with an adapter, else teacher="copy".'
         )
 
 

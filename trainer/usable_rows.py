@@ -9,6 +9,8 @@ from typing import Any
 
 from datasets import Dataset, Image, IterableDataset
 
+from xvlm2vec.common.texts import is_blank, with_text
+
 logger = logging.getLogger(__name__)
 
 CHUNK = 10_000
@@ -16,7 +18,7 @@ SHOWN = 5
 TRANSLATION, ENGLISH = "translation", "English text and no image"
 
 
-def translated(rows: Any) -> Any:
+def drop_unusable_rows(rows: Any) -> Any:
     """A corpus without the rows that have no translation, or neither an English text nor an image.
 
     What is left out is counted in a warning. Of a stored corpus only the columns of texts are read; a stream leaves
@@ -30,11 +32,9 @@ def translated(rows: Any) -> Any:
         ValueError: No row has a translation.
     """
     if isinstance(rows, Mapping):
-        return {name: translated(part) for name, part in rows.items()}
-    if isinstance(rows, IterableDataset):
-        if isinstance((rows.features or {}).get("image"), Image):
-            rows = rows.cast_column("image", Image(decode=False))  # the filter would decode, and store them otherwise
-        return rows.filter(IsUsable())
+        return {name: drop_unusable_rows(part) for name, part in rows.items()}
+    if isinstance(rows, IterableDataset):  # the filter would decode the images, and store them otherwise
+        return keep_encoded(rows).filter(IsUsable())
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
         return rows
     return _stored(rows)
@@ -50,7 +50,7 @@ def _stored(rows: Dataset) -> Dataset:
         part = columns[start : start + CHUNK]
         english = part.get("text_en") or ["-"] * len(part["id"])  # the collator names a column that lacks
         for place, (name, items, text) in enumerate(zip(part["id"], part["translations"], english, strict=True), start):
-            if not any(map(has_text, items or ())):
+            if not with_text(items):
                 left_out.setdefault(TRANSLATION, []).append(str(name))
             elif is_blank(text) and not _has_image(bare, place):
                 left_out.setdefault(ENGLISH, []).append(str(name))
@@ -74,14 +74,24 @@ def _has_image(rows: Dataset, place: int) -> bool:
     return bool(column[place : place + 1]["image"].is_valid()[0].as_py())
 
 
-def has_text(translation: Mapping[str, Any]) -> bool:
-    """Whether there is more than blanks."""
-    return not is_blank(translation["text"])
+def keep_encoded(rows: Any) -> Any:
+    """A corpus whose images stay as they are stored: they are named by these bytes, and decoded when prepared.
+
+    Args:
+        rows: A corpus, several by name, or `None`.
+    """
+    if isinstance(rows, Mapping):
+        return {name: keep_encoded(part) for name, part in rows.items()}
+    features = getattr(rows, "features", None) or {}
+    if isinstance(features.get("image"), Image) and getattr(rows, "format", {}).get("type") is None:
+        return rows.cast_column("image", Image(decode=False))
+    return rows
 
 
-def is_blank(text: str | None) -> bool:
-    """Whether there are blanks only, or nothing."""
-    return not (text or "").strip()
+def corpora_in(*rows: Any) -> list[Any]:
+    """The corpora among arguments that are each one corpus, several by name, or `None`."""
+    parts = [part for item in rows for part in (item.values() if isinstance(item, Mapping) else [item])]
+    return [part for part in parts if part is not None]
 
 
 class HasTranslation:
@@ -96,7 +106,7 @@ class HasTranslation:
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
-        if "translations" not in row or any(map(has_text, row["translations"] or ())):
+        if "translations" not in row or with_text(row["translations"]):
             return True
         self._leave_out(TRANSLATION, row)
         return False

@@ -176,11 +176,11 @@ def _grounding(
     return _Task(specs, paths, np.array(order, np.int32)), crops
 
 
-def _crop_candidates(spec: Spec, own: Sequence[int], same: Sequence[int], pool: int, rng: random.Random) -> list[int]:
+def _crop_candidates(spec: Spec, crops: Sequence[int], same: Sequence[int], pool: int, rng: random.Random) -> list[int]:
     """The right crop, the others of its scene, the same concept elsewhere, and random ones: places in the pool."""
-    gold = own[spec.asked]
-    chosen = [gold, *(place for place in own if place != gold)]
-    others = [place for place in same if place not in own]
+    gold = crops[spec.asked]
+    chosen = [gold, *(place for place in crops if place != gold)]
+    others = [place for place in same if place not in crops]
     chosen += rng.sample(others, min(VG_ELSEWHERE, len(others)))
     while len(chosen) < min(VG_CANDIDATES, pool):
         place = int(rng.random() * pool)
@@ -211,14 +211,14 @@ def _write(
     )
     written = {}
     for language in languages:
-        own = [query_text(world, form, spec, language) for spec in task.specs]
+        texts = [query_text(world, form, spec, language) for spec in task.specs]
         ids = [f"{name}-{row:06d}" for row in range(len(task.specs))]
-        columns = {"id": ids, "img": task.paths, "text": own, "question": own}
+        columns = {"id": ids, "img": task.paths, "text": texts, "question": texts}
         arrays = [pa.array(columns[column], pa.string()) for column in _QUERY[name]]
         pool = paths if paths is not None else _text_pool(world, form, task, language)
         candidates = shared if shared is not None else _candidates(pool, task.order)
         table = pa.Table.from_arrays([*arrays, candidates], schema=features.arrow_schema)
-        written[language] = Dataset(table, fingerprint=_fingerprint([*ids, *task.paths, *own, *pool], task.order))
+        written[language] = Dataset(table, fingerprint=_fingerprint([*ids, *task.paths, *texts, *pool], task.order))
     return DatasetDict(written)
 
 

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,6 +22,8 @@ import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
+
+from xvlm2vec.common.files import replaced_file, write_text
 
 from .text import DATA_FOLDER, LANGUAGES
 
@@ -51,8 +52,8 @@ RUSSIAN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One emoji before and after filtering.
+class Emoji:
+    """One emoji that may become a concept.
 
     Attributes:
         id: the code point in lower-case hexadecimal, such as "1f436".
@@ -121,13 +122,13 @@ def _draw_sprite(text: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
     return square.resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.LANCZOS)
 
 
-def _candidates(font: Path) -> list[Candidate]:
+def _read_emoji(font: Path) -> list[Emoji]:
     """All single-symbol emoji with a short English name, a name in every language and a glyph."""
     emoji, _ = _import_sources()
     for language in LANGUAGES:
         emoji.config.load_language(language)
     face = ImageFont.truetype(str(font), FONT_SIZE)
-    found = []
+    suitable = []
     for text, entry in sorted(emoji.EMOJI_DATA.items()):
         if entry["status"] != FULLY_QUALIFIED or not _is_single_symbol(text) or not all(k in entry for k in LANGUAGES):
             continue
@@ -137,36 +138,36 @@ def _candidates(font: Path) -> list[Candidate]:
         sprite = _draw_sprite(text.replace(VARIATION_SELECTOR, ""), face)
         if sprite is not None:
             code = f"{ord(text[0]):x}"
-            found.append(Candidate(code, text, names, float(entry["E"]), sprite))
-    return found
+            suitable.append(Emoji(code, text, names, float(entry["E"]), sprite))
+    return suitable
 
 
-def _drop_shared_names(candidates: list[Candidate]) -> list[Candidate]:
+def _drop_shared_names(emoji: list[Emoji]) -> list[Emoji]:
     """Drops every concept whose name coincides with another concept's in any language (ignoring case)."""
     shared: set[str] = set()
     for language in LANGUAGES:
         owners: dict[str, list[str]] = {}
-        for one in candidates:
+        for one in emoji:
             owners.setdefault(one.names[language].casefold(), []).append(one.id)
         shared.update(i for ids in owners.values() if len(ids) > 1 for i in ids)
-    return [one for one in candidates if one.id not in shared]
+    return [one for one in emoji if one.id not in shared]
 
 
-def _hash_order(candidates: list[Candidate]) -> list[Candidate]:
+def _hash_order(emoji: list[Emoji]) -> list[Emoji]:
     """Well-known emoji first, each part shuffled by a hash of the code point."""
 
-    def key(one: Candidate) -> tuple[bool, bytes]:
+    def key(one: Emoji) -> tuple[bool, bytes]:
         return one.version > WELL_KNOWN_VERSION, hashlib.blake2b(one.id.encode(), digest_size=8).digest()
 
-    return sorted(candidates, key=key)
+    return sorted(emoji, key=key)
 
 
-def _spread_out(candidates: list[Candidate]) -> list[Candidate]:
+def _spread_out(emoji: list[Emoji]) -> list[Emoji]:
     """Drops near duplicates and moves look-alikes of earlier concepts to the end, so that any prefix is distinct."""
     thumbnails: list[np.ndarray] = []
-    clear: list[Candidate] = []
-    alike: list[Candidate] = []
-    for one in candidates:
+    clear: list[Emoji] = []
+    alike: list[Emoji] = []
+    for one in emoji:
         thumbnail = one.thumbnail()
         nearest = min((float(np.sqrt(np.mean((thumbnail - t) ** 2))) for t in thumbnails), default=1.0)
         if nearest <= NEAR_DUPLICATE:
@@ -198,14 +199,7 @@ def _provenance(font: Path) -> dict[str, str]:
     return {**versions, "pillow": PIL.__version__, "font_sha256": hashlib.sha256(font.read_bytes()).hexdigest()}
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def _table(concepts: list[Candidate], provenance: dict[str, str]) -> bytes:
+def _table(concepts: list[Emoji], provenance: dict[str, str]) -> bytes:
     """The parquet file as bytes."""
     columns: dict[str, pa.Array] = {
         "id": pa.array([one.id for one in concepts], pa.string()),
@@ -240,10 +234,12 @@ def build_emoji_table(font: Path, output: Path) -> None:
         raise FileNotFoundError(
             f"No font at {font}: install Noto Color Emoji (Debian: fonts-noto-color-emoji) and pass its path"
         )
-    concepts = _spread_out(_hash_order(_drop_shared_names(_candidates(font))))
+    concepts = _spread_out(_hash_order(_drop_shared_names(_read_emoji(font))))
     patterns = json.dumps(_list_patterns(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    _write_atomically(output, _table(concepts, _provenance(font)))
-    _write_atomically(output.with_name("list_patterns.json"), patterns.encode())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(output) as draft:
+        draft.write_bytes(_table(concepts, _provenance(font)))
+    write_text(output.with_name("list_patterns.json"), patterns)
     logger.info("Wrote %d concepts to %s", len(concepts), output)
 
 

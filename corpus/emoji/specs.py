@@ -59,8 +59,10 @@ def query(world: EmojiWorld, task: str, spec: Spec, language: str) -> str:
 
 def target_text(world: EmojiWorld, task: str, spec: Spec, language: str) -> str:
     """The target as a model reads it; for t2i and vg this is the instruction that goes with the image."""
-    own = {"c": world.name, "vqa": world.name}.get(task)
-    text = own(spec.answer, language) if own else world.caption(spec.concepts, language) if task == "i2t" else ""
+    if task in ("c", "vqa"):
+        text = world.name(spec.answer, language)
+    else:
+        text = world.caption(spec.concepts, language) if task == "i2t" else ""
     return instruct(task, language, "target", text)
 
 

@@ -16,18 +16,18 @@ TASKS = ("c", "i2t", "t2i", "vqa", "vg")
 SIDES = ("left", "right")
 
 
-def check_languages(codes: Iterable[str], known: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
+def check_languages(codes: Iterable[str], allowed: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
     """Returns the codes as a tuple.
 
     Raises:
-        ValueError: a code is not among `known`; the message lists those and the closest ones.
+        ValueError: a code is not among `allowed`; the message lists those and the closest ones.
     """
     codes = tuple(codes)
     for code in codes:
-        if code not in known:
-            close = difflib.get_close_matches(str(code).lower(), known, n=3, cutoff=0.4)
+        if code not in allowed:
+            close = difflib.get_close_matches(str(code).lower(), allowed, n=3, cutoff=0.4)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(known)}")
+            raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(allowed)}")
     return codes
 
 

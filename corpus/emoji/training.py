@@ -9,13 +9,10 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 from PIL import Image
-
-from xvlm2vec.corpus.schema import parallel_features
 
 from .specs import WHOLE, Spec, SpecSampler, allot, draw, draw_target, query, target_text
 from .text import TASKS, check_languages, instruct, instructions, question
@@ -142,24 +139,11 @@ def parallel_rows(
     )
 
 
-def materialise(dataset: Dataset, path: str | Path) -> Dataset:
-    """Writes rendered parallel rows to disk as an ordinary `datasets.Dataset` with an `Image()` column, and opens it.
-
-    Args:
-        dataset: from `parallel_rows`.
-        path: a folder, for `datasets.load_from_disk`.
-    """
-
-    def rendered() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(dataset), 256):
-            batch = dataset[start : start + 256]
-            yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-
-    features = parallel_features()
-    encoded = [features.encode_example(row) for row in rendered()]
-    columns = {column: [row[column] for row in encoded] for column in features}
-    Dataset.from_dict(columns, features=features).save_to_disk(str(path))
-    return Dataset.load_from_disk(str(path))
+def rendered(dataset: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
+    """The rows of a data set that renders batches, `size` at a time: what `stored.write_dataset` takes."""
+    for start in range(0, len(dataset), size):
+        batch = dataset[start : start + size]
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 def tokenizer_texts(world: EmojiWorld, captions: int = 2000) -> Iterator[str]:
@@ -180,10 +164,10 @@ def tokenizer_texts(world: EmojiWorld, captions: int = 2000) -> Iterator[str]:
         yield from (world.caption(pair, language) for pair in pairs)
 
 
-def _check_kinds(mix: Mapping[str, float], known: Sequence[str]) -> None:
-    unknown = [kind for kind in mix if kind not in known]
+def _check_kinds(mix: Mapping[str, float], allowed: Sequence[str]) -> None:
+    unknown = [kind for kind in mix if kind not in allowed]
     if unknown or not mix:
-        raise ValueError(f"Unknown entries in the mix: {unknown}; known: {', '.join(known)}")
+        raise ValueError(f"Unknown entries in the mix: {unknown}; known: {', '.join(allowed)}")
 
 
 def _store(specs: Iterator[tuple[str, Spec]]) -> Dataset:

@@ -194,6 +194,26 @@ class EmojiWorld:
         return self._painter.crop(image, thing)
 
 
+def teaching_world(taught: Sequence[str] | None, controls: Sequence[str] | None = None, **settings: Any) -> EmojiWorld:
+    """A world of English, languages to teach, and others that are evaluated only.
+
+    Args:
+        taught: Codes; None stands for the world's own.
+        controls: Codes, of which those that are taught are left out; None stands for the world's own.
+        settings: Further fields of `EmojiWorldConfig`.
+
+    Raises:
+        ValueError: A language is unknown, English is to be taught, or a number does not fit.
+    """
+    usual = EmojiWorldConfig()
+    taught = check_languages(taught or usual.taught_languages, usual.languages)
+    if "en" in taught:
+        raise ValueError("English is what the teacher knows; leave it out of --languages.")
+    controls = tuple(code for code in (usual.control_languages if controls is None else controls) if code not in taught)
+    languages = {"languages": ("en", *taught, *controls), "taught_languages": taught, "control_languages": controls}
+    return EmojiWorld.load(EmojiWorldConfig(**settings, **languages))
+
+
 def check_split(split: str) -> int:
     """The index of a split.
 

@@ -1,6 +1,6 @@
-"""The benchmarks as data: which files each has, what their columns mean, in which languages, under which licence.
+"""The benchmarks as data: which files each has, what their columns mean, in which languages, under which license.
 
-`benchmarks.read_benchmark` reads every entry; `benchmark_rows` has the few forms of rows that they share. The layouts
+`reading.read_benchmark` reads every entry; `layouts` has the few forms of rows that they share. The layouts
 are those of the published files, read from the data sets' own pages and loaders; `docs/benchmarks.md` names them.
 """
 
@@ -14,15 +14,15 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Part:
+class Layout:
     """One kind of files of a benchmark.
 
     Attributes:
         task: Name of the task; its instructions bear the same name.
-        form: How rows become queries and candidates; one of `benchmark_rows.FORMS`.
+        reader: How rows become queries and candidates; one of `layouts.READERS`.
         files: Where the files lie, the first pattern with a match counting; `{dataset}` and `{language}` stand for the
             names below, `*` for anything.
-        columns: What the columns are called that the form needs.
+        columns: What the columns are called that the reader needs.
         datasets: Names of the data sets.
         languages: Codes as the file names spell them; none if the rows tell, or if there is only English.
         images: Folders below which the images lie that rows name.
@@ -31,7 +31,7 @@ class Part:
     """
 
     task: str
-    form: str
+    reader: str
     files: tuple[str, ...]
     columns: Mapping[str, str] = field(default_factory=lambda: _NONE)
     datasets: tuple[str, ...] = ("default",)
@@ -46,9 +46,9 @@ class Benchmark:
 
     Attributes:
         name: Name in results.
-        parts: Its files.
+        layouts: Its files.
         source: Where the data is published.
-        licence: What the publisher says of it.
+        license: What the publisher says of it.
         hub: Hub id of the data set, if its files can be had there as they are needed.
         parallel: Whether row numbers name the same item in every language.
         instructions: Whether ours are used; otherwise texts are embedded as they are.
@@ -56,9 +56,9 @@ class Benchmark:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    layouts: tuple[Layout, ...]
     source: str
-    licence: str
+    license: str
     hub: str | None = None
     parallel: bool = False
     instructions: bool = True
@@ -96,60 +96,60 @@ ENTRIES: Mapping[str, Benchmark] = {
     "mmeb": Benchmark(
         "MMEB",
         tuple(
-            Part(
+            Layout(
                 task, "lists", ("{dataset}/test-*.parquet", "{dataset}/test.parquet"), _MMEB_COLUMNS, datasets,
                 images=("images", "eval_images", ""), drop_copies=True,
             )
             for task, datasets in _MMEB_SETS.items()
         ),
         source="https://huggingface.co/datasets/TIGER-Lab/MMEB-eval",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         hub="TIGER-Lab/MMEB-eval",
         instructions=False,
     ),
     "xtd10": Benchmark(
         "XTD10",
         (
-            Part(
+            Layout(
                 "retrieval", "parallel_captions", ("xtd.json", "data/xtd.json"),
                 {"images": "images", "captions": "captions"}, ("xtd",), images=("images", "train2014", ""),
             ),
         ),
         source="https://github.com/gregor-ge/Babel-ImageNet (data/xtd.json), images of COCO train2014",
-        licence="captions: that of github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10; images: COCO's terms",
+        license="captions: that of github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10; images: COCO's terms",
         parallel=True,
         codes={"jp": "ja", "kr": "ko", "cn": "zh"},
     ),
     "babel-imagenet": Benchmark(
         "Babel-ImageNet",
         (
-            Part(
+            Layout(
                 "c", "classes", ("babel_imagenet-298.json", "data/babel_imagenet-298.json", "babel_imagenet.json"),
                 {}, ("imagenet-1k-val",), images=("val",),
             ),
         ),
         source="https://github.com/gregor-ge/Babel-ImageNet, images of the ImageNet-1k validation set",
-        licence="labels: the repository's licence and BabelNet's non-commercial one; images: ImageNet's terms",
+        license="labels: the repository's license and BabelNet's non-commercial one; images: ImageNet's terms",
         parallel=True,
     ),
     "maxm": Benchmark(
         "MaXM",
         (
-            Part(
+            Layout(
                 "vqa", "answers", ("data/{language}-*.parquet", "{language}-*.parquet", "{language}.parquet"),
                 {"text": "question", "image": "image", "answers": "answers"}, ("maxm",),
                 ("en", "fr", "hi", "iw", "ro", "th", "zh"),
             ),
         ),
         source="https://huggingface.co/datasets/floschne/maxm",
-        licence="see https://github.com/google-research-datasets/maxm",
+        license="see https://github.com/google-research-datasets/maxm",
         hub="floschne/maxm",
         codes={"iw": "he"},
     ),
     "cvqa": Benchmark(
         "CVQA",
         tuple(
-            Part(
+            Layout(
                 "vqa", "lists", ("data/test-*.parquet", "test-*.parquet"),
                 {"text": f"{prefix}Question", "image": "image", "texts": f"{prefix}Options", "gold": "Label",
                  "language": "Subset"}, (dataset,),
@@ -157,14 +157,14 @@ ENTRIES: Mapping[str, Benchmark] = {
             for dataset, prefix in (("local", ""), ("translated", "Translated "))
         ),
         source="https://huggingface.co/datasets/afaji/cvqa",
-        licence="each image has its own, in the column License",
+        license="each image has its own, in the column License",
         hub="afaji/cvqa",
         codes=LANGUAGE_NAMES,
     ),
     "visr-bench": Benchmark(
         "VisR-Bench",
         tuple(
-            Part(
+            Layout(
                 "page", "pages", ("QA/{dataset}_QA.json", "{dataset}_QA.json"),
                 {"document": "file_name", "pages": "all_page_images", "questions": "qa_list", "text": "question",
                  "gold": "page_index", "language": "detected_language"}, datasets,
@@ -174,13 +174,13 @@ ENTRIES: Mapping[str, Benchmark] = {
         ),
         source="https://huggingface.co/datasets/puar-playground/VisR-Bench (pages), "
         "https://github.com/puar-playground/VisR-Bench (QA)",
-        licence="MIT",
+        license="MIT",
         codes=LANGUAGE_NAMES,
     ),
     "merit": Benchmark(
         "MERIT",
         (
-            Part(
+            Layout(
                 "product", "products", ("queries-test.json",),
                 {"catalogue": "data/test-*.parquet", "id": "idx", "image": "image", "title": "title",
                  "language": "language", "text": "query instruction", "query": "query", "golds": "pos_candidate"},
@@ -188,20 +188,20 @@ ENTRIES: Mapping[str, Benchmark] = {
             ),
         ),
         source="https://huggingface.co/datasets/WeiChow/merit",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         hub="WeiChow/merit",
         codes=LANGUAGE_NAMES,
     ),
     "rsicd": Benchmark(
         "RSICD",
         (
-            Part(
+            Layout(
                 "retrieval", "captions", ("data/test-*.parquet", "test-*.parquet"),
                 {"image": "image", "captions": "captions"}, ("rsicd",),
             ),
         ),
         source="https://huggingface.co/datasets/arampacha/rsicd",
-        licence="not stated",
+        license="not stated",
         hub="arampacha/rsicd",
     ),
 }  # fmt: skip

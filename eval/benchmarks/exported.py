@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import pyarrow.parquet as pq
 
 from xvlm2vec.eval.ranking import RankingTask
 
-from .mmmeb import TASKS, VERBATIM, DatasetImages, Templates, ranking_task
+from .images import ColumnImages, named_images
+from .instructions import VERBATIM, Templates, read_templates
+from .list_rows import TASKS, list_rows
+from .selection import Selection
 
 TEMPLATES_FILE = "templates.json"
 IMAGES = "images"
-_SIDES = ("query", "target")
 
 
 def read_exported(
@@ -32,90 +33,43 @@ def read_exported(
 ) -> list[RankingTask]:
     """Read a folder with `<task>/<language>.parquet`, `images/test.parquet` and `templates.json`.
 
-    What a task is follows from its columns (see `mmmeb.TASKS`). One with a name of its own, such as `withheld`, counts
-    as a data set of that name.
+    What a task is follows from its columns (see `list_rows.TASKS`). One with a name of its own, such as `withheld`,
+    counts as a data set of that name.
 
     Args:
         folder: The folder.
         name: Name of the benchmark in results.
         datasets: `name` for the tasks that bear MMMEB's names, and the names of the others; all by default.
         languages: Codes; all by default.
-        tasks: Of `mmmeb.TASKS`; all by default.
+        tasks: Of `list_rows.TASKS`; all by default.
         styles: How texts are formatted; as they are by default.
         templates: Instructions instead of those in `templates.json`.
 
     Raises:
         FileNotFoundError: The folder, its images or its templates are missing.
-        ValueError: A name is unknown, a file is damaged, or its rows are (see `mmmeb.ranking_task`), or a row names a
-            image that is not there.
+        ValueError: A name is unknown, a file is damaged, or its rows are (see `list_rows.list_rows`), or a row names
+            an image that is not there.
     """
     folder = Path(folder)
     files = _files(folder)
-    chosen = templates if templates is not None else read_templates(folder / TEMPLATES_FILE)
-    images = DatasetImages(_images(folder))
-    found, known = [], {"data set": set[str](), "task": set[str](), "language": set[str]()}
+    templates = templates if templates is not None else read_templates(folder / TEMPLATES_FILE)
+    images = _images(folder)
+    ranking_tasks, selection = [], Selection(datasets, tasks, languages)
     for path in files:
         table = _read_table(path)
-        form = _form(table, path)
+        task = _task_of(table, path)
         dataset = path.parent.name if path.parent.name not in TASKS else name
-        language = path.stem
-        known["data set"].add(dataset)
-        known["task"].add(form)
-        known["language"].add(language)
-        if not all(
-            wanted is None or value in wanted
-            for value, wanted in ((dataset, datasets), (form, tasks), (language, languages))
-        ):
-            continue
-        options = {"task": form, "language": language, "dataset": dataset, "benchmark": name}
-        made = [ranking_task(table, images, chosen, style=style, **options) for style in styles]
-        _check_images(made[0], path, folder)
-        found += made
-    for kind, wanted in (("data set", datasets), ("task", tasks), ("language", languages)):
-        unknown = [value for value in wanted or () if value not in known[kind]]
-        if unknown:
-            raise ValueError(f"{folder} has no {kind} {', '.join(unknown)}; it has {', '.join(sorted(known[kind]))}.")
-    if not found:
+        if selection.takes(dataset=dataset, task=task, language=path.stem):
+            rows = list_rows(
+                table, images, str(path), task=task, language=path.stem, dataset=dataset, benchmark=name
+            )  # fmt: skip
+            read = [rows.ranking_task(templates, style) for style in styles]
+            _check_images(read[0], path, folder)
+            ranking_tasks += read
+    selection.check(str(folder))
+    if not ranking_tasks:
         raise ValueError(f"{folder} has no file for these data sets, tasks and languages together.")
-    return found
-
-
-def read_templates(path: str | Path) -> Templates:
-    """Read instructions, `{task: {language: {"query": ..., "target": ...}}}`; null is the same as none.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, or not of this form; names the place.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there are no instructions {path}; pass a file with --templates, as "
-            '{"t2i": {"en": {"query": "Find: {text}", "target": "An image"}}}'
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    _check_templates(content, path)
-    return {
-        task: {code: {side: text for side, text in sides.items() if text is not None} for code, sides in codes.items()}
-        for task, codes in content.items()
-    }
-
-
-def _check_templates(content: Any, path: Path) -> None:
-    for task, languages in _items(content, path, "the file"):
-        for language, sides in _items(languages, path, repr(task)):
-            for side, text in _items(sides, path, f"{task!r}, {language!r}"):
-                if side not in _SIDES or not isinstance(text, str | None):
-                    raise ValueError(f"{path}: {task!r}, {language!r} may hold texts for query and target, no {side!r}")
-
-
-def _items(value: Any, path: Path, where: str) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: {where} must be an object, not {value!r:.60}")
-    return list(value.items())
+    return ranking_tasks
 
 
 def _files(folder: Path) -> list[Path]:
@@ -127,40 +81,39 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: list(TASKS).index(path.parent.name) if path.parent.name in TASKS else 99)
 
 
-def _images(folder: Path) -> Any:
-    from datasets import Dataset, Image
+def _images(folder: Path) -> ColumnImages:
+    from datasets import Dataset
 
     path = folder / IMAGES / "test.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{path} with the images is missing")
-    dataset = Dataset(_read_table(path))
-    return dataset.cast_column("image", Image()) if "image" in dataset.column_names else dataset
+    return named_images(Dataset(_read_table(path)), str(path))
 
 
 def _check_images(task: RankingTask, path: Path, folder: Path) -> None:
     """Refuses a row that names an image which the folder lacks."""
     where = folder / IMAGES / "test.parquet"
-    ids, known = np.asarray(task.row_ids), set(task.images)
+    ids, present = np.asarray(task.row_ids), set(task.images)
     for rows, places in ((task.queries, np.arange(len(ids))[:, None]), (task.candidates, task.candidate_index)):
         for place, row in enumerate(rows):
-            lost = [name for name in row.images if name not in known]
+            lost = [name for name in row.images if name not in present]
             if lost:
                 number = ids[int(np.flatnonzero((places == place).any(axis=1))[0])]
                 raise ValueError(f"{path}: row {number} names the image {lost[0]!r}, which {where} lacks")
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path) -> Any:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}); export the benchmark again.") from error
 
 
-def _form(table: pa.Table, path: Path) -> str:
+def _task_of(table: pa.Table, path: Path) -> str:
     """The task whose column of candidates the rows have."""
-    forms = [form for form, columns in TASKS.items() if columns.candidates in table.column_names]
-    if len(forms) != 1:
+    tasks = [task for task, columns in TASKS.items() if columns.candidates in table.column_names]
+    if len(tasks) != 1:
         columns = ", ".join(form.candidates for form in TASKS.values())
         raise ValueError(f"{path}: one of the columns {columns} must hold the candidates; it has "
                          f"{', '.join(table.column_names)}.")  # fmt: skip
-    return forms[0]
+    return tasks[0]

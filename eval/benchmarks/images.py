@@ -1,19 +1,16 @@
-"""Images of published benchmarks: files below a folder, or a column of a parquet file."""
+"""Images of published benchmarks: files below a folder, or a column of a table."""
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
-
-
 ARCHIVE = "images.zip"
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
 
 
 class ArchiveImages:
@@ -60,38 +57,44 @@ class ArchiveImages:
         """Members by each ending of their paths."""
         if not self.path.is_file():
             return {}
-        found: dict[PurePosixPath, zipfile.ZipInfo] = {}
+        members: dict[PurePosixPath, zipfile.ZipInfo] = {}
         for member in self._archive.infolist():
             parts = PurePosixPath(member.filename).parts
             for start in range(len(parts)):
-                found.setdefault(PurePosixPath(*parts[start:]), member)
-        return found
+                members.setdefault(PurePosixPath(*parts[start:]), member)
+        return members
 
 
-class PathImages(Mapping[str, Any]):
+class FileImages(Mapping[str, Any]):
     """Files by the names that rows use, in the first of several folders that has them, or in `images.zip`.
 
+    Args:
+        folder: The data folder.
+        below: Folders in it that are looked through, in order.
+        file_of: Turns a name of a row into a path below these folders.
+
     Raises:
-        ValueError: A name leads out of the folders.
-        FileNotFoundError: None has the file.
+        ValueError: A name leads out of the folder.
+        FileNotFoundError: No folder has the file.
     """
 
-    def __init__(self, folder: Path, below: Sequence[str]) -> None:
+    def __init__(self, folder: Path, below: Sequence[str] = ("",), file_of: Callable[[str], str] = str) -> None:
+        self.folder = folder
         self.folders = [folder / part for part in below]
+        self._file_of = file_of
         self._archive = ArchiveImages(folder)
 
     def __getitem__(self, name: str) -> Any:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-            raise ValueError(f"image name {name!r} leads out of the data folder {self.folders[-1]}; refused")
-        for folder in self.folders:
-            if (folder / path).is_file():
-                return folder / path
-        found = self._archive.find([path])
-        if found is None:
-            tried = ", ".join(str(folder / path) for folder in self.folders)
-            raise FileNotFoundError(f"there is no image {tried}, and {self._archive.lack()}")
-        return found
+        path = self.path_below(name)
+        files = [folder / path for folder in self.folders]
+        for file in files:
+            if file.is_file():
+                return file
+        image = self._archive.find([path])
+        if image is None:
+            tried = ", ".join(map(str, files))
+            raise FileNotFoundError(f"there is no image {name!r}: no file {tried}, and {self._archive.lack()}")
+        return image
 
     def __iter__(self) -> Iterator[str]:
         for folder in self.folders:
@@ -101,39 +104,59 @@ class PathImages(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def path_below(self, name: str) -> PurePosixPath:
+        """Where an image lies below the folders: the same for every way to write its name."""
+        path = PurePosixPath(self._file_of(name))
+        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+            raise ValueError(f"image name {name!r} leads out of the data folder {self.folder}; refused")
+        return path
+
 
 class ColumnImages(Mapping[str, Any]):
-    """The images in a column of a `datasets.Dataset`, by row number, decoded when asked for.
+    """The images in a column of a `datasets.Dataset`, still encoded, as it stores them.
+
+    Args:
+        dataset: The data set.
+        column: The column.
+        where: The file, for messages.
+        rows: The row of each image by its name (default: the number of the row is its name).
 
     Raises:
-        ValueError: A row has no image, or one that cannot be read; names file and row.
+        ValueError: A row has no image; names file and row.
     """
 
-    def __init__(self, dataset: Any, column: str, where: str) -> None:
+    def __init__(self, dataset: Any, column: str, where: str, rows: Mapping[str, int] | None = None) -> None:
         from datasets import Image
 
-        self._images = dataset.select_columns(column).cast_column(column, Image())
-        self._encoded = self._images.cast_column(column, Image(decode=False))
+        self._images = dataset.select_columns(column).cast_column(column, Image(decode=False))
+        self._rows = {str(row): row for row in range(len(dataset))} if rows is None else rows
         self._column, self._where = column, where
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            image = self._images[int(name)][self._column]
-        except OSError as error:
-            raise ValueError(f"{self._where}: row {name}: the image cannot be read: {error}") from error
-        if image is None:
-            raise ValueError(f"{self._where}: row {name} has no image in the column {self._column}")
-        return image
-
-    def digest(self, name: str) -> bytes:
-        """SHA-256 of an image as it is stored, without decoding it."""
-        stored = self._encoded[int(name)][self._column]
-        if stored is None or not stored["bytes"]:
-            raise ValueError(f"{self._where}: row {name} has no image in the column {self._column}")
-        return hashlib.sha256(stored["bytes"]).digest()
+        stored = self._images[self._rows[name]][self._column]
+        if stored and stored["bytes"]:
+            return {"bytes": stored["bytes"], "path": f"{self._where}: row {name}"}
+        if stored and stored["path"] and Path(stored["path"]).is_file():
+            return Path(stored["path"])
+        raise ValueError(f"{self._where}: row {name} has no image in the column {self._column}")
 
     def __iter__(self) -> Iterator[str]:
-        return map(str, range(len(self._images)))
+        return iter(self._rows)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._rows)
+
+
+def named_images(dataset: Any, where: str = "the images") -> ColumnImages:
+    """The images of a `datasets.Dataset` with the columns `path` and `image`, by path.
+
+    Raises:
+        ValueError: A column is missing or a path occurs twice.
+    """
+    missing = {"path", "image"} - set(dataset.column_names)
+    if missing:
+        raise ValueError(f"{where} need the columns path and image; missing: {', '.join(sorted(missing))}")
+    rows = {path: row for row, path in enumerate(dataset["path"][:])}
+    if len(rows) != len(dataset):
+        raise ValueError("a path occurs twice among the images")
+    return ColumnImages(dataset, "image", where, rows)

@@ -1,37 +1,25 @@
-"""Every benchmark by its name: the entries of `benchmark_entries`, MMMEB, and folders that a release wrote."""
+"""Every benchmark by its name: the entries of `entries`, MMMEB, and folders that a release wrote."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from xvlm2vec.eval.ranking import RankingTask, Row
+from xvlm2vec.eval.ranking import RankingTask
 
 from .entries import ENTRIES, Benchmark
 from .exported import read_exported
-from .mmmeb import (
-    STYLES,
-    VERBATIM,
-    Templates,
-    apply_style,
-    default_templates,
-    read_mmmeb_folder,
-    sides_for,
-    templates_hash,
-)
-from .rows import FORMS, Candidate, Item, Selection, Sheet, Source
+from .instructions import STYLES, VERBATIM, Templates, instructions
+from .layouts import READERS, Source
+from .mmmeb import read_mmmeb_folder
+from .selection import Selection
 
 MMMEB, EMOJI, FOLDER = "mmmeb", "emoji", "folder"
 NAMES = (MMMEB, EMOJI, *ENTRIES, FOLDER)
 HUB_IDS: Mapping[str, str] = {MMMEB: "swap-uniba/MMMEB-Benchmark"} | {
     name: entry.hub for name, entry in ENTRIES.items() if entry.hub
 }
-_MARKS = {"vqa": "?", "page": "?"}
 
 
 def read_benchmark(
@@ -74,132 +62,26 @@ def read_benchmark(
     if key in (EMOJI, FOLDER):
         shown = title or (EMOJI if key == EMOJI else folder.resolve().name)
         return read_exported(folder, shown, styles=styles or (VERBATIM,), **chosen)
-    return _read_entry(ENTRIES[key], folder, styles=styles or (VERBATIM,), **chosen)
-
-
-def instructions() -> Templates:
-    """Our instructions for every task of every entry; `*` stands for the languages without any of their own."""
-    text = resources.files("xvlm2vec.eval.benchmarks").joinpath("templates_benchmarks.json").read_text(encoding="utf-8")
-    further = json.loads(text)
-    known = default_templates()
-    return {task: {**known.get(task, {}), **further.get(task, {})} for task in {**known, **further}}
-
-
-NO_INSTRUCTIONS: Templates = {
-    task: {"*": {"query": query, "target": target}}
-    for task, query, target in (
-        ("c", "", "{text}"),
-        ("i2t", "", "{text}"),
-        ("t2i", "{text}", ""),
-        ("vqa", "{text}", "{text}"),
-        ("vg", "{text}", ""),
-        ("page", "{text}", ""),
-        ("product", "{text}", "{text}"),
-        ("retrieval", "{text}", "{text}"),
-    )
-}
-"""For models that take no instructions, such as those of two towers: images alone, texts as they are."""
+    return _read_entry(ENTRIES[key], folder, Selection(datasets, tasks, languages), styles or (VERBATIM,), templates)
 
 
 def _read_entry(
-    benchmark: Benchmark,
-    folder: Path,
-    *,
-    datasets: Sequence[str] | None,
-    languages: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    styles: Sequence[str],
-    templates: Templates | None,
+    benchmark: Benchmark, folder: Path, selection: Selection, styles: Sequence[str], templates: Templates | None
 ) -> list[RankingTask]:
-    selection = Selection(**{"data set": datasets, "task": tasks, "language": languages})
-    chosen = templates if templates is not None else _own_instructions(benchmark)
-    found = []
-    for part in benchmark.parts:
-        source = Source(folder, benchmark, part, selection)
-        for sheet in FORMS[part.form](source):
-            found += [_ranking_task(benchmark, sheet, chosen, style, part.drop_copies) for style in styles]
+    templates = templates if templates is not None else _default_templates(benchmark)
+    ranking_tasks = [
+        rows.ranking_task(templates, style)
+        for layout in benchmark.layouts
+        for rows in READERS[layout.reader](Source(folder, benchmark, layout, selection))
+        for style in styles
+    ]
     selection.check(f"{benchmark.name} in {folder}")
-    if not found:
+    if not ranking_tasks:
         raise ValueError(f"{folder} has no rows of these data sets, tasks and languages together.")
-    return found
+    return ranking_tasks
 
 
-def _own_instructions(benchmark: Benchmark) -> Templates:
+def _default_templates(benchmark: Benchmark) -> Templates:
     if benchmark.instructions:
         return instructions()
-    return {task: {"*": {"query": "{text}", "target": "{text}"}} for task in {part.task for part in benchmark.parts}}
-
-
-def _ranking_task(
-    benchmark: Benchmark, sheet: Sheet, templates: Templates, style: str, drop_copies: bool
-) -> RankingTask:
-    """Put the instructions in place and number the candidates."""
-    sides = sides_for(templates, (sheet.task,), sheet.language)
-    if "query" not in sides:
-        raise ValueError(f"{sheet.where}: the templates have no 'query' for {sheet.task!r} in {sheet.language!r}")
-    kept = [item for item in sheet.items if item.text or item.image]
-    if not kept:
-        raise ValueError(f"{sheet.where}: no rows to score ({len(sheet.items)} have neither text nor image)")
-    places: dict[Candidate, int] = {}
-    index = [_numbered(item, places, sheet, drop_copies) for item in kept]
-    for candidate in sheet.pool:
-        places.setdefault(candidate, len(places))
-    mark = _MARKS.get(sheet.task, ".")
-    query, target = sides["query"], sides.get("target", "{text}")
-    try:
-        return RankingTask(
-            benchmark=benchmark.name,
-            dataset=sheet.dataset,
-            task=sheet.task,
-            language=sheet.language,
-            style=style,
-            queries=[Row(apply_style(_filled(query, item.text), style, mark), item.image) for item in kept],
-            candidates=[_target(target, candidate, style) for candidate in places],
-            candidate_index=index,
-            images=sheet.images,
-            row_ids=np.array([item.row for item in kept]),
-            skipped=len(sheet.items) - len(kept),
-            templates_hash=templates_hash(templates),
-            gold_counts=np.array([len(item.golds) for item in kept]),
-            whole_pool=sheet.whole_pool,
-            parallel=benchmark.parallel,
-        )
-    except ValueError as error:
-        raise ValueError(f"{sheet.where}: {error}") from error
-
-
-def _numbered(item: Item, places: dict[Candidate, int], sheet: Sheet, drop_copies: bool) -> list[int]:
-    if not item.golds:
-        raise ValueError(f"{sheet.where}: row {item.row} has no gold candidate")
-    empty = [candidate for candidate in item.golds if not any(candidate)]
-    if empty:
-        raise ValueError(f"{sheet.where}: row {item.row} has a gold candidate without text and image")
-    golds = [places.setdefault(candidate, len(places)) for candidate in item.golds]
-    others = [places.setdefault(candidate, len(places)) for candidate in item.others if any(candidate)]
-    if len(set(golds)) < len(golds):
-        raise ValueError(f"{sheet.where}: row {item.row} names a gold candidate twice")
-    doubled = set(golds).intersection(others)
-    if doubled and not drop_copies:
-        copy = item.golds[golds.index(doubled.pop())]
-        raise ValueError(
-            f"{sheet.where}: row {item.row} lists its gold candidate {copy[0] or copy[1]!r} more than once"
-        )
-    return list(dict.fromkeys(golds + others)) if drop_copies else golds + others
-
-
-def _filled(template: str, text: str | None) -> str:
-    """The instruction with the row's text in its place.
-
-    Raises:
-        ValueError: It has no place for the text, which would be lost.
-    """
-    if text and "{text}" not in template:
-        raise ValueError(f"the template {template!r} has no {{text}}, and a row has the text {text!r:.60}")
-    return template.replace("{text}", text or "")
-
-
-def _target(template: str, candidate: Candidate, style: str) -> Row:
-    """A candidate with its instruction; a style is for images' instructions alone, and texts keep their form."""
-    text, image = candidate
-    filled = _filled(template, text)
-    return Row(apply_style(filled, style) if image is not None and text is None else filled, image)
+    return {layout.task: {"*": {"query": "{text}", "target": "{text}"}} for layout in benchmark.layouts}

@@ -7,7 +7,7 @@ import evaluate
 import gradio
 
 _FOLDER = Path(__file__).parent
-_METRIC = evaluate.load(str(next(path for path in _FOLDER.glob("*.py") if path.name != "app.py")))
+_METRIC = evaluate.load(str(next(path for path in _FOLDER.glob("*.py") if path.name not in {"app.py", "metrics.py"})))
 
 
 def compute(arguments: str) -> dict:

@@ -11,15 +11,16 @@ from uuid import uuid4
 
 import numpy as np
 from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.languages import ISO_TO_LANGUAGE
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 
 from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, TEXT
-from xvlm2vec.eval.benchmarks.mmmeb import Templates, sides_for
-from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS, instructions
-from xvlm2vec.eval.embedding import Encoder, Vectors, as_encoder, checked_vectors, encoded_by_kind
+from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, Templates, instructions, sides_for
+from xvlm2vec.eval.embedding import checked_vectors
+from xvlm2vec.eval.encoders import Encoder, Vectors, as_encoder, encoded_by_kind
 from xvlm2vec.eval.ranking import Row
 
 _ROWS = 256  # handed to an encoder at a time
@@ -72,7 +73,7 @@ class MtebModelEncoder:
         dataset = Dataset.from_dict({name: columns[name] for name in modalities})
         # mteb's own models look at the features of the loader's data set to see what there is to embed.
         loader = DataLoader(dataset, batch_size=self.batch_size, collate_fn=_as_lists)
-        found = self.model.encode(
+        vectors = self.model.encode(
             loader,
             task_metadata=_plain_metadata(category, tuple(modalities)),
             hf_split="test",
@@ -81,7 +82,7 @@ class MtebModelEncoder:
             batch_size=self.batch_size,
             show_progress_bar=False,
         )
-        return np.asarray(found.cpu() if hasattr(found, "cpu") else found, dtype=np.float32)
+        return np.asarray(vectors.cpu() if hasattr(vectors, "cpu") else vectors, dtype=np.float32)
 
 
 class EncoderForMteb(AbsEncoder):
@@ -145,7 +146,7 @@ class EncoderForMteb(AbsEncoder):
         if task.contributed_by == OURS:
             return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
         name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
-        sides = sides_for(self.templates, (name,), subset_language(task, subset)) if name else {}
+        sides = sides_for(self.templates, name, subset_language(task, subset)) if name else {}
         template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
         def wrap(text: str | None, has_image: bool) -> str | None:
@@ -171,8 +172,8 @@ def _with_line_break(text: str | None, _: bool) -> str | None:
 
 def subset_language(task: TaskMetadata, subset: str) -> str:
     """ISO 639-1 code of a subset's language, or its 639-3 code where it has none."""
-    found = task.hf_subsets_to_langscripts.get(subset) or [subset]
-    code = found[0].split("-")[0]
+    scripts = task.hf_subsets_to_langscripts.get(subset) or [subset]
+    code = scripts[0].split("-")[0]
     return {long: short for short, long in _language_data("iso_639_1_to_3").items()}.get(code, code)
 
 
@@ -181,7 +182,7 @@ def language_script(code: str) -> str | None:
     base = code.split("-")[0].lower()
     long = _language_data("iso_639_1_to_3").get(base, base)
     script = _language_data("iso_639_3_to_default_script").get(long)
-    return f"{long}-{script}" if script and long in _language_data("iso_639_3_to_language") else None
+    return f"{long}-{script}" if script and long in ISO_TO_LANGUAGE else None
 
 
 @cache

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from xvlm2vec.eval.benchmarks.mmmeb import Templates, templates_hash
-from xvlm2vec.eval.bootstrap import bootstrap_ci
-from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1, reciprocal_rank, tied_rows
+from xvlm2vec.common.result_keys import TASK_KEYS
+from xvlm2vec.eval.benchmarks.instructions import Templates, templates_hash
+from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1
 from xvlm2vec.eval.results import PerRow, Results, row_key
-from xvlm2vec.eval.runner import library_versions
+from xvlm2vec.eval.runner import library_versions, rank_scores
 
 from .models import EncoderForMteb, MtebModelEncoder, subset_language
 from .tasks import counts_of_results
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 BENCHMARK = "mteb"
 STYLE = "verbatim"
+_THEIR_SCORES = {"r_at_5": "recall_at_5", "r_at_10": "recall_at_10", "ndcg_at_10": "ndcg_at_10"}
 
 
 def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
@@ -47,9 +48,9 @@ def mteb_task(name: str, languages: Sequence[str] | None = None) -> Any:
     if not isinstance(task, AbsTaskRetrieval):
         raise ValueError(f"{name} is a task of type {task.metadata.type}; only retrieval is scored here")
     if languages is not None:
-        known = _subset_names(task)
+        subsets = _subset_names(task)
         _check_spoken(name, languages, [task])
-        task.hf_subsets = [subset for subset, names in known.items() if names.intersection(languages)]
+        task.hf_subsets = [subset for subset, names in subsets.items() if names.intersection(languages)]
     return task
 
 
@@ -68,14 +69,14 @@ def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = Non
         return [mteb_task(name, languages) for name in names]
     tasks = {name: mteb_task(name) for name in names}
     _check_spoken(", ".join(names), languages, list(tasks.values()))
-    found = []
+    chosen = []
     for name, task in tasks.items():
         spoken = [code for code in languages if any(code in known for known in _subset_names(task).values())]
         if spoken:
-            found.append(mteb_task(name, spoken))
+            chosen.append(mteb_task(name, spoken))
         else:
             logger.warning("Left out %s: it has no language %s", name, ", ".join(languages))
-    return found
+    return chosen
 
 
 def _names_within(name: str) -> list[str]:
@@ -94,8 +95,8 @@ def _subset_names(task: Any) -> dict[str, set[str]]:
 
 
 def _check_spoken(name: str, languages: Sequence[str], tasks: Sequence[Any]) -> None:
-    known = [names for task in tasks for names in _subset_names(task).values()]
-    unknown = [code for code in languages if not any(code in names for names in known)]
+    spellings = [names for task in tasks for names in _subset_names(task).values()]
+    unknown = [code for code in languages if not any(code in names for names in spellings)]
     if unknown:
         spoken = dict.fromkeys(_language(task, subset) for task in tasks for subset in task.hf_subsets)
         raise ValueError(f"{name} has no language {', '.join(unknown)}; it has {', '.join(spoken)}")
@@ -141,12 +142,12 @@ def evaluate_mteb(
     for task in tasks:
         with tempfile.TemporaryDirectory() as folder:
             task.load_data()
-            found = mteb.evaluate(
+            scored = mteb.evaluate(
                 model, task, cache=None, prediction_folder=folder, show_progress_bar=progress, co2_tracker=False,
                 encode_kwargs={"show_progress_bar": False},
             )  # fmt: skip
             predictions = json.loads((Path(folder) / task.prediction_file_name).read_text(encoding="utf-8"))
-        for split, scores in found.task_results[0].scores.items():
+        for split, scores in scored.task_results[0].scores.items():
             for score in scores:
                 _add(results, task, split, score, predictions[score["hf_subset"]][split], seed, bootstrap)
         task.unload_data()
@@ -178,24 +179,10 @@ def mteb_row(
     name: str, category: str, language: str, counts: RankCounts, score: Mapping[str, Any], seed: int, bootstrap: int
 ) -> dict[str, Any]:
     """A row of `Results` from mteb's scores and the ranks of the relevant documents."""
-    hits = hit_at_1(counts)
-    return {
-        "benchmark": BENCHMARK,
-        "dataset": name,
-        "task": category,
-        "language": language,
-        "style": STYLE,
-        "n": len(hits),
-        "skipped": 0,
-        "ties": tied_rows(counts),
-        "p_at_1": float(hits.mean()),
-        "ci95": list(bootstrap_ci(hits, samples=bootstrap, seed=seed)),
-        "r_at_5": float(score["recall_at_5"]),
-        "r_at_10": float(score["recall_at_10"]),
-        "ndcg_at_10": float(score["ndcg_at_10"]),
-        "mrr": float(reciprocal_rank(counts).mean()),
-        "parallel": False,
-    }
+    names = (BENCHMARK, name, category, language, STYLE)
+    theirs = {ours: float(score[key]) for ours, key in _THEIR_SCORES.items()}
+    row = dict(zip(TASK_KEYS, names, strict=True)) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
+    return row | theirs | {"parallel": False}
 
 
 def _language(task: Any, subset: str) -> str:

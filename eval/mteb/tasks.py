@@ -60,10 +60,10 @@ class RankingMtebTask(AbsTaskRetrieval):
         """
         meta = model.mteb_model_meta
         if "image" in self.metadata.modalities and "image" not in meta.modalities:
-            known = ", ".join(meta.modalities)
+            modalities = ", ".join(meta.modalities)
             raise ValueError(
-                f"{self.metadata.name} has images, and mteb has {meta.name} as a model of {known}, so it would leave "
-                "them out; for a SentenceTransformer pass xvlm2vec.eval.mteb_model(model)"
+                f"{self.metadata.name} has images, and mteb has {meta.name} as a model of {modalities}, so it would "
+                "leave them out; for a SentenceTransformer pass xvlm2vec.eval.mteb_model(model)"
             )
         if ends_in_line_breaks(self.metadata, PromptType.document) and not isinstance(model, EncoderForMteb):
             raise ValueError(
@@ -115,13 +115,13 @@ def mteb_tasks(
         entry = ENTRIES.get(benchmark.lower())
         reference = entry.source.split(" ")[0] if entry else None
         styles = styles or (("plain",) if benchmark.lower() == MMMEB else None)
-        found = read_benchmark(
+        ranking_tasks = read_benchmark(
             benchmark, folder, datasets=datasets, languages=languages, tasks=tasks, styles=styles, templates=templates
         )
     else:
-        found = list(benchmark)
+        ranking_tasks = list(benchmark)
     groups: dict[tuple[str, str, str, str], list[RankingTask]] = {}
-    for task in found:
+    for task in ranking_tasks:
         if language_script(task.language) is None:
             logger.warning("Left out %s: mteb knows no language %r", task.name, task.language)
             continue
@@ -149,13 +149,13 @@ def counts_of_results(qrels: Mapping[str, Any], results: Mapping[str, Mapping[st
 
     One that was not found stands below all of them.
     """
-    width = max((len(found) for found in results.values()), default=0)
+    width = max((len(hits) for hits in results.values()), default=0)
     gold = np.full(len(results), -np.inf, dtype=np.float32)
     scores = np.full((len(results), width), np.nan, dtype=np.float32)
-    for row, (query, found) in enumerate(results.items()):
+    for row, (query, hits) in enumerate(results.items()):
         relevant = {document for document, grade in qrels[query].items() if grade > 0}
-        gold[row] = max((score for document, score in found.items() if document in relevant), default=-np.inf)
-        others = [score for document, score in found.items() if document not in relevant]
+        gold[row] = max((score for document, score in hits.items() if document in relevant), default=-np.inf)
+        others = [score for document, score in hits.items() if document not in relevant]
         scores[row, : len(others)] = others
     return rank_counts(scores, gold, ~np.isnan(scores), TIE_TOLERANCE)
 

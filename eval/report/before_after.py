@@ -2,21 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.tasks import MEAN_TASKS, TASK_TITLES
+
+from .templates import environment
 
 ModelScores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """``{task: {language: {"p_at_1": fraction, ...}}}`` of one model."""
 
-_TASK_NAMES = {"c": "classification", "i2t": "image to text", "t2i": "text to image", "vg": "grounding"}
-
-MEAN_TASKS = tuple(_TASK_NAMES)
-"""Tasks whose mean stands for a language."""
-
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _GROUP = 860, 176, 56, 108, 27, 28
-_BEFORE, _AFTER, _INK, _MUTED, _GRID = "#b4560f", "#1f5fbf", "#1c1f26", "#5b6270", "#e7e4dd"
-_HALO = 'paint-order="stroke" stroke="#fdfcfa" stroke-width="4" stroke-linejoin="round"'
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _GROUP = 860, 176, 56, 108, 27, 28  # pixels
+_COLORS = {"orange": "#b4560f", "blue": "#1f5fbf", "ink": "#1c1f26", "muted": "#5b6270"}
 
 
 def mean_over_tasks(scores: ModelScores, code: str, tasks: Sequence[str] = MEAN_TASKS) -> float:
@@ -70,152 +66,27 @@ def before_after_svg(
     for model in ("teacher", "student"):
         if model not in scores:
             raise ValueError(f"scores of the {model!r} are missing; found {sorted(scores)}")
-    groups = [
-        ("", [code for code in languages if code == english]),
-        ("Taught", [code for code in languages if code in taught]),
-        ("Control: never taught", [code for code in languages if code in controls]),
-    ]
-    groups = [(title, codes) for title, codes in groups if codes]
-    reference = mean_over_tasks(scores["student"], english)
-
-    rows: list[str] = []
-    y = float(_TOP)
-    for title, codes in groups:
-        if title:
-            rows.append(_group_title(title, y))
-            y += _GROUP
-        for code in codes:
-            before, after = (mean_over_tasks(scores[model], code) for model in ("teacher", "student"))
-            rows.append(_row(language(code).name, before, after, y))
-            y += _ROW
-    bottom = y + 2
-    height = round(bottom + 46)
-    tasks = [task for task in MEAN_TASKS if scores["student"].get(task)]
-    parts = [
-        _head(height, _title(scores, [code for code in languages if code in taught])),
-        _axis(bottom, reference, tasks),
-    ]
-    return "\n".join([*parts, *rows, "</svg>"]) + "\n"
+    means = {code: [mean_over_tasks(scores[model], code) for model in ("teacher", "student")] for code in languages}
+    groups, y = [], float(_TOP)
+    for heading, group in (("", [english]), ("Taught", taught), ("Control: never taught", controls)):
+        if codes := [code for code in languages if code in group]:
+            first = y + _GROUP if heading else y
+            rows = [(language(code).name, *means[code], first + number * _ROW) for number, code in enumerate(codes)]
+            groups.append((heading, y, rows))
+            y = first + len(codes) * _ROW
+    template = environment(x=lambda fraction: _LEFT + fraction * (_WIDTH - _LEFT - _RIGHT))
+    tasks = ", ".join(TASK_TITLES[task].lower() for task in MEAN_TASKS if scores["student"].get(task))
+    return template.get_template("before_after.svg").render(
+        width=_WIDTH, height=round(y + 48), left=_LEFT, top=_TOP, bottom=y + 2, groups=groups,
+        title=_title([means[code] for code in languages if code in taught]), reference=means[english][1], tasks=tasks,
+        **_COLORS,
+    )  # fmt: skip
 
 
-def _title(scores: Mapping[str, ModelScores], taught: Sequence[str]) -> str:
-    """The finding as one line, from the data alone."""
+def _title(taught: Sequence[Sequence[float]]) -> str:
+    """The finding as one line, from the means before and after of each taught language."""
     if not taught:
         return "Mean P@1 per language, before and after distillation"
-    before, after = (
-        sum(mean_over_tasks(scores[m], code) for code in taught) / len(taught) for m in ("teacher", "student")
-    )
+    before, after = (f"{100 * sum(values) / len(taught):.1f}" for values in zip(*taught, strict=True))
     plural = "" if len(taught) == 1 else "s"
-    return f"{len(taught)} taught language{plural}: mean P@1 from {_percent(before)}% to {_percent(after)}%"
-
-
-def _x(fraction: float) -> float:
-    """Horizontal position of a P@1 in pixels."""
-    return _LEFT + fraction * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: int = 13,
-    fill: str = _INK,
-    anchor: str = "start",
-    weight: int = 400,
-    halo: bool = False,
-) -> str:
-    """One line of text; a halo of the background's colour keeps it readable across grid lines."""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}" '
-        f'font-weight="{weight}"{" " + _HALO if halo else ""}>{escape(text)}</text>'
-    )
-
-
-def _head(height: int, title: str) -> str:
-    """Opening tag, background, title and legend."""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-            f'width="{_WIDTH}" height="{height}" '
-            'role="img" aria-labelledby="before-after-title" '
-            "font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif\">",
-            f'<title id="before-after-title">{escape(title)}</title>',
-            f'<rect x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="14" '
-            'fill="#fdfcfa" stroke="#dcd8cf"/>',
-            _text(28, 42, title, size=21, weight=650),
-            f'<circle cx="34" cy="66" r="5" fill="#fdfcfa" stroke="{_BEFORE}" stroke-width="2.5"/>',
-            _text(46, 70.5, "before: English-only teacher", fill=_BEFORE, weight=600),
-            f'<circle cx="286" cy="66" r="6" fill="{_AFTER}"/>',
-            _text(298, 70.5, "after: multilingual student", fill=_AFTER, weight=600),
-        ]
-    )
-
-
-def _axis(bottom: float, reference: float, tasks: Sequence[str]) -> str:
-    """Grid lines with percentages, and the dashed line of the student's English."""
-    parts = []
-    for percent in (0, 25, 50, 75, 100):
-        x = _x(percent / 100)
-        parts.append(f'<line x1="{x:.1f}" y1="{_TOP - 16}" x2="{x:.1f}" y2="{bottom:.1f}" stroke="{_GRID}"/>')
-        parts.append(_text(x, bottom + 16, f"{percent}%" if percent else "0", size=12, fill=_MUTED, anchor="middle"))
-    x = _x(reference)
-    parts.append(
-        f'<line x1="{x:.1f}" y1="{_TOP - 16}" x2="{x:.1f}" y2="{bottom:.1f}" stroke="{_AFTER}" '
-        'stroke-dasharray="4 4" stroke-opacity="0.65"/>'
-    )
-    parts.append(_text(x, _TOP - 22, "English after", size=12, fill=_AFTER, anchor="middle"))
-    parts.append(
-        _text(
-            _x(0.5),
-            bottom + 34,
-            f"P@1, mean over {', '.join(_TASK_NAMES[task] for task in tasks)}",
-            size=12,
-            fill=_MUTED,
-            anchor="middle",
-        )
-    )
-    return "\n".join(parts)
-
-
-def _group_title(title: str, y: float) -> str:
-    """A small heading with a rule, which sets a group of languages apart."""
-    return "\n".join(
-        [
-            f'<line x1="28" y1="{y - 4:.1f}" x2="{_WIDTH - 28}" y2="{y - 4:.1f}" stroke="#cfcabf"/>',
-            _text(28, y + 13, title, size=12, fill=_MUTED, weight=600),
-        ]
-    )
-
-
-def _row(name: str, before: float, after: float, y: float) -> str:
-    """One dumbbell with its language and both values."""
-    x0, x1, cy = _x(before), _x(after), y + 8
-    parts = [_text(_LEFT - 48, cy + 4.5, name, anchor="end", weight=500)]
-    if abs(x1 - x0) > 60:
-        side, outer, inner = (1, "start", "end") if x1 > x0 else (-1, "end", "start")
-        parts.append(
-            f'<line x1="{x0:.1f}" y1="{cy:.1f}" x2="{x1:.1f}" y2="{cy:.1f}" stroke="{_AFTER}" stroke-width="4" '
-            'stroke-opacity="0.28" stroke-linecap="round"/>'
-        )
-        parts.append(_text(x0 - side * 11, cy + 4.5, _percent(before), fill=_BEFORE, anchor=inner, halo=True))
-        parts.append(_text(x1 + side * 11, cy + 4.5, _percent(after), fill=_AFTER, anchor=outer, weight=650, halo=True))
-    else:
-        right = max(x0, x1) < _x(0.9)
-        x, anchor = (max(x0, x1) + 12, "start") if right else (min(x0, x1) - 12, "end")
-        parts.append(
-            f'<text x="{x:.1f}" y="{cy + 4.5:.1f}" font-size="12" text-anchor="{anchor}" {_HALO}>'
-            f'<tspan fill="{_BEFORE}">{_percent(before)}</tspan><tspan fill="{_MUTED}"> → </tspan>'
-            f'<tspan fill="{_AFTER}" font-weight="650">{_percent(after)}</tspan></text>'
-        )
-    parts.append(f'<circle cx="{x1:.1f}" cy="{cy:.1f}" r="6" fill="{_AFTER}"/>')
-    parts.append(
-        f'<circle cx="{x0:.1f}" cy="{cy:.1f}" r="5" fill="#fdfcfa" fill-opacity="0.85" '
-        f'stroke="{_BEFORE}" stroke-width="2.5"/>'
-    )
-    return "\n".join(parts)
-
-
-def _percent(fraction: float) -> str:
-    """A fraction as percent with one decimal, without the sign."""
-    return f"{100 * fraction:.1f}"
+    return f"{len(taught)} taught language{plural}: mean P@1 from {before}% to {after}%"

@@ -30,13 +30,13 @@ class LanguageInfo(Language):
 
     @classmethod
     def of(cls, code: str, role: Role) -> LanguageInfo:
-        """Takes names and direction from :func:`xvlm2vec.eval.languages.language`."""
-        known = language(code)
-        return cls(known.code, known.name, known.native_name, known.rtl, role)
+        """Takes names and direction of writing from :func:`xvlm2vec.common.languages.language`."""
+        names = language(code)
+        return cls(names.code, names.name, names.native_name, names.rtl, role)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Answer:
     """One answer that a model could choose.
 
     Attributes:
@@ -70,9 +70,9 @@ class Example:
     lang: str
     query_text: str | None
     query_image: str | None
-    gold: Candidate
-    teacher: Sequence[Candidate]
-    student: Sequence[Candidate]
+    gold: Answer
+    teacher: Sequence[Answer]
+    student: Sequence[Answer]
     teacher_rank: float | None = None
     student_rank: float | None = None
 
@@ -98,10 +98,10 @@ class SearchEntry:
 
 @dataclass(frozen=True)
 class Credit:
-    """A source or licence to name.
+    """A source or license to name.
 
     Attributes:
-        text: What is credited, and under which licence.
+        text: What is credited, and under which license.
         url: Where to read more (http or https), if anywhere.
     """
 
@@ -150,7 +150,7 @@ class ReportData:
         withheld: ``{"teacher"|"student": {language: score}}`` of concepts whose names distillation never
             saw, if measured.
         withheld_languages: Languages in which those names were withheld.
-        credits: Sources and licences.
+        credits: Sources and licenses.
         models: What to call the models before and after.
         taught_word: What sets the languages other than English and the controls apart.
         changes: ``{task: {language: {"difference": fraction, "ci95": [low, high], "p_value": p}}}``, the second model
@@ -184,7 +184,7 @@ class ReportData:
     sizes: Sequence[Mapping[str, Any]] = ()
 
     @property
-    def sides(self) -> list[Model]:
+    def scored_models(self) -> list[Model]:
         """The models that were scored, in their order."""
         return [model for model in MODELS if model in self.scores]
 
@@ -220,13 +220,13 @@ def _check_scores(data: ReportData, codes: set[str]) -> None:
     if "student" not in data.scores:
         raise ValueError(f"scores of the 'student' are missing; found {sorted(data.scores)}")
     for task in data.tasks:
-        scored = {model: codes & set(data.scores[model].get(task, {})) for model in data.sides}
+        scored = {model: codes & set(data.scores[model].get(task, {})) for model in data.scored_models}
         everywhere = set().union(*scored.values())
         if not everywhere:
             raise ValueError(f"task {task!r} was scored in no language of the report")
-        for model, found in scored.items():
-            if found != everywhere:
-                raise ValueError(f"scores[{model!r}][{task!r}] lacks the languages {sorted(everywhere - found)}")
+        for model, codes_scored in scored.items():
+            if codes_scored != everywhere:
+                raise ValueError(f"scores[{model!r}][{task!r}] lacks the languages {sorted(everywhere - codes_scored)}")
     never = codes - {code for task in data.tasks for code in data.scores["student"].get(task, {})}
     if never:
         raise ValueError(f"no task has scores of the languages {sorted(never)}")

@@ -10,24 +10,25 @@ import base64
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from .colors import change_colours, heat_colours
-from .data import Candidate, Model, ReportData, Role, check_report
-from .summary import cards, duration, headline, mean_tasks, parity, percent
+from xvlm2vec.common.files import write_text
+
+from .colors import change_colors, heat_colors
+from .data import Answer, Model, ReportData, Role, check_report
+from .summary import cards, duration, headline, mean_tasks, parity
+from .templates import environment, signed
 
 _GROUPS: tuple[tuple[Role, str], ...] = (("english", "English"), ("taught", ""), ("control", "Control: never taught"))
 _WORDS = {"teacher": ("before", "Before"), "student": ("after", "After")}
 _SIGNATURES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
 _WIDE = 8  # columns from which two heat maps stand below each other
 _LIKELY = 0.05
-_SMALL, _COLOURS = 128, 128  # pixels of a side, and colours that nobody tells from all of them at that size
+_SMALL, _COLORS = 128, 128  # pixels of a side, and colors that nobody tells from all of them at that size
 
 
 def render_report(data: ReportData) -> str:
@@ -44,8 +45,10 @@ def render_report(data: ReportData) -> str:
             unknown format; the message names it.
     """
     check_report(data)
-    template = _environment().get_template("report.html")
-    return template.render(
+    env = environment(duration=duration, heat=heat_colors, change=change_colors, signed=signed)
+    env.tests["likely"] = lambda p_value: p_value < _LIKELY
+    env.tests["web"] = lambda url: bool(url) and url.startswith(("https://", "http://"))
+    return env.get_template("report.html").render(
         data=data,
         groups=[
             (title or data.taught_word.capitalize(), [lang for lang in data.languages if lang.role == role])
@@ -75,42 +78,18 @@ def write_report(data: ReportData, path: str | os.PathLike[str]) -> Path:
         ValueError: As :func:`render_report`.
         OSError: If the file cannot be written.
     """
-    target = Path(path)
     html = render_report(data)
+    target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(html)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_text(target, html)
     return target
 
 
 def _models(data: ReportData) -> list[tuple[Model, str, str, str]]:
     """Key, style, word and name of each model."""
-    if data.sides == ["student"]:
+    if data.scored_models == ["student"]:
         return [("student", "after", "Score", data.models[-1])]
-    return [(side, *_WORDS[side], name) for side, name in zip(data.sides, data.models, strict=True)]
-
-
-def _environment() -> Environment:
-    """The template's environment; everything that is not marked safe is escaped."""
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters |= {"percent": percent, "duration": duration, "heat": heat_colours, "change": change_colours}
-    env.filters["signed"] = lambda fraction: f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "\u2212")
-    env.tests["likely"] = lambda p_value: p_value < _LIKELY
-    env.tests["web"] = lambda url: bool(url) and url.startswith(("https://", "http://"))
-    return env
+    return [(model, *_WORDS[model], name) for model, name in zip(data.scored_models, data.models, strict=True)]
 
 
 def _data_uri(key: str, image: bytes | Image.Image) -> str:
@@ -124,14 +103,14 @@ def _data_uri(key: str, image: bytes | Image.Image) -> str:
 
 
 def _webp(image: Image.Image) -> bytes:
-    """Small images, which are shown large, in few colours and no further loss; large ones with some loss."""
+    """Small images, which are shown large, in few colors and no further loss; large ones with some loss."""
     buffer = io.BytesIO()
     if "A" in image.getbands():
         image.convert("RGBA").save(buffer, "WEBP", lossless=True, method=4)
     elif max(image.size) > _SMALL:
         image.convert("RGB").save(buffer, "WEBP", quality=90)
     else:
-        few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(_COLORS, dither=Image.Dither.NONE)
         few.convert("RGB").save(buffer, "WEBP", lossless=True, method=6)
     return buffer.getvalue()
 
@@ -147,7 +126,7 @@ def _payload(data: ReportData) -> Markup:
             raise ValueError(f"{where} refers to image {key!r}, which is not among the {len(index)} images")
         return index[key]
 
-    def candidate(item: Candidate, where: str) -> list[Any]:
+    def candidate(item: Answer, where: str) -> list[Any]:
         return [item.text, image(item.image, where), int(item.correct)]
 
     content = {
@@ -158,7 +137,7 @@ def _payload(data: ReportData) -> Markup:
         "tasks": list(data.tasks.items()),
         "search": [
             [entry.lang, entry.text, image(entry.gold, f"search[{i}]")]
-            + [[image(key, f"search[{i}]") for key in getattr(entry, side)] for side in data.sides]
+            + [[image(key, f"search[{i}]") for key in getattr(entry, model)] for model in data.scored_models]
             for i, entry in enumerate(data.search)
         ],
         "examples": [
@@ -169,9 +148,10 @@ def _payload(data: ReportData) -> Markup:
                 "image": image(example.query_image, f"examples[{i}]"),
                 "gold": candidate(example.gold, f"examples[{i}]"),
                 "found": [
-                    [candidate(item, f"examples[{i}]") for item in getattr(example, side)] for side in data.sides
+                    [candidate(item, f"examples[{i}]") for item in getattr(example, model)]
+                    for model in data.scored_models
                 ],
-                "ranks": [getattr(example, f"{side}_rank") for side in data.sides],
+                "ranks": [getattr(example, f"{model}_rank") for model in data.scored_models],
             }
             for i, example in enumerate(data.examples)
         ],

@@ -8,22 +8,17 @@ from typing import Any
 import numpy as np
 
 from xvlm2vec.common.languages import language
+from xvlm2vec.common.result_keys import CELL_KEYS, METRICS
+from xvlm2vec.common.tasks import task_title
 from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
-from .data import Candidate, Example, LanguageInfo, Measure, Model, ReportData
-from .summary import percent
-from .tables import METRICS, column_names
+from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
+from .tables import column_names
+from .templates import percent
 
 Column = tuple[str, str, str, str]
 
-_TASK_NAMES = {
-    "c": "classification",
-    "i2t": "image to text",
-    "t2i": "text to image",
-    "vqa": "questions about images",
-    "vg": "grounding",
-}
 _MEASURES = (
     (
         "Translations found",
@@ -100,7 +95,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def _label(column: Column, name: str) -> str:
     """The name of the column with its task spelt out."""
-    return _TASK_NAMES.get(column[2], column[2]) + name.removeprefix(column[2])
+    return task_title(column[2]) + name.removeprefix(column[2])
 
 
 def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -110,40 +105,40 @@ def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _scores(rows: Iterable[Mapping[str, Any]], shared: set[Any], names: Mapping[Column, str]) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
+    scores: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for row in rows:
         if row_key(row) in shared:
             values = (
                 f"{METRICS[name]} {percent(row[name])}" for name in ("r_at_10", "ndcg_at_10", "mrr") if name in row
             )
             more = "".join(f"{mark} {value}" for mark, value in zip((";", ",", ","), values, strict=False))
-            cell = {name: row[name] for name in ("p_at_1", "ci95", "n")} | {"more": more}
-            found[names[_column(row)]][row["language"]] = cell
-    return found
+            cell = {name: row[name] for name in CELL_KEYS} | {"more": more}
+            scores[names[_column(row)]][row["language"]] = cell
+    return scores
 
 
 def _changes(before: Results, after: Results, names: Mapping[Column, str]) -> dict[str, Any]:
     """Paired differences, where both results have the values of single rows."""
     if not any(key in after.per_row for key in before.per_row):
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for change in before.compare(after):
         if _column(change) in names:
-            found.setdefault(names[_column(change)], {})[change["language"]] = change
-    return found
+            changes.setdefault(names[_column(change)], {})[change["language"]] = change
+    return changes
 
 
 def vector_measures(models: Sequence[Results]) -> list[Measure]:
     """What the vectors of one model or two look like: means by language over the tasks that both were scored on."""
     shared = set.intersection(*({row_key(row) for row in one.rows} for one in models))
-    found = []
+    measures = []
     for name, key, in_percent, note in _MEASURES:
         values = [_mean_by_language(one, key, shared) for one in models]
         if not all(values):  # the earlier model has no drift from itself
             values = values[-1:]
         if any(values):
-            found.append(Measure(name, note, values, in_percent))
-    return found
+            measures.append(Measure(name, note, values, in_percent))
+    return measures
 
 
 def _mean_by_language(results: Results, key: str, shared: set[Any]) -> dict[str, float]:
@@ -156,12 +151,12 @@ def _mean_by_language(results: Results, key: str, shared: set[Any]) -> dict[str,
 
 def _images(models: Iterable[Results]) -> dict[str, bytes]:
     """Copies of the images that examples show."""
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for results in models:
         for example in results.examples:
             for item in (example["query"], example["gold"], *example["top"]):
-                found |= {name: results.images[name] for name in item.get("images", ()) if name in results.images}
-    return found
+                images |= {name: results.images[name] for name in item.get("images", ()) if name in results.images}
+    return images
 
 
 def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[Column, str]) -> list[Example]:
@@ -171,45 +166,45 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
         for model, results in models.items()
     }
     images = _images(models.values())
-    found = []
+    examples = []
     for place in dict.fromkeys(place for items in by_model.values() for place in items):
         items = {model: by_model[model].get(place) for model in models}
         one = next(item for item in items.values() if item)
         answers = {model: _answers(item, images) for model, item in items.items()}
-        found.append(
+        examples.append(
             Example(
                 task=names[_column(one)],
                 lang=one["language"],
                 query_text=one["query"]["text"],
                 query_image=_image(one["query"], images),
-                gold=_candidate(one["gold"], one, images),
+                gold=_answer(one["gold"], one, images),
                 teacher=answers.get("teacher", []),
                 student=answers["student"],
                 teacher_rank=_rank(models["teacher"], *place) if "teacher" in models else None,
                 student_rank=_rank(models["student"], *place),
             )
         )
-    return found
+    return examples
 
 
-def _answers(example: Mapping[str, Any] | None, images: Mapping[str, bytes]) -> list[Candidate]:
-    return [_candidate(answer, example, images) for answer in example["top"]] if example else []
+def _answers(example: Mapping[str, Any] | None, images: Mapping[str, bytes]) -> list[Answer]:
+    return [_answer(answer, example, images) for answer in example["top"]] if example else []
 
 
 def _rank(results: Results, key: Any, row: int) -> float | None:
     values = results.per_row.get(key)
     if values is None:
         return None
-    found = values.ranks[values.row_ids == row]
-    return round(float(found[0]) + 1, 1) if len(found) else None
+    ranks = values.ranks[values.row_ids == row]
+    return round(float(ranks[0]) + 1, 1) if len(ranks) else None
 
 
-def _candidate(answer: Mapping[str, Any], example: Mapping[str, Any], images: Mapping[str, bytes]) -> Candidate:
+def _answer(answer: Mapping[str, Any], example: Mapping[str, Any], images: Mapping[str, bytes]) -> Answer:
     image = _image(answer, images)
     text = answer["text"] if image is None else None
     if image is None and not text:  # no copies were kept
         text = str(answer["image"])
-    return Candidate(text, image, answer["id"] in example.get("golds", [example["gold"]["id"]]))
+    return Answer(text, image, answer["id"] in example.get("golds", [example["gold"]["id"]]))
 
 
 def _image(item: Mapping[str, Any], images: Mapping[str, bytes]) -> str | None:
@@ -218,13 +213,13 @@ def _image(item: Mapping[str, Any], images: Mapping[str, bytes]) -> str | None:
 
 def _rank_spread(models: Sequence[Results], names: Mapping[Column, str]) -> list[tuple[str, str]]:
     """Mean rank variance over the languages of each column, as the standard deviation."""
-    found: dict[str, list[str]] = {}
+    spreads: dict[str, list[str]] = {}
     for results in models:
         for summary in results.summaries():
             if "mrv_std" in summary and _column(summary) in names:
-                found.setdefault(names[_column(summary)], []).append(f"{summary['mrv_std']:.2f}")
+                spreads.setdefault(names[_column(summary)], []).append(f"{summary['mrv_std']:.2f}")
     return [(f"spread of an item's rank over languages, {name}", " \u2192 ".join(values))
-            for name, values in found.items()]  # fmt: skip
+            for name, values in spreads.items()]  # fmt: skip
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .before_after import MEAN_TASKS
+from xvlm2vec.common.tasks import MEAN_TASKS
+
 from .data import LanguageInfo, Model, ReportData, Role
+from .templates import percent
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,6 @@ class Parity:
     gaps: list[Gap]
     low: float
     span: float
-
-
-def percent(fraction: float) -> str:
-    """A fraction as percent with one decimal, without the sign."""
-    return f"{100 * fraction:.1f}"
 
 
 def duration(seconds: float) -> str:
@@ -63,18 +60,18 @@ def headline(data: ReportData) -> str:
 
 def cards(data: ReportData) -> list[dict[str, Any]]:
     """The key figures: means of each model, then single values."""
-    found: list[dict[str, Any]] = []
+    figures: list[dict[str, Any]] = []
     labels: dict[Role, str] = {"taught": data.taught_word.capitalize(), "english": "English", "control": "Controls"}
     for role, label in labels.items():
         if means := _means(data, role):
             counted = label if role == "english" else f"{label} ({len(data.codes(role))})"
-            found.append({"label": counted, "means": means})
+            figures.append({"label": counted, "means": means})
     gaps = [gap for gap in parity(data).gaps if gap.lang.role == "taught"]
     if gaps:
         widest = max(gaps, key=lambda gap: gap.values[-1])
         points = f"{100 * widest.values[-1]:.1f}"
-        found.append({"label": "Widest gap", "value": points, "unit": "points", "note": widest.lang.name})
-    return found + _costs(data)
+        figures.append({"label": "Widest gap", "value": points, "unit": "points", "note": widest.lang.name})
+    return figures + _costs(data)
 
 
 def parity(data: ReportData) -> Parity:
@@ -84,13 +81,13 @@ def parity(data: ReportData) -> Parity:
     for lang in data.languages:
         tasks = [task for task in mean_tasks(data) if english and {english[0], lang.code} <= set(_scored(data, task))]
         if lang.role != "english" and tasks:
-            gaps.append(Gap(lang, [_gap(data, model, english[0], lang.code, tasks) for model in data.sides]))
+            gaps.append(Gap(lang, [_gap(data, model, english[0], lang.code, tasks) for model in data.scored_models]))
     values = [0.0, *(value for gap in gaps for value in gap.values)]
     return Parity(gaps, min(values), max(max(values) - min(values), 0.01))
 
 
 def _costs(data: ReportData) -> list[dict[str, Any]]:
-    found = []
+    figures = []
     if data.seconds:
         total = sum(data.seconds.values())
         training = sum(
@@ -98,12 +95,14 @@ def _costs(data: ReportData) -> list[dict[str, Any]]:
         )
         value, unit = duration(training).split(" ")
         note = f"of {duration(total)} in all" if training < total else "all stages"
-        found.append({"label": "Training" if training < total else "Time", "value": value, "unit": unit, "note": note})
+        figures.append(
+            {"label": "Training" if training < total else "Time", "value": value, "unit": unit, "note": note}
+        )
     if data.parameters:
-        found.append(
+        figures.append(
             {"label": "Model size", "value": f"{data.parameters / 1e6:.1f}", "unit": "million", "note": "parameters"}
         )
-    return found
+    return figures
 
 
 def _scored(data: ReportData, task: str) -> Sequence[str]:
@@ -125,7 +124,7 @@ def _means(data: ReportData, role: Role) -> list[float]:
     return [
         sum(sum(data.scores[model][task][code]["p_at_1"] for task in tasks) / len(tasks) for code, tasks in chosen)
         / len(chosen)
-        for model in data.sides
+        for model in data.scored_models
     ]
 
 

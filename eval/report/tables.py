@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xvlm2vec.common.result_keys import METRICS, TASK_KEYS
 from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
+
+from .templates import percent
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, EvalResultEntry
 
-METRICS = {
-    "p_at_1": "P@1",
-    "r_at_5": "R@5",
-    "r_at_10": "R@10",
-    "ndcg_at_10": "nDCG@10",
-    "mrr": "MRR",
-}
 _SMALL = 0.001
 _CARD_METRICS = {"p_at_1": "precision_at_1", "ndcg_at_10": "ndcg_at_10"}
 
@@ -49,7 +45,7 @@ def score_table(
     Args:
         results: The results.
         before: Results of an earlier model on the same tasks.
-        metric: One of `METRICS`.
+        metric: One of `result_keys.METRICS`.
         intervals: Whether to show the 95% interval (of P@1 only).
 
     Raises:
@@ -69,11 +65,11 @@ def score_table(
         earlier, row = before_rows.get(key), after_rows.get(key)
         if row is None or metric not in row:
             return "-"
-        value = _percent(row[metric])
+        value = percent(row[metric])
         if intervals and metric == "p_at_1":
             low, high = row["ci95"]
-            value += f" [{_percent(low)}, {_percent(high)}]"
-        return f"{_percent(earlier[metric])} -> {value}" if earlier and metric in earlier else value
+            value += f" [{percent(low)}, {percent(high)}]"
+        return f"{percent(earlier[metric])} -> {value}" if earlier and metric in earlier else value
 
     rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
     rows.append(["mean", *(_mean_cell(results, before, column, metric) for column in columns)])
@@ -93,7 +89,7 @@ def size_table(results: Results) -> Table:
     rows = [
         [language, *(_points(-size["loss_by_language"][language]) for size in sizes)] for language in languages
     ]  # fmt: skip
-    rows.append(["P@1", *(_percent(size["p_at_1"]) for size in sizes)])
+    rows.append(["P@1", *(percent(size["p_at_1"]) for size in sizes)])
     notes = ["Points of P@1 gained or lost against full vectors, mean over the tasks; below, P@1 over all languages."]
     header = [f"{size['dim']} {size['precision']} ({size['bytes']} bytes)" for size in sizes]
     return Table(["language", *header], rows, notes)
@@ -171,7 +167,7 @@ def eval_results(results: Results, *, dataset_type: str = "custom", task_type: s
     from huggingface_hub import EvalResult
 
     # Entries of one configuration become one entry with the scores of all: so each row has a configuration of its own.
-    configurations = _row_ids(results, ("benchmark", "dataset", "task", "language", "style"), ("task", "language"))
+    configurations = _row_ids(results, TASK_KEYS, ("task", "language"))
     return [
         EvalResult(
             task_type=task_type,
@@ -224,7 +220,7 @@ def _mean_cell(results: Results, before: Results | None, column: tuple[str, str,
     benchmark, dataset, task, style = column
     only = {"benchmark": benchmark, "dataset": dataset, "task": task, "style": style}
     means = [
-        _percent(float(np.mean(values)))
+        percent(float(np.mean(values)))
         for source in (before, results)
         if source is not None and (values := [row[metric] for row in source.select(**only) if metric in row])
     ]
@@ -264,10 +260,6 @@ def _fitting(widths: list[int], limit: int) -> list[list[int]]:
         groups[-1].append(column)
         room -= needed
     return groups
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
 
 
 def _points(difference: float) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.old_modules import read_old_names
+
 if TYPE_CHECKING:
     from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel, XVLM2VecOutput
@@ -35,6 +37,8 @@ __all__ = [
     "XVLM2VecProcessor",
     "__version__",
 ]
+
+read_old_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ COMMANDS = {
     "encode": ("xvlm2vec.commands.encode", "embed texts and images into a file"),
     "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
-    "verify": ("xvlm2vec.commands.verify", "check that a model loads through every door and gives its golden vectors"),
+    "verify": ("xvlm2vec.commands.verify", "check that a model loads in every way and gives its golden vectors"),
     "release": ("xvlm2vec.commands.release", "publish a model with its card and proof, on the Hub or in a folder"),
     "demo": ("xvlm2vec.commands.demo", "search a release's images in the browser, in any of its languages"),
 }
@@ -35,6 +36,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a script shows marks in its place
     parser = _parser()
     if not arguments or arguments[0] in {"-h", "--help", "--version"}:
         parser.parse_args(arguments or ["--help"])

@@ -47,14 +47,6 @@ def test_round_trip_in_any_order(filled: EmbeddingStore) -> None:
         again.get([row_key("other")])
 
 
-def test_float16_halves_the_file(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path, "m", dtype="float16")
-    store.add(KEYS, VECTORS)
-    np.testing.assert_allclose(EmbeddingStore(tmp_path, "m", dtype="float16").get(KEYS), VECTORS, atol=2e-3)
-    with pytest.raises(StoreError, match="float16, asked for"):
-        EmbeddingStore(tmp_path, "m")
-
-
 def test_models_do_not_mix(filled: EmbeddingStore) -> None:
     assert len(EmbeddingStore(filled.folder.parent, "model-2")) == 0
 
@@ -77,8 +69,6 @@ def test_a_view_reads_what_is_asked_for(filled: EmbeddingStore) -> None:
 def test_another_width_is_refused(filled: EmbeddingStore) -> None:
     with pytest.raises(StoreError, match="width 6, the model gives 5"):
         reopen(filled).add([row_key("new")], np.ones((1, 5)))
-    with pytest.raises(StoreError, match="width 6, the model gives 5"):
-        reopen(filled, width=5)
     assert len(reopen(filled)) == 10
 
 
@@ -170,10 +160,10 @@ def test_kill_loses_at_most_the_last_call(tmp_path: Path) -> None:
 def test_row_key_separates_its_parts() -> None:
     image = content_digest(Image.new("RGB", (2, 2)))
     keys = {
-        row_key("a"), row_key("a", image), row_key(None, image), row_key("", image),
-        row_key("a", image, "b"), row_key("ab", image), row_key("b", image, "a"),
+        row_key("a"), row_key("a", image), row_key(None, image), row_key("", image), row_key("ab", image),
     }  # fmt: skip
-    assert len(keys) == 7
+    assert len(keys) == 5
+    assert row_key("a").hex()[:8] == "888cf09e", "stores that were written keep their rows"
 
 
 def test_content_digest(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from datasets import Dataset
 from PIL import Image
 
 from xvlm2vec.cli import main
-from xvlm2vec.corpus.checks import clean_parallel
-from xvlm2vec.corpus.readers import check_parallel, load_parallel
+from xvlm2vec.corpus.checks import check_parallel, clean_parallel
 from xvlm2vec.corpus.schema import parallel_features
+from xvlm2vec.corpus.stored import load_parallel
 
 
 @pytest.fixture

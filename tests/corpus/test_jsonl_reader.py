@@ -10,9 +10,10 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from xvlm2vec.corpus.jsonl_reader import LineFields, group_parallel, read_jsonl
-from xvlm2vec.corpus.readers import load_parallel, write_dataset
+from xvlm2vec.corpus.grouping import group_parallel
+from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
 from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
+from xvlm2vec.corpus.stored import load_parallel, write_dataset
 
 
 @pytest.fixture
@@ -46,15 +47,15 @@ def test_lines_of_one_text_and_image_become_one_row(tmp_path: Path, images: Path
 
     corpus = read_jsonl([italian, german], images)
 
-    assert not corpus.bad
+    assert not corpus.rejected
     assert [(row.image_name, row.texts) for row in corpus.rows] == [
         ("0.png", {"en": "a cat", "it": "un gatto", "de": "eine Katze"}),
         ("", {"en": "a cat", "it": "gatto"}),
         ("1.png", {"en": "a cat", "de": "noch eine Katze"}),
     ]
-    assert corpus.sources == ["it", "it", "de"]
+    assert [row.source for row in corpus.rows] == ["it", "it", "de"]
     assert set(corpus.languages) == {"en", "it", "de"}
-    write_dataset(corpus.examples, parallel_features(), tmp_path / "parallel")
+    write_dataset(lambda: (row.example() for row in corpus.rows), parallel_features(), tmp_path / "parallel")
     written = load_parallel(tmp_path / "parallel")
     assert validate_parallel_rows(written) == 3
     assert written[0]["translations"] == [{"lang": "it", "text": "un gatto"}, {"lang": "de", "text": "eine Katze"}]
@@ -105,7 +106,7 @@ def test_bad_lines_are_collected_with_their_numbers(
     corpus = read_jsonl([path], images)
 
     assert [row.texts for row in corpus.rows] == [{"en": "a cat", "it": "un gatto", "fr": "un chat"}]
-    assert [(found.line, found.kind) for found in corpus.bad] == [(3, kind), (4, kind)]
+    assert [(found.line, found.kind) for found in corpus.rejected] == [(3, kind), (4, kind)]
     report = corpus.report()
     assert (report["kept"], report["bad"], report["faults"]) == (1, 2, {kind: 2})
     assert json.loads(json.dumps(report)) == report
@@ -114,7 +115,7 @@ def test_bad_lines_are_collected_with_their_numbers(
 def test_images_need_their_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", line("a cat", "un gatto", "it", "0.png"))
 
-    assert "--images" in read_jsonl([path]).bad[0].problem
+    assert "--images" in read_jsonl([path]).rejected[0].problem
     with pytest.raises(FileNotFoundError, match=r"b\.jsonl"):
         read_jsonl([path, tmp_path / "b.jsonl"])
     with pytest.raises(FileNotFoundError, match="folder of images"):

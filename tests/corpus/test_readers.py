@@ -9,8 +9,10 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from xvlm2vec.corpus.captions import caption_benchmark, hold_out, pair_examples, pair_features, parallel_examples
-from xvlm2vec.corpus.readers import check_parallel, load_pairs, load_parallel, read_csv, write_dataset
+from xvlm2vec.corpus.checks import check_parallel
+from xvlm2vec.corpus.parallel_csv import read_csv
 from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
+from xvlm2vec.corpus.stored import load_pairs, load_parallel, write_dataset
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_csv_rows(tmp_path: Path, images: Path) -> None:
     corpus = read_csv(path, images)
 
     assert corpus.languages == ("en", "de", "fr")
-    assert not corpus.bad
+    assert not corpus.rejected
     assert [row.id for row in corpus.rows] == ["first", "row-000001"]
     assert corpus.rows[0].texts == {"en": "a cat, asleep", "de": "eine Katze", "fr": "un chat"}
     assert corpus.rows[0].image == images / "below/0.png"
@@ -55,8 +57,8 @@ def test_english_alone_waits_for_translations(tmp_path: Path, images: Path) -> N
     corpus = read_csv(write(tmp_path, "image,en\nbelow/0.png,a cat\n,\n,a dog\n"), images)
 
     assert corpus.languages == ("en",)
-    assert [row.kind for row in corpus.bad] == ["empty English text"]
-    examples = list(parallel_examples(corpus.rows, "mine"))
+    assert [row.kind for row in corpus.rejected] == ["empty English text"]
+    examples = list(parallel_examples(corpus.rows))
     assert [(row["text_en"], row["translations"]) for row in examples] == [("a cat", []), ("a cat", []), ("a dog", [])]
     assert validate_parallel_rows(examples) == 3
 
@@ -91,7 +93,7 @@ def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, images: Path, l
     corpus = read_csv(write(tmp_path, f'image,en,de,fr\n,"two\nlines",b,c\n{line}\n,x,y,z\n'), images)
 
     assert [row.texts["en"] for row in corpus.rows] == ["two\nlines", "x"]
-    assert [(row.line, row.kind) for row in corpus.bad] == [(4, kind)]
+    assert [(row.line, row.kind) for row in corpus.rejected] == [(4, kind)]
     report = corpus.report()
     assert report["kept"] == 2
     assert report["faults"] == {kind: 1}
@@ -148,7 +150,7 @@ def test_held_out_rows_do_not_leak(tmp_path: Path, images: Path) -> None:
 def test_written_corpora_are_read_back(tmp_path: Path, images: Path) -> None:
     rows = read_csv(six_rows(tmp_path), images).rows
 
-    write_dataset(lambda: parallel_examples(rows, "mine"), parallel_features(), tmp_path / "parallel")
+    write_dataset(lambda: parallel_examples(rows), parallel_features(), tmp_path / "parallel")
     write_dataset(lambda: pair_examples(rows), pair_features(), tmp_path / "pairs")
 
     parallel, pairs = load_parallel(tmp_path / "parallel"), load_pairs(str(tmp_path / "pairs"))
@@ -158,7 +160,7 @@ def test_written_corpora_are_read_back(tmp_path: Path, images: Path) -> None:
         "image": None,
         "text_en": "text 0",
         "translations": [{"lang": "de", "text": "Text 0"}, {"lang": "ja", "text": "テキスト0"}],
-        "source": "mine",
+        "source": "texts",
     }
     assert parallel[3]["id"] == "row-000001/image"
     assert parallel[3]["image"].getpixel((0, 0)) == (40, 0, 0)
@@ -182,7 +184,7 @@ def test_nothing_to_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_other_storage_is_read(tmp_path: Path, images: Path) -> None:
-    rows = list(parallel_examples(read_csv(six_rows(tmp_path), images).rows, "mine"))
+    rows = list(parallel_examples(read_csv(six_rows(tmp_path), images).rows))
     dataset = Dataset.from_list(rows, features=parallel_features())
     (tmp_path / "parquet").mkdir()
     dataset.select(range(4)).to_parquet(tmp_path / "parquet" / "0.parquet")

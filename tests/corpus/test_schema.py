@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from xvlm2vec.corpus.schema import PARALLEL_COLUMNS, parallel_features, validate_parallel_rows
+from xvlm2vec.common.columns import PARALLEL_COLUMNS
+from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
 
 
 def row(**changes):

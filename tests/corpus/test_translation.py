@@ -21,8 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from xvlm2vec.corpus.readers import load_parallel
 from xvlm2vec.corpus.schema import parallel_features
+from xvlm2vec.corpus.stored import load_parallel
 from xvlm2vec.corpus.translation import TranslationFile, Translator, text_key, translate_corpus, translation_path
 
 SENTENCES = {
@@ -135,12 +135,12 @@ def test_sentences_are_translated_whatever_their_batch(translator):
 
 def test_each_text_is_translated_once_and_what_is_there_is_kept(translator, tmp_path):
     outcome = translate_corpus(corpus(), translator, ["de", "fr"], tmp_path)
-    assert outcome.made == {"de": 2, "fr": 3}
-    assert outcome.bad == []
+    assert outcome.translated == {"de": 2, "fr": 3}
+    assert outcome.rejected == []
     assert len(translation_path(tmp_path, "de").read_text(encoding="utf-8").splitlines()) == 2
     asked = []
     translator.translate = lambda texts, language: asked.extend(texts) or iter(())
-    assert translate_corpus(corpus(), translator, ["de", "fr"], tmp_path).made == {"de": 2, "fr": 3}
+    assert translate_corpus(corpus(), translator, ["de", "fr"], tmp_path).translated == {"de": 2, "fr": 3}
     assert asked == []
 
 
@@ -153,8 +153,8 @@ def test_a_language_without_a_tag_is_told_before_the_first_text(translator, tmp_
 def test_failures_are_listed_and_never_cut_off_in_silence(translator, tmp_path):
     translator.max_new_tokens = 3
     outcome = translate_corpus(corpus(), translator, ["de"], tmp_path)
-    assert [(item.id, item.language) for item in outcome.bad] == [("0", "de"), ("2", "de")]
-    assert all(item.problem == "the translation was not at its end after 3 tokens" for item in outcome.bad)
+    assert [(item.id, item.language) for item in outcome.rejected] == [("0", "de"), ("2", "de")]
+    assert all(item.problem == "the translation was not at its end after 3 tokens" for item in outcome.rejected)
 
 
 def test_a_text_that_is_too_long_is_named(saved, translator, tmp_path):
@@ -162,7 +162,7 @@ def test_a_text_that_is_too_long_is_named(saved, translator, tmp_path):
         translator.limit = 32  # T5 itself has none
     row = {"id": "long", "image": None, "text_en": "rain " * 40, "translations": [], "source": "t"}
     outcome = translate_corpus(corpus(row), translator, ["fr"], tmp_path)
-    assert [(item.id, item.problem) for item in outcome.bad] == [
+    assert [(item.id, item.problem) for item in outcome.rejected] == [
         ("long", "the English text has 42 tokens, and the model reads 32")
     ]
 

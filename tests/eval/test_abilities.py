@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from xvlm2vec.eval.abilities import EVERYTHING, IMAGE, PAIR, SEVERAL, TEXT, row_kind, split_by_ability
-from xvlm2vec.eval.embedding import CallableEncoder, as_encoder
+from xvlm2vec.eval.encoders import CallableEncoder, as_encoder
 from xvlm2vec.eval.metrics import unit_rows
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.results import Results
@@ -64,7 +64,7 @@ def test_what_two_towers_cannot_embed_is_left_out_with_the_reason(clip: Sentence
     (left_out,) = json.loads((tmp_path / "results.json").read_text())["left_out"]
     assert left_out == {
         "benchmark": "B", "dataset": "d", "task": "many", "language": "en", "style": "plain",
-        "reason": "clip embeds an image or a text or a text with an image, and this needs several images",
+        "reason": "clip embeds a text or a text with an image or an image, and this needs several images",
     }  # fmt: skip
     assert Results.load(tmp_path) == results
 
@@ -74,7 +74,7 @@ def test_texts_only() -> None:
     assert encoder.embeds == {TEXT}
     results = evaluate(encoder, [T2I, T2T], progress=False)
     assert [(row["task"], row["p_at_1"]) for row in results.rows] == [("t2t", 1.0)]
-    with pytest.raises(ValueError, match="2 of 2 tasks cannot be scored: words embeds a text, and this needs a pict"):
+    with pytest.raises(ValueError, match="2 of 2 tasks cannot be scored: words embeds a text, and this needs an image"):
         evaluate(encoder, [T2I, MANY], progress=False)
 
 

@@ -15,15 +15,13 @@ from sentence_transformers.sentence_transformer.modules import BoW
 
 from xvlm2vec.common.store import StoreError
 from xvlm2vec.eval import embedding
-from xvlm2vec.eval.embedding import (
+from xvlm2vec.eval.embedding import DistinctRows, distinct_rows, embed_distinct
+from xvlm2vec.eval.encoders import (
     CallableEncoder,
-    DistinctRows,
     EmbedFunction,
     Encoder,
     SentenceTransformerEncoder,
     as_encoder,
-    distinct_rows,
-    embed_distinct,
 )
 from xvlm2vec.eval.function_fingerprint import function_fingerprint
 from xvlm2vec.eval.ranking import RankingTask, Row

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from xvlm2vec import cli
-from xvlm2vec.eval.benchmarks.mmmeb import default_templates, templates_hash
-from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, mmmeb_instructions, templates_hash
 
 MODEL = """
 import numpy as np
@@ -74,7 +73,7 @@ def test_a_function_on_mmmeb(evaluate: Callable, published: Callable) -> None:
     assert [row["style"] for row in results["rows"]] == ["plain", "punct", "newline"] * 4, "as published"
     assert scores(results, "plain")["t2i", "en"] == 1.0
     assert scores(results, "plain")["t2i", "de"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3), "it knows one German word"
-    assert results["templates_hash"] == templates_hash(default_templates())
+    assert results["templates_hash"] == templates_hash(mmmeb_instructions())
     assert (folder.parent / "scores" / "embeddings").is_dir()
     one = evaluate("colour_words:embed", "--benchmark", "mmmeb", "--data", str(folder), *choice, "--styles", "plain")[1]
     assert {row["style"] for row in one["rows"]} == {"plain"}

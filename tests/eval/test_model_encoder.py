@@ -10,7 +10,7 @@ from PIL import Image
 
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.eval.abilities import EVERYTHING
-from xvlm2vec.eval.embedding import ModelEncoder, as_encoder
+from xvlm2vec.eval.encoders import ModelEncoder, as_encoder
 from xvlm2vec.eval.ranking import Row
 
 TINY = TinyModelConfig(32, 8, 32, 1, 1, 2, 64, 300)

@@ -10,8 +10,8 @@ import pytest
 
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, row_key
 from xvlm2vec.eval import embedding, pool
-from xvlm2vec.eval.embedding import CallableEncoder
-from xvlm2vec.eval.metrics import k_occurrence, unit_rows
+from xvlm2vec.eval.encoders import CallableEncoder
+from xvlm2vec.eval.metrics import unit_rows
 from xvlm2vec.eval.pool import pool_occurrence, score_pool, top_of_pool
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.results import Results
@@ -116,7 +116,11 @@ def test_occurrence_in_blocks(values: int, scores: int, monkeypatch: pytest.Monk
     """Vectors of which many are level at the k-th rank, in whole numbers, so that no rounding tells them apart."""
     rng = np.random.default_rng(0)
     queries, candidates = np.eye(4)[rng.integers(4, size=30)], rng.integers(-1, 2, size=(50, 4)).astype(np.float32)
-    expected = k_occurrence(queries, candidates, 10)
+    similarity = unit_rows(queries) @ unit_rows(candidates).T
+    edge = np.sort(similarity, axis=1)[:, -10, None]
+    left = 10 - (similarity > edge).sum(axis=1, keepdims=True)
+    level = similarity == edge
+    expected = ((similarity > edge) + level * left / level.sum(axis=1, keepdims=True)).sum(axis=0)
     monkeypatch.setattr(pool, "_CANDIDATES", values)
     monkeypatch.setattr(pool, "_SCORES", scores)
     found = pool_occurrence(queries, candidates, 10)

@@ -105,10 +105,10 @@ def test_a_killed_evaluation_goes_on(model: str, benchmark: str, tmp_path: Path)
     """`kill -9` once a first chunk is stored: the second run embeds the rest alone."""
     output = tmp_path / "scores"
     code = (
-        "import sys, time; from xvlm2vec.eval import embedding, runner; from xvlm2vec.cli import main\n"
-        "real = embedding.ModelEncoder.encode_rows\n"
+        "import sys, time; from xvlm2vec.eval import embedding, encoders, runner; from xvlm2vec.cli import main\n"
+        "real = encoders.ModelEncoder.encode_rows\n"
         "def slow(self, rows, images):\n    time.sleep(0.3)\n    return real(self, rows, images)\n"
-        "embedding.ModelEncoder.encode_rows = slow\n"
+        "encoders.ModelEncoder.encode_rows = slow\n"
         "runner.evaluate.__kwdefaults__['chunk'] = 8\n"
         "embedding._SHARD_SECONDS = 0\n"
         "sys.exit(main(sys.argv[1:]))"

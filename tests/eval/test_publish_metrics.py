@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ def test_hit_at_k(loaded: dict, k: int) -> None:
     rng = np.random.default_rng(k)
     lists = [rng.integers(0, 4, size=rng.integers(2, 9)).astype(float) for _ in range(50)]
     places = [int(rng.integers(len(scores))) for scores in lists]
-    ours = metrics.rank_counts_from_lists(
-        [np.r_[scores[place], np.delete(scores, place)] for scores, place in zip(lists, places, strict=True)]
-    )
+    above = [int((scores > scores[place]).sum()) for scores, place in zip(lists, places, strict=True)]
+    level = [int((scores == scores[place]).sum()) for scores, place in zip(lists, places, strict=True)]
     found = hit.compute(predictions=lists, references=places, k=k)
-    assert found["hit_at_k"] == pytest.approx(metrics.recall_at_k(ours, k).mean())
-    assert found["tied"] == metrics.tied_rows(ours)
+    hits = [np.mean([a + i < k for i in range(n)]) for a, n in zip(above, level, strict=True)]
+    assert found["hit_at_k"] == pytest.approx(np.mean(hits))
+    assert found["tied"] == sum(n > 1 for n in level)
 
 
 def test_mean_rank_variance(loaded: dict) -> None:
@@ -70,12 +71,22 @@ def test_bad_input(loaded: dict, name: str, arguments: dict, message: str) -> No
 @pytest.mark.parametrize("name", MODULES)
 def test_a_folder_stands_alone(name: str, tmp_path: Path) -> None:
     folder = write_metric_module(name, tmp_path)
-    assert {path.name for path in folder.iterdir()} == {f"{name}.py", "README.md", "app.py", "requirements.txt"}
-    imported = {
-        alias.name for node in ast.walk(ast.parse((folder / f"{name}.py").read_text()))
-        if isinstance(node, ast.Import) for alias in node.names
-    }  # fmt: skip
-    assert imported == {"datasets", "evaluate", "numpy"}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.py",
+        "metrics.py",
+        "README.md",
+        "app.py",
+        "requirements.txt",
+    }
+    modules = {
+        module
+        for file in (f"{name}.py", "metrics.py")
+        for node in ast.walk(ast.parse((folder / file).read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0)
+        for module in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])
+    }
+    third_party = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
+    assert third_party == {"datasets", "evaluate", "numpy"}
     with pytest.raises(FileExistsError, match="there already"):
         write_metric_module(name, tmp_path)
 

@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from PIL import Image
 
-from xvlm2vec.eval.benchmarks.mmmeb import ranking_task
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.benchmarks.list_rows import ranking_task
+from xvlm2vec.eval.encoders import CallableEncoder
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.report.tables import eval_results, markdown_table, score_table, terminal_table
 from xvlm2vec.eval.results import FILE, PER_ROW, PerRow, Results, ResultsError, row_key

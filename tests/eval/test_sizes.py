@@ -28,7 +28,7 @@ def test_sizes_and_their_bytes() -> None:
         (64, "int8"), (64, "binary"), (32, "float32"), (32, "int8"), (32, "binary"),
         (16, "float32"), (16, "int8"), (16, "binary"),
     ]  # fmt: skip
-    assert [Size(20, name).bytes for name in ("float32", "int8", "binary")] == [80, 20, 3]
+    assert [Size(20, name).byte_count for name in ("float32", "int8", "binary")] == [80, 20, 3]
     assert smaller_sizes(64) == []
     with pytest.raises(ValueError, match="64 values cannot be cut to 128"):
         smaller_sizes(64, [128])
@@ -85,7 +85,7 @@ def test_a_whole_pool_is_scored_the_same() -> None:
 def test_summary_names_who_loses_most() -> None:
     def row(language: str, size: Size, p_at_1: float, loss: float) -> dict:
         return {"language": language, "p_at_1": p_at_1, "loss": loss, "dim": size.dim, "precision": size.precision,
-                "bytes": size.bytes}  # fmt: skip
+                "bytes": size.byte_count}  # fmt: skip
 
     small, large = Size(16), Size(64, "int8")
     rows = [

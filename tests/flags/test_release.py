@@ -12,13 +12,13 @@ from xvlm2vec.flags.release import (
     _model_and_adapter,
     base_card,
     card_scores,
-    english_drift,
+    english_change_points,
     is_hub_id,
     is_quickstart,
-    measured_emissions,
-    open_run,
     release_card,
 )
+from xvlm2vec.flags.training_notes import measured_emissions
+from xvlm2vec.quickstart.run_folder import RunFolder
 
 
 def results(p_at_1: float, **columns: object) -> SimpleNamespace:
@@ -31,7 +31,7 @@ def results(p_at_1: float, **columns: object) -> SimpleNamespace:
 
 
 def flags(**changes: object) -> SimpleNamespace:
-    names = ("adapter", "name", "licence", "base_model", "results", "before", "benchmark_id")
+    names = ("adapter", "name", "license", "base_model", "results", "before", "benchmark_id")
     return SimpleNamespace(**{**dict.fromkeys(names), "description": "", "languages": (), "datasets": (), "limits": [],
                               "to": "./out", **changes})  # fmt: skip
 
@@ -51,9 +51,9 @@ def test_scores_name_what_varies() -> None:
     assert list(card_scores(found)) == ["c verbatim", "c translated"]
 
 
-def test_english_drift_needs_both_models() -> None:
-    assert english_drift({"student": results(0.9), "teacher": results(0.95)}) == {"c": -5.0}
-    assert english_drift({"student": results(0.9)}) == {}
+def test_english_change_points_needs_both_models() -> None:
+    assert english_change_points({"student": results(0.9), "teacher": results(0.95)}) == {"c": -5.0}
+    assert english_change_points({"student": results(0.9)}) == {}
 
 
 def test_emissions_are_what_codecarbon_measured(tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_the_card_names_what_the_training_began_from(tmp_path: Path) -> None:
 
 
 def test_the_card_of_a_base_has_its_own_scores(tmp_path: Path) -> None:
-    card = release_card(flags(model=str(tmp_path), licence="mit", languages=("en", "de")), str(tmp_path), None)
+    card = release_card(flags(model=str(tmp_path), license="mit", languages=("en", "de")), str(tmp_path), None)
     assert base_card(card).scores == {}
     object.__setattr__(card, "scores", {"student": {"c": {}}, "teacher": card_scores(results(0.5))})
     below = base_card(card)
     assert below.scores == {"student": card_scores(results(0.5))}
-    assert (below.licence, below.languages) == ("mit", ("en",))
+    assert (below.license, below.languages) == ("mit", ("en",))
 
 
 def test_a_training_is_no_quickstart_and_a_damaged_state_is_told(tmp_path: Path) -> None:
@@ -150,4 +150,4 @@ def test_a_training_is_no_quickstart_and_a_damaged_state_is_told(tmp_path: Path)
         is_quickstart(tmp_path)
     state.write_text(json.dumps({"settings": {"sizes": {}}, "stages": {}}), encoding="utf-8")
     with pytest.raises(ValueError, match="does not hold the settings of a run"):
-        open_run(tmp_path)
+        RunFolder.open(tmp_path)

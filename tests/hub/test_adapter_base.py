@@ -14,13 +14,13 @@ from test_release_to_hub import SIZES
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.cli import main
 from xvlm2vec.flags.models import adapter_base
-from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig
+from xvlm2vec.quickstart.config import QuickstartConfig
+from xvlm2vec.quickstart.run_folder import RunFolder
 
 RELEASE = """
 import json, sys
 from xvlm2vec.commands.release import _parser
 from xvlm2vec.flags.release import release_inputs
-from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig
 from xvlm2vec.flags.models import load_embedder
 
 inputs = release_inputs(_parser().parse_args([sys.argv[1], "--to", "./out"]))
@@ -68,7 +68,7 @@ def test_an_adapter_is_put_on_the_commit_that_it_names(
 def run(adapted: PeftModel, tmp_path: Path) -> Path:
     """The folder of a run with an adapter that names its base by a path that could be a Hub id, and no base."""
     folder = tmp_path / "run"
-    Quickstart(QuickstartConfig(str(folder), languages=("de",), lora=True, sizes=SIZES))
+    RunFolder(QuickstartConfig(str(folder), languages=("de",), lora=True, sizes=SIZES))
     save_adapter(adapted, folder / "adapter", "run/teacher")
     for name in ("student", "teacher"):
         (folder / "scores" / name).mkdir(parents=True)

@@ -15,7 +15,7 @@ CARD = BenchmarkCard(
     name="Tiny benchmark",
     repo_id="someone/tiny",
     description="Two tasks.",
-    licence="cc-by-4.0",
+    license="cc-by-4.0",
     sources=[DataSource("Glyphs", "OFL-1.1", "https://example.org", "Drawn anew"), DataSource("Names", "Unicode-3.0")],
     task_titles={"t2i": "text to image"},
     citation="@misc{tiny}",
@@ -86,7 +86,7 @@ def test_the_same_data_give_the_same_bytes(tasks, images: Dataset, tmp_path: Pat
     assert not [name for name, content in first.items() if str(tmp_path).encode() in content], "a path of this machine"
 
 
-def test_the_card_states_rows_licences_and_sources(tasks, images: Dataset, tmp_path: Path) -> None:
+def test_the_card_states_rows_licenses_and_sources(tasks, images: Dataset, tmp_path: Path) -> None:
     folder = export_benchmark(tasks, images, tmp_path / "benchmark", CARD)
     _, head, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     metadata = yaml.safe_load(head)

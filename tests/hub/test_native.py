@@ -83,7 +83,7 @@ def test_the_card_names_a_few_of_many_prompts(processor: XVLM2VecProcessor, back
 def test_vectors_are_the_same_without_trust_in_remote_code(native: Path, tmp_path: Path) -> None:
     """Texts, images, both and several images, alone and in mixed batches, in a process without this package."""
     report = verify(native, dtypes=("float32",))
-    assert {check.door for check in report.checks} == {"native"}
+    assert {check.loader for check in report.checks} == {"native"}
     assert {check.arrangement for check in report.checks} == {"alone", "one batch", "reversed"}
     assert report.ok, report.table()
 

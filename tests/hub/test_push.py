@@ -17,9 +17,9 @@ import pytest
 from loopback_hub import TOKENS, LoopbackHub, client_environment
 from loopback_store import StoredFile
 
-from xvlm2vec.hub.push import ADAPTER, BASE_REVISION, HubTarget, name_for_hub, next_version, pin_base
+from xvlm2vec.hub.push import ADAPTER, BASE_REVISION, HubTarget, name_for_hub, pin_base
 from xvlm2vec.hub.release import BaseInputs, ReleaseInputs
-from xvlm2vec.hub.remote import PushError, Remote, inspect
+from xvlm2vec.hub.remote import PushError, Remote, inspect, next_version
 
 # One process makes all attempts, one after the other, since its imports take most of the time. An attempt says under
 # which name a benchmark is pushed, with which token and from which draft; "meddle" stands for somebody else's commit.

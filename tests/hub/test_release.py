@@ -50,9 +50,15 @@ def test_a_release_has_all_parts_and_is_verified(
         r"^adapter: 5 comparisons through peft, largest 1-cos \S+ in float32$", show_proof(done), re.MULTILINE
     )
     assert sorted(path.name for path in (tmp_path / "release").iterdir()) == ["adapter", "base", "benchmark", "model"]
-    assert (done.model, done.adapter) == (tmp_path / "release" / "model", tmp_path / "release" / "adapter")
-    assert json.loads((done.adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
-    rows = load_dataset(str(done.benchmark), "t2i", split="de", cache_dir=str(tmp_path / "cache"))
+    assert (done.folders["model"], done.folders["adapter"]) == (
+        tmp_path / "release" / "model",
+        tmp_path / "release" / "adapter",
+    )
+    assert (
+        json.loads((done.folders["adapter"] / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == "../base"
+    )
+    rows = load_dataset(str(done.folders["benchmark"]), "t2i", split="de", cache_dir=str(tmp_path / "cache"))
     assert rows["text"][:] == ["ein Hund"]
 
 

@@ -15,7 +15,8 @@ from loopback_hub import ORG, TOKENS, LoopbackHub
 
 from xvlm2vec.commands.release import _parser
 from xvlm2vec.flags.release import is_hub_id
-from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig, Sizes
+from xvlm2vec.quickstart.config import QuickstartConfig, Sizes
+from xvlm2vec.quickstart.run_folder import RunFolder
 
 SIZES = Sizes(
     concepts=40,
@@ -104,17 +105,12 @@ for collection in api.list_collections(owner=name.partition("/")[0]):
 
 def train(folder: Path, lora: bool) -> Path:
     """All stages of a tiny run but its release and its report."""
-    from xvlm2vec.quickstart import stages
+    from xvlm2vec.quickstart.run import stages_of
 
-    run = Quickstart(QuickstartConfig(str(folder), languages=("de",), lora=lora, sizes=SIZES))
-    for stage in (
-        stages.make_model,
-        stages.teach_english,
-        stages.measure_teacher,
-        stages.distil,
-        stages.measure_student,
-    ):
-        stage(run)
+    run = RunFolder(QuickstartConfig(str(folder), languages=("de",), lora=lora, sizes=SIZES))
+    for name, _, stage in stages_of(run):
+        if name not in ("release", "report"):
+            stage()
     return folder
 
 
@@ -233,7 +229,7 @@ for source in sys.argv[1:]:
 def test_a_run_that_did_not_finish_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xvlm2vec.cli import main
 
-    Quickstart(QuickstartConfig(str(tmp_path / "run"), languages=("de",), sizes=SIZES))
+    RunFolder(QuickstartConfig(str(tmp_path / "run"), languages=("de",), sizes=SIZES))
     assert main(["release", str(tmp_path / "run"), "--to", "acme/run", "--dry-run"]) == 1
     assert "has no student: the run did not finish. `xvlm2vec quickstart" in capsys.readouterr().err
     (tmp_path / "run" / "student").mkdir()

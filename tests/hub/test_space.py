@@ -70,7 +70,7 @@ def make_benchmark(folder: Path) -> Path:
         texts = [caption(code, one, other) for one, other in pairs()]
         return Dataset.from_dict({"text": texts, "images": [[path, paths[0]] for path in paths]})
 
-    card = BenchmarkCard("Two colours", licence="apache-2.0")
+    card = BenchmarkCard("Two colours", license="apache-2.0")
     return export_benchmark({"t2i": DatasetDict({code: rows(code) for code in WORDS})}, images, folder, card)
 
 
@@ -134,14 +134,14 @@ def test_the_settings_name_languages_examples_and_scores(settings: dict, release
         assert len(texts) == space.EXAMPLES
         assert set(texts) <= {caption(code, *pair) for pair in pairs()}
     assert settings["scores"]["teacher"]["t2i"]["de"]["p_at_1"] == 0.31
-    assert settings["tasks"] == {"t2i": "text to image", "c": "classification"}
+    assert settings["tasks"] == {"t2i": "Text to image", "c": "Classification"}
     assert settings["model"] == {"id": str((release / "model").resolve()), "revision": None, "on_hub": False}
 
 
 def test_the_card_of_a_space_on_the_hub(release: Path, tmp_path: Path) -> None:
     model = Place(release / "model", "someone/tiny", "v1.0.0")
     benchmark = Place(release / "benchmark", "someone/tiny-benchmark")
-    folder = write_space(tmp_path / "space", model, benchmark, title="Two colours", licence="apache-2.0")
+    folder = write_space(tmp_path / "space", model, benchmark, title="Two colours", license="apache-2.0")
     data = RepoCard.load(folder / "README.md").data.to_dict()
     assert data["sdk"] == "gradio"
     assert data["app_file"] == "app.py"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xvlm2vec import __version__
-from xvlm2vec.hub.staging import MANIFEST, ExportError, move_all_into_place, move_into_place, staged_folder
+from xvlm2vec.hub.staging import MANIFEST, ExportError, move_into_place, staged_folder
 
 
 def export(folder: Path, kind: str = "model", **files: str) -> None:
@@ -67,9 +67,9 @@ def test_several_folders_take_their_places_or_none(tmp_path: Path) -> None:
         export(folder / "model", text=text)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(OSError, match="gone"):
-        move_all_into_place(source, target, ["model", "gone"])
+        move_into_place([(source / name, target / name) for name in ("model", "gone")])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    move_all_into_place(source, target, ["model"])
+    move_into_place([(source / "model", target / "model")])
     assert [path.name for path in target.iterdir()] == ["model"]
     assert not (source / "model").exists()
 
@@ -89,6 +89,6 @@ def test_when_the_last_rename_fails_the_earlier_folder_comes_back(
 
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
-        move_into_place(tmp_path / "source", tmp_path / "target")
+        move_into_place([(tmp_path / "source", tmp_path / "target")])
     assert (tmp_path / "target" / "file").read_text() == "target"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from xvlm2vec.common.run_state import RunState, RunStateError
-from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, languages_of, make_world
+from xvlm2vec.common.run_state import RunState, RunStateError, peak_memory_mb
+from xvlm2vec.quickstart.config import QuickstartConfig, Sizes, languages_of
+from xvlm2vec.quickstart.run_folder import make_world
 
 # A run of seconds: the same code with hardly any training.
 SECONDS = Sizes(
@@ -30,10 +32,11 @@ SECONDS = Sizes(
 )
 SCRIPT = """
 import sys
-from xvlm2vec import console
-from xvlm2vec.quickstart.run import QuickstartConfig, Sizes, run_quickstart
-from xvlm2vec import quickstart_stages
-quickstart_stages.SAVE_STEPS = 5
+from xvlm2vec.flags import console
+from xvlm2vec.quickstart import stages
+from xvlm2vec.quickstart.config import QuickstartConfig, Sizes
+from xvlm2vec.quickstart.run import run_quickstart
+stages.SAVE_STEPS = 5
 console.set_up()
 sizes = Sizes(**eval(sys.argv[2]))
 run_quickstart(QuickstartConfig(sys.argv[1], languages=("de",), lora="lora" in sys.argv, sizes=sizes))
@@ -97,7 +100,19 @@ def test_small_run_makes_an_english_model_multilingual(tmp_path: Path) -> None:
     assert found["release"]["adapter"] is None
     proof = json.loads((folder / "verification.json").read_text(encoding="utf-8"))
     assert proof["ok"]
-    assert {check["door"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
+    assert {check["loader"] for check in proof["checks"]} == {"automodel", "sentence-transformers"}
+    assert first_lines_of_the_readme(folder, tmp_path) == "['sailboat', 'dolphin', 'rooster']"
+
+
+def first_lines_of_the_readme(run: Path, place: Path) -> str:
+    """What the front page's first Python lines print below a folder in which its first commands were run."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = text.split("```python\n")[1].split("```")[0]
+    (place / "runs").mkdir()
+    shutil.copytree(run, place / "runs" / "quickstart")
+    done = subprocess.run([sys.executable, "-c", lines], cwd=place, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.slow
@@ -212,3 +227,27 @@ def test_memory_of_an_interrupted_run_counts(tmp_path: Path) -> None:
     state["stages"]["first"]["peak_rss_mb"] = 10**6  # as by a process that is gone
     path.write_text(json.dumps(state), encoding="utf-8")
     assert RunState(tmp_path, {"seed": 0}).peak_rss_mb == 10**6
+
+
+@pytest.mark.parametrize(("platform", "largest"), [("linux", 2_048 * 1024), ("darwin", 2_048 * 1_000_000)])
+def test_memory_is_told_in_megabytes_on_every_system(
+    platform: str, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells kilobytes, macOS bytes."""
+    import resource
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=largest))
+    assert peak_memory_mb() == 2_048
+
+
+def test_windows_tells_its_peak_through_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import psutil
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=2_048_000_000))
+    monkeypatch.setattr(psutil, "Process", lambda: process)
+    assert peak_memory_mb() == 2_048

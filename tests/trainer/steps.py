@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.nn.functional import mse_loss
+from transformers import TrainerCallback
 
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
@@ -67,3 +68,8 @@ def close(mine, other):
 def named(name):
     """Puts a name before the message of a comparison."""
     return lambda message: f"{name}: {message}"
+
+
+def at_step_end(function):
+    """A callback that calls a function at the end of each step."""
+    return type("Callback", (TrainerCallback,), {"on_step_end": staticmethod(function)})()

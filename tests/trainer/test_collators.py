@@ -97,13 +97,13 @@ def test_texts_are_prepared_whole_where_images_cannot_be_shared(processor, rows)
 
 
 def test_images_and_translations_alone_are_prepared_on_demand(processor, rows):
-    batch = collate(processor, rows, alone=True)
-    assert real_ids(batch.images_alone) == real_ids(
+    batch = collate(processor, rows, unimodal=True)
+    assert real_ids(batch.images_only) == real_ids(
         processor(text=["", ""], images=[rows[0]["image"], rows[2]["image"]])
     )
     shown = [item["text"] for row in (rows[0], rows[2]) for item in row["translations"]]
-    assert real_ids(batch.translations_alone) == real_ids(processor(text=shown))
-    assert collate(processor, [rows[1]], alone=True).images_alone is None
+    assert real_ids(batch.translations_only) == real_ids(processor(text=shown))
+    assert collate(processor, [rows[1]], unimodal=True).images_only is None
 
 
 def test_rows_are_named_by_their_content(processor, rows):
@@ -112,7 +112,7 @@ def test_rows_are_named_by_their_content(processor, rows):
     assert batch.keys[0] == row_key(rows[0]["text_en"], digest)
     assert batch.keys[1] == row_key(rows[1]["text_en"])
     assert batch.image_keys == [row_key("", digest), row_key("", content_digest(rows[2]["image"]))]
-    keys = ParallelCollator(processor, alone=True).keys(rows)
+    keys = ParallelCollator(processor, unimodal=True).keys(rows)
     texts, (first, second) = batch.keys, batch.image_keys
     assert keys == [[texts[0], first], [texts[1]], [texts[2], second], [texts[3]]]
 
@@ -176,7 +176,7 @@ def test_blank_translations_are_missing_ones(processor, rows):
 
 
 def test_a_batch_moves_whole(processor, rows):
-    moved = collate(processor, rows, sharing=False, alone=True).to("meta")
-    for inputs in (moved.english, moved.translated, moved.images_alone, moved.translations_alone):
+    moved = collate(processor, rows, sharing=False, unimodal=True).to("meta")
+    for inputs in (moved.english, moved.translated, moved.images_only, moved.translations_only):
         assert {value.device.type for value in inputs.values()} == {"meta"}
     assert moved.row_of_pair.device.type == "meta"

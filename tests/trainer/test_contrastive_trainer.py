@@ -1,23 +1,20 @@
 """The contrastive stage: the loss of its formula, pieces that change nothing, resuming, and rows of every kind."""
 
 import copy
+import pickle
 import shutil
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 
-from xvlm2vec.trainer import contrastive_trainer as contrastive
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, PairCollator, train_contrastive
-
-
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch):
-    """float32 on every machine, and a log of every step."""
-    monkeypatch.setattr(contrastive, "training_precision", lambda: {"bf16": False, "use_cpu": True})
+from xvlm2vec.trainer.adapters import AdapterConfig, load_adapter
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
+from xvlm2vec.trainer.contrastive_trainer import PAIR_COLUMNS, PairCollator, train_contrastive
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def pairs(image):
         ("the bakery", image(2), "opens early", image(3)),
         ("rain", None, "", image(4)),
     ]
-    columns = contrastive.PAIR_COLUMNS
+    columns = PAIR_COLUMNS
     features = Features({name: Image() if name.endswith("image") else Value("string") for name in columns})
     return Dataset.from_list([dict(zip(columns, row, strict=True)) for row in texts * 3], features=features)
 
@@ -60,24 +57,16 @@ class Losses(TrainerCallback):
             raise InterruptedError
 
 
-def train(folder, output, pairs, kill_at=None, **settings):
+def train(folder, output, pairs, kill_at=None, eval_rows=None, adapter=None, **settings):
     losses = Losses(kill_at)
-    config = ContrastiveConfig(
-        **{
-            "model": str(folder),
-            "output_dir": str(output),
-            "batch_size": 4,
-            "learning_rate": 1e-3,
-            "save_steps": 1,
-            **settings,
-        }
-    )
-    model = train_contrastive(config, pairs, callbacks=[losses])
+    usual = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "save_steps": 1, "use_cpu": True}
+    args = ContrastiveConfig(output_dir=str(output), **{**usual, **settings})
+    model = train_contrastive(args, pairs, [losses], model=str(folder), eval_rows=eval_rows, adapter=adapter)
     return model, losses.steps
 
 
 def test_the_first_loss_is_symmetric_infonce(tmp_path, folder, pairs, model, processor):
-    _, steps = train(folder, tmp_path / "out", pairs, shuffle=False, temperature=0.1)
+    _, steps = train(folder, tmp_path / "out", pairs, train_sampling_strategy="sequential", temperature=0.1)
     rows = pairs.select(range(4))
     with torch.no_grad():
         queries = model(**processor(text=[t or None for t in rows["qry"]], images=list(rows["qry_image"]))).embeddings
@@ -99,7 +88,7 @@ def test_pieces_give_the_same_losses_and_gradients(tmp_path, folder, pairs, muon
 
 
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, folder, pairs):
-    settings = {"epochs": 2, "save_steps": 2, "muon_learning_rate": 1e-3}
+    settings = {"num_train_epochs": 2, "save_steps": 2, "muon_learning_rate": 1e-3}
     whole, steps = train(folder, tmp_path / "whole", pairs, **settings)
     with pytest.raises(InterruptedError):
         train(folder, tmp_path / "broken", pairs, kill_at=5, **settings)
@@ -114,7 +103,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, folder, pairs):
 
 
 def test_training_lowers_the_loss_and_saves_what_loads_again(tmp_path, folder, pairs):
-    model, steps = train(folder, tmp_path / "out", pairs, epochs=6)
+    model, steps = train(folder, tmp_path / "out", pairs, num_train_epochs=6)
     assert sum(loss for _, loss, _ in steps[-3:]) < 0.8 * sum(loss for _, loss, _ in steps[:3])
     loaded = SentenceTransformer(str(tmp_path / "out"))
     texts = ["a red bicycle", "rain"]
@@ -132,7 +121,7 @@ def test_rows_in_order_stay_in_order(tmp_path, folder, pairs, monkeypatch):
         return collate(self, features)
 
     monkeypatch.setattr(PairCollator, "__call__", watch)
-    train(folder, tmp_path / "in order", pairs, shuffle=False)
+    train(folder, tmp_path / "in order", pairs, train_sampling_strategy="sequential")
     assert seen == pairs["qry"][:]
     seen.clear()
     train(folder, tmp_path / "shuffled", pairs)
@@ -152,3 +141,75 @@ def test_bad_rows_are_named(pairs, change, message):
     change(rows[1])
     with pytest.raises(ValueError, match=message):
         PairCollator(preprocess_fn=lambda texts, **_: {})(rows)
+
+
+def test_accumulated_steps_are_the_mean_of_their_batches(tmp_path, folder, pairs):
+    settings = {"train_sampling_strategy": "sequential", "learning_rate": 1e-9}
+    _, single = train(folder, tmp_path / "single", pairs, **settings)
+    _, accumulated = train(folder, tmp_path / "accumulated", pairs, gradient_accumulation_steps=3, **settings)
+    assert len(accumulated) == 1
+    assert accumulated[0][1] == pytest.approx(sum(loss for _, loss, _ in single) / 3, rel=1e-3)
+
+
+def test_held_out_rows_are_all_read(tmp_path, folder, pairs, monkeypatch):
+    seen = []
+    collate = PairCollator.__call__
+
+    def watch(self, features):
+        seen.append([row["qry"] for row in features])
+        return collate(self, features)
+
+    monkeypatch.setattr(PairCollator, "__call__", watch)
+    settings = {"per_device_eval_batch_size": 4, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 2}
+    train(folder, tmp_path / "out", pairs, eval_rows=pairs.select(range(6)), **settings)
+    texts = pairs["qry"][:6]
+    assert seen[-2:] == [texts[:4], texts[4:]]
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_an_interrupted_adapter_ends_with_the_same_bits_and_loads_on_its_base(tmp_path, folder, pairs, model, dora):
+    settings = {"max_steps": 4, "save_steps": 2, "adapter": AdapterConfig(rank=2, dora=dora, train_embeddings=True)}
+    whole, _ = train(folder, tmp_path / "whole", pairs, **settings)
+    with pytest.raises(InterruptedError):
+        train(folder, tmp_path / "broken", pairs, kill_at=3, **settings)
+    train(folder, tmp_path / "broken", pairs, **settings)
+    files = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "broken")]
+    assert files[0].keys() == files[1].keys()
+    for name, value in files[0].items():
+        assert torch.equal(value, files[1][name]), name
+    checkpoint = tmp_path / "whole" / "checkpoints" / "checkpoint-4"
+    assert not (checkpoint / "model.safetensors").exists()
+    texts = ["a red bicycle", "rain"]
+    before = model.encode(text=texts)
+    adapted = load_adapter(model, tmp_path / "whole").merge_and_unload().encode(text=texts)
+    torch.testing.assert_close(torch.as_tensor(adapted), whole.encode(texts, convert_to_tensor=True), atol=1e-5, rtol=0)
+    assert not torch.allclose(torch.as_tensor(before), torch.as_tensor(adapted), atol=1e-4)
+
+
+def test_old_names_are_read_with_a_warning(tmp_path):
+    old = {"batch_size": 8, "epochs": 2, "warmup_ratio": 0.1, "shuffle": False, "model": "somewhere"}
+    with pytest.warns(DeprecationWarning, match="is deprecated; use") as told:
+        args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, **old)
+    assert {str(item.message).partition(" ")[0] for item in told} == set(old)
+    assert (args.per_device_train_batch_size, args.num_train_epochs, args.warmup_steps) == (8, 2, 0.1)
+    assert (args.train_sampling_strategy, args.model) == ("sequential", "somewhere")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_sampling_strategy": "group_by_length"}, "is none of random, sequential"),
+        ({"train_sampling_strategy": "sequential", "batch_sampler": "no_duplicates"}, "leave train_sampling"),
+        ({"mini_batch_size": 0}, "mini_batch_size must be"),
+        ({"temperature": 0}, "temperature must be"),
+        ({"push_to_hub": True}, "xvlm2vec release"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+
+
+def test_a_checkpoint_holds_no_token(tmp_path):
+    args = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True, hub_token="secret")
+    assert b"secret" not in pickle.dumps(args)

@@ -8,8 +8,8 @@ from steps import close, gradients, make_trainer, shaken
 
 from xvlm2vec.modeling.packing import TokenGroup, pack_groups
 from xvlm2vec.trainer.collators import FilledRows, FillerRow, PassCounts
-from xvlm2vec.trainer.distillation_trainer import in_step
-from xvlm2vec.trainer.forward_passes import sides
+from xvlm2vec.trainer.distillation_trainer import align_batches
+from xvlm2vec.trainer.forward_passes import num_packs
 from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, LossSum, SelfDistillationLoss
 
 
@@ -27,7 +27,7 @@ def test_passes_for_other_processes_change_nothing(tmp_path, model, processor, r
     seen = []
     model.register_forward_hook(lambda *_: seen.append(1))
     expected = gradients(model, trainer.compute_loss(model, {"batches": [batch]}))
-    assert len(seen) == own.texts + own.translations_alone  # the teacher is a copy
+    assert len(seen) == own.texts + own.translations_only  # the teacher is a copy
     seen.clear()
     split = int(sharing == "auto")  # as if another process had rows on both sides of a RoPE limit
     more = replace(batch, passes=PassCounts(own.english + split, own.texts + split, 1, 1))
@@ -41,7 +41,7 @@ def test_passes_for_other_processes_change_nothing(tmp_path, model, processor, r
 def test_one_process_waits_for_none(tmp_path, model, processor, rows):
     trainer = make_trainer(tmp_path, model, processor)
     batches = trainer.data_collator(rows)["batches"]
-    assert in_step(batches, trainer.passes) is batches
+    assert align_batches(batches, trainer.passes) is batches
     assert batches[0].passes is None
 
 
@@ -49,7 +49,7 @@ def test_one_process_waits_for_none(tmp_path, model, processor, rows):
 def test_sides_are_the_packs_without_a_budget(limit):
     groups = [TokenGroup([1, 2, 3], [[4], [5, 6], [7, 8, 9]]), TokenGroup([], [[1] * 4, [2] * 7])]
     tokens = sum(map(len, groups))
-    assert sides(groups, limit) == len(pack_groups(groups, tokens, limit))
+    assert num_packs(groups, limit) == len(pack_groups(groups, tokens, limit))
 
 
 def test_fillers_follow_the_rows_and_weigh_nothing(tmp_path, model, processor, rows):

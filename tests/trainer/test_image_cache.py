@@ -10,8 +10,8 @@ from steps import make_trainer
 from transformers import TrainerCallback
 
 from xvlm2vec.modeling.packing import ImageStates
-from xvlm2vec.trainer import health
-from xvlm2vec.trainer.health import bytes_to_come
+from xvlm2vec.trainer import disk_space
+from xvlm2vec.trainer.disk_space import bytes_to_come
 from xvlm2vec.trainer.image_cache import FOLDER, ImageCache
 
 
@@ -95,7 +95,7 @@ def test_the_cache_leaves_the_disk_to_checkpoints(tmp_path, model, processor, co
     left = 3000
     needed = bytes_to_come(model, trainer.args, max_steps=12)
     assert needed > 3 * sum(parameter.numel() * 4 for parameter in model.parameters())
-    monkeypatch.setattr(health.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed + left))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed + left))
     trainer.train()
     assert watching.budgets == {left}
     assert 0 < max(watching.sizes) < 2 * left  # each file has a header
@@ -109,14 +109,14 @@ def test_an_image_of_several_rows_is_seen_once(tmp_path, model, processor, rows,
     twice = [rows[0], rows[1], {**rows[2], "image": image(0)}, {**rows[3], "image": image(2)}]
     (batch,) = trainer.data_collator(twice)["batches"]
     with torch.no_grad():
-        found = passes.texts(model, batch)
+        found = passes.embed_texts(model, batch)
         assert seen == [2]
         for number, row in enumerate(twice):
             (alone,) = trainer.data_collator([row])["batches"]
-            torch.testing.assert_close(found.english[number : number + 1], passes.texts(model, alone).english)
+            torch.testing.assert_close(found.english[number : number + 1], passes.embed_texts(model, alone).english)
     cache = passes.cache = ImageCache(tmp_path / "cache", 10**6)
     (again,) = trainer.data_collator(twice)["batches"]
     seen.clear()
-    passes.texts(model, again)
+    passes.embed_texts(model, again)
     assert seen == [2]
     assert len(list(cache.folder.iterdir())) == 2

@@ -8,7 +8,7 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.optimizers import MuonAdamW
-from xvlm2vec.trainer.plan import QUANTIZED_BYTES, plan_memory, saved_bytes
+from xvlm2vec.trainer.plan import QUANTIZED_BYTES, activation_bytes, plan_memory
 from xvlm2vec.trainer.vision_parameters import freeze_vision
 
 
@@ -112,10 +112,10 @@ def kept_by_autograd(language, tokens):
 
 def test_activations_are_those_of_a_real_pass(tmp_path, model, empty):
     tokens = 200
-    counted = saved_bytes(empty.backbone.text_model, tokens, torch.float32)
-    assert counted == saved_bytes(model.backbone.text_model, tokens, torch.float32)
+    counted = activation_bytes(empty.backbone.text_model, tokens, torch.float32)
+    assert counted == activation_bytes(model.backbone.text_model, tokens, torch.float32)
     assert counted == pytest.approx(kept_by_autograd(model.backbone.text_model, tokens), rel=0.05)
-    half = saved_bytes(empty.backbone.text_model, tokens, torch.bfloat16)
+    half = activation_bytes(empty.backbone.text_model, tokens, torch.bfloat16)
     assert counted / 2 <= half < 0.8 * counted  # norms stay in float32
     freeze_vision(empty)
     plans = [

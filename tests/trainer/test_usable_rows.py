@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, Image
 from steps import make_trainer
 
-from xvlm2vec.trainer.usable_rows import translated
+from xvlm2vec.trainer.usable_rows import drop_unusable_rows
 
 
 def test_a_row_without_a_translation_is_left_out_and_told(tmp_path, model, processor, corpus, caplog):
@@ -31,7 +31,7 @@ def test_a_row_without_anything_in_english_is_left_out_and_told(tmp_path, model,
     for kind in (stored, stored.to_iterable_dataset()):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            kept = [row["id"] for row in translated(kind)]
+            kept = [row["id"] for row in drop_unusable_rows(kind)]
         assert kept == [row["id"] for place, row in enumerate(rows) if place not in (1, 3)]
         assert "no English text and no image" in caplog.text
     settings = {"max_steps": -1, "num_train_epochs": 1}
@@ -43,7 +43,7 @@ def test_a_stream_leaves_rows_out_as_they_come(tmp_path, model, processor, corpu
     bare = [{**row, "id": f"bare-{index}", "translations": []} for index, row in enumerate(rows[:11])]
     stream = Dataset.from_list([*rows[:1], *bare, *rows[1:]], features=corpus.features).to_iterable_dataset(2)
     with caplog.at_level(logging.WARNING):
-        found = list(translated(stream))
+        found = list(drop_unusable_rows(stream))
     assert found == rows  # images as they are stored
     told = [record.getMessage() for record in caplog.records]
     assert [message.partition(" rows")[0] for message in told] == ["1", "10"]
@@ -80,7 +80,7 @@ def test_a_stream_is_still_shuffled_anew_in_each_epoch(corpus):
     orders = []
     for filtered in (False, True):
         stream = corpus.to_iterable_dataset(4).shuffle(seed=0, buffer_size=8)
-        stream = translated(stream) if filtered else stream
+        stream = drop_unusable_rows(stream) if filtered else stream
         for epoch in (0, 1):
             stream.set_epoch(epoch)
             orders.append([row["id"] for row in stream])
@@ -89,9 +89,9 @@ def test_a_stream_is_still_shuffled_anew_in_each_epoch(corpus):
 
 
 def test_a_whole_corpus_stays_as_it_is(corpus):
-    assert translated(corpus) is corpus
-    assert translated(None) is None
+    assert drop_unusable_rows(corpus) is corpus
+    assert drop_unusable_rows(None) is None
     made = Dataset.from_dict({"number": [1]})
-    assert translated({"held out": made})["held out"] is made
+    assert drop_unusable_rows({"held out": made})["held out"] is made
     with pytest.raises(ValueError, match="No row of the corpus has a translation"):
-        translated(Dataset.from_list([{"id": "a", "translations": []}]))
+        drop_unusable_rows(Dataset.from_list([{"id": "a", "translations": []}]))

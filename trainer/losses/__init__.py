@@ -1,19 +1,20 @@
-"""Losses of self-distillation, as modules called by keyword with tensors `(B, D)`; one idea in each `loss_*.py`."""
+"""Losses of self-distillation, as modules called by keyword with tensors `(P, D)`; one in each file."""
 
 from __future__ import annotations
 
 from .base import EmbeddingLoss
-from .citations import XVLM2VEC_CITATION
-from .composition import LossSum, MatryoshkaLoss
-from .contrastive import (
-    CrossModalAlignmentLoss,
-    MultilingualContrastiveLoss,
-    OneToManyContrastiveLoss,
-)
-from .distillation import ImageDistillationLoss, SelfDistillationLoss
+from .cross_modal_alignment import CrossModalAlignmentLoss
+from .image_distillation import ImageDistillationLoss
 from .language_disentanglement import LanguageDisentanglementLoss
+from .loss_sum import LossSum
+from .matryoshka import MatryoshkaLoss
+from .multilingual_contrastive import MultilingualContrastiveLoss
+from .one_to_many import OneToManyContrastiveLoss
+from .registry import LOSSES, loss_names, make_loss
+from .self_distillation import XVLM2VEC_CITATION, SelfDistillationLoss
 
 __all__ = [
+    "LOSSES",
     "XVLM2VEC_CITATION",
     "CrossModalAlignmentLoss",
     "EmbeddingLoss",
@@ -24,4 +25,6 @@ __all__ = [
     "MultilingualContrastiveLoss",
     "OneToManyContrastiveLoss",
     "SelfDistillationLoss",
+    "loss_names",
+    "make_loss",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ class EmbeddingLoss(nn.Module):
     mean_over_pairs: bool = False
     """Whether a batch may be cut and the values averaged by their numbers of pairs, because no pair meets another."""
 
+    needs_images: bool = False
+    """Whether it compares images with something, so that a corpus without any teaches it nothing."""
+
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card says of the settings."""
         return {}
@@ -33,6 +37,18 @@ class EmbeddingLoss(nn.Module):
 def is_mean_over_pairs(loss: nn.Module) -> bool:
     """Whether a loss is a mean over pairs; one that does not say so is not."""
     return bool(getattr(loss, "mean_over_pairs", False))
+
+
+def describe(loss: nn.Module) -> dict[str, Any]:
+    """A loss's class name and settings."""
+    settings = loss.get_config_dict() if isinstance(loss, EmbeddingLoss) else {}
+    return {"name": type(loss).__name__, "settings": settings}
+
+
+def join_citations(citations: Sequence[str]) -> str:
+    """Several sources as one text, each once."""
+    entries = [entry for citation in citations for entry in citation.split("\n\n") if entry]
+    return "\n\n".join(dict.fromkeys(entries))
 
 
 def check_vectors(loss: nn.Module, **vectors: torch.Tensor) -> None:
@@ -48,8 +64,8 @@ def check_vectors(loss: nn.Module, **vectors: torch.Tensor) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in vectors.items()}
     first = next(iter(shapes.values()))
     if len(first) != 2 or 0 in first or any(shape != first for shape in shapes.values()):
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"{type(loss).__name__} compares vectors (B, D) row by row; found {found}.")
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{type(loss).__name__} compares vectors (B, D) row by row; found {listed}.")
 
 
 def check_row_labels(loss: nn.Module, name: str, count: int, rows: int) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch.nn.functional import one_hot
 
 from .base import EmbeddingLoss, check_row_labels, check_vectors, full_precision
-from .citations import CROSS_COVARIANCE_CITATION
 
 ENGLISH = "en"
 
@@ -26,9 +25,27 @@ class LanguageDisentanglementLoss(EmbeddingLoss):
     so that the text's language becomes unreadable whatever language the instruction is in, and the instruction's, too.
 
     The covariance is that of this process's batch: with few pairs of a language it is noisy.
+
+    | input | shape | meaning |
+    |---|---|---|
+    | `student_en` | `(P, D)` | the student's vector of each pair's English text |
+    | `student_lang` | `(P, D)` | the student's vector of each pair's translation |
+    | `languages` | `P` strings | language codes of the translations |
+    | `instruction_languages` | `P` strings | language codes of the instructions before the translations, where an |
+    | | | English text always has an English one; by default they do not matter |
+
+    Example:
+        `LossSum({"paper": SelfDistillationLoss(), "language": LanguageDisentanglementLoss()}, {"language": 0.1})`
     """
 
-    citation = CROSS_COVARIANCE_CITATION
+    citation = """\
+@misc{cheung2014discovering,
+    title={Discovering Hidden Factors of Variation in Deep Networks},
+    author={Brian Cheung and Jesse A. Livezey and Arjun K. Bansal and Bruno A. Olshausen},
+    year={2014},
+    eprint={1412.6583},
+    archivePrefix={arXiv}
+}"""
 
     def forward(
         self,
@@ -39,14 +56,7 @@ class LanguageDisentanglementLoss(EmbeddingLoss):
         instruction_languages: Sequence[str] | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        """Scalar penalty over pairs `(P, D)`.
-
-        Args:
-            student_en: `(P, D)`, the English vector of each pair.
-            student_lang: `(P, D)`, the translation's.
-            languages: `P` language codes of the translations.
-            instruction_languages: `P` language codes of the instructions before the translations, where an English
-                text always has an English one; by default they do not matter.
+        """Scalar penalty over pairs.
 
         Raises:
             ValueError: The vectors differ in shape, or the labels in number.

@@ -1,4 +1,9 @@
-"""Hit at k with ties shared evenly, as a module of the `evaluate` library."""
+"""Share of queries whose right candidate is among the first k, with ties shared evenly.
+
+Candidates that score the same as the right one are taken to stand in random order, and the expectation over these
+orders is exact: a model that gives every candidate the same score gets k divided by the number of candidates, wherever
+the right one stands in the list.
+"""
 
 from typing import Any
 
@@ -6,11 +11,8 @@ import datasets
 import evaluate
 import numpy as np
 
-_DESCRIPTION = """
-Share of queries whose right candidate is among the first k. Candidates that score the same as the right one are taken
-to stand in random order, and the expectation over these orders is exact: a model that gives every candidate the same
-score gets k divided by the number of candidates, wherever the right one stands in the list.
-"""
+from .metrics import RankCounts, rank_counts, recall_at_k, tied_rows
+
 _INPUTS = """
 Args:
     predictions (list of list of float): the scores of each query's candidates; lists may differ in length.
@@ -32,7 +34,7 @@ class HitAtK(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=__doc__,
             citation="",
             inputs_description=_INPUTS,
             features=datasets.Features(
@@ -43,14 +45,16 @@ class HitAtK(evaluate.Metric):
     def _compute(self, predictions: list[list[float]], references: list[int], k: int = 1) -> dict[str, Any]:
         if k < 1:
             raise ValueError(f"k must be 1 or more, not {k}")
-        hits, tied = [], 0
-        for row, (scores, place) in enumerate(zip(predictions, references, strict=True)):
-            values = np.asarray(scores, dtype=np.float64)
-            if not 0 <= place < len(values):
-                raise ValueError(f"row {row}: the right candidate {place} is not among its {len(values)} candidates")
-            if np.isnan(values).any():
-                raise ValueError(f"row {row}: a score is not a number")
-            above, level = (values > values[place]).sum(), (values == values[place]).sum()
-            hits.append(np.clip(k - above, 0, level) / level)
-            tied += int(level > 1)
-        return {"hit_at_k": float(np.mean(hits)), "n": len(hits), "tied": tied}
+        counts = [_counts(row, *pair) for row, pair in enumerate(zip(predictions, references, strict=True))]
+        ranks = RankCounts(*np.concatenate(counts, axis=1))
+        return {"hit_at_k": float(recall_at_k(ranks, k).mean()), "n": len(counts), "tied": tied_rows(ranks)}
+
+
+def _counts(row: int, scores: list[float], place: int) -> RankCounts:
+    """How many candidates of a row stand above the right one, and level with it."""
+    values = np.asarray(scores, dtype=np.float64)
+    if not 0 <= place < len(values):
+        raise ValueError(f"row {row}: the right candidate {place} is not among its {len(values)} candidates")
+    if np.isnan(values).any():
+        raise ValueError(f"row {row}: a score is not a number")
+    return rank_counts(np.delete(values, place)[None], values[place : place + 1])

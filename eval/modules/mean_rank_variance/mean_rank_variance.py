@@ -1,4 +1,9 @@
-"""Mean rank variance over languages, as a module of the `evaluate` library."""
+"""How much the rank of an item depends on the language of the text.
+
+For each item of a parallel set, the spread over the languages of the rank of its right candidate, averaged over the
+items. 0 means that every language finds an item at the same rank. The paper calls the metric MRV; its published code
+averages the standard deviation, so both are returned.
+"""
 
 from typing import Any
 
@@ -6,11 +11,8 @@ import datasets
 import evaluate
 import numpy as np
 
-_DESCRIPTION = """
-How much the rank of an item depends on the language of the text: for each item of a parallel set, the spread over the
-languages of the rank of its right candidate, averaged over the items. 0 means that every language finds an item at the
-same rank. The paper calls the metric MRV; its published code averages the standard deviation, so both are returned.
-"""
+from .metrics import mean_rank_variance
+
 _CITATION = """
 @inproceedings{nie-etal-2024-1tok,
   title = {Improving the Consistency in Cross-Lingual Cross-Modal Retrieval with 1-to-K Contrastive Learning},
@@ -39,7 +41,7 @@ class MeanRankVariance(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=__doc__,
             citation=_CITATION,
             inputs_description=_INPUTS,
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("float64"))}),
@@ -49,9 +51,4 @@ class MeanRankVariance(evaluate.Metric):
         lengths = {len(ranks) for ranks in predictions}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"every item needs one rank per language, found lists of {sorted(lengths)} ranks")
-        ranks = np.asarray(predictions, dtype=np.float64)
-        return {
-            "mrv_std": float(ranks.std(axis=1).mean()),
-            "mrv_var": float(ranks.var(axis=1).mean()),
-            "n": len(ranks),
-        }
+        return {**mean_rank_variance(np.transpose(predictions)), "n": len(predictions)}

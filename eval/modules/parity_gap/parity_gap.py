@@ -1,4 +1,8 @@
-"""Gap of each language to a reference language, as a module of the `evaluate` library."""
+"""How far each language lies below a reference language, usually English.
+
+The mean score of the reference language minus that of the language. Negative values are languages ahead of it. Given
+per language, with the widest and the mean gap.
+"""
 
 from typing import Any
 
@@ -6,10 +10,8 @@ import datasets
 import evaluate
 import numpy as np
 
-_DESCRIPTION = """
-How far each language lies below a reference language, usually English: the mean score of the reference language minus
-that of the language. Negative values are languages ahead of it. Given per language, with the widest and the mean gap.
-"""
+from .metrics import parity_gap
+
 _INPUTS = """
 Args:
     predictions (list of float): a score per row, such as hit@1 (0 or 1, or between where ties are shared).
@@ -31,7 +33,7 @@ class ParityGap(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=__doc__,
             citation="",
             inputs_description=_INPUTS,
             features=datasets.Features(
@@ -49,7 +51,7 @@ class ParityGap(evaluate.Metric):
             raise ValueError(
                 f"need rows in {reference_language!r} and in another language; there are: {', '.join(sorted(means))}"
             )
-        gaps = {code: means[reference_language] - mean for code, mean in means.items() if code != reference_language}
+        gaps = parity_gap(means, reference_language)
         widest = max(gaps, key=lambda code: gaps[code])
         return {
             "parity_gap": gaps,

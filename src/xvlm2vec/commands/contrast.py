@@ -6,16 +6,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 
 import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.readers import load_pairs
+from xvlm2vec.corpus.stored import load_pairs
 from xvlm2vec.flags import console
+from xvlm2vec.flags.adapters import AdapterFlags, merge_adapter
 from xvlm2vec.flags.models import load_embedder, model_kind
-from xvlm2vec.flags.training import TrainingForm, parse
+from xvlm2vec.flags.training import BY_COMMAND, Parsed, TrainingForm, parse
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, train_contrastive
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
+from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.progress import StageBar
 
 logger = logging.getLogger(__name__)
@@ -32,9 +38,29 @@ class ContrastFlags:
         metadata={"help": "pairs with the columns qry, qry_image, pos_text, pos_image: a folder of save_to_disk, a "
                   "folder of parquet files, or a Hub id"}
     )  # fmt: skip
-    output: str = field(metadata={"help": "folder of the trained model and its checkpoints"})
+    output: str = field(
+        metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "held-out pairs, whose loss is logged"})
 
 
+NO_PUSH = "a trained model is published by `xvlm2vec release`"
+REFUSED = {
+    "output_dir": BY_COMMAND,
+    "remove_unused_columns": "rows keep all columns: texts and images are read by the collator",
+    "prediction_loss_only": "sentence-transformers computes nothing but the loss on held-out rows",
+    "ddp_broadcast_buffers": "sentence-transformers switches it off",
+    "prompts": "write instructions into the texts of the rows",
+    "router_mapping": "the model has no router",
+    "multi_dataset_batch_sampler": "there is one data set",
+    "push_to_hub": NO_PUSH,
+    "hub_token": NO_PUSH,
+    "hub_model_id": NO_PUSH,
+    "hub_strategy": NO_PUSH,
+    "hub_private_repo": NO_PUSH,
+    "hub_always_push": NO_PUSH,
+    "hub_revision": NO_PUSH,
+}
 FORM = TrainingForm(
     command="contrast",
     description=(
@@ -44,11 +70,14 @@ FORM = TrainingForm(
     ),
     example=(
         "xvlm2vec contrast --model HuggingFaceTB/SmolVLM-256M-Instruct --data data/pairs --output runs/teacher \\\n"
-        "    --batch-size 256 --mini-batch-size 16 --learning-rate 2e-5"
+        "    --per-device-train-batch-size 256 --mini-batch-size 16 --learning-rate 2e-5"
     ),
     own=ContrastFlags,
     settings=ContrastiveConfig,
-    left_out=("model", "output_dir"),
+    shown=("mini_batch_size", "temperature", "train_sampling_strategy"),
+    see="every field of sentence-transformers' SentenceTransformerTrainingArguments is a flag, see its documentation.",
+    refused=REFUSED,
+    renamed=renamed,
 )
 
 
@@ -57,33 +86,61 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parse(FORM, arguments)
     console.set_up()
     flags, output = parsed.own, Path(parsed.own.output)
+    parsed.adapter.check(parsed.given)
+    parsed.adapter.check_machine()
     kind = model_kind(flags.model)
     rows = load_pairs(flags.data)
-    run = RunState(output, {"command": "contrast", **parsed.identity("output")})
-    start = flags.model
-    if kind == "backbone":
-        start = str(output / "start")
-        run.run("wrapped the backbone", lambda: wrap(flags.model, start))
-    elif kind == "adapter":
-        start = str(output / "start")
-        run.run("merged the adapter", lambda: _save(*load_embedder(flags.model), start))
-    config = ContrastiveConfig(model=start, output_dir=str(output), **parsed.settings)
-    if len(rows) < config.batch_size:
-        raise ValueError(f"{flags.data} has {len(rows)} rows, fewer than one batch; set --batch-size {len(rows)}.")
-
-    def train() -> None:
-        train_contrastive(config, rows, [StageBar("Contrast")])
-
+    held_out = load_pairs(flags.eval_data) if flags.eval_data else None
+    args = training_arguments(parsed, str(output / "adapter" if parsed.adapter.lora else output))
+    batch = args.per_device_train_batch_size * args.world_size
+    if len(rows) < batch:
+        raise ValueError(
+            f"{flags.data} has {len(rows)} rows, fewer than one batch of {batch}; set a smaller "
+            "--per-device-train-batch-size."
+        )
+    with args.main_process_first(local=False):
+        identity = {"command": "contrast", **parsed.identity("output")}
+        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed)
+        start = _start(run, flags.model, kind, output)
     logger.info("Training on %d pairs", len(rows))
-    run.run("training", train)
-    console.show(f"The trained model is in {output}")
+    run.run("training", lambda: _train(parsed.adapter, start, args, rows, held_out))
+    if args.process_index > 0:
+        return 0
+    if parsed.adapter.lora:
+        run.run("merging", lambda: merge_adapter(start, output))
+    console.show(f"The trained model is in {output / 'merged' if parsed.adapter.lora else output}")
     return 0
+
+
+def training_arguments(parsed: Parsed, output_dir: str) -> ContrastiveConfig:
+    """The trainer's settings; what was not given follows the machine and the held-out pairs."""
+    settings: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
+    return ContrastiveConfig(output_dir=output_dir, **settings)
 
 
 def wrap(source: str, folder: str) -> None:
     """Wraps a vision-language model into an embedder and saves it."""
     logger.info("Wrapping %s", source)
     _save(XVLM2VecModel.from_backbone(source), XVLM2VecProcessor.from_pretrained(source), folder)
+
+
+def _start(run: RunState, source: str, kind: str, output: Path) -> str:
+    """Folder or Hub id of the embedder that the training begins with."""
+    start = str(output / "start")
+    if kind == "backbone":
+        run.run("wrapped the backbone", lambda: wrap(source, start))
+    elif kind == "adapter":
+        run.run("merged the adapter", lambda: _save(*load_embedder(source), start))
+    else:
+        start = source
+    # An adapter remembers the path of its base, which must hold from any folder.
+    return str(Path(start).resolve()) if Path(start).is_dir() else start
+
+
+def _train(adapter: AdapterFlags, start: str, args: ContrastiveConfig, rows: Dataset, held_out: Dataset | None) -> None:
+    model = SentenceTransformer(start, model_kwargs=adapter.loading())
+    bar = [StageBar("Contrast")]
+    train_contrastive(args, rows, bar, model=model, eval_rows=held_out, adapter=adapter.config())
 
 
 def _save(model: XVLM2VecModel, processor: XVLM2VecProcessor, folder: str) -> None:

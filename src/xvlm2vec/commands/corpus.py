@@ -5,26 +5,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.run_state import RunState
+from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, tell_rejected
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from xvlm2vec.corpus.jsonl_reader import JsonlCorpus
-    from xvlm2vec.corpus.readers import CsvCorpus
-
 logger = logging.getLogger(__name__)
 
-REPORT = "bad-rows.json"
 BENCHMARK = "benchmark"
 EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
-SHOWN = 5
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(kinds: Any, name: str, line: str, text: str, example: str, run: Callable[..., int]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(name, help=line, allow_abbrev=False, **console.texts(text, example))
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, kind=name)
     return parser
 
 
@@ -158,26 +155,15 @@ def _add_build(kinds: Any) -> None:
 
 def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus import captions
-    from xvlm2vec.corpus.readers import ENGLISH, read_csv, write_dataset
-    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.parallel_csv import read_csv
+    from xvlm2vec.corpus.stored import write_dataset
     from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 
     corpus = read_csv(flags.csv, flags.images, progress=True)
-    _need_rows(corpus, flags.csv)
+    settings = {"csv_sha256": _sha256(flags.csv), "test_rows": flags.test_rows, "seed": flags.seed}
+    run = _begin(flags, corpus, flags.csv, settings, f"of {len(corpus.rejected) + len(corpus.rows)} rows")
     if corpus.languages == (ENGLISH,):
         logger.warning("%s has no language beside English; `xvlm2vec translate` gives parallel/ its others.", flags.csv)
-    source = Path(flags.csv)
-    settings = {
-        "corpus": "csv",
-        "csv_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "images": flags.images,
-        "test_rows": flags.test_rows,
-        "seed": flags.seed,
-    }
-    run = RunState(flags.output, settings)
-    write_json(run.folder / REPORT, corpus.report())
-    told = [f"{flags.csv}, line {row.line} ({row.id}): {row.problem}" for row in corpus.bad]
-    _tell_bad(told, f"{len(told)} of {len(told) + len(corpus.rows)} rows", run.folder / REPORT)
     wanted = min(500, len(corpus.rows) // 10) if flags.test_rows is None else flags.test_rows
     train, test = captions.hold_out(corpus.rows, corpus.languages, wanted, flags.seed)
     if len(test) < wanted:
@@ -187,59 +173,62 @@ def _csv(flags: argparse.Namespace) -> int:
         )
     pairs = sum(row.image is not None for row in train)
 
-    def write_parallel() -> None:
-        write_dataset(
-            lambda: captions.parallel_examples(train, source.stem), parallel_features(), run.folder / "parallel"
-        )
-
     def write_pairs() -> None:
         write_dataset(lambda: captions.pair_examples(train), captions.pair_features(), run.folder / "pairs")
 
     def make_benchmark() -> None:
-        made = captions.caption_benchmark(test, corpus.languages)
-        card = BenchmarkCard(name=source.stem, description="Images by text and texts by image, in several languages.")
-        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, card, made.templates)
+        benchmark = captions.caption_benchmark(test, corpus.languages)
+        name = Path(flags.csv).stem
+        card = BenchmarkCard(name=name, description="Images by text and texts by image, in several languages.")
+        export_benchmark(benchmark.tasks, benchmark.images, run.folder / BENCHMARK, card, benchmark.templates)
 
-    run.run("parallel", write_parallel)
+    _write_parallel(run, lambda: captions.parallel_examples(train))
     if pairs:
         run.run("pairs", write_pairs)
     if len(test) > 1:
         run.run(BENCHMARK, make_benchmark)
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)}; {len(train)} for training "
-        f"({pairs} with an image), {len(test)} held out; {len(corpus.bad)} left out"
+        f"({pairs} with an image), {len(test)} held out; {len(corpus.rejected)} left out"
     )
     return 0
 
 
 def _jsonl(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
-    from xvlm2vec.corpus.readers import write_dataset
-    from xvlm2vec.corpus.schema import parallel_features
 
     fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
     corpus = read_jsonl(flags.files, flags.images, fields, progress=True)
-    _need_rows(corpus, ", ".join(flags.files))
-    settings = {
-        "corpus": "jsonl",
-        "files_sha256": [_sha256(path) for path in flags.files],
-        "images": flags.images,
-        "fields": asdict(fields),
-    }
-    run = RunState(flags.output, settings)
-    write_json(run.folder / REPORT, corpus.report())
-    told = [f"{line.file}, line {line.line}: {line.problem}" for line in corpus.bad]
-    _tell_bad(told, f"{len(told)} lines", run.folder / REPORT)
-
-    def write_parallel() -> None:
-        write_dataset(corpus.examples, parallel_features(), run.folder / "parallel")
-
-    run.run("parallel", write_parallel)
+    settings = {"files_sha256": [_sha256(path) for path in flags.files], "fields": asdict(fields)}
+    run = _begin(flags, corpus, ", ".join(flags.files), settings, "lines")
+    _write_parallel(run, lambda: (row.example() for row in corpus.rows))
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
-        f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.bad)} lines left out"
+        f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.rejected)} lines left out"
     )
     return 0
+
+
+def _begin(flags: argparse.Namespace, corpus: TextCorpus, name: str, settings: dict[str, Any], what: str) -> RunState:
+    """Opens the output folder of a corpus that was read from files, and tells what is left out of it.
+
+    Raises:
+        ValueError: No row can be used.
+    """
+    if not corpus.rows:
+        first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.rejected[:5])
+        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
+    run = RunState(flags.output, {"corpus": flags.kind, "images": flags.images, **settings})
+    write_json(run.folder / REPORT, corpus.report())
+    tell_rejected(corpus.rejected, f"{len(corpus.rejected)} {what} are left out", run.folder / REPORT)
+    return run
+
+
+def _write_parallel(run: RunState, examples: Callable[[], Any]) -> None:
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.stored import write_dataset
+
+    run.run("parallel", lambda: write_dataset(examples, parallel_features(), run.folder / "parallel"))  # type: ignore[func-returns-value]
 
 
 def _sha256(path: str) -> str:
@@ -247,74 +236,53 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tell_bad(faults: Sequence[str], count: str, report: Path) -> None:
-    for fault in faults[:SHOWN]:
-        logger.warning("%s", fault)
-    if faults:
-        logger.warning("%s are left out; all are listed in %s", count, report)
-
-
-def _need_rows(corpus: CsvCorpus | JsonlCorpus, name: str) -> None:
-    if not corpus.rows:
-        first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.bad[:SHOWN])
-        raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
-
-
 def _emoji(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.captions import pair_features
     from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
-    from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows
-    from xvlm2vec.corpus.readers import write_dataset
-    from xvlm2vec.corpus.schema import parallel_features
-    from xvlm2vec.flags.emoji import emoji_world
+    from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows, rendered
+    from xvlm2vec.corpus.emoji.world import teaching_world
+    from xvlm2vec.corpus.stored import write_dataset
+    from xvlm2vec.flags.emoji import benchmark_card
     from xvlm2vec.hub.dataset_export import export_benchmark
-    from xvlm2vec.quickstart.release import benchmark_card
 
-    world = emoji_world(flags.languages, flags.concepts, flags.image_size, flags.seed)
-    settings = {name: value for name, value in vars(flags).items() if name not in {"run", "output"}}
+    world = teaching_world(flags.languages, concepts=flags.concepts, image_size=flags.image_size, seed=flags.seed)
+    settings = {name: value for name, value in vars(flags).items() if name not in {"run", "kind", "output"}}
     run = RunState(flags.output, {"corpus": "emoji", **settings})
-
-    def write_parallel() -> None:
-        rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
-        write_dataset(lambda: _each(rows), parallel_features(), run.folder / "parallel")
 
     def write_pairs() -> None:
         rows = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
-        write_dataset(lambda: _each(rows), pair_features(), run.folder / "pairs")
+        write_dataset(lambda: rendered(rows), pair_features(), run.folder / "pairs")
 
     def make_benchmark() -> None:
-        made = emoji_benchmark(world, "test", rows=flags.test_rows)
-        export_benchmark(made.tasks, made.images, run.folder / BENCHMARK, benchmark_card(), made.templates)
+        benchmark = emoji_benchmark(world, "test", rows=flags.test_rows)
+        card = benchmark_card()
+        export_benchmark(benchmark.tasks, benchmark.images, run.folder / BENCHMARK, card, benchmark.templates)
 
-    for name, stage in (("parallel", write_parallel), ("pairs", write_pairs), (BENCHMARK, make_benchmark)):
-        logger.info("Writing %s", run.folder / name)
-        run.run(name, stage)
+    rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
+    logger.info("Writing %s", run.folder)
+    _write_parallel(run, lambda: rendered(rows))
+    run.run("pairs", write_pairs)
+    run.run(BENCHMARK, make_benchmark)
     console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
                  f"{', '.join(world.config.languages)}")  # fmt: skip
     return 0
 
 
-def _each(rows: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
-    """The rows of a data set that renders batches."""
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-
-
 def _check(flags: argparse.Namespace) -> int:
-    from xvlm2vec.corpus.readers import check_parallel, load_parallel
+    from xvlm2vec.corpus.checks import check_parallel
+    from xvlm2vec.corpus.stored import load_parallel
 
     corpus = load_parallel(flags.path, flags.split)
     if flags.clean:
         return _clean(corpus, flags.clean)
-    found = check_parallel(corpus, progress=True)
-    lines = [f"{found.rows} rows, {found.images} with an image"]
-    for title, counts in (("translations", found.languages), ("sources", found.sources), ("notes", found.warnings)):
+    check = check_parallel(corpus, progress=True)
+    lines = [f"{check.rows} rows, {check.images} with an image"]
+    for title, counts in (("translations", check.languages), ("sources", check.sources), ("notes", check.warnings)):
         lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
-    lines += [f"FAULT: {fault}" for fault in found.faults]
-    lines.append(f"{flags.path} {'CANNOT be used as it is' if found.faults else 'can be used'}.")
+    lines += [f"FAULT: {fault}" for fault in check.faults]
+    lines.append(f"{flags.path} {'CANNOT be used as it is' if check.faults else 'can be used'}.")
     console.show("\n".join(lines))
-    return int(bool(found.faults))
+    return int(bool(check.faults))
 
 
 def _clean(corpus: Dataset, folder: str) -> int:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = console.parser(
         "demo",
-        "Serves a page on this machine that searches a benchmark's images with a text in any language, or with a "
+        "Serves a page on this machine that searches a benchmark's images with a text in any language, or with an "
         "image, and shows the scores before and after. It is the app that `release --space` pushes. Images are "
         "embedded once; their vectors are kept in the user's cache folder. The code in the model's repository is run.",
         "xvlm2vec demo runs/quickstart --open\nxvlm2vec demo user/my-embedder --benchmark user/my-embedder-benchmark",
@@ -60,13 +60,14 @@ def find_release(path: str, benchmark: str | None = None) -> tuple[Place, Place]
         FileNotFoundError: There is no such folder, or a part is not in it.
         HubError: The Hub refused, or the connection broke.
     """
-    from xvlm2vec.flags.models import looks_like_path, snapshot
+    from xvlm2vec.flags.models import snapshot
     from xvlm2vec.hub.space import Place
+    from xvlm2vec.modeling.hub_ids import is_path
 
-    if not looks_like_path(path):
+    if not is_path(path):
         small = ["*.json", "*.md"]  # the app downloads the weights itself
         return Place(snapshot(path, allow_patterns=small), path), _benchmark(benchmark or f"{path}-benchmark")
-    folder = next((found for found in (Path(path, "release"), Path(path)) if (found / "model").is_dir()), None)
+    folder = next((place for place in (Path(path, "release"), Path(path)) if (place / "model").is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
             f"{path} holds no release: neither {path}/model nor {path}/release/model is a folder. `xvlm2vec release` "
@@ -76,7 +77,8 @@ def find_release(path: str, benchmark: str | None = None) -> tuple[Place, Place]
 
 
 def _benchmark(source: str) -> Place:
-    from xvlm2vec.flags.models import dataset_folder, looks_like_path
+    from xvlm2vec.flags.models import dataset_folder
     from xvlm2vec.hub.space import Place
+    from xvlm2vec.modeling.hub_ids import is_path
 
-    return Place(dataset_folder(source), None if looks_like_path(source) else source)
+    return Place(dataset_folder(source), None if is_path(source) else source)

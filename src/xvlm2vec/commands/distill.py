@@ -8,27 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.code_switching import CodeSwitcher, read_lexicon
-from xvlm2vec.corpus.jsonl_reader import group_parallel
-from xvlm2vec.corpus.readers import load_parallel
-from xvlm2vec.corpus.streams import stream_parallel
+from xvlm2vec.corpus.grouping import group_parallel
+from xvlm2vec.corpus.stored import load_parallel, stream_parallel
 from xvlm2vec.flags import console
+from xvlm2vec.flags.adapters import merge_adapter
 from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
-from xvlm2vec.flags.training import Parsed, TrainingForm, parse
-from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter, check_four_bit, four_bit_config, load_adapter
+from xvlm2vec.flags.training import BY_COMMAND, Parsed, TrainingForm, parse
+from xvlm2vec.trainer.adapters import add_adapter
+from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
-from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer, encoded
+from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
-from xvlm2vec.trainer.health import MergedSpaceCheck
-from xvlm2vec.trainer.precision import training_precision
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
 
@@ -52,27 +51,6 @@ class DistillFlags:
         default=False,
         metadata={"help": "end with the weights whose worst language was nearest to the teacher on --eval-data"},
     )
-    lora: bool = field(
-        default=False,
-        metadata={"help": "train an adapter of the language model, not all weights; with --freeze-vision false also "
-                  "one of the vision tower and its connector"},
-    )  # fmt: skip
-    lora_rank: int = field(default=16, metadata={"help": "rank of the adapter's matrices"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "scale times rank; twice the rank if not given"})
-    lora_dora: bool = field(default=False, metadata={"help": "weight-decomposed adapter (DoRA)"})
-    lora_train_embeddings: bool = field(
-        default=False, metadata={"help": "also train the token embeddings, for scripts that the model never saw"}
-    )
-    lora_4bit: bool = field(
-        default=False,
-        metadata={"help": "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes"},
-    )
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "number format of the weights: float32, bfloat16, or auto, which is float32 where all "
-                  "weights are trained and the stored one below an adapter",
-                  "choices": ["auto", "float32", "bfloat16"]},
-    )  # fmt: skip
     streaming: bool = field(
         default=False, metadata={"help": "read the corpus while training, without a copy on disk: needs --max-steps"}
     )
@@ -100,15 +78,15 @@ FORM = TrainingForm(
     ),
     own=DistillFlags,
     settings=SelfDistillationConfig,
-    left_out=("output_dir",),
     shown=(
         "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
-        "language_temperature", "muon_learning_rate", "max_tokens_per_forward", "language_weight",
-        "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "learning_rate",
-        "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16",
-        "use_cpu", "eval_steps", "save_steps", "save_total_limit", "logging_steps", "report_to", "seed",
+        "language_temperature", "max_tokens_per_forward", "language_weight",
     ),
     see="every field of transformers.TrainingArguments is a flag, see its documentation.",
+    refused={
+        "output_dir": BY_COMMAND,
+        "remove_unused_columns": "rows keep all columns: texts and images are read by the collator",
+    },
 )  # fmt: skip
 
 
@@ -116,13 +94,13 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, output = parsed.own, Path(parsed.own.output)
+    flags, adapter, output = parsed.own, parsed.adapter, Path(parsed.own.output)
     _check(parsed)
-    args = training_arguments(parsed, str(output / "adapter" if flags.lora else output))
+    args = training_arguments(parsed, str(output / "adapter" if adapter.lora else output))
     if flags.plan:
-        adapter = adapter_of(flags, args)
-        console.show(run_plan(flags.model, args, weights_dtype(flags), adapter, flags.lora_4bit))
+        console.show(run_plan(flags.model, args, adapter))
         return 0
+    adapter.check_machine()
     if args.process_index > 0:  # one of several processes speaks
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     rows, callbacks = _training_rows(flags, args.seed)
@@ -130,58 +108,30 @@ def main(arguments: Sequence[str]) -> int:
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
         run = RunState(output, identity, writes=args.process_index == 0)
-    run.run("training", lambda: _train(flags, args, rows, held_out, callbacks))
+    run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0
-    if flags.lora:
-        run.run("merging", lambda: _merge(flags.model, output))
-    console.show(f"The trained model is in {output / 'merged' if flags.lora else output}")
+    if adapter.lora:
+        run.run("merging", lambda: merge_adapter(flags.model, output))
+    console.show(f"The trained model is in {output / 'merged' if adapter.lora else output}")
     return 0
 
 
 def _check(parsed: Parsed) -> None:
     """Raises where flags do not go together."""
     flags = parsed.own
-    strays = [name for name in parsed.given if name.startswith("lora_") and not flags.lora]
-    if strays:
-        raise ValueError(f"--{strays[0].replace('_', '-')} has no effect without --lora; pass both, or neither.")
+    parsed.adapter.check(parsed.given)
     if flags.lexicon and flags.code_switching is None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")
-    if flags.streaming and parsed.settings["max_steps"] < 1:
+    if flags.streaming and parsed.settings.get("max_steps", 0) < 1:
         raise ValueError("--streaming needs --max-steps: a stream does not tell how long it is.")
-    if flags.streaming and "teacher" in parsed.named and parsed.settings["teacher"] == "cached":
+    if flags.streaming and parsed.settings.get("teacher") == "cached":
         raise ValueError(
             "--teacher cached embeds the corpus before the training, which a stream does not allow; with --streaming "
             "use --teacher adapter-off (with --lora) or --teacher copy, or leave --teacher out."
         )
     if flags.keep_best and not flags.eval_data:
         raise ValueError("--keep-best compares checkpoints on held-out rows; pass --eval-data, too.")
-    if flags.lora_4bit and not flags.plan:
-        check_four_bit()
-
-
-def adapter_of(flags: DistillFlags, args: SelfDistillationConfig) -> AdapterConfig | None:
-    """The adapter to train, if it is one."""
-    if not flags.lora:
-        return None
-    return AdapterConfig(
-        flags.lora_rank,
-        flags.lora_alpha,
-        flags.lora_dora,
-        train_embeddings=flags.lora_train_embeddings,
-        train_vision=not args.freeze_vision,
-    )
-
-
-def weights_dtype(flags: DistillFlags) -> torch.dtype | None:
-    """Number format of the weights, or `None` for that of the checkpoint.
-
-    All weights are trained in float32 unless another format is asked for: at the rates of fine-tuning most updates are
-    smaller than what bfloat16 can add to a weight.
-    """
-    if flags.dtype == "auto":
-        return None if flags.lora else torch.float32
-    return torch.bfloat16 if flags.dtype == "bfloat16" else torch.float32
 
 
 def _grouped(source: str) -> Dataset:
@@ -202,7 +152,7 @@ def _training_rows(flags: DistillFlags, seed: int) -> tuple[Any, list[TrainerCal
     if flags.code_switching is not None:
         lexicon = read_lexicon(flags.lexicon) if flags.lexicon else None
         switcher = CodeSwitcher(flags.code_switching, lexicon, seed)
-        rows = rows.map(switcher, batched=True) if flags.streaming else encoded(rows).with_transform(switcher)
+        rows = rows.map(switcher, batched=True) if flags.streaming else keep_encoded(rows).with_transform(switcher)
         callbacks.append(TellEpoch(switcher))
     if not flags.streaming:
         logger.info("Training on %d rows", len(rows))
@@ -211,13 +161,9 @@ def _training_rows(flags: DistillFlags, seed: int) -> tuple[Any, list[TrainerCal
 
 def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfig:
     """The trainer's settings; what was not given follows the machine and the kind of training."""
-    chosen: dict[str, Any] = dict(parsed.settings)
-    if not {"bf16", "fp16", "use_cpu"} & parsed.given.keys():
-        chosen |= training_precision()
+    chosen: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
     if "teacher" not in parsed.given and parsed.own.streaming:
-        chosen["teacher"] = "adapter-off" if parsed.own.lora else "copy"
-    if parsed.own.eval_data and "eval_strategy" not in parsed.given:
-        chosen |= {"eval_strategy": "steps", "eval_steps": chosen["eval_steps"] or chosen["save_steps"]}
+        chosen["teacher"] = "adapter-off" if parsed.adapter.lora else "copy"
     if parsed.own.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
     if parsed.own.keep_best:
@@ -226,14 +172,11 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
 
 
 def _train(
-    flags: DistillFlags, args: SelfDistillationConfig, rows: Any, held_out: Any, callbacks: Sequence[TrainerCallback]
+    parsed: Parsed, args: SelfDistillationConfig, rows: Any, held_out: Any, callbacks: Sequence[TrainerCallback]
 ) -> None:
-    options: dict[str, Any] = {"dtype": weights_dtype(flags) or "auto"}
-    if flags.lora_4bit:
-        options["quantization_config"] = four_bit_config()
+    flags, adapter = parsed.own, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
-    model, processor = load_embedder(flags.model, **options)
-    adapter = adapter_of(flags, args)
+    model, processor = load_embedder(flags.model, **parsed.adapter.loading())
     if adapter is not None:
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         model = add_adapter(model, adapter)
@@ -253,10 +196,3 @@ def _train(
 def can_measure(trainer: SelfDistillationTrainer) -> bool:
     """Whether held-out rows can be measured: FSDP2 shards a model together with its optimizer, as a training does."""
     return not (trainer.accelerator.is_fsdp2 and trainer.state.global_step == 0)
-
-
-def _merge(base: str, output: Path) -> None:
-    """Writes the base with the adapter merged, an ordinary model."""
-    model, processor = load_embedder(base)
-    load_adapter(model, output / "adapter").merge_and_unload().save_pretrained(output / "merged")
-    processor.save_pretrained(output / "merged")

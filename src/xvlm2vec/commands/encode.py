@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xvlm2vec.common.run_state import write_json
+from xvlm2vec.common.files import write_json
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from xvlm2vec.flags.benchmarks import (
 from xvlm2vec.flags.evaluate_extras import add_extra_flags, runner_extras
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.encoders import Encoder
     from xvlm2vec.eval.results import Results
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _results(flags: argparse.Namespace, output: Path) -> Results:
     """Scores on ranking tasks; a model that takes no instructions gets none unless the flags name some."""
-    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+    from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
     from xvlm2vec.eval.runner import evaluate
 
     tasks = benchmark_tasks(flags, chosen_templates(flags))

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from xvlm2vec.flags import console
-from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig, languages_of
+from xvlm2vec.quickstart.config import QuickstartConfig, languages_of
+from xvlm2vec.quickstart.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of world, weights and order (default 0)")
     flags = parser.parse_args(arguments)
     config = QuickstartConfig(flags.output, flags.small, languages_of(flags.languages), flags.lora, flags.seed)
-    run = Quickstart(config)
+    run = RunFolder(config)
     console.set_up()
-    report = run.run()
     from xvlm2vec.quickstart.report import outcome_table
+    from xvlm2vec.quickstart.run import run_quickstart
+
+    report = run_quickstart(run)
 
     logger.info("\nP@1 in %% before -> after distillation\n\n%s\n", outcome_table(run))
     logger.info("%.0f s in all, peak memory %d MB", sum(report["seconds"].values()), report["peak_rss_mb"])

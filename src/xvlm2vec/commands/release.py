@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(
             f"{flags.to} may be a Hub id and is a folder here; write ./{flags.to} for the folder, or go elsewhere"
         )
-    given = [f"--{name}" for name in HUB_ONLY if getattr(flags, name)]
-    if given and not on_hub:
-        parser.error(f"{', '.join(given)}: only for a release to the Hub, --to org/name")
+    hub_flags = [f"--{name}" for name in HUB_ONLY if getattr(flags, name)]
+    if hub_flags and not on_hub:
+        parser.error(f"{', '.join(hub_flags)}: only for a release to the Hub, --to org/name")
     console.set_up()
     return _to_hub(flags) if on_hub else _to_folder(flags)
 
@@ -48,7 +48,7 @@ def _to_folder(flags: argparse.Namespace) -> int:
     logger.info("Writing the release and checking it in fresh processes")
     released = release_to_folder(inputs, flags.to)
     console.show(show_proof(released))
-    for path in released.folders():
+    for path in released.folders.values():
         console.show(f"  {path}")
     return 0
 
@@ -117,7 +117,7 @@ def _dry_run(inputs: ReleaseInputs, repos: dict[str, str], to: str) -> int:
         draft = Path(name)
         logger.info("Writing the release into a temporary folder and checking it in fresh processes")
         released = release_to_folder(inputs, draft)
-        folders = released.folders()
+        folders = list(released.folders.values())
         if SPACE in repos:
             folders.append(add_space(draft, repos, dict.fromkeys(repos, BASE_REVISION)))
         lines = []
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "folders.",
         "xvlm2vec release runs/quickstart --to me/emoji-search --private --dry-run\n"
         "xvlm2vec release runs/quickstart --to me/emoji-search --collection\n"
-        "xvlm2vec release runs/student --to ./release --name my-embedder --licence apache-2.0 \\\n"
+        "xvlm2vec release runs/student --to ./release --name my-embedder --license apache-2.0 \\\n"
         "    --languages en,de,fr --results scores/student --before scores/teacher\n"
         "xvlm2vec release runs/teacher --adapter runs/student/adapter --to ./release --name my-embedder",
     )
@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         "--name", metavar="NAME", help="of the model (default: the repository's, or the last part of RUN)"
     )
     model.add_argument("--description", default="", metavar="TEXT", help="a paragraph for the card")
-    model.add_argument("--licence", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    model.add_argument("--license", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    console.add_old_name(parser, "--licence", "--license")
     model.add_argument("--languages", type=console.names, default=(), metavar="CODES", help="that it is meant for")
     model.add_argument("--datasets", type=console.names, default=(), metavar="IDS", help="what it was trained on, by "
                        "Hub ids or names")  # fmt: skip

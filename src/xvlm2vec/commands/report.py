@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xvlm2vec.common.files import write_text
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     path = Path(flags.output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, text)
     console.show(f"Wrote {path}")
     return 0
 
@@ -101,8 +99,8 @@ def entries(results: Results, dataset_id: str) -> str:
 
     from xvlm2vec.eval.report.tables import eval_result_entries
 
-    found = eval_result_entries_to_yaml(eval_result_entries(results, dataset_id))
-    return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+    content = eval_result_entries_to_yaml(eval_result_entries(results, dataset_id))
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def model_index(results: Sequence[Results]) -> str:

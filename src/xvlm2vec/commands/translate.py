@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xvlm2vec.common.run_state import RunState, write_json
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.run_state import RunState
+from xvlm2vec.corpus.rows import tell_rejected
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.corpus.translation import Outcome, Translator
-
-logger = logging.getLogger(__name__)
+    from xvlm2vec.corpus.translation import Translator
 
 REPORT = "untranslated.json"
-SHOWN = 5
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses the flags and translates what is not translated yet; exit code 1 if a text could not be."""
     flags = _parser().parse_args(console.with_help(arguments))
     console.set_up()
-    from xvlm2vec.corpus.readers import load_parallel, write_dataset
     from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.stored import load_parallel, write_dataset
     from xvlm2vec.corpus.translation import translate_corpus, translated_rows
 
     corpus = load_parallel(flags.data, flags.split)
@@ -36,9 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         lambda: translated_rows(corpus, flags.languages, folder), parallel_features(), run.folder / "parallel"
     )
     write_json(run.folder / REPORT, outcome.report())
-    made = ", ".join(f"{language} {outcome.made[language]:,}" for language in flags.languages)
-    console.show(f"{run.folder}/parallel: {len(corpus):,} rows; translated texts: {made}")
-    return _tell_bad(outcome, f"{run.folder}/{REPORT}")
+    counts = ", ".join(f"{language} {outcome.translated[language]:,}" for language in flags.languages)
+    console.show(f"{run.folder}/parallel: {len(corpus):,} rows; translated texts: {counts}")
+    tell_rejected(outcome.rejected, f"{len(outcome.rejected)} texts could not be translated", run.folder / REPORT)
+    return int(bool(outcome.rejected))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,11 +95,3 @@ def load_translator(flags: argparse.Namespace) -> Translator:
         num_beams=flags.num_beams,
         max_new_tokens=flags.max_new_tokens,
     )
-
-
-def _tell_bad(outcome: Outcome, report: str) -> int:
-    for item in outcome.bad[:SHOWN]:
-        logger.warning("%s into %s: %s", item.id, item.language, item.problem)
-    if outcome.bad:
-        logger.warning("%d texts could not be translated; all are listed in %s", len(outcome.bad), report)
-    return int(bool(outcome.bad))

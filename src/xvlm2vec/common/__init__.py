@@ -1,1 +1,1 @@
-"""What several rooms need: the on-disk embedding store, drift and alignment measures."""
+"""What several rooms need: the embedding store, fingerprints, whole files, run states, languages."""

@@ -11,11 +11,12 @@ from typing import Any
 
 
 @contextmanager
-def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replaced_file(path: str | os.PathLike[str], flush: bool = True) -> Iterator[Path]:
     """Yields the path of a draft beside a file, which takes the file's place when the block ends without an error.
 
     Args:
         path: The file; it may be missing, its folder must be there.
+        flush: Whether the file is on the disk before it takes its name; not needed where it can be made anew.
 
     Raises:
         OSError: The draft cannot be written. The file is then as it was, and no draft is left.
@@ -24,8 +25,9 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         yield draft
-        with open(draft, "rb+") as file:  # renamed only once it is on the disk
-            os.fsync(file.fileno())
+        if flush:
+            with open(draft, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)

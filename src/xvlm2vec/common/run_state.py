@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from .files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +32,25 @@ class RunState:
         settings: What decides the outcome; another run's folder is refused.
         needs_mb: Free disk space, in megabytes, that the run needs.
         writes: Whether this process keeps the file; of several processes one does.
+        renamed: Brings settings that an earlier version stored to the names of today.
 
     Raises:
         RunStateError: The folder holds other files, another run, or a damaged state, or its disk is too full.
     """
 
-    def __init__(self, folder: str | Path, settings: dict[str, Any], needs_mb: int = 0, writes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: dict[str, Any],
+        needs_mb: int = 0,
+        writes: bool = True,
+        renamed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         self.folder = Path(folder)
         self.writes = writes
         self.settings = json.loads(json.dumps(settings))
         self._stages: dict[str, dict[str, Any]] = {}
+        self._renamed = renamed
         self._open()
         self._check_disk(needs_mb)
 
@@ -85,7 +95,7 @@ class RunState:
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            settings, self._stages = content["settings"], content["stages"]
+            settings, self._stages = self._renamed(content["settings"]), content["stages"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunStateError(f"{path} is damaged ({error}); remove {self.folder} to start anew.") from error
         self._check_settings(settings)
@@ -113,11 +123,11 @@ class RunState:
 
 def peak_memory_mb() -> int:
     """Largest resident size so far of this process, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    if sys.platform == "win32":
+        import psutil
 
+        return int(psutil.Process().memory_info().peak_wset) // 1_000_000
+    import resource
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file as a whole: a reader sees the old or the new content, never a part."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest // (1_000_000 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kilobytes

@@ -17,16 +17,17 @@ import re
 import time
 import tokenize
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .files import replaced_file, write_json
+
 _SHARD = re.compile(r"(\d+)-([0-9a-f]{8})-[0-9a-f]{16}\.npy")
-_DTYPES = ("float32", "float16")
+_DTYPE = "float32"
 _DRAFT_SECONDS = 3600
 
 
@@ -57,11 +58,10 @@ def content_digest(image: Any) -> bytes:
     raise TypeError(f"an image must be a path, encoded bytes or a PIL image, not {type(image).__name__}")
 
 
-def row_key(text: str | None, image: bytes | None = None, instruction: str | None = None) -> bytes:
-    """SHA-256 (32 bytes) of what is embedded: text, digest of the image, instruction; None differs from empty."""
-    parts = (text.encode() if text is not None else None, image, instruction.encode() if instruction else None)
+def row_key(text: str | None, image: bytes | None = None) -> bytes:
+    """SHA-256 (32 bytes) of what is embedded: text and digest of the image; None differs from empty."""
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (text.encode() if text is not None else None, image, None):  # stores have a third part, always None
         digest.update(b"-" if part is None else b"%d:" % len(part) + part)
     return digest.digest()
 
@@ -72,27 +72,18 @@ class EmbeddingStore:
     Args:
         folder: Root of the store; each fingerprint has a folder of its own below it.
         fingerprint: Names the model with its weights and settings.
-        width: Width of the model's vectors if known; checked against what is stored.
-        dtype: `float32` or `float16` on disk (half the size, for teacher targets).
 
     Raises:
         StoreError: The store holds vectors of another width or type, or a damaged file.
     """
 
-    def __init__(
-        self, folder: str | Path, fingerprint: str, *, width: int | None = None, dtype: str = "float32"
-    ) -> None:
-        if dtype not in _DTYPES:
-            raise StoreError(f"dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
+    def __init__(self, folder: str | Path, fingerprint: str) -> None:
         self.folder = Path(folder) / hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
         self.fingerprint = fingerprint
-        self.dtype = dtype
         self.width = self._read_meta()
         self._shards: list[npt.NDArray[np.void]] = []
         self._starts: list[int] = []  # the number that the first row of each shard has among all rows
         self._places: dict[bytes, int] = {}
-        if width is not None:
-            self._check_width(width)
         self._open_shards()
 
     def __len__(self) -> int:
@@ -148,13 +139,13 @@ class EmbeddingStore:
         shard["key"] = np.frombuffer(b"".join(new), dtype="V32")
         shard["vector"] = array[list(new.values())]
         if not np.isfinite(shard["vector"]).all():
-            raise StoreError(f"a vector holds a NaN, or a value that does not fit {self.dtype}; nothing was stored")
+            raise StoreError(f"a vector holds a NaN, or a value that does not fit {_DTYPE}; nothing was stored")
         self._attach(self._write_shard(shard))
 
     def _write_shard(self, shard: npt.NDArray[np.void]) -> Path:
         content = shard.tobytes()
         name = f"{len(shard)}-{zlib.crc32(content):08x}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
-        with _replacing(self.folder / name) as file:
+        with replaced_file(self.folder / name) as draft, open(draft, "wb") as file:
             np.save(file, shard)
         return self.folder / name
 
@@ -199,7 +190,7 @@ class EmbeddingStore:
     def _row_dtype(self) -> np.dtype[np.void]:
         if self.width is None:
             raise StoreError(f"{self.folder} has shards but no meta.json; remove the folder")
-        return np.dtype([("key", "V32"), ("vector", self.dtype, (self.width,))])
+        return np.dtype([("key", "V32"), ("vector", _DTYPE, (self.width,))])
 
     def _check_width(self, width: int) -> None:
         if self.width is not None and width != self.width:
@@ -217,16 +208,15 @@ class EmbeddingStore:
             width, dtype, fingerprint = int(meta["width"]), str(meta["dtype"]), meta["fingerprint"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path} is damaged; remove the folder {self.folder}") from error
-        if (dtype, fingerprint) != (self.dtype, self.fingerprint):
-            raise StoreError(f"{path} is of {fingerprint!r} in {dtype}, asked for {self.fingerprint!r} in {self.dtype}")
+        if (dtype, fingerprint) != (_DTYPE, self.fingerprint):
+            raise StoreError(f"{path} is of {fingerprint!r} in {dtype}, asked for {self.fingerprint!r} in {_DTYPE}")
         return width
 
     def _write_meta(self, width: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.width is None:
-            meta = {"fingerprint": self.fingerprint, "width": width, "dtype": self.dtype}
-            with _replacing(self.folder / "meta.json") as file:
-                file.write(json.dumps(meta, indent=1).encode())
+            meta = {"fingerprint": self.fingerprint, "width": width, "dtype": _DTYPE}
+            write_json(self.folder / "meta.json", meta)
             self.width = width
 
 
@@ -261,17 +251,3 @@ def _release(shard: npt.NDArray[np.void]) -> None:
     mapped = shard.base
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name only once it is whole and on the disk."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

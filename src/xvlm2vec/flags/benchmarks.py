@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.benchmarks.mmmeb import Templates
+    from xvlm2vec.eval.benchmarks.instructions import Templates
     from xvlm2vec.eval.ranking import RankingTask
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def chosen_templates(flags: argparse.Namespace) -> Templates | None:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged.
     """
-    from xvlm2vec.eval.benchmarks.exported import read_templates
-    from xvlm2vec.eval.benchmarks.reading import NO_INSTRUCTIONS
+    from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, read_templates
 
     if flags.templates is None:
         return None
@@ -111,8 +110,8 @@ def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = Non
     chosen["templates"] = templates
     name = flags.benchmark.lower()
     if name not in NAMES:
-        known = ", ".join((*NAMES, *OF_MTEB))
-        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {known} and mteb:TASK.")
+        names = ", ".join((*NAMES, *OF_MTEB))
+        raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {names} and mteb:TASK.")
     if flags.data is None:
         return _emoji_tasks(flags.seed, chosen)
     folder = dataset_folder(flags.data)
@@ -124,21 +123,21 @@ def _title(folder: Path) -> str:
     from xvlm2vec.hub.card import read_metadata
 
     card = folder / "README.md"
-    found = read_metadata(card).get("pretty_name") if card.is_file() else None
-    return str(found or folder.resolve().name)
+    title = read_metadata(card).get("pretty_name") if card.is_file() else None
+    return str(title or folder.resolve().name)
 
 
 def _emoji_tasks(seed: int, chosen: Mapping[str, Any]) -> list[RankingTask]:
     """The test split of the built-in world, written into a temporary folder and read back like any other."""
     from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
+    from xvlm2vec.corpus.emoji.world import teaching_world
     from xvlm2vec.eval.benchmarks.reading import read_benchmark
     from xvlm2vec.hub.dataset_export import export_benchmark
-    from xvlm2vec.quickstart.release import benchmark_card
 
-    from .emoji import emoji_world
+    from .emoji import benchmark_card
 
     logger.info("Making the emoji world")
-    made = emoji_benchmark(emoji_world(None, EMOJI_CONCEPTS, EMOJI_PIXELS, seed))
+    benchmark = emoji_benchmark(teaching_world(None, concepts=EMOJI_CONCEPTS, image_size=EMOJI_PIXELS, seed=seed))
     with tempfile.TemporaryDirectory() as name:
-        export_benchmark(made.tasks, made.images, Path(name) / EMOJI, benchmark_card(), made.templates)
+        export_benchmark(benchmark.tasks, benchmark.images, Path(name) / EMOJI, benchmark_card(), benchmark.templates)
         return read_benchmark(EMOJI, Path(name) / EMOJI, **chosen)

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from xvlm2vec.common.renamed import warn_renamed
+
 WIDTH = 100
 
 
@@ -60,6 +62,20 @@ def positive(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a whole number above zero, not {text!r}")
     return int(text)
+
+
+class _OldName(argparse.Action):
+    """Stores a value under the flag's new name, and says what that is."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        warn_renamed(str(option), f"--{self.dest.replace('_', '-')}", stacklevel=3)
+        setattr(namespace, self.dest, values)
+
+
+def add_old_name(parser: argparse.ArgumentParser, old: str, new: str, **settings: Any) -> None:
+    """Lets a parser take a flag that stores one value by its old name, too; `--help` does not show it."""
+    dest = new.lstrip("-").replace("-", "_")
+    parser.add_argument(old, dest=dest, action=_OldName, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **settings)
 
 
 def with_help(arguments: Sequence[str]) -> list[str]:

@@ -1,39 +1,27 @@
-"""The emoji world as the commands make it from their flags."""
+"""What the card of the emoji world's benchmark says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from xvlm2vec.common.tasks import TASK_TITLES
+from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 
-if TYPE_CHECKING:
-    from xvlm2vec.corpus.emoji.world import EmojiWorld
+SOURCES = (
+    DataSource("Noto Color Emoji", "Apache-2.0 (images), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"),
+    DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
+    DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
+)
 
 
-def emoji_world(languages: Sequence[str] | None, concepts: int, image_size: int, seed: int) -> EmojiWorld:
-    """A world that teaches some languages and keeps tr and ko, unless they are among these, as controls.
-
-    Args:
-        languages: Codes to teach; None stands for the world's own.
-        concepts: How many emoji.
-        image_size: Side of the images in pixels.
-        seed: Of everything.
-
-    Raises:
-        ValueError: A language is unknown, or a number does not fit.
-    """
-    from xvlm2vec.corpus.emoji.text import check_languages
-    from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
-
-    usual = EmojiWorldConfig()
-    taught = check_languages(languages or usual.taught_languages, [code for code in usual.languages if code != "en"])
-    controls = tuple(code for code in usual.control_languages if code not in taught)
-    return EmojiWorld.load(
-        EmojiWorldConfig(
-            concepts=concepts,
-            image_size=image_size,
-            seed=seed,
-            languages=("en", *taught, *controls),
-            taught_languages=taught,
-            control_languages=controls,
-        )
+def benchmark_card() -> BenchmarkCard:
+    """What the benchmark's card says."""
+    return BenchmarkCard(
+        name="Emoji world benchmark",
+        description=(
+            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs "
+            "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
+            "distillation in some languages."
+        ),
+        license="apache-2.0",
+        sources=SOURCES,
+        task_titles=TASK_TITLES,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .models import load_embedder, looks_like_path, model_kind, read_json
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.encoders import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def load_encoder(
 def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
     import torch
 
-    from xvlm2vec.eval.embedding import ModelEncoder
+    from xvlm2vec.eval.encoders import ModelEncoder
 
     model, processor = load_embedder(source)
     model.to(torch.device(_device()))  # type: ignore[arg-type]  # transformers wraps `to`
@@ -73,7 +73,7 @@ def _embedder(source: str, dim: int | None, max_tokens: int) -> Encoder:
 def _sentence_transformer(source: str, dim: int | None, batch_size: int, trust: bool) -> Encoder:
     from sentence_transformers import SentenceTransformer
 
-    from xvlm2vec.eval.embedding import SentenceTransformerEncoder
+    from xvlm2vec.eval.encoders import SentenceTransformerEncoder
 
     model = SentenceTransformer(source, trust_remote_code=trust, device=_device())
     return SentenceTransformerEncoder(model, name=source, batch_size=batch_size, dim=dim)
@@ -97,14 +97,14 @@ def _mteb(name: str, dim: int | None, batch_size: int) -> Encoder:
 def _mteb_knows(name: str) -> bool:
     if looks_like_path(name) or "/" not in name or not importlib.util.find_spec("mteb"):
         return False
-    from mteb.models.model_implementations import MODEL_REGISTRY
+    import mteb
 
-    return name in MODEL_REGISTRY
+    return name in {meta.name for meta in mteb.get_model_metas()}
 
 
 def _function(source: str, dim: int | None) -> Encoder:
     """A function, or an object that is an `Encoder`, named as entry points are; the working folder comes first."""
-    from xvlm2vec.eval.embedding import CallableEncoder, Encoder
+    from xvlm2vec.eval.encoders import CallableEncoder, Encoder
 
     _refuse_dim(dim, source)
     module_name, _, name = source.partition(":")
@@ -114,14 +114,14 @@ def _function(source: str, dim: int | None) -> Encoder:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise FileNotFoundError(f"there is no Python module {error.name}, which {source} needs.") from error
-    found = getattr(module, name, None)
-    if found is None:
+    function = getattr(module, name, None)
+    if function is None:
         raise ValueError(f"the module {module_name} has no {name}.")
-    if isinstance(found, Encoder):
-        return found
-    if not callable(found):
-        raise ValueError(f"{source} is a {type(found).__name__}; it must be a function (texts, images) -> vectors.")
-    return CallableEncoder(found, name=source, fingerprint=_code_fingerprint(source, found, module))
+    if isinstance(function, Encoder):
+        return function
+    if not callable(function):
+        raise ValueError(f"{source} is a {type(function).__name__}; it must be a function (texts, images) -> vectors.")
+    return CallableEncoder(function, name=source, fingerprint=_code_fingerprint(source, function, module))
 
 
 def _code_fingerprint(source: str, function: Any, module: Any) -> str:
@@ -133,9 +133,9 @@ def _code_fingerprint(source: str, function: Any, module: Any) -> str:
 
     if hasattr(function, "fingerprint"):
         return str(function.fingerprint)
-    known = function_fingerprint(function)
-    if known is not None:
-        return f"{source} {known}"
+    digest = function_fingerprint(function)
+    if digest is not None:
+        return f"{source} {digest}"
     path = getattr(module, "__file__", None)
     return f"{source} {hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import console
 
 if TYPE_CHECKING:
-    from xvlm2vec.eval.embedding import Encoder
+    from xvlm2vec.eval.encoders import Encoder
     from xvlm2vec.eval.runner import Extras
 
 DRAWN, FAILURES, IMAGE_SIZE = 3, 3, 160

@@ -12,8 +12,9 @@ from xvlm2vec.trainer.plan import MemoryPlan, plan_memory
 from .models import adapter_base, model_kind
 
 if TYPE_CHECKING:
-    from xvlm2vec.trainer.adapters import AdapterConfig
     from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+
+    from .adapters import AdapterFlags
 
 DEVICES = (1, 2, 4, 8)
 CARDS = (16, 24, 40, 48, 80, 141)
@@ -49,33 +50,26 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
         return model.to(dtype or stored)
 
 
-def run_plan(
-    source: str,
-    args: SelfDistillationConfig,
-    dtype: torch.dtype | None,
-    adapter: AdapterConfig | None,
-    base_in_4bit: bool,
-) -> str:
+def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags) -> str:
     """The table of a run.
 
     Args:
         source: Folder or Hub id of the model.
         args: Settings of the training.
-        dtype: Of the weights; that of the configuration if `None`.
-        adapter: Trained instead of all weights.
-        base_in_4bit: Whether it stands on a base in 4 bits.
+        flags: What is trained instead of all weights, if that is an adapter, and the number format of the weights.
     """
     from xvlm2vec.modeling.model_parts import embedder_of
     from xvlm2vec.trainer.adapters import add_adapter
     from xvlm2vec.trainer.vision_parameters import freeze_vision
 
-    model: Any = meta_model(source, dtype)
+    model: Any = meta_model(source, flags.weights_dtype())
+    adapter = flags.config(train_vision=not args.freeze_vision)
     if adapter is not None:
         with torch.device("meta"):
             model = add_adapter(model, adapter)
     if args.freeze_vision:
         freeze_vision(embedder_of(model))
-    return table(plan_memory(model, args, base_in_4bit), args)
+    return table(plan_memory(model, args, flags.lora_4bit), args)
 
 
 def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:

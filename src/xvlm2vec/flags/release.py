@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.run_state import STATE_FILE
+from xvlm2vec.common.result_keys import CELL_KEYS
 
 from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
+from .training_notes import loss_notes, measured_emissions, training_notes
 
 if TYPE_CHECKING:
     import argparse
 
     from xvlm2vec.eval.results import Results
-    from xvlm2vec.hub.card import LossNote, ReleaseCard
+    from xvlm2vec.hub.card import ReleaseCard
     from xvlm2vec.hub.release import ReleaseInputs
-    from xvlm2vec.quickstart.run import Quickstart
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
-EMISSIONS_FILE = "emissions.csv"
-_NOTES = {"loss": dict, "settings": dict, "versions": dict, "start": str}
 RUN_FLAGS = ("adapter", "results", "before", "base_model")
 
 
 def is_hub_id(place: str) -> bool:
     """Whether a place is `org/name` on the Hub; a folder with a slash in its path begins with `.`, `/` or `~`."""
-    return bool(_HUB_ID.match(place))
+    from xvlm2vec.modeling import hub_ids
+
+    return place.count("/") == 1 and hub_ids.is_hub_id(place)
 
 
 def release_inputs(flags: argparse.Namespace) -> ReleaseInputs:
@@ -47,15 +42,15 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
     from dataclasses import replace
 
     from xvlm2vec.quickstart.release import student_inputs
+    from xvlm2vec.quickstart.run_folder import RunFolder
 
-    given = [f"--{name.replace('_', '-')}" for name in RUN_FLAGS if getattr(flags, name)]
-    if given:
+    extra = [f"--{name.replace('_', '-')}" for name in RUN_FLAGS if getattr(flags, name)]
+    if extra:
         raise ValueError(
-            f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(given)}."
+            f"{flags.model} is the folder of a run, which knows this itself: leave out {', '.join(extra)}."
         )
-    run = open_run(Path(flags.model))
-    model = "adapter" if run.config.lora else "student"
-    for part in (model, "scores/student", "scores/teacher"):
+    run = RunFolder.open(flags.model)
+    for part in (run.student, "scores/student", "scores/teacher"):
         if not run.path(part).is_dir():
             raise ValueError(
                 f"{flags.model} has no {part}: the run did not finish. `xvlm2vec quickstart --output {flags.model}` "
@@ -67,43 +62,14 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
             "again; without its base an adapter is lost."
         )
     inputs = student_inputs(run)
-    changes: dict[str, Any] = {
-        name: value
-        for name, value in (
-            ("name", flags.name),
-            ("description", flags.description),
-            ("licence", flags.licence),
-            ("languages", flags.languages),
-            ("datasets", flags.datasets),
-        )
-        if value
-    }
+    names = ("name", "description", "license", "languages", "datasets")
+    changes: dict[str, Any] = {name: getattr(flags, name) for name in names if getattr(flags, name)}
     if flags.limits:
         changes["limits"] = (*inputs.card.limits, *flags.limits)
     base = inputs.base
-    if base is not None and flags.licence:
-        base = replace(base, card=replace(base.card, licence=flags.licence))
+    if base is not None and flags.license:
+        base = replace(base, card=replace(base.card, license=flags.license))
     return replace(inputs, card=replace(inputs.card, **changes), base=base)
-
-
-def open_run(folder: Path) -> Quickstart:
-    """The quickstart run of a folder, with the settings that it was begun with.
-
-    Raises:
-        ValueError: The settings are damaged.
-    """
-    from xvlm2vec.quickstart.run import Quickstart, QuickstartConfig, Sizes
-
-    try:
-        settings = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["settings"]
-        sizes = settings["sizes"]
-        sizes["lessons"] = tuple((steps, shares) for steps, shares in sizes["lessons"])
-        known = {item.name: settings[item.name] for item in fields(QuickstartConfig) if item.name in settings}
-        known |= {"sizes": Sizes(**sizes), "languages": tuple(settings["languages"])}
-        config = QuickstartConfig(output=str(folder), **known)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / STATE_FILE} does not hold the settings of a run ({error}).") from error
-    return Quickstart(config)
 
 
 def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
@@ -171,14 +137,14 @@ def release_card(
         base_model=flags.base_model or below or trained.get("start"),
         base_model_relation="finetune",
         method="self-knowledge distillation" if trained else "",
-        licence=flags.licence,
+        license=flags.license,
         datasets=flags.datasets,
         limits=flags.limits,
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or (results["student"].versions if "student" in results else {}),
-        scores={name: card_scores(found) for name, found in results.items()},
-        english_drift=english_drift(results),
+        scores={name: card_scores(table) for name, table in results.items()},
+        english_change_points=english_change_points(results),
         sizes=size_summary(results["student"].sizes) if "student" in results else (),
         emissions=measured_emissions(trained_in),
         adapter_id=str(Path(flags.to) / "adapter") if adapter else None,
@@ -192,16 +158,16 @@ def base_card(card: ReleaseCard) -> ReleaseCard:
     """What the card of the model below an adapter says: what it has in common with the model, and its own scores."""
     from xvlm2vec.hub.card import ReleaseCard
 
-    own = card.scores.get("teacher")
+    scores = card.scores.get("teacher")
     return ReleaseCard(
         name=f"{card.name} (base)",
         repo_id=card.adapter_base,
         description=f"The model that the adapter of {card.name} was trained on, as it was before.",
         languages=("en",) if "en" in card.languages else (),
         base_model=card.base_model,
-        licence=card.licence,
-        versions=card.versions if own else {},
-        scores={"student": own} if own else {},
+        license=card.license,
+        versions=card.versions if scores else {},
+        scores={"student": scores} if scores else {},
         benchmark_id=card.benchmark_id,
     )
 
@@ -221,11 +187,11 @@ def card_scores(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
     varies = [name for name in ("dataset", "style") if len({row[name] for row in results.rows}) > 1]
     for row in results.rows:
         column = " ".join([row["task"], *(row[name] for name in varies)])
-        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in ("p_at_1", "n", "ci95")}
+        scores.setdefault(column, {})[row["language"]] = {key: row[key] for key in CELL_KEYS}
     return scores
 
 
-def english_drift(results: dict[str, Results]) -> dict[str, float]:
+def english_change_points(results: dict[str, Results]) -> dict[str, float]:
     """Student minus teacher on English in points, per task that both were scored on."""
     tables = [card_scores(results[name]) for name in ("student", "teacher") if name in results]
     if len(tables) < 2:
@@ -236,65 +202,3 @@ def english_drift(results: dict[str, Results]) -> dict[str, float]:
         for task in student
         if "en" in student[task] and "en" in teacher.get(task, {})
     }
-
-
-def measured_emissions(folder: Path) -> dict[str, Any]:
-    """What CodeCarbon measured in a training (`--report-to codecarbon`), as a card tells it; empty without it."""
-    paths = [path for path in (folder / EMISSIONS_FILE, folder / "checkpoints" / EMISSIONS_FILE) if path.is_file()]
-    if not paths:
-        return {}
-    with paths[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        grams = 1000 * sum(float(row["emissions"]) for row in rows)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{paths[0]} is no emissions file of CodeCarbon ({error}); remove it.") from error
-    last = rows[-1] if rows else {}
-    hardware = ", ".join(last[name] for name in ("gpu_model", "cpu_model") if last.get(name))
-    place = last.get("country_name", "")
-    return {
-        "emissions": round(grams, 3),
-        "source": "codecarbon",
-        **({"hardware_used": hardware} if hardware else {}),
-        **({"geographical_location": place} if place else {}),
-    }
-
-
-def training_notes(folder: Path) -> dict[str, Any]:
-    """What the distillation wrote down beside its model; empty if there is nothing.
-
-    Raises:
-        ValueError: It is no JSON, or a field is of the wrong type.
-    """
-    from xvlm2vec.trainer.distillation import SUMMARY_FILE
-
-    path = folder / SUMMARY_FILE
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); repair it, or remove it to do without it.") from error
-    wrong = _wrong_field(notes)
-    if wrong:
-        raise ValueError(f"{path}: {wrong}; repair it, or remove it to do without it.")
-    return notes
-
-
-def _wrong_field(notes: Any) -> str | None:
-    """The first field of a training's notes that is not of its type."""
-    if not isinstance(notes, dict):
-        return f"a {type(notes).__name__} instead of fields"
-    for name, kind in _NOTES.items():
-        if name in notes and not isinstance(notes[name], kind):
-            return f"{name} is a {type(notes[name]).__name__} instead of a {kind.__name__}"
-    for name in ("name", "citation"):
-        if "loss" in notes and not isinstance(notes["loss"].get(name), str):
-            return f"loss.{name} is not there, or is no text"
-    return None
-
-
-def loss_notes(notes: dict[str, Any]) -> tuple[LossNote, ...]:
-    """The loss of a training as a card names it."""
-    from xvlm2vec.hub.card import LossNote
-
-    loss = notes.get("loss")
-    return (LossNote(loss["name"], loss["citation"]),) if loss else ()

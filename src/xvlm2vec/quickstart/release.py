@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from xvlm2vec.common.run_state import write_json
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.result_keys import CELL_KEYS
+from xvlm2vec.corpus.emoji.text import TASKS
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
-from xvlm2vec.flags.release import loss_notes, training_notes
+from xvlm2vec.flags.emoji import benchmark_card
+from xvlm2vec.flags.training_notes import loss_notes, training_notes
 from xvlm2vec.hub.card import ReleaseCard
-from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
 
-from .run import TASKS, Quickstart
-
-if TYPE_CHECKING:
-    from xvlm2vec.corpus.emoji.benchmark import EmojiBenchmark
-    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-    from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-
-logger = logging.getLogger(__name__)
+from .run_folder import RunFolder
 
 NAME = "xVLM2Vec emoji quickstart"
-SOURCES = (
-    DataSource("Noto Color Emoji", "Apache-2.0 (images), OFL-1.1 (font)", "https://github.com/googlefonts/noto-emoji"),
-    DataSource("Unicode CLDR short names", "Unicode-3.0", "https://cldr.unicode.org"),
-    DataSource("emoji (Python package)", "BSD-3-Clause", "https://pypi.org/project/emoji/"),
-)
 
 
-def release_student(
-    run: Quickstart,
-    student: tuple[XVLM2VecModel, XVLM2VecProcessor],
-    adapter: Any,
-    benchmark: EmojiBenchmark,
-    scores: dict[str, Results],
-) -> None:
-    """Writes `release/`, and `verification.json`: what each door gave in a process without this package.
+def release_student(run: RunFolder) -> None:
+    """Writes `release/`, and `verification.json`: what each loader gave in a process without this package.
 
     Raises:
-        VerifyError: A door gives other vectors than the student.
+        VerifyError: A loader gives other vectors than the student.
     """
-    model, processor = student
-    inputs = ReleaseInputs(
-        model=model,
-        processor=processor,
-        card=model_card(run, scores),
-        adapter=adapter,
-        benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card(), benchmark.templates),
-    )
     folder = run.path("release")
-    released = release_to_folder(name_for_folder(inputs, folder), folder)
+    released = release_to_folder(name_for_folder(_inputs(run), folder), folder)
     write_json(
         run.path("verification.json"),
         {
@@ -62,21 +38,23 @@ def release_student(
     )
 
 
-def student_inputs(run: Quickstart) -> ReleaseInputs:
+def student_inputs(run: RunFolder) -> ReleaseInputs:
     """What a finished run has to release; with LoRA the teacher, too, which is the adapter's base."""
-    from . import stages
+    inputs = _inputs(run)
+    if not run.config.lora:
+        return inputs
+    return replace(inputs, base=BaseInputs(run.load("teacher")[0], teacher_card(inputs.card)))
 
-    model, processor = stages.load_student(run)
-    card = model_card(run, stages.scores(run))
-    found = stages.benchmark(run)
-    teacher = stages.load(run, "teacher")[0] if run.config.lora else None
+
+def _inputs(run: RunFolder) -> ReleaseInputs:
+    model, processor = run.load_student()
+    benchmark = run.benchmark
     return ReleaseInputs(
         model=model,
         processor=processor,
-        card=card,
-        adapter=stages.load_adapter(stages.load(run, "teacher")[0], run.path("adapter")) if run.config.lora else None,
-        benchmark=BenchmarkInputs(found.tasks, found.images, benchmark_card(), found.templates),
-        base=BaseInputs(teacher, teacher_card(card)) if teacher is not None else None,
+        card=model_card(run, run.scores()),
+        adapter=run.load_adapted(),
+        benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card(), benchmark.templates),
     )
 
 
@@ -88,16 +66,16 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
         description=f"The image and text embedder for English that {card.name} was distilled from.",
         languages=("en",),
         method="contrastive training",
-        licence=card.licence,
+        license=card.license,
         versions=card.versions,
         scores={"student": card.scores["teacher"]},
         limits=card.limits[:1],
     )
 
 
-def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
+def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
     """What the student's card says; every number comes from the run's own files."""
-    trained = training_notes(run.path("adapter" if run.config.lora else "student"))
+    trained = training_notes(run.path(run.student))
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
@@ -113,14 +91,14 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
         ),
         languages=("en", *run.trained_languages),
         method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
-        licence="apache-2.0",
+        license="apache-2.0",
         datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
         losses=loss_notes(trained),
         hyperparameters=trained.get("settings", {}),
         versions=trained.get("versions") or scores["student"].versions,
         scores=table,
         sizes=size_summary(scores["student"].sizes),
-        english_drift=drift,
+        english_change_points=drift,
         limits=(
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",
@@ -130,25 +108,10 @@ def model_card(run: Quickstart, scores: dict[str, Results]) -> ReleaseCard:
     )
 
 
-def benchmark_card() -> BenchmarkCard:
-    """What the benchmark's card says."""
-    return BenchmarkCard(
-        name="Emoji world benchmark",
-        description=(
-            "Five tasks on rendered emoji scenes in the row form of MMMEB, parallel in all languages; held-out pairs "
-            "and unseen renderings. The configuration `withheld` has the concepts whose names were kept from "
-            "distillation in some languages."
-        ),
-        licence="apache-2.0",
-        sources=SOURCES,
-        task_titles={**TASKS, "withheld": "Classification of withheld concepts"},
-    )
-
-
 def score_table(results: Results, dataset: str = "emoji") -> dict[str, dict[str, dict[str, Any]]]:
     """`{task: {language: {"p_at_1", "n", "ci95"}}}` of one data set."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for row in results.select(dataset=dataset):
-        cell = {name: row[name] for name in ("p_at_1", "n", "ci95")}
+        cell = {name: row[name] for name in CELL_KEYS}
         table.setdefault(row["task"], {})[row["language"]] = cell
     return table

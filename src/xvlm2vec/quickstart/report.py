@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xvlm2vec.common.run_state import write_json
+from xvlm2vec.common.files import replaced_file, write_json, write_text
+from xvlm2vec.common.tasks import MEAN_TASKS, TASK_TITLES
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
-from xvlm2vec.corpus.emoji.text import instruct
+from xvlm2vec.corpus.emoji.text import TASKS, instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
-from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.report.data import Answer, Credit, Example, LanguageInfo, ReportData, SearchEntry
 from xvlm2vec.eval.report.page import write_report
 from xvlm2vec.eval.report.results_page import vector_measures
 from xvlm2vec.eval.report.tables import markdown_table, terminal_table
 from xvlm2vec.eval.results import Results
+from xvlm2vec.flags.emoji import SOURCES
 
-from .release import SOURCES, score_table
-from .run import MEAN_TASKS, TASKS, Quickstart
-from .stages import BENCHMARK, benchmark, load, load_student, scores
+from .release import score_table
+from .run_folder import RunFolder
+from .stages import BENCHMARK
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -30,9 +34,9 @@ MODELS = ("teacher", "student")
 FOUND = 6
 
 
-def write_outcome(run: Quickstart) -> None:
+def write_outcome(run: RunFolder) -> None:
     """Writes everything that a person looks at."""
-    results = scores(run)
+    results = run.scores()
     tables = {name: score_table(results[name]) for name in MODELS}
     withheld = {name: score_table(results[name], WITHHELD).get("c", {}) for name in MODELS}
     report = {
@@ -47,21 +51,22 @@ def write_outcome(run: Quickstart) -> None:
         "settings": run.config.settings(),
         "versions": results["student"].versions,
     }
-    bench = benchmark(run)
+    bench = run.benchmark
     write_report(_page(run, report, results, bench), run.path("report.html"))
     svg = before_after_svg(tables, list(run.world.config.languages), run.trained_languages, run.control_languages)
-    _write_text(run, "before-after.svg", svg)
-    _write_text(run, "table.md", markdown_table(results["student"], results["teacher"]))
+    write_text(run.path("before-after.svg"), svg)
+    write_text(run.path("table.md"), markdown_table(results["student"], results["teacher"]))
+    save_gallery(run)
     write_json(run.path("report.json"), report)
 
 
-def outcome_table(run: Quickstart, width: int | None = None) -> str:
+def outcome_table(run: RunFolder, width: int | None = None) -> str:
     """The table that the command ends with: each language before and after."""
-    results = scores(run)
+    results = run.scores()
     return terminal_table(results["student"], results["teacher"], width=width, intervals=False)
 
 
-def summary(run: Quickstart, tables: dict[str, Any]) -> dict[str, Any]:
+def summary(run: RunFolder, tables: dict[str, Any]) -> dict[str, Any]:
     """The run in a few numbers, in points of P@1 over c, i2t, t2i and vg."""
 
     def mean(model: str, language: str) -> float:
@@ -89,13 +94,13 @@ def summary(run: Quickstart, tables: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _release_paths(run: Quickstart) -> dict[str, str | None]:
+def _release_paths(run: RunFolder) -> dict[str, str | None]:
     parts = {"model": "release/model", "adapter": "release/adapter", "dataset": "release/benchmark"}
     return {name: path if run.path(path).is_dir() else None for name, path in parts.items()}
 
 
-def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], bench: EmojiBenchmark) -> ReportData:
-    models = {"teacher": load(run, "teacher"), "student": load_student(run)}
+def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], bench: EmojiBenchmark) -> ReportData:
+    models = {"teacher": run.load("teacher"), "student": run.load_student()}
     images, search = _search(run, models)
     examples = _examples(results, bench, images)
     roles = {"en": "english"} | dict.fromkeys(run.trained_languages, "taught")
@@ -107,7 +112,7 @@ def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], 
             LanguageInfo.of(code, roles.get(code, "control"))  # type: ignore[arg-type]
             for code in run.world.config.languages
         ],
-        tasks=TASKS,
+        tasks={task: TASK_TITLES[task] for task in TASKS},
         scores=report["scores"],
         seconds=report["seconds"],
         training_stages=("teacher", "student"),
@@ -127,11 +132,27 @@ def _page(run: Quickstart, report: dict[str, Any], results: dict[str, Results], 
         withheld=withheld["scores"] if withheld["scores"]["teacher"] else None,
         withheld_languages=withheld["languages"],
         measures=vector_measures([results[name] for name in MODELS]),
-        credits=[Credit(f"{source.name}: {source.licence}", source.url) for source in SOURCES],
+        credits=[Credit(f"{source.name}: {source.license}", source.url) for source in SOURCES],
     )
 
 
-def _captions(run: Quickstart) -> dict[str, str]:
+def save_gallery(run: RunFolder) -> None:
+    """Writes the images that the page searches into `images/`, each under the English name of what it shows."""
+    folder = run.path("images")
+    folder.mkdir(exist_ok=True)
+    for concept in range(len(run.world)):
+        name = re.sub(r"[^\w-]+", "-", run.world.name(concept, "en").lower()).strip("-")
+        with replaced_file(folder / f"{name}.png") as draft:
+            _unseen_image(run, concept).save(draft, "PNG")
+
+
+def _unseen_image(run: RunFolder, concept: int) -> Image.Image:
+    """One rendering of a concept that no training has seen."""
+    world = run.world
+    return world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
+
+
+def _captions(run: RunFolder) -> dict[str, str]:
     return {_image_id(concept): run.world.name(concept, "en") for concept in range(len(run.world))}
 
 
@@ -140,7 +161,7 @@ def _image_id(concept: int) -> str:
 
 
 def _search(
-    run: Quickstart, models: dict[str, tuple[XVLM2VecModel, XVLM2VecProcessor]]
+    run: RunFolder, models: dict[str, tuple[XVLM2VecModel, XVLM2VecProcessor]]
 ) -> tuple[dict[str, Any], list[SearchEntry]]:
     """One unseen image of every concept, and what each model finds for every name in every language.
 
@@ -148,10 +169,7 @@ def _search(
     """
     world = run.world
     concepts = range(len(world))
-    images = {
-        _image_id(concept): world.render(world.compose([concept], world.scene_seed("test", "search", concept)))
-        for concept in concepts
-    }
+    images = {_image_id(concept): _unseen_image(run, concept) for concept in concepts}
     names = [(language, concept) for language in world.config.languages for concept in concepts]
     queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
     beside_image = instruct("c", "en", "query")
@@ -184,8 +202,8 @@ def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[s
             images[path] = raw[stored[path]]["image"]
         return path
 
-    def candidate(item: dict[str, Any], gold: int) -> Candidate:
-        return Candidate(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
+    def candidate(item: dict[str, Any], gold: int) -> Answer:
+        return Answer(text=item["text"], image=show(item["image"]), correct=item["id"] == gold)
 
     examples = []
     for item in results["teacher"].examples:
@@ -208,9 +226,3 @@ def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[s
 
 def _example_key(item: dict[str, Any]) -> tuple[Any, ...]:
     return item["dataset"], item["task"], item["language"], item["row"]
-
-
-def _write_text(run: Quickstart, name: str, text: str) -> None:
-    draft = run.path(name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, run.path(name))

@@ -1,35 +1,34 @@
-"""The stages of the quickstart: each calls what the commands `contrast`, `distill`, `evaluate` and `release` call."""
+"""The stages of the quickstart: each calls what the commands `contrast`, `distill` and `evaluate` call."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark, emoji_benchmark
-from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
+from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
+from xvlm2vec.corpus.emoji.text import instruct
+from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_curriculum, parallel_rows, tokenizer_texts
-from xvlm2vec.eval.benchmarks.mmmeb import DatasetImages, ranking_task
-from xvlm2vec.eval.embedding import ModelEncoder
+from xvlm2vec.eval.benchmarks.images import named_images
+from xvlm2vec.eval.benchmarks.list_rows import ranking_task
+from xvlm2vec.eval.encoders import ModelEncoder
 from xvlm2vec.eval.ranking import RankingTask
-from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter, load_adapter
-from xvlm2vec.trainer.contrastive_trainer import ContrastiveConfig, train_contrastive
+from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
+from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
+from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.precision import training_precision
 from xvlm2vec.trainer.progress import StageBar
 
-from .release import release_student
-from .run import Quickstart, tiny_model_config
+from .config import QuickstartConfig
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-
     from xvlm2vec.corpus.emoji.world import EmojiWorld
 
 BENCHMARK = "emoji"
@@ -37,108 +36,88 @@ EXTRAS = Extras(examples=5, precisions=("int8", "binary"))
 SAVE_STEPS = 250  # half a minute of work at most is done twice after an interruption
 
 
-def make_model(run: Quickstart) -> None:
-    """Writes the untrained model into `untrained/`."""
-    model, processor = build_tiny_model(tiny_model_config(run.config), tokenizer_texts(run.world))
-    model.config.prompts = prompts(run)
-    model.save_pretrained(run.path("untrained"))
-    processor.save_pretrained(run.path("untrained"))
+def make_model(world: EmojiWorld, config: QuickstartConfig, output: Path) -> None:
+    """Writes the untrained model."""
+    sizes = config.sizes
+    tiny = TinyModelConfig(
+        image_size=sizes.image_size,
+        vision_layers=sizes.layers,
+        text_layers=sizes.layers,
+        vocab_size=sizes.vocab_size,
+        seed=config.seed,
+    )
+    model, processor = build_tiny_model(tiny, tokenizer_texts(world))
+    model.config.prompts = prompts(world.config.languages)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
 
 
-def teach_english(run: Quickstart) -> None:
-    """Contrastive training on English, into `teacher/`."""
-    sizes = run.config.sizes
-    rows = contrastive_curriculum(run.world, sizes.lessons, sizes.teacher_batch, run.config.seed)
-    config = ContrastiveConfig(
-        model=str(run.path("untrained")),
-        output_dir=str(run.path("teacher")),
-        batch_size=sizes.teacher_batch,
+def teach_english(world: EmojiWorld, config: QuickstartConfig, untrained: Path, output: Path) -> None:
+    """Contrastive training on English."""
+    sizes = config.sizes
+    rows = contrastive_curriculum(world, sizes.lessons, sizes.teacher_batch, config.seed)
+    training = ContrastiveConfig(
+        output_dir=str(output),
+        per_device_train_batch_size=sizes.teacher_batch,
         learning_rate=4e-3,
         muon_learning_rate=2e-3,
-        shuffle=False,
+        train_sampling_strategy="sequential",
         save_steps=SAVE_STEPS,
-        seed=run.config.seed,
+        seed=config.seed,
+        **training_precision(),
     )
-    train_contrastive(config, rows, progress("Teacher"))
-    _drop_checkpoints(run, "teacher")
+    train_contrastive(training, rows, [StageBar("Teacher")], model=str(untrained))
+    _drop_checkpoints(output)
 
 
-def distil(run: Quickstart) -> None:
-    """Self-distillation into the taught languages, into `student/`, or `adapter/` with LoRA."""
-    sizes, seed = run.config.sizes, run.config.seed
-    teacher, processor = load(run, "teacher")
-    model = add_adapter(teacher, AdapterConfig(rank=32, train_embeddings=True)) if run.config.lora else teacher
+def distil(
+    world: EmojiWorld, config: QuickstartConfig, teacher: tuple[XVLM2VecModel, XVLM2VecProcessor], output: Path
+) -> None:
+    """Self-distillation into the taught languages: of all weights but the vision tower's, or of an adapter."""
+    sizes, (model, processor) = config.sizes, teacher
     args = SelfDistillationConfig(
-        output_dir=str(run.path("adapter" if run.config.lora else "student")),
+        output_dir=str(output),
         per_device_train_batch_size=sizes.distill_batch,
         max_steps=sizes.distill_steps,
         learning_rate=4e-3,
-        muon_learning_rate=4e-3 if run.config.lora else 2e-3,
+        muon_learning_rate=4e-3 if config.lora else 2e-3,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         max_grad_norm=2.0,
         translations_per_row=sizes.translations_per_row,
         max_tokens_per_forward=1_500,
-        teacher="adapter-off" if run.config.lora else "copy",
+        teacher="adapter-off" if config.lora else "copy",
         save_steps=SAVE_STEPS,
         save_total_limit=2,
         logging_steps=50,
-        seed=seed,
+        seed=config.seed,
         report_to="none",
         **training_precision(),
     )
-    rows = parallel_rows(run.world, rows=sizes.distill_steps * sizes.distill_batch, seed=seed)
-    distill(model, processor, args, rows, callbacks=progress("Student"))
-    _drop_checkpoints(run, "adapter" if run.config.lora else "student")
+    student = add_adapter(model, AdapterConfig(rank=32, train_embeddings=True)) if config.lora else model
+    rows = parallel_rows(world, rows=sizes.distill_steps * sizes.distill_batch, seed=config.seed)
+    distill(student, processor, args, rows, callbacks=[StageBar("Student")])
+    _drop_checkpoints(output)
 
 
-def measure_teacher(run: Quickstart) -> None:
-    """Scores of the teacher, into `scores/teacher/`."""
-    _measure(run, "teacher", *load(run, "teacher"))
-
-
-def measure_student(run: Quickstart) -> None:
-    """Scores of the student, into `scores/student/`."""
-    _measure(run, "student", *load_student(run))
-
-
-def release(run: Quickstart) -> None:
-    """The release of the student, into `release/`."""
-    release_student(run, load_student(run), adapter=_adapter(run), benchmark=benchmark(run), scores=scores(run))
-
-
-def load(run: Quickstart, name: str) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
-    """A model of the run and its processor."""
-    folder = run.path(name)
-    return XVLM2VecModel.from_pretrained(folder), XVLM2VecProcessor.from_pretrained(folder)
-
-
-def load_student(run: Quickstart) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
-    """The student, merged if it was trained as an adapter."""
-    if not run.config.lora:
-        return load(run, "student")
-    model, processor = load(run, "teacher")
-    return load_adapter(model, run.path("adapter")).merge_and_unload(), processor
-
-
-def _adapter(run: Quickstart) -> Any:
-    """The teacher with the student's adapter, if one was trained."""
-    return load_adapter(load(run, "teacher")[0], run.path("adapter")) if run.config.lora else None
-
-
-def benchmark(run: Quickstart) -> EmojiBenchmark:
-    """The test split in all languages of the run."""
-    return _benchmark(run.world, run.config.sizes.test_rows)
-
-
-@lru_cache(maxsize=1)
-def _benchmark(world: EmojiWorld, rows: int) -> EmojiBenchmark:
-    return emoji_benchmark(world, "test", rows=rows)
+def measure(
+    name: str,
+    model: tuple[XVLM2VecModel, XVLM2VecProcessor],
+    benchmark: EmojiBenchmark,
+    seed: int,
+    output: Path,
+) -> None:
+    """Scores a model on every task in every language."""
+    # Batches that stay in the cache of a CPU take two thirds of the time of larger ones.
+    encoder = ModelEncoder(*model, name=name, max_tokens_per_batch=4_096)
+    extras = replace(EXTRAS, dims=(model[0].config.hidden_size // 2,))
+    results = evaluate(encoder, benchmark_tasks(benchmark), seed=seed, chunk=4_096, extras=extras)
+    results.save(output)
 
 
 def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
     """Every task in every language, as the runner takes it; withheld concepts are a data set of their own."""
-    images = DatasetImages(bench.images)
+    images = named_images(bench.images)
     return [
         ranking_task(
             rows,
@@ -155,43 +134,17 @@ def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
     ]
 
 
-def scores(run: Quickstart) -> dict[str, Results]:
-    """The results of both models."""
-    return {name: Results.load(run.path("scores") / name) for name in ("teacher", "student")}
-
-
-def prompts(run: Quickstart) -> dict[str, str]:
+def prompts(languages: tuple[str, ...]) -> dict[str, str]:
     """Named instructions for the released model: `t2i-de` searches images in German, `image-de` embeds them."""
-    found: dict[str, str] = {}
-    for language in run.world.config.languages:
-        found |= _prompts_of(language)
-    return {"query": found["t2i-en"], "document": found["image-en"], **found}
-
-
-def _prompts_of(language: str) -> dict[str, str]:
-    from xvlm2vec.corpus.emoji.text import instruct
-
-    return {
-        f"t2i-{language}": instruct("t2i", language, "query", ""),
-        f"image-{language}": instruct("t2i", language, "target", ""),
-        f"i2t-{language}": instruct("i2t", language, "query", ""),
-        f"c-{language}": instruct("c", language, "query", ""),
+    kinds = {"t2i": ("t2i", "query"), "image": ("t2i", "target"), "i2t": ("i2t", "query"), "c": ("c", "query")}
+    named = {
+        f"{name}-{language}": instruct(task, language, role, "")
+        for language in languages
+        for name, (task, role) in kinds.items()
     }
+    return {"query": named["t2i-en"], "document": named["image-en"], **named}
 
 
-def _drop_checkpoints(run: Quickstart, name: str) -> None:
+def _drop_checkpoints(folder: Path) -> None:
     """A finished stage needs no checkpoint to resume from."""
-    shutil.rmtree(run.path(name) / "checkpoints", ignore_errors=True)
-
-
-def progress(title: str) -> list[TrainerCallback]:
-    """A bar with the time that is left."""
-    return [StageBar(title)]
-
-
-def _measure(run: Quickstart, name: str, model: XVLM2VecModel, processor: XVLM2VecProcessor) -> None:
-    # Batches that stay in the cache of a CPU take two thirds of the time of larger ones.
-    encoder = ModelEncoder(model, processor, name=name, max_tokens_per_batch=4_096)
-    extras = replace(EXTRAS, dims=(model.config.hidden_size // 2,))
-    results = evaluate(encoder, benchmark_tasks(benchmark(run)), seed=run.config.seed, chunk=4_096, extras=extras)
-    results.save(run.path("scores") / name)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -8,18 +8,20 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from xvlm2vec.common.columns import PARALLEL_COLUMNS
 from xvlm2vec.corpus.emoji.specs import Spec, SpecSampler, allot
 from xvlm2vec.corpus.emoji.text import instructions
 from xvlm2vec.corpus.emoji.training import (
     PARALLEL_KINDS,
     PARALLEL_MIX,
     contrastive_rows,
-    materialise,
     parallel_rows,
+    rendered,
     tokenizer_texts,
 )
 from xvlm2vec.corpus.emoji.world import SPLITS, EmojiWorld
-from xvlm2vec.corpus.schema import PARALLEL_COLUMNS, parallel_features, validate_parallel_rows
+from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
+from xvlm2vec.corpus.stored import write_dataset
 
 EVEN = {"c": 1.0, "i2t": 1.0, "t2i": 1.0, "vqa": 1.0, "vg": 1.0}
 
@@ -210,9 +212,9 @@ def test_control_languages_are_not_taught(world: EmojiWorld) -> None:
         parallel_rows(world, {"nme": 1}, 1)
 
 
-def test_materialise_writes_an_ordinary_dataset(small_world: EmojiWorld, tmp_path) -> None:
+def test_rendered_rows_are_written_as_an_ordinary_dataset(small_world: EmojiWorld, tmp_path) -> None:
     dataset = parallel_rows(small_world, None, 300, seed=4)
-    written = materialise(dataset, tmp_path / "corpus")
+    written = write_dataset(lambda: rendered(dataset), parallel_features(), tmp_path / "corpus")
     assert written.features == parallel_features()
     assert validate_parallel_rows(written) == 300
     for before, after in zip(dataset, written, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xvlm2vec.common.store import StoreError
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.encoders import CallableEncoder
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.runner import Extras, evaluate

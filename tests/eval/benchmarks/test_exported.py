@@ -9,8 +9,9 @@ import pytest
 from datasets import Dataset, Image
 from PIL import Image as PILImage
 
-from xvlm2vec.eval.benchmarks.exported import read_exported, read_templates
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.benchmarks.exported import read_exported
+from xvlm2vec.eval.benchmarks.instructions import read_templates
+from xvlm2vec.eval.encoders import CallableEncoder, open_image
 from xvlm2vec.eval.runner import evaluate
 
 NAMES = {"en": ["dog", "cat", "cow"], "de": ["Hund", "Katze", "Kuh"]}
@@ -57,7 +58,7 @@ def test_tasks(folder: Path) -> None:
     ]
     assert tasks[2].queries[0].text == "de: Hund"
     assert tasks[2].candidates[0].text == "image"
-    assert tasks[0].images["images/2.png"].getpixel((0, 0)) == (2, 0, 0)
+    assert open_image(tasks[0].images["images/2.png"]).getpixel((0, 0)) == (2, 0, 0)
 
 
 def test_scores_of_a_model_that_knows_english(folder: Path) -> None:

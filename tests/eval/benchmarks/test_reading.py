@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from xvlm2vec.eval.benchmarks import rows as benchmark_rows
+from xvlm2vec.common.store import content_digest
+from xvlm2vec.eval.benchmarks import files
 from xvlm2vec.eval.benchmarks.entries import ENTRIES
-from xvlm2vec.eval.benchmarks.reading import NAMES, NO_INSTRUCTIONS, instructions, read_benchmark
-from xvlm2vec.eval.embedding import as_encoder
+from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, instructions
+from xvlm2vec.eval.benchmarks.layouts import READERS
+from xvlm2vec.eval.benchmarks.reading import NAMES, read_benchmark
+from xvlm2vec.eval.encoders import as_encoder
 from xvlm2vec.eval.ranking import Row
 from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.runner import evaluate
@@ -43,9 +45,9 @@ def test_mmeb(published: Callable, colour_model: Callable) -> None:
 
 
 def test_mmeb_has_36_data_sets() -> None:
-    parts = ENTRIES["mmeb"].parts
-    assert [len(part.datasets) for part in parts] == [10, 10, 12, 4]
-    assert len({name for part in parts for name in part.datasets}) == 36
+    layouts = ENTRIES["mmeb"].layouts
+    assert [len(layout.datasets) for layout in layouts] == [10, 10, 12, 4]
+    assert len({name for layout in layouts for name in layout.datasets}) == 36
 
 
 def test_xtd10(published: Callable, colour_model: Callable) -> None:
@@ -153,12 +155,11 @@ def test_large_files_stay_on_disk(published: Callable, monkeypatch: pytest.Monke
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = published("cvqa")
     small = read_benchmark("cvqa", folder)
-    monkeypatch.setattr(benchmark_rows, "_MEMORY", 0)
+    monkeypatch.setattr(files, "_MEMORY", 0)
     large = read_benchmark("cvqa", folder)
     assert large[0].images._images.cache_files
     assert [task.queries for task in large] == [task.queries for task in small]
-    assert large[0].images.digest("1") == small[0].images.digest("1")
-    np.testing.assert_array_equal(np.asarray(large[0].images["1"]), np.asarray(small[0].images["1"]))
+    assert content_digest(large[0].images["1"]) == content_digest(small[0].images["1"])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_large_files_stay_on_disk(published: Callable, monkeypatch: pytest.Monke
         ("cvqa", {"languages": ["fr"]}, "has no language fr; it has es-Mexico, arz-Egypt"),
         ("visr-bench", {"datasets": ["text"], "languages": ["de"]}, "has no language de; it has en"),
         ("xtd10", {"styles": ["loud"]}, "unknown style 'loud'"),
-        ("xtd10", {"templates": {"i2t": {"de": {"query": ""}}}}, "xtd.json: the templates have no 'query' for 'i2t'"),
+        ("xtd10", {"templates": {"i2t": {"de": {"query": ""}}}}, "json: the templates have no 'query' for task 'i2t'"),
     ],
 )  # fmt: skip
 def test_unknown_names(published: Callable, name: str, options: dict, message: str) -> None:
@@ -287,8 +288,8 @@ def test_every_entry_has_what_a_reader_wants_to_know() -> None:
     assert set(ENTRIES) < set(NAMES)
     for entry in ENTRIES.values():
         assert entry.source.startswith("https://")
-        assert entry.licence
-        assert all(part.form in benchmark_rows.FORMS for part in entry.parts)
+        assert entry.license
+        assert all(layout.reader in READERS for layout in entry.layouts)
 
 
 @pytest.mark.parametrize("side", ["query", "target"])

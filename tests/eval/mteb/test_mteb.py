@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import BoW  # noqa: E402
 import xvlm2vec.eval  # noqa: E402
 from xvlm2vec.eval.abilities import IMAGE, PAIR, TEXT  # noqa: E402
 from xvlm2vec.eval.benchmarks.reading import instructions, read_benchmark  # noqa: E402
-from xvlm2vec.eval.embedding import as_encoder  # noqa: E402
+from xvlm2vec.eval.encoders import as_encoder  # noqa: E402
 from xvlm2vec.eval.mteb.models import EncoderForMteb, MtebModelEncoder, language_script, subset_language  # noqa: E402
 from xvlm2vec.eval.mteb.run import evaluate_mteb, mteb_task  # noqa: E402
 from xvlm2vec.eval.mteb.tasks import MAIN_SCORE, counts_of_results  # noqa: E402

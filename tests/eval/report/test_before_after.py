@@ -3,7 +3,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from xvlm2vec.eval.report.before_after import MEAN_TASKS, before_after_svg, mean_over_tasks
+from xvlm2vec.common.tasks import MEAN_TASKS
+from xvlm2vec.eval.report.before_after import before_after_svg, mean_over_tasks
 
 CODES = ("en", "de", "ar", "ko")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from xvlm2vec.common.languages import language
 from xvlm2vec.eval.report import page as html_report
-from xvlm2vec.eval.report.colors import heat_colours
-from xvlm2vec.eval.report.data import Candidate, Credit, Example, LanguageInfo, ReportData, SearchEntry
+from xvlm2vec.eval.report.colors import heat_colors
+from xvlm2vec.eval.report.data import Answer, Credit, Example, LanguageInfo, ReportData, SearchEntry
 from xvlm2vec.eval.report.page import render_report, write_report
 
 TASKS = {
@@ -122,9 +122,9 @@ def make_data(seed: int = 0) -> ReportData:
         by_image = task in ("t2i", "vg")
         gold = ids[index]
 
-        def candidate(key: str) -> Candidate:
+        def candidate(key: str) -> Answer:
             text = None if by_image else phrase(code, *concepts[ids.index(key)])
-            return Candidate(text, key if by_image else None, key == gold)
+            return Answer(text, key if by_image else None, key == gold)
 
         known = [knows(model, code) for model in ("teacher", "student")]
         answers = [[candidate(key) for key in found(gold, right, 5)] for right in known]
@@ -350,8 +350,8 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_heat_colours_are_ordered_and_readable():
-    steps = [heat_colours(i / 100) for i in range(101)]
+def test_heat_colors_are_ordered_and_readable():
+    steps = [heat_colors(i / 100) for i in range(101)]
     light = [luminance(step["l"]) for step in steps]
     dark = [luminance(step["d"]) for step in steps]
     assert light == sorted(light, reverse=True)
@@ -360,8 +360,8 @@ def test_heat_colours_are_ordered_and_readable():
         for ground, ink in ((step["l"], step["li"]), (step["d"], step["di"])):
             high, low = sorted((luminance(ground), luminance(ink)), reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 4.5
-    assert heat_colours(-1) == heat_colours(0)
-    assert heat_colours(2) == heat_colours(1)
+    assert heat_colors(-1) == heat_colors(0)
+    assert heat_colors(2) == heat_colors(1)
 
 
 def test_languages():

@@ -14,8 +14,8 @@ from huggingface_hub import parse_eval_result_entries
 from PIL import Image
 
 from xvlm2vec.cli import main
-from xvlm2vec.eval.benchmarks.mmmeb import ranking_task
-from xvlm2vec.eval.embedding import CallableEncoder
+from xvlm2vec.eval.benchmarks.list_rows import ranking_task
+from xvlm2vec.eval.encoders import CallableEncoder
 from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.report.page import render_report, write_report
 from xvlm2vec.eval.report.results_page import results_page

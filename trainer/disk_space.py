@@ -1,91 +1,17 @@
-"""What stops a training before it does harm: a loss that is no number, a disk that will be full."""
+"""Foresees a disk that will be full before a training is through."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-from .collators import ParallelBatch
-
-logger = logging.getLogger(__name__)
-
-ROWS_FILE = "rows.json"
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is a NaN or infinite; the message names the folder with the batch."""
 
 
 class DiskSpaceError(RuntimeError):
     """The disk has less room than a run needs; the message gives both sizes."""
-
-
-def stop_at(folder: str | Path, step: int, what: str, batches: Sequence[ParallelBatch]) -> NonFiniteLossError:
-    """Saves the batches of a step that went wrong and makes the error that stops the training.
-
-    Args:
-        folder: Of the run; the batches go into `bad-batch-<step>` below it.
-        step: The step that was not taken.
-        what: What is no number.
-        batches: All batches of this process that may be the cause.
-    """
-    place = Path(folder) / f"bad-batch-{step}"
-    try:
-        save_batches(place, batches)
-        saved = f"Its rows are in {place / ROWS_FILE}, the tensors beside it"
-    except OSError as error:  # on a full disk the message matters more than the file
-        saved = f"Its rows could not be saved ({error})"
-    names = [name for batch in batches for name in batch.ids]
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return NonFiniteLossError(
-        f"{what} in step {step} (rows {shown}); the weights are as they were before. {saved}. Look for empty or "
-        "broken rows there; if there are none, lower the learning rate, or train in float32. The same command goes on "
-        "from the newest checkpoint."
-    )
-
-
-def save_batches(folder: Path, batches: Sequence[ParallelBatch]) -> None:
-    """Writes the rows of batches as JSON, and what the model was given as safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, torch.Tensor] = {}
-    for number, batch in enumerate(batches):
-        tensors |= {f"batch{number}.{name}": value for name, value in _tensors(batch).items()}
-    save_file(tensors, folder / "inputs.safetensors")
-    rows = [row for batch in batches for row in _rows(batch)]
-    draft = folder / f"{ROWS_FILE}.tmp"
-    draft.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, folder / ROWS_FILE)
-
-
-def _rows(batch: ParallelBatch) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {"id": name, "image": digest is not None, "text_en": text, "translations": []}
-        for name, digest, text in zip(batch.ids, batch.digests, batch.texts, strict=True)
-    ]
-    for row, language, text in zip(batch.row_of_pair.tolist(), batch.languages, batch.translations, strict=True):
-        rows[row]["translations"].append({"lang": language, "text": text})
-    return rows
-
-
-def _tensors(batch: ParallelBatch) -> dict[str, torch.Tensor]:
-    named: dict[str, torch.Tensor] = {}
-    for kind in ("english", "translated", "images_alone", "translations_alone"):
-        named |= {f"{kind}.{name}": value for name, value in (getattr(batch, kind) or {}).items()}
-    for number, group in enumerate(batch.groups or ()):
-        named |= {f"row{number}.{name}": value for name, value in group.images.items()}
-        named[f"row{number}.prefix"] = torch.tensor(group.prefix, dtype=torch.long)
-        named |= {f"row{number}.text{i}": torch.tensor(ids, dtype=torch.long) for i, ids in enumerate(group.texts)}
-    return {name: value.detach().cpu().contiguous().clone() for name, value in named.items()}
 
 
 def check_room(folder: str | Path, needed: int, what: str, remedy: str) -> None:
@@ -169,12 +95,12 @@ def bytes_to_come(model: nn.Module, args: TrainingArguments, max_steps: int) -> 
     """What a training will write beyond what lies there: its checkpoints and the final model."""
     each, count = checkpoint_bytes(model, args), checkpoints_at_once(args, max_steps)
     there = sum(path.stat().st_size for path in Path(str(args.output_dir)).glob("checkpoint-*/*") if path.is_file())
-    return max(count * each - there, 0) + saved_bytes(model)
+    return max(count * each - there, 0) + weight_bytes(model)
 
 
 def checkpoint_bytes(model: nn.Module, args: TrainingArguments) -> int:
     """Bytes of one checkpoint."""
-    return saved_bytes(model) + (0 if args.save_only_model else optimizer_bytes(model))
+    return weight_bytes(model) + (0 if args.save_only_model else optimizer_bytes(model))
 
 
 def merged_bytes(model: nn.Module) -> int:
@@ -184,7 +110,7 @@ def merged_bytes(model: nn.Module) -> int:
     return sum(part.shape.numel() * part.dtype.itemsize for part in whole)
 
 
-def saved_bytes(model: nn.Module) -> int:
+def weight_bytes(model: nn.Module) -> int:
     """Bytes of the weights that a checkpoint holds: the trained ones of an adapter, else all."""
     adapter = hasattr(model, "peft_config")
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not adapter)

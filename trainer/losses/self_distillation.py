@@ -8,7 +8,15 @@ import torch
 from torch.nn.functional import cosine_similarity, mse_loss, smooth_l1_loss
 
 from .base import EmbeddingLoss, check_vectors, full_precision
-from .citations import XVLM2VEC_CITATION
+
+XVLM2VEC_CITATION = """\
+@misc{musacchio2025xvlm2vec,
+    title={xVLM2Vec: Adapting LVLM-based embedding models to multilinguality using Self-Knowledge Distillation},
+    author={Elio Musacchio and Lucia Siciliani and Pierpaolo Basile and Giovanni Semeraro},
+    year={2025},
+    eprint={2503.09313},
+    archivePrefix={arXiv}
+}"""
 
 Distance = Literal["mse", "cosine", "smooth_l1"]
 DISTANCES = ("mse", "cosine", "smooth_l1")
@@ -20,10 +28,19 @@ class SelfDistillationLoss(EmbeddingLoss):
     `(1 - w) * d(student(en), teacher(en)) + w * d(student(lang), teacher(en))` on un-normalised pooled vectors. In
     arXiv 2503.09313 `w` is 1/2 and `d` the mean squared error over rows and dimensions.
 
+    | input | shape | meaning |
+    |---|---|---|
+    | `student_en` | `(P, D)` | the student's vector of each pair's English text |
+    | `student_lang` | `(P, D)` | the student's vector of each pair's translation |
+    | `teacher_en` | `(P, D)` | the teacher's vector of each pair's English text |
+
     Args:
         language_weight: `w`, between 0 (only keep English) and 1 (only learn the language).
         distance: `"mse"`; `"cosine"`, the mean of one minus the cosine, which leaves lengths free; or `"smooth_l1"`,
             squared up to a difference of 1 and linear beyond, for backbones with a few very large dimensions.
+
+    Example:
+        `SelfDistillationLoss(0.5)(student_en=english, student_lang=translated, teacher_en=targets)`
     """
 
     citation = XVLM2VEC_CITATION
@@ -41,7 +58,7 @@ class SelfDistillationLoss(EmbeddingLoss):
     def forward(
         self, *, student_en: torch.Tensor, student_lang: torch.Tensor, teacher_en: torch.Tensor, **_: Any
     ) -> torch.Tensor:
-        """Scalar loss over rows `(B, D)`: one for each pair of an English text and its translation.
+        """Scalar loss over pairs.
 
         Raises:
             ValueError: The vectors differ in shape.
@@ -54,48 +71,6 @@ class SelfDistillationLoss(EmbeddingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card says of the settings."""
         return {"language_weight": self.language_weight, "distance": self.distance}
-
-
-class ImageDistillationLoss(EmbeddingLoss):
-    """The paper's ablation: the text loss, and the same on the mean hidden state of the image's positions.
-
-    Four mean squared errors, divided by 4 (arXiv 2503.09313).
-    """
-
-    citation = XVLM2VEC_CITATION
-    mean_over_pairs = True
-
-    def forward(
-        self,
-        *,
-        student_en: torch.Tensor,
-        student_lang: torch.Tensor,
-        teacher_en: torch.Tensor,
-        student_en_image: torch.Tensor,
-        student_lang_image: torch.Tensor,
-        teacher_en_image: torch.Tensor,
-        **_: Any,
-    ) -> torch.Tensor:
-        """Scalar loss over rows `(B, D)`.
-
-        Raises:
-            ValueError: The vectors differ in shape.
-        """
-        check_vectors(self, student_en=student_en, student_lang=student_lang, teacher_en=teacher_en)
-        check_vectors(
-            self,
-            student_en_image=student_en_image,
-            student_lang_image=student_lang_image,
-            teacher_en_image=teacher_en_image,
-        )
-        text, image = teacher_en.detach(), teacher_en_image.detach()
-        compared = (
-            (student_en, text),
-            (student_lang, text),
-            (student_en_image, image),
-            (student_lang_image, image),
-        )
-        return torch.stack([vector_distance(student, teacher, "mse") for student, teacher in compared]).mean()
 
 
 def vector_distance(vectors: torch.Tensor, targets: torch.Tensor, distance: Distance) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from xvlm2vec.corpus.schema import parallel_features
-from xvlm2vec.corpus.streams import stream_parallel
+from xvlm2vec.corpus.stored import stream_parallel
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Runs in a process of its own: loads a release through one door, without this package, and embeds the golden rows.
+"""Runs in a process of its own: loads a release in one way, without this package, and embeds the golden rows.
 
 `verify` starts this file by its path with `python -I` and the folder of a job as its only argument. It reads
 `job.json` and the images there, and writes `<dtype>.safetensors` (one `(N, D)` float32 tensor per arrangement) and
@@ -111,7 +111,7 @@ def through_native(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) 
     return through_sentence_transformers(job, rows, dtype, trust_remote_code=False)
 
 
-DOORS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
+LOADERS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
     "peft": through_peft,
@@ -131,14 +131,14 @@ def _arrange(embed: Callable[..., Any], ways: dict[str, tuple[list[list[int]], s
     """Embeds the rows in each arrangement; vectors come back in the order of the rows."""
     import torch
 
-    found = {}
+    vectors_by_way = {}
     with torch.inference_mode():
         for name, (batches, side) in ways.items():
             vectors: dict[int, torch.Tensor] = {}
             for batch in batches:
                 vectors.update(zip(batch, embed(batch, side).float().cpu(), strict=True))
-            found[name] = torch.stack([vectors[index] for index in sorted(vectors)])
-    return found
+            vectors_by_way[name] = torch.stack([vectors[index] for index in sorted(vectors)])
+    return vectors_by_way
 
 
 def main(folder: Path) -> None:
@@ -154,8 +154,8 @@ def main(folder: Path) -> None:
     rows = [{**row, "images": [images[name] for name in row["images"]]} for row in job["rows"]]
     facts: dict[str, Any] = {}
     for dtype in job["dtypes"]:
-        found, facts = DOORS[job["door"]](job, rows, getattr(torch, dtype))
-        save_file(found, folder / f"{dtype}.safetensors")
+        vectors, facts = LOADERS[job["loader"]](job, rows, getattr(torch, dtype))
+        save_file(vectors, folder / f"{dtype}.safetensors")
         gc.collect()
     stray = sorted(name for name in sys.modules if name.partition(".")[0] == KEPT_OUT)
     if stray:

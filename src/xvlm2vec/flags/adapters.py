@@ -1,0 +1,86 @@
+"""Flags of the adapters that `contrast` and `distill` can train instead of all weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xvlm2vec.trainer.adapters import AdapterConfig, check_four_bit, four_bit_config, load_adapter
+
+from .models import load_embedder
+
+
+@dataclass
+class AdapterFlags:
+    """Flags of an adapter, and the number format of the weights."""
+
+    lora: bool = field(
+        default=False,
+        metadata={"help": "train an adapter of the language model, not all weights; in distill with --freeze-vision "
+                  "false also one of the vision tower and its connector"},
+    )  # fmt: skip
+    lora_rank: int = field(default=16, metadata={"help": "rank of the adapter's matrices"})
+    lora_alpha: int | None = field(default=None, metadata={"help": "scale times rank; twice the rank if not given"})
+    lora_dora: bool = field(default=False, metadata={"help": "weight-decomposed adapter (DoRA)"})
+    lora_train_embeddings: bool = field(
+        default=False, metadata={"help": "also train the token embeddings, for scripts that the model never saw"}
+    )
+    lora_4bit: bool = field(
+        default=False,
+        metadata={"help": "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes"},
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "number format of the weights: float32, bfloat16, or auto, which is float32 where all "
+                  "weights are trained and the stored one below an adapter",
+                  "choices": ["auto", "float32", "bfloat16"]},
+    )  # fmt: skip
+
+    def check(self, given: Collection[str]) -> None:
+        """Raises where flags do not go together, or the machine has no base in 4 bits."""
+        strays = [name for name in given if name.startswith("lora_") and not self.lora]
+        if strays:
+            raise ValueError(f"--{strays[0].replace('_', '-')} has no effect without --lora; pass both, or neither.")
+
+    def check_machine(self) -> None:
+        """Raises where a base in 4 bits is asked for and cannot be had."""
+        if self.lora_4bit:
+            check_four_bit()
+
+    def config(self, train_vision: bool = False) -> AdapterConfig | None:
+        """The adapter to train, if it is one."""
+        if not self.lora:
+            return None
+        return AdapterConfig(
+            self.lora_rank,
+            self.lora_alpha,
+            self.lora_dora,
+            train_embeddings=self.lora_train_embeddings,
+            train_vision=train_vision,
+        )
+
+    def weights_dtype(self) -> torch.dtype | None:
+        """Number format of the weights, or `None` for that of the checkpoint.
+
+        All weights are trained in float32 unless another format is asked for: at the rates of fine-tuning most updates
+        are smaller than what bfloat16 can add to a weight.
+        """
+        if self.dtype == "auto":
+            return None if self.lora else torch.float32
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
+    def loading(self) -> dict[str, Any]:
+        """How `from_pretrained` loads the weights."""
+        options: dict[str, Any] = {"dtype": self.weights_dtype() or "auto"}
+        return {**options, "quantization_config": four_bit_config()} if self.lora_4bit else options
+
+
+def merge_adapter(base: str, output: Path) -> None:
+    """Writes a base with the adapter in `output/adapter` merged into `output/merged`, an ordinary model."""
+    model, processor = load_embedder(base)
+    load_adapter(model, output / "adapter").merge_and_unload().save_pretrained(output / "merged")
+    processor.save_pretrained(output / "merged")

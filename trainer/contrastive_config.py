@@ -1,0 +1,116 @@
+"""Settings of contrastive training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+from sentence_transformers import SentenceTransformerTrainingArguments
+from sentence_transformers.base.training_args import BatchSamplers
+from transformers import SchedulerType
+
+RENAMED = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "warmup_ratio": "warmup_steps"}
+SAMPLING = ("random", "sequential")
+
+
+@dataclass
+class ContrastiveConfig(SentenceTransformerTrainingArguments):
+    """`SentenceTransformerTrainingArguments`, with defaults for this stage, and what contrastive training adds.
+
+    The rows of a batch are each other's negatives, on each device: accumulated steps add no negatives, a
+    `mini_batch_size` does.
+
+    Args:
+        mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
+            (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
+        temperature: Of InfoNCE over cosines.
+        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
+            `learning_rate`.
+        train_sampling_strategy: `"random"`, or `"sequential"`, which keeps blocks of hard negatives together.
+        model: Deprecated: `train_contrastive` takes it.
+        batch_size: Deprecated, `per_device_train_batch_size`.
+        epochs: Deprecated, `num_train_epochs`.
+        warmup_ratio: Deprecated, `warmup_steps` below 1.
+        shuffle: Deprecated, `train_sampling_strategy`.
+    """
+
+    output_dir: str | None = field(default="runs/contrastive", metadata={"help": "Model and checkpoints go here."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Rows of a step on each device; each is the others' negative."}
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "The same for held-out rows."})
+    mini_batch_size: int | None = field(
+        default=None, metadata={"help": "Embed a batch in pieces of this size: the same gradient in less memory."}
+    )
+    temperature: float = field(default=0.05, metadata={"help": "Of InfoNCE over cosines."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the rows."})
+    learning_rate: float = field(default=2e-5, metadata={"help": "Peak rate of AdamW."})
+    muon_learning_rate: float | None = field(
+        default=None, metadata={"help": "Train hidden matrices by Muon at this peak rate; learning_rate is the rest's."}
+    )
+    lr_scheduler_type: SchedulerType | str = field(
+        default="cosine", metadata={"help": "How the rate falls after the warm-up."}
+    )
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Steps during which the rate rises; below 1, their share of all steps."}
+    )
+    train_sampling_strategy: str = field(
+        default="random",
+        metadata={"help": "sequential keeps the order of the rows, such as blocks of hard negatives.",
+                  "choices": SAMPLING},
+    )  # fmt: skip
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last batch if it is smaller."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between logs."})
+    seed: int = field(default=0, metadata={"help": "Of everything random."})
+    model: InitVar[str | None] = None
+    batch_size: int | None = field(default=None, metadata={"help": "Deprecated."})
+    epochs: float | None = field(default=None, metadata={"help": "Deprecated."})
+    shuffle: bool = field(default=True, metadata={"help": "Deprecated."})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All settings but the token: `training_args.bin` in a checkpoint is a pickle of them."""
+        return {**self.__dict__, "hub_token": None}
+
+    def __post_init__(self, model: str | None) -> None:
+        self.model = model
+        if model is not None:
+            _warn("model", "the argument `model` of `train_contrastive`")
+        old = {name: getattr(self, name) for name in RENAMED if getattr(self, name) is not None}
+        for name, value in renamed(old if self.shuffle else {**old, "shuffle": False}).items():
+            setattr(self, name, value)
+        self.batch_size = self.epochs = self.warmup_ratio = None
+        self.shuffle = True
+        super().__post_init__()
+        if self.train_sampling_strategy not in SAMPLING:
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} is none of {', '.join(SAMPLING)}: rows "
+                "have texts and images, whose lengths are only known when they are prepared."
+            )
+        if self.train_sampling_strategy == "sequential" and self.batch_sampler != BatchSamplers.BATCH_SAMPLER:
+            raise ValueError("A batch_sampler chooses an order of its own; leave train_sampling_strategy out.")
+        if self.push_to_hub:
+            raise ValueError("A trained embedder is published by `xvlm2vec release`; leave push_to_hub out.")
+        if self.mini_batch_size is not None and self.mini_batch_size < 1:
+            raise ValueError("mini_batch_size must be at least 1.")
+        if not self.temperature > 0:
+            raise ValueError("temperature must be above 0.")
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run under the names that they have now, with a `DeprecationWarning` for each old one."""
+    current = dict(settings)
+    if "shuffle" in current:
+        _warn("shuffle", "train_sampling_strategy")
+        if not current.pop("shuffle"):
+            current.setdefault("train_sampling_strategy", "sequential")
+    for old in [name for name in RENAMED if name in current]:
+        _warn(old, RENAMED[old])
+        current.setdefault(RENAMED[old], current.pop(old))
+    return current
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is deprecated; use {new}.", DeprecationWarning, stacklevel=4)

@@ -1,0 +1,87 @@
+"""What a trainer leaves on the Hub: at every push a repository that loads, with a card that says how."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from transformers import TrainingArguments
+
+from xvlm2vec.common.pickles import is_named_pickle, pickle_patterns
+from xvlm2vec.common.templates import render_template
+from xvlm2vec.modeling.hub_ids import is_path
+
+from .checkpoints import LAST_FILE, PROCESSES_FILE
+
+NOT_OF_THE_MODEL = (LAST_FILE, PROCESSES_FILE, "README.md")
+"""Files of a checkpoint that stay there; its card is PEFT's, of an adapter of nothing in particular."""
+TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
+
+
+def upload(folder: str | Path, repo_id: str, args: TrainingArguments, message: str, **options: Any) -> Any:
+    """Uploads a folder of a training, but for its checkpoints and all pickles.
+
+    What resuming needs (optimizer, random states, `training_args.bin`) are pickles and stays on this machine.
+
+    Args:
+        folder: Of the model, or of one checkpoint.
+        repo_id: Of a repository that is there.
+        args: Give token and revision, if `options` do not.
+        message: Of the commit.
+        **options: Of `HfApi.upload_folder`.
+
+    Returns:
+        The commit, or, with `run_as_future`, the upload that goes on.
+    """
+    ignored = ["_*", "checkpoint-*", *pickle_patterns(Path(folder))]
+    places = {"token": args.hub_token, "revision": args.hub_revision, **options}
+    return HfApi().upload_folder(
+        repo_id=repo_id, folder_path=str(folder), commit_message=message, ignore_patterns=ignored, **places
+    )
+
+
+def upload_checkpoint(checkpoint: Path, repo_id: str, args: TrainingArguments, message: str) -> list[Any]:
+    """Uploads the model of a checkpoint, and what `hub_strategy` wants of the checkpoint itself, in the background.
+
+    Returns:
+        The uploads that go on.
+    """
+    output = Path(str(args.output_dir))
+    for path in checkpoint.iterdir():
+        if path.is_file() and path.name not in NOT_OF_THE_MODEL and not is_named_pickle(path):
+            shutil.copyfile(path, output / path.name)
+    jobs = [upload(output, repo_id, args, message, run_as_future=True)]
+    places = {"checkpoint": "last-checkpoint", "all_checkpoints": checkpoint.name}
+    place = places.get(args.hub_strategy)
+    if place is not None:
+        more = {"path_in_repo": place, "run_as_future": True}
+        jobs.append(upload(checkpoint, repo_id, args, f"{message}, checkpoint", **more))
+    return jobs
+
+
+def adapter_base(model: Any) -> str | None:
+    """Folder or Hub id of the model below an adapter; `None` for a model without one."""
+    configs = getattr(model, "peft_config", None)
+    return str(next(iter(configs.values())).base_model_name_or_path) if configs else None
+
+
+def write_card(folder: str | Path, name: str, place: str, base: str | None, loss: str, **data: Any) -> None:
+    """Writes a card that says what there is and how to load it; what is not known is left out.
+
+    Args:
+        folder: Where `README.md` goes.
+        name: Title of the card.
+        place: Id of the repository, by which the model is loaded.
+        base: Folder or Hub id of the model below an adapter; `None` for a model without one.
+        loss: Name of the loss.
+        **data: What `ModelCardData` takes; `tags` and `base_model` are completed.
+    """
+    data["tags"] = list(dict.fromkeys([*TAGS, *(data.get("tags") or ())]))
+    data["base_model"] = data.get("base_model") or (base if base and not is_path(base) else None)
+    header = ModelCardData(
+        library_name="peft" if base else "sentence-transformers", pipeline_tag="feature-extraction", **data
+    )
+    text = render_template("checkpoint.md", title=name, place=place, base=base, loss=loss)
+    ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}").save(Path(folder) / "README.md")

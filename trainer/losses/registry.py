@@ -1,0 +1,74 @@
+"""Losses by the names that the command line has for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from .base import EmbeddingLoss
+from .cross_modal_alignment import CrossModalAlignmentLoss
+from .image_distillation import ImageDistillationLoss
+from .language_disentanglement import LanguageDisentanglementLoss
+from .loss_sum import LossSum
+from .matryoshka import MatryoshkaLoss
+from .multilingual_contrastive import MultilingualContrastiveLoss
+from .one_to_many import OneToManyContrastiveLoss
+from .self_distillation import SelfDistillationLoss
+
+LOSSES: dict[str, type[EmbeddingLoss]] = {
+    "self-distillation": SelfDistillationLoss,
+    "image-distillation": ImageDistillationLoss,
+    "multilingual-contrastive": MultilingualContrastiveLoss,
+    "cross-modal-alignment": CrossModalAlignmentLoss,
+    "one-to-many": OneToManyContrastiveLoss,
+    "language-disentanglement": LanguageDisentanglementLoss,
+}
+
+
+def make_loss(names: str, matryoshka_dims: Sequence[int] | None = None, **options: Any) -> EmbeddingLoss:
+    """Makes a loss from its name, or a weighted sum from several.
+
+    Args:
+        names: Names of `LOSSES`, each with a weight if it is not 1: `"self-distillation:1,one-to-many:0.1"`.
+        matryoshka_dims: With values, the loss is taken on truncations of the vectors to each of these sizes.
+        **options: Settings such as `temperature`, `language_weight` or `distance`, for the losses that take them.
+
+    Raises:
+        ValueError: A name is unknown or stands twice, a weight is no number above 0, or no loss has an option.
+    """
+    weights: dict[str, float] = {}
+    for entry in names.split(","):
+        name, _, weight = (part.strip() for part in entry.partition(":"))
+        if name not in LOSSES:
+            raise ValueError(f"There is no loss called {name!r}; there are {loss_names()}.")
+        if name in weights:
+            raise ValueError(f"The loss {name!r} is named twice.")
+        weights[name] = _weight(name, weight)
+    accepted = {name: inspect.signature(LOSSES[name]).parameters for name in weights}
+    unused = [option for option in options if not any(option in taken for taken in accepted.values())]
+    if unused:
+        raise ValueError(f"{unused[0]} is no setting of {', '.join(weights)}.")
+    losses = {
+        name: LOSSES[name](**{option: value for option, value in options.items() if option in accepted[name]})
+        for name in weights
+    }
+    only = next(iter(losses.values()))
+    loss = only if len(losses) == 1 and list(weights.values()) == [1] else LossSum(losses, weights)
+    return MatryoshkaLoss(loss, matryoshka_dims) if matryoshka_dims else loss
+
+
+def loss_names() -> str:
+    """The names of all losses, those that need a corpus with images marked."""
+    return ", ".join(f"{name} (needs images)" if loss.needs_images else name for name, loss in LOSSES.items())
+
+
+def _weight(name: str, text: str) -> float:
+    """The weight that stands behind a name; 1 where there is none."""
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"The weight of {name} must be a number above 0, not {text!r}.")
+    return weight
