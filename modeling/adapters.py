@@ -14,24 +14,13 @@ from safetensors.torch import load_file
 from .hub_files import find_file, hub_kwargs, read_json
 from .hub_ids import is_path
 from .loading import CheckpointError, read_pickle, readable_files
+from .lora_settings import LoraSettings
 from .lora_weights import Adapter
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_UNSUPPORTED = (
-    "alpha_pattern",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "layer_replication",
-    "layers_to_transform",
-    "lora_bias",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-)
-"""Settings of PEFT that no published checkpoint uses and that would change what is merged."""
 
 
 class MissingBaseError(CheckpointError, FileNotFoundError):
@@ -176,7 +165,7 @@ def read_adapter(
     if not config:
         return None
     name = os.fspath(source)
-    _check_settings(config, name)
+    LoraSettings(config).check(name)
     place = AdapterBase(os.fspath(base)) if base else _resolve_base(source, config)
     weights = next((path for path in (find_file(source, file, hub) for file in ADAPTER_WEIGHTS) if path), None)
     if weights is None:
@@ -190,19 +179,3 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         return load_file(file)
     logger.warning("%s is a pickle file; it is read with weights_only=True.", file.name)
     return read_pickle(file)
-
-
-def _check_settings(config: Mapping[str, Any], name: str) -> None:
-    used = [f"{key}={config[key]!r}" for key in _UNSUPPORTED if config.get(key)]
-    if config.get("bias", "none") != "none":
-        used.append(f"bias={config['bias']!r}")
-    if config.get("peft_type", "LORA") != "LORA":
-        used.append(f"peft_type={config['peft_type']!r}")
-    if used:
-        raise CheckpointError(
-            f"The adapter {name!r} uses {', '.join(used)}, which is not supported. Merge it with PEFT into its base "
-            "and load the result."
-        )
-    lacking = [key for key in ("r", "lora_alpha", "target_modules") if not config.get(key)]
-    if lacking:
-        raise CheckpointError(f"{ADAPTER_CONFIG} of {name!r} lacks {', '.join(lacking)}.")

@@ -11,12 +11,13 @@ loaded. They import nothing.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_phi3_v import Phi3VConfig
-from .families import check_layout
+from .families import check_image_settings, check_layout
 
 POOLINGS = ("lasttoken", "mean")
 
@@ -37,15 +38,15 @@ class XVLM2VecConfig(PreTrainedConfig):
         normalize: Whether `embeddings` have length 1.
         prompts: Named instructions, for example `{"query-de": "...", "document": "..."}`; `encode` and
             sentence-transformers put them before the text.
-        matryoshka_dims: Sizes to which an embedding may be cut, longest first; `None` when the model was not trained
-            for that.
+        matryoshka_dims: Sizes to which an embedding may be truncated, longest first; `None` when the model was not
+            trained for that. `encode` warns of other sizes.
         layout: Name in `families` of how prompts are written where it is not the backbone's usual way; see
             `XVLM2VecModel.from_vlm2vec`.
         image_settings: Settings of the processor that change what the model sees of an image (`square`,
             `num_crops`), as in training; `encode` warns of a processor with others. Empty where any will do.
 
     Raises:
-        ValueError: For an unknown pooling or layout, or Matryoshka sizes that do not fit the hidden size.
+        ValueError: For an unknown pooling, layout or image setting, or Matryoshka sizes beyond the hidden size.
     """
 
     model_type = "xvlm2vec"
@@ -77,7 +78,11 @@ class XVLM2VecConfig(PreTrainedConfig):
         self.prompts = dict(prompts or {})
         self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
         self.layout = check_layout(layout) if layout is not None else None
-        self.image_settings = dict(image_settings or {})
+        if "picture_settings" in kwargs:
+            _warn_of_old_name()
+            image_settings = image_settings or kwargs["picture_settings"]
+            del kwargs["picture_settings"]
+        self.image_settings = check_image_settings(image_settings or {})
         # The base class sets the attention implementation of all sub-configurations: hand on what the backbone has.
         kwargs.setdefault("attn_implementation", getattr(vlm_config, "_attn_implementation", None))
         super().__init__(**kwargs)
@@ -111,6 +116,20 @@ class XVLM2VecConfig(PreTrainedConfig):
         self.vlm_config.legacy_rope_by_batch = value
 
     @property
+    def picture_settings(self) -> dict[str, int]:
+        """The old name of `image_settings`."""
+        _warn_of_old_name()
+        return self.image_settings
+
+    @property
     def hidden_size(self) -> int:
         """Width of `pooler_output` and of an uncut embedding; sentence-transformers reads it."""
         return self.get_text_config().hidden_size
+
+
+def _warn_of_old_name() -> None:
+    warnings.warn(
+        "`picture_settings` is now `image_settings`; the old name, in config.json, too, is read for one release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )

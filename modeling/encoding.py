@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .concurrency import evaluation_mode, restored_attention
 from .families import backbone_type, family_of
-from .packing import packing_blocker, text_groups, token_groups
+from .packing import packing_blocker, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
 
@@ -221,7 +221,7 @@ class _Run:
         if not self.packed:
             return self.processor.prepare(rows, numbers=numbers, max_length=self.max_length)
         if not rows[0].images:
-            return text_groups(self.processor, rows, numbers, self.max_length)
+            return token_groups(self.processor, [rows], [numbers], self.max_length)
         units = [[self.rows[number] for number in unit] for unit in batch]
         return token_groups(self.processor, units, batch, self.max_length)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig
@@ -158,3 +159,22 @@ def check_layout(layout: str) -> str:
     if layout not in FAMILIES:
         raise ValueError(f"layout={layout!r} is unknown; choose one of {', '.join(FAMILIES)}.")
     return layout
+
+
+IMAGE_SETTINGS = ("square", "num_crops")
+"""Settings of a processor that change what a model sees of an image."""
+
+
+def check_image_settings(settings: Mapping[str, int]) -> dict[str, int]:
+    """The image settings of a model, if they are known.
+
+    Raises:
+        ValueError: One is not: images would silently look other than in training.
+    """
+    unknown = sorted(settings.keys() - set(IMAGE_SETTINGS))
+    if unknown:
+        raise ValueError(
+            f"image_settings has {', '.join(map(repr, unknown))}, which this version does not know; it knows "
+            f"{', '.join(IMAGE_SETTINGS)}. Was the model saved by a newer version?"
+        )
+    return dict(settings)

@@ -55,12 +55,14 @@ def _broken(source: str | os.PathLike[str], error: Exception) -> CheckpointError
     return CheckpointError(f"{os.fspath(source)!r} has a broken file: {reason}. Copy or download it again.")
 
 
-def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable[str] = (), most: int = 8) -> None:
+def check_loading(
+    info: Any, source: str | os.PathLike[str] | None, ignorable: Iterable[str] = (), most: int = 8
+) -> None:
     """Raises if a checkpoint did not land key by key.
 
     Args:
         info: What `from_pretrained(..., output_loading_info=True)` returned beside the model.
-        source: What the error calls the checkpoint.
+        source: What the error calls the checkpoint; `None` for weights in memory.
         ignorable: Endings of unexpected keys that are left behind on purpose.
         most: How many keys of each kind the error lists.
 
@@ -78,6 +80,7 @@ def check_loading(info: Any, source: str | os.PathLike[str], ignorable: Iterable
     faults += map(str, info.get("error_msgs") or ())
     if faults:
         raise CheckpointError(
-            f"{os.fspath(source)!r} does not fit {info.get('model', 'the model')}: keys {'; '.join(faults)}. Vectors "
-            "from a model loaded like this would be wrong. Is it the right checkpoint, and complete?"
+            f"{os.fspath(source or 'state_dict')!r} does not fit {info.get('model', 'the model')}: keys "
+            f"{'; '.join(faults)}. Vectors from a model loaded like this would be wrong. Is it the right checkpoint, "
+            "and complete?"
         )

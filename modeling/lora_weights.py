@@ -10,19 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from .loading import CheckpointError
+from .lora_settings import LoraSettings
 from .published_backbones import TODAY, PublishedBackbone, published_backbone
 
+_PREFIX = "base_model.model."
 _KEY = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+)\."
+    r"(?P<module>.+)\."
     r"(?:(?P<matrix>lora_[AB])(?:\.default)?\.weight|(?P<vector>lora_magnitude_vector)(?:\.default)?(?:\.weight)?)"
 )
-_WHOLE_KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,43 @@ class LoraWeights:
     Args:
         down: `(r, in)`, `lora_A`.
         up: `(out, r)`, `lora_B`.
+        scale: Factor of their product.
         magnitude: `(out,)` for DoRA.
+        start: `init_lora_weights` where that took a part out of the weight below.
     """
 
     down: torch.Tensor
     up: torch.Tensor
+    scale: float
     magnitude: torch.Tensor | None = None
+    start: str = ""
 
-    def merged(self, weight: torch.Tensor, scale: float) -> torch.Tensor:
+    def merged(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight `(out, in)` with the adapter in it, computed in float32, in the weight's dtype and place.
 
         LoRA adds `scale * up @ down`. DoRA (arXiv 2402.09353) then gives each output's row the stored length.
         """
         down, up = (part.to(weight.device, torch.float32) for part in (self.down, self.up))
-        changed = weight.float() + scale * (up @ down)
+        changed = self._below(weight).float() + self.scale * (up @ down)
         if self.magnitude is not None:
             lengths = self.magnitude.to(weight.device, torch.float32)
             changed = changed * (lengths / changed.norm(dim=1))[:, None]
         return changed.to(weight.dtype)
+
+    def _below(self, weight: torch.Tensor) -> torch.Tensor:
+        """What the adapter was trained on: PEFT takes the same part out of a weight each time that it loads one.
+
+        PiSSA (arXiv 2404.02948) takes the largest singular values, OLoRA (arXiv 2406.01775) the first columns of a QR
+        decomposition, times the scale. Rounded to the weight's dtype, as PEFT stores it.
+        """
+        rank, full = len(self.down), weight.float()
+        if self.start == "pissa":
+            left, values, right = torch.linalg.svd(full, full_matrices=False)
+            return (full - (left[:, :rank] * values[:rank]) @ right[:rank]).to(weight.dtype)
+        if self.start == "olora":
+            columns, rows = torch.linalg.qr(full)
+            return (full - self.scale * (columns[:, :rank] @ rows[:rank])).to(weight.dtype)
+        return weight
 
 
 @dataclass(frozen=True)
@@ -70,23 +91,10 @@ class Adapter:
     config: Mapping[str, Any]
     weights: Mapping[str, torch.Tensor]
 
-    @property
-    def scale(self) -> float:
-        """The factor of the low-rank product."""
-        rank = self.config["r"]
-        return float(self.config["lora_alpha"] / (rank**0.5 if self.config.get("use_rslora") else rank))
-
-    def place(self, model: nn.Module) -> dict[str, LoraWeights]:
-        """The adapter by the model's own module names.
-
-        Args:
-            model: A base model of a published architecture, or an `XVLM2VecModel`; without PEFT wrappers.
-
-        Raises:
-            CheckpointError: A key lands nowhere, a targeted module gets nothing or a part of what it needs, or shapes
-                differ. The message lists them.
-        """
-        return self._land(model)[0]
+    @cached_property
+    def settings(self) -> LoraSettings:
+        """What its configuration says of its modules."""
+        return LoraSettings(self.config)
 
     @torch.no_grad()
     def merge_into(self, model: nn.Module) -> None:
@@ -95,12 +103,13 @@ class Adapter:
         Raises:
             CheckpointError: As for `place`.
         """
-        placed, whole = self._land(model)
+        placed, whole = self.place(model)
         for name, lora in placed.items():
             weight: Any = model.get_submodule(name).weight
-            weight.copy_(lora.merged(weight, self.scale))
+            weight.copy_(lora.merged(weight))
+        state = model.state_dict()
         for name, value in whole.items():
-            model.get_parameter(name).copy_(value)
+            state[name].copy_(value)
 
     def state_dict_for(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """The adapter as PEFT stores one of the model itself, for `peft.set_peft_model_state_dict`.
@@ -108,100 +117,101 @@ class Adapter:
         Raises:
             CheckpointError: As for `place`.
         """
-        placed, whole = self._land(model)
-        state = {f"base_model.model.{name}": value for name, value in whole.items()}
+        placed, whole = self.place(model)
+        state = {f"{_PREFIX}{name}": value for name, value in whole.items()}
         for name, lora in placed.items():
-            prefix = f"base_model.model.{name}"
+            prefix = f"{_PREFIX}{name}"
             state |= {f"{prefix}.lora_A.weight": lora.down, f"{prefix}.lora_B.weight": lora.up}
             if lora.magnitude is not None:
                 state[f"{prefix}.lora_magnitude_vector"] = lora.magnitude
         return state
 
-    def _land(self, model: nn.Module) -> tuple[dict[str, LoraWeights], dict[str, torch.Tensor]]:
-        """Low-rank weights by module, and weights that were saved whole by parameter; every key accounted for."""
+    def place(self, model: nn.Module) -> tuple[dict[str, LoraWeights], dict[str, torch.Tensor]]:
+        """Low-rank weights by module, and weights that were saved whole by their names; every key accounted for.
+
+        Args:
+            model: A base model of a published architecture, or an `XVLM2VecModel`; without PEFT wrappers.
+
+        Raises:
+            CheckpointError: A key lands nowhere, a targeted module gets nothing or a part of what it needs, or shapes
+                differ. The message lists them.
+        """
         model_type = getattr(model.config, "model_type", "")
-        known = TODAY if model_type == "xvlm2vec" else published_backbone(model_type, self.base)
+        layout = TODAY if model_type == "xvlm2vec" else published_backbone(model_type, self.base)
         modules = dict(model.named_modules())
         faults: dict[str, list[str]] = {"land on no module": [], "are of another shape": [], "are missing": []}
-        found: dict[str, dict[str, torch.Tensor]] = {}
-        whole = self._whole(known, modules, faults)
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        whole = self._whole(layout, modules, faults)
         for key in self.weights.keys() - whole.keys():
             value = self.weights[key]
-            module, part = self._landing(key, known, modules)
+            module, part = self._landing(key, layout, modules)
             if module is None:
                 faults["land on no module"].append(key)
-            elif list(value.shape) != self._shape(modules[module], part):
-                wanted = self._shape(modules[module], part)
+                continue
+            wanted = self._shape(modules[module], part, layout.old_names(module))
+            if list(value.shape) != wanted:
                 faults["are of another shape"].append(f"{key} {list(value.shape)} for {wanted}")
-            if module is not None:
-                found.setdefault(module, {})[part] = value
-        faults["are missing"] += self._absent(known, modules, found)
+            parts.setdefault(module, {})[part] = value
+        faults["are missing"] += self._absent(layout, modules, parts)
         self._raise_for(faults)
-        placed = {
-            module: LoraWeights(parts["lora_A"], parts["lora_B"], parts.get("lora_magnitude_vector"))
-            for module, parts in found.items()
-        }
+        placed = {module: self._weights_of(stored, layout.old_names(module)) for module, stored in parts.items()}
         return placed, {name: self.weights[key] for key, name in whole.items()}
 
+    def _weights_of(self, parts: Mapping[str, torch.Tensor], names: list[str]) -> LoraWeights:
+        settings = self.settings
+        magnitude = parts.get("lora_magnitude_vector")
+        return LoraWeights(parts["lora_A"], parts["lora_B"], settings.scale(names), magnitude, settings.start)
+
     def _absent(
-        self, known: PublishedBackbone, modules: Mapping[str, nn.Module], found: Mapping[str, Mapping[str, Any]]
+        self, layout: PublishedBackbone, modules: Mapping[str, nn.Module], parts: Mapping[str, Mapping[str, Any]]
     ) -> list[str]:
         """What modules that the adapter targets, or that it has a part of, lack."""
-        wanted = ("lora_A", "lora_B", *(["lora_magnitude_vector"] if self.config.get("use_dora") else []))
+        targets = {
+            name
+            for name, module in modules.items()
+            if name and self.settings.is_target(layout.old_names(name), isinstance(module, nn.Linear))
+        }
         return [
             f"{module}.{part}"
-            for module in sorted({*self._targets(known, modules), *found})
-            for part in wanted
-            if part not in found.get(module, {})
+            for module in sorted({*targets, *parts})
+            for part in self.settings.parts
+            if part not in parts.get(module, {})
         ]
 
     def _whole(
-        self, known: PublishedBackbone, modules: Mapping[str, nn.Module], faults: Mapping[str, list[str]]
+        self, layout: PublishedBackbone, modules: Mapping[str, nn.Module], faults: Mapping[str, list[str]]
     ) -> dict[str, str]:
-        """Keys of modules that were trained and saved whole (`modules_to_save`), with the parameters they are."""
-        kept = self.config.get("modules_to_save") or ()
-        wanted = {
-            f"{name}.{part}": parameter
-            for name, module in modules.items()
-            if kept and any(_is_target(old, kept) for old in known.old_names(name))
-            for part, parameter in module.named_parameters()
-        }
-        found = {}
+        """Keys of modules that were trained and saved whole (`modules_to_save`), with what they are in the model."""
+        kept = [name for name in modules if name and self.settings.is_saved_whole(layout.old_names(name))]
+        wanted = {f"{name}.{part}": value for name in kept for part, value in modules[name].state_dict().items()}
+        places: dict[str, str] = {}
         for key, value in self.weights.items():
-            match = _WHOLE_KEY.fullmatch(key)
-            names = [f"{name}.{match['part']}" for name in known.new_names(match["module"])] if match else []
-            name = next((name for name in names if name in wanted), None)
+            name = next((name for name in layout.new_names(key.removeprefix(_PREFIX)) if name in wanted), None)
             if name is None:
                 continue
-            found[key] = name
+            places[key] = name
             if value.shape != wanted[name].shape:
                 shapes = f"{list(value.shape)} for {list(wanted[name].shape)}"
                 faults["are of another shape"].append(f"{key} {shapes}")
-        faults["are missing"].extend(sorted(wanted.keys() - found.values()))
-        hit = {target for target in kept for name in wanted if _is_target(name.rpartition(".")[0], [target])}
-        faults["are missing"].extend(f"{target} (of modules_to_save)" for target in kept if target not in hit)
-        return found
+        faults["are missing"].extend(sorted(wanted.keys() - places.values()))
+        names = [old for name in kept for old in layout.old_names(name)]
+        idle = [end for end in self.settings.saved_whole if not any(name.endswith(end) for name in names)]
+        faults["are missing"].extend(f"{end} (of modules_to_save)" for end in idle)
+        return places
 
-    def _landing(self, key: str, known: PublishedBackbone, modules: Mapping[str, nn.Module]) -> tuple[str | None, str]:
+    def _landing(self, key: str, layout: PublishedBackbone, modules: Mapping[str, nn.Module]) -> tuple[str | None, str]:
         """The linear module that a key belongs to, and the part of its adapter that it is."""
-        match = _KEY.fullmatch(key)
+        match = _KEY.fullmatch(key.removeprefix(_PREFIX))
         if match is None or (match["vector"] and not self.config.get("use_dora")):
             return None, ""
-        names = {name for name in known.new_names(match["module"]) if isinstance(modules.get(name), nn.Linear)}
+        names = {name for name in layout.new_names(match["module"]) if isinstance(modules.get(name), nn.Linear)}
         return (names.pop() if len(names) == 1 else None), match["matrix"] or match["vector"]
 
-    def _shape(self, module: nn.Module, part: str) -> list[int]:
+    def _shape(self, module: nn.Module, part: str, names: list[str]) -> list[int]:
         weight: Any = module.weight
         out_size, in_size = weight.shape
-        rank = self.config["r"]
+        rank = self.settings.rank(names)
         return {"lora_A": [rank, in_size], "lora_B": [out_size, rank]}.get(part, [out_size])
-
-    def _targets(self, known: PublishedBackbone, modules: Mapping[str, nn.Module]) -> list[str]:
-        """The backbone's modules that `target_modules` of the adapter mean."""
-        targets = self.config.get("target_modules") or ()
-        if targets == "all-linear":
-            return [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-        return [name for name in modules if name and any(_is_target(old, targets) for old in known.old_names(name))]
 
     def _raise_for(self, faults: Mapping[str, Iterable[str]], most: int = 8) -> None:
         listed = {kind: sorted(keys) for kind, keys in faults.items()}
@@ -215,10 +225,3 @@ class Adapter:
                 f"The adapter {self.source!r} does not fit {self.base!r}: {'; '.join(texts)}. Vectors of a model with "
                 "a part of its adapter would be wrong. Is it the right base, and the adapter complete?"
             )
-
-
-def _is_target(module: str, targets: str | Iterable[str]) -> bool:
-    """Whether PEFT would adapt a module: a string is a pattern for the whole name, a list holds ends of names."""
-    if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
-    return any(module == target or module.endswith(f".{target}") for target in targets)

@@ -25,7 +25,7 @@ from .loading import CheckpointError, check_loading, readable_files
 from .lora_weights import Adapter
 from .modeling_phi3_v import Phi3VModel
 from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
-from .pooling import pool, truncate_embeddings
+from .pooling import chosen_dim, pool, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .processor_checks import check_processor
 from .published_checkpoints import find_published
@@ -92,6 +92,7 @@ class XVLM2VecModel(PreTrainedModel):
         self._processor: XVLM2VecProcessor | None = None
         self._processor_source: str | os.PathLike[str] | None = None
         self._processor_options: dict[str, Any] = {}
+        self._warned_dims: set[int | None] = set()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -155,9 +156,9 @@ class XVLM2VecModel(PreTrainedModel):
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
             model._processor_source = published.backbone
-        model._processor_options |= published.image_settings
-        model.config.layout = published.layout
-        model.config.image_settings = dict(published.image_settings)
+        model._processor_options |= published.entry.image_settings
+        model.config.layout = published.entry.layout
+        model.config.image_settings = dict(published.entry.image_settings)
         return model
 
     @classmethod
@@ -325,6 +326,7 @@ class XVLM2VecModel(PreTrainedModel):
         max_tokens_per_batch: int = 16_384,
         max_length: int | None = None,
         dim: int | None = None,
+        truncate_dim: int | None = None,
         bad_rows: str = "raise",
         show_progress: bool | None = None,
         convert_to_tensor: bool = False,
@@ -343,7 +345,9 @@ class XVLM2VecModel(PreTrainedModel):
             processor: The processor; by default the one saved beside the weights.
             max_tokens_per_batch: Tokens of one forward pass, padding included; halved where memory runs out.
             max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
-            dim: Cut the vectors to this size (and normalise again if `config.normalize`).
+            dim: Truncate the vectors to this size (and normalise again if `config.normalize`); sizes that are not among
+                `config.matryoshka_dims` give a warning, once each.
+            truncate_dim: Another name of `dim`, as sentence-transformers has it.
             bad_rows: What to do with rows that cannot be embedded, such as broken images: `"raise"` one error that
                 names them all, or go on and give them vectors of `"nan"`, with a warning in the log.
             show_progress: A progress bar; by default only for more than one batch on a terminal.
@@ -354,9 +358,13 @@ class XVLM2VecModel(PreTrainedModel):
 
         Raises:
             BadRowsError: Rows cannot be embedded; a `ValueError` whose `problems` has them by number.
-            ValueError: Rows of different number, or a processor that writes prompts in another way than the model was
-                trained with.
+            ValueError: Rows of different number, a processor that writes prompts in another way than the model was
+                trained with, or vectors of fewer than `dim` values.
         """
+        dim = chosen_dim(dim, truncate_dim, self.config)
+        if dim not in self._warned_dims:
+            self._warned_dims.add(dim)
+            warn_of_untrained_dim(dim, self.config)
         processor = processor or self.processor
         check_processor(processor, self.config)
         problems: dict[int, str] = {}

@@ -2,8 +2,8 @@
 
 The walk of rows to vectors:
 
-1. rows (`rows.TextImageRow`) that show the same images, or no images, become **token groups**: `token_groups` and
-   `text_groups` (token_groups.py) tokenize them into one common prefix, every image in it, and a rest for each text;
+1. rows (`rows.TextImageRow`) that show the same images, or no images, become **token groups**: `token_groups`
+   (token_groups.py) tokenizes them into one common prefix, every image in it, and a rest for each text;
 2. groups become **packs**: `pack_groups` (packs.py), or `model.pack`, lays them side by side under a budget of tokens,
    prefixes first, and notes in a `TreeLayout` what each token may see;
 3. a pack runs through the backbone: `run_pack` (pack_forward.py), or `model(pack=pack)`. The vision tower sees each
@@ -20,7 +20,7 @@ Other modules import packing from here only; a test keeps that.
 from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack
 from .packs import Member, Pack, TokenGroup, join, pack_groups, rope_limit_of
 from .sharing_check import SharingCheck, check_sharing, packing_blocker
-from .token_groups import common_prefix, text_groups, token_groups
+from .token_groups import common_prefix, token_groups
 from .tree_attention import TreeLayout, tree_attention, use_tree
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "packing_blocker",
     "rope_limit_of",
     "run_pack",
-    "text_groups",
     "token_groups",
     "tree_attention",
     "use_tree",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 from torch.nn.functional import normalize
 
@@ -36,6 +39,36 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
     weights = attention_mask.ne(0).unsqueeze(-1).to(torch.float32)
     total = (hidden.to(torch.float32) * weights).sum(dim=1)
     return (total / weights.sum(dim=1)).to(hidden.dtype)
+
+
+def chosen_dim(dim: int | None, truncate_dim: int | None, config: Any) -> int | None:
+    """The size of vectors that a caller of `encode` wants; `None` for whole ones.
+
+    Args:
+        dim: The one name of the argument.
+        truncate_dim: The other one.
+        config: Of the embedding model.
+
+    Raises:
+        ValueError: The two differ, or the vectors have fewer values.
+    """
+    if None not in (dim, truncate_dim) and dim != truncate_dim:
+        raise ValueError(f"dim={dim} and truncate_dim={truncate_dim} are two names of one argument: pass one.")
+    size = truncate_dim if dim is None else dim
+    if size is not None and not 0 < size <= config.hidden_size:
+        raise ValueError(f"dim={size} does not fit vectors of {config.hidden_size} values.")
+    return size
+
+
+def warn_of_untrained_dim(dim: int | None, config: Any) -> None:
+    """Warns if a model was not trained for vectors of this size (`None`: whole ones)."""
+    trained = config.matryoshka_dims or []
+    if dim is None or dim in (*trained, config.hidden_size):
+        return
+    sizes = f"those of {', '.join(map(str, trained))} values" if trained else "whole vectors only (no matryoshka_dims)"
+    warnings.warn(
+        f"This model was not trained for vectors of {dim} values, but for {sizes}: expect worse scores.", stacklevel=3
+    )
 
 
 def truncate_embeddings(vectors: torch.Tensor, dim: int, normalized: bool) -> torch.Tensor:

@@ -22,7 +22,7 @@ from .backbone_processors import (
     processor_class_name,
 )
 from .concurrency import CopyableLock, LockedTokenizer
-from .families import Family, backbone_type, check_layout, family_of
+from .families import Family, backbone_type, check_image_settings, check_layout, family_of
 from .hub_files import hub_kwargs, read_json
 from .image_tokens import expand_images, token_inputs
 from .images import load_image
@@ -95,8 +95,8 @@ class XVLM2VecProcessor(ProcessorMixin):
 
     def other_images(self, trained: Mapping[str, int]) -> str:
         """In which settings a model saw images in another way, such as `"square=None for 1344"`; empty if in none."""
-        given = self.image_settings
-        return ", ".join(f"{key}={given[key]} for {value}" for key, value in trained.items() if given[key] != value)
+        given, expected = self.image_settings, check_image_settings(trained)
+        return ", ".join(f"{key}={given[key]} for {value}" for key, value in expected.items() if given[key] != value)
 
     @property
     def model_input_names(self) -> list[str]:

@@ -13,7 +13,7 @@ from .adapters import ADAPTER_CONFIG, MissingBaseError, base_options, read_adapt
 from .hub_files import hub_kwargs
 from .loading import CheckpointError
 from .lora_weights import Adapter
-from .published_backbones import published_backbone
+from .published_backbones import PublishedBackbone, published_backbone
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,13 @@ class Published:
         backbone: Folder or Hub id of the weights of the backbone.
         options: Arguments to load them with.
         adapter: What is to be merged into them.
-        layout: How prompts are written, see `XVLM2VecConfig`.
-        image_settings: What the processor must do to images, see `XVLM2VecConfig`.
+        entry: What is known of checkpoints on this backbone.
     """
 
     backbone: str | os.PathLike[str]
     options: dict[str, Any]
     adapter: Adapter | None
-    layout: str | None
-    image_settings: dict[str, int]
+    entry: PublishedBackbone
 
 
 def find_published(
@@ -62,5 +60,4 @@ def find_published(
         if adapter is None:
             raise
         raise MissingBaseError(adapter.source, adapter.base, adapter.base_revision, error) from error
-    entry = published_backbone(config.model_type, os.fspath(backbone))
-    return Published(backbone, load_options, adapter, entry.layout, entry.image_settings)
+    return Published(backbone, load_options, adapter, published_backbone(config.model_type, os.fspath(backbone)))

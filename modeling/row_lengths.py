@@ -55,8 +55,8 @@ def measure_rows(processor: Any, rows: Sequence[TextImageRow], problems: dict[in
                 raise
             problems[number] = str(error)
     texts = _text_tokens(processor, prompts)
-    found = list(dict.fromkeys(size for row in sizes for size in row))
-    tokens = dict(zip(found, image_tokens(processor, found), strict=True))
+    distinct = list(dict.fromkeys(size for row in sizes for size in row))
+    tokens = dict(zip(distinct, image_tokens(processor, distinct), strict=True))
     return [
         RowSize(text + shared, sum(width * height for width, height in row), shared)
         for text, row in zip(texts, sizes, strict=True)
@@ -85,8 +85,8 @@ def _image_sizes(
 ) -> tuple[tuple[int, int], ...]:
     for index, image in enumerate(row.images):
         if id(image) not in seen:
-            found = _measure(processor, image, number, index) or UNSEEN
-            seen[id(image)] = found if processor.square is None else (processor.square, processor.square)
+            size = _measure(processor, image, number, index) or UNSEEN
+            seen[id(image)] = size if processor.square is None else (processor.square, processor.square)
     return tuple(seen[id(image)] for image in row.images)
 
 

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .pooling import warn_of_untrained_dim
+
 if TYPE_CHECKING:
     from .configuration_xvlm2vec import XVLM2VecConfig
 
@@ -51,19 +53,20 @@ def _settings(path: Path, config: XVLM2VecConfig) -> dict[str, Any]:
 
     `SentenceTransformer.save_pretrained` writes them, with its version, right before it saves this model.
     """
-    own = {
+    defaults = {
         "model_type": "SentenceTransformer",
         "prompts": config.prompts,
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "__version__" not in found:
-        return own
-    prompts = found.get("prompts") or {}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "__version__" not in stored:
+        return defaults
+    warn_of_untrained_dim(stored.get("truncate_dim"), config)
+    prompts = stored.get("prompts") or {}
     other = [name for name, prompt in config.prompts.items() if name in prompts and prompts[name] != prompt]
     if other:
         warnings.warn(
             f"Prompts {other} differ between config.json and {SETTINGS_FILE}; both files keep their own.", stacklevel=4
         )
-    return {**found, "prompts": {**config.prompts, **prompts}}
+    return {**stored, "prompts": {**config.prompts, **prompts}}

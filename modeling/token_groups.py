@@ -25,7 +25,8 @@ def token_groups(
 
     Args:
         processor: The model's processor.
-        groups: Rows with the same images, or without images.
+        groups: Rows with the same images, or without images: these share a prefix where all begin with the same
+            instruction.
         numbers: How errors number the rows of each group; by default from 0 over all groups.
         max_length: As in a call of the processor.
 
@@ -45,22 +46,6 @@ def token_groups(
         result.append(group)
         num_truncated += truncated
     return result, num_truncated
-
-
-def text_groups(
-    processor: XVLM2VecProcessor,
-    rows: Sequence[TextImageRow],
-    numbers: Sequence[Any] | None = None,
-    max_length: int | None = None,
-) -> tuple[list[TokenGroup], int]:
-    """Prepares rows without images in one go: `token_groups` with one group of all of them.
-
-    Their texts share a prefix where all rows begin with the same instruction.
-
-    Returns:
-        One group, its texts in the order of the rows, and the number of rows whose text was truncated.
-    """
-    return token_groups(processor, [rows], None if numbers is None else [numbers], max_length)
 
 
 def _without_images(

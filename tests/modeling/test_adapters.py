@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
@@ -19,6 +19,7 @@ from xvlm2vec.modeling.loading import CheckpointError
 
 TEXTS = ["a red bicycle", "ein rotes Fahrrad"]
 TARGETS = r"backbone\.language_model\..*\.(?:q_proj|v_proj|down_proj)"
+PISSA = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "init_lora_weights": "pissa"}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,27 @@ def change(folder: Path, values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"use_dora": True}, {"use_rslora": True}, {"modules_to_save": ["embed_tokens"]}],
-    ids=["lora", "dora", "rslora", "embeddings"],
+    [
+        {},
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"modules_to_save": ["embed_tokens"]},
+        {"modules_to_save": ["_tokens", "language_model.norm"], "target_modules": ["q_proj"]},
+        {"modules_to_save": ["visual.merger"]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "pissa", "use_dora": True},
+        {"init_lora_weights": "olora", "use_rslora": True},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "olora", "rank_pattern": {"layers.1.*.q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
+        {"rank_pattern": {"down_proj": 6}, "alpha_pattern": {r".*\.1\..*q_proj": 5}, "use_rslora": True},
+        {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*layers\.1\..*"},
+        {"target_modules": ["q_proj", "mlp.up_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]},
+        {"target_modules": ["q_proj", "k_proj"], "layers_to_transform": [1]},
+        {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        {"target_modules": ["q_proj"], "fan_in_fan_out": True},
+    ],
+    ids=str,
 )
 def test_merged_is_what_peft_gives(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     expected = save_adapter(tmp_path / "adapter", base, str(base), **settings)
@@ -115,6 +135,60 @@ def test_the_processor_is_that_of_the_commit_of_the_weights(
     put_in_cache(cache, "org/base", base, "3" * 40)  # the branch moves on before the processors are asked for
     assert old.processor.max_length != 7
     assert new.processor.max_length == 7
+
+
+def test_pissa_saved_as_a_plain_adapter(base: Path, tmp_path: Path) -> None:
+    """PEFT's own way to keep such an adapter loadable on the base as it is: twice the rank, minus the start."""
+    adapted = get_peft_model(XVLM2VecModel.from_pretrained(base), LoraConfig(**PISSA))
+    adapted.peft_config["default"].init_lora_weights = True
+    adapted.save_pretrained(str(tmp_path / "start"))
+    adapted.peft_config["default"].init_lora_weights = "pissa"
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            weight += 0.05 * weight.sin() if "lora_" in name else 0
+    expected = np.asarray(adapted.get_base_model().eval().encode(text=TEXTS))
+    adapted.save_pretrained(str(tmp_path / "adapter"), path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    model = XVLM2VecModel.from_pretrained(tmp_path / "adapter", base=base)
+    assert np.abs(np.asarray(model.encode(text=TEXTS)) - expected).max() < 1e-5
+
+
+def test_pissa_loaded_by_peft_is_what_ours_gives(base: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", base, str(base), **PISSA)
+    loaded = PeftModel.from_pretrained(XVLM2VecModel.from_pretrained(base), str(tmp_path / "adapter"))
+    expected = np.asarray(loaded.get_base_model().eval().encode(text=TEXTS))
+    model = XVLM2VecModel.from_pretrained(tmp_path / "adapter")
+    assert np.abs(np.asarray(model.encode(text=TEXTS)) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"init_lora_weights": start}, rf"init_lora_weights='{start}'\. .*path_initial_model_for_weight_conversion")
+        for start in ("corda", "loftq", "lora_ga", "pissa_niter_4", "a start of tomorrow")
+    ]
+    + [
+        ({name: value}, rf"uses {name}=.* which is not supported\. Merge it with PEFT")
+        for name, value in {
+            "alora_invocation_tokens": [1],
+            "bias": "lora_only",
+            "kasa_config": {"beta": 1e-4},
+            "layer_replication": [[0, 2], [1, 2]],
+            "lora_bias": True,
+            "target_parameters": ["experts.up"],
+            "trainable_token_indices": [3],
+            "use_qalora": True,
+            "a_field_of_tomorrow": 1,
+        }.items()
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_merged_are_refused(
+    base: Path, tmp_path: Path, setting: dict[str, Any], message: str
+) -> None:
+    save_adapter(tmp_path / "adapter", base, str(base))
+    change(tmp_path / "adapter", setting)
+    with pytest.raises(CheckpointError, match=message):
+        XVLM2VecModel.from_pretrained(tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("gone", ["org/gone", "no/such/folder/at/all"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,50 @@ class TestRoundTrip:
     def test_bad_settings(self, checkpoint: Callable[[str], Path], settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"), **settings)
+
+    def test_image_settings(self, saved: Path, tmp_path: Path) -> None:
+        """The old name in `config.json` is read and the new one written; an unknown setting is told by name."""
+        shutil.copytree(saved, tmp_path / "old")
+        path = tmp_path / "old" / "config.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        del content["image_settings"]
+        path.write_text(json.dumps(content | {"picture_settings": {"square": 56}}), encoding="utf-8")
+        with pytest.warns(DeprecationWarning, match="`picture_settings` is now `image_settings`"):
+            config = XVLM2VecConfig.from_pretrained(tmp_path / "old")
+        assert config.image_settings == {"square": 56}
+        with pytest.warns(DeprecationWarning, match="`picture_settings` is now"):
+            assert config.picture_settings == {"square": 56}
+        config.save_pretrained(tmp_path / "new")
+        written = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))
+        assert written["image_settings"] == {"square": 56}
+        assert "picture_settings" not in written
+        path.write_text(json.dumps(content | {"image_settings": {"zoom": 2}}), encoding="utf-8")
+        with pytest.raises(ValueError, match="image_settings has 'zoom', which this version does not know"):
+            XVLM2VecModel.from_pretrained(tmp_path / "old")
+        model = XVLM2VecModel.from_pretrained(saved)
+        model.config.image_settings = {"zoom": 2}
+        with pytest.raises(ValueError, match="image_settings has 'zoom'"):
+            model.encode(text="a")
+
+    def test_sizes_that_were_not_trained_are_told(self, saved: Path) -> None:
+        model = XVLM2VecModel.from_pretrained(saved)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for size in (None, 8, 16, 32):
+                assert model.encode(text="a", dim=size).shape == (size or 32,)
+        with pytest.warns(UserWarning, match="not trained for vectors of 12 values, but for those of 32, 16, 8"):
+            twelve = model.encode(text="a", truncate_dim=12)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # once for each size
+            assert (model.encode(text="a", dim=12, truncate_dim=12) == twelve).all()
+        model.config.matryoshka_dims = None
+        with pytest.warns(UserWarning, match=r"of 10 values, but for whole vectors only \(no matryoshka_dims\)"):
+            model.encode(text="a", dim=10)
+        for wrong in (0, -1, 33):
+            with pytest.raises(ValueError, match=f"dim={wrong} does not fit vectors of 32 values"):
+                model.encode(text="a", dim=wrong)
+        with pytest.raises(ValueError, match="two names of one argument"):
+            model.encode(text="a", dim=8, truncate_dim=16)
 
     def test_config_without_a_type(self) -> None:
         with pytest.raises(ValueError, match="names no `model_type`"):

@@ -515,7 +515,7 @@ class TestAdapterFaults:
             ({"base_model_name_or_path": ""}, "names no base model: pass `base`"),
             ({"bias": "all"}, "uses bias='all', which is not supported"),
             ({"modules_to_save": ["lm_head"]}, r"1 keys are missing \(lm_head \(of modules_to_save\)\)"),
-            ({"rank_pattern": {"q_proj": 8}}, "uses rank_pattern="),
+            ({"rank_pattern": {"q_proj": 8}}, r"of another shape .*q_proj.* for \[8, "),
             ({"peft_type": "LOHA"}, "uses peft_type='LOHA'"),
             ({"r": None}, "lacks r"),
         ],
@@ -539,6 +539,16 @@ class TestAdapterFaults:
         (adapter / "adapter_model.bin").unlink()
         with pytest.raises(CheckpointError, match=r"neither adapter_model\.safetensors nor adapter_model\.bin"):
             XVLM2VecModel.from_vlm2vec(adapter)
+
+
+def test_base_beside_the_adapter(published: Callable[[str], Path], tmp_path: Path, images: list[Any]) -> None:
+    make_adapter(tmp_path / "adapter", "qwen2_vl", published("qwen2_vl"), dora=True)
+    expected = encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images)
+    shutil.copytree(published("qwen2_vl"), tmp_path / "base")
+    change(
+        tmp_path / "adapter" / "adapter_config.json", lambda config: config.update(base_model_name_or_path="../base")
+    )
+    assert_same(encode(XVLM2VecModel.from_vlm2vec(tmp_path / "adapter"), images), expected)
 
 
 def test_base_overrides_the_config(published: Callable[[str], Path], tmp_path: Path, images: list[Any]) -> None:

@@ -107,6 +107,12 @@ def test_truncated_vectors_and_similarity(doors: tuple[SentenceTransformer, XVLM
     assert similarity[0].item() == pytest.approx(1, abs=1e-6)
 
 
+def test_a_size_that_was_not_trained_is_told_when_saved(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    door = load(saved("qwen2_vl"), truncate_dim=12)
+    with pytest.warns(UserWarning, match="not trained for vectors of 12 values, but for those of 32, 16 values"):
+        door.save_pretrained(str(tmp_path))
+
+
 def test_longest_row(saved: Callable[[str], Path], images: list[Any]) -> None:
     door, model = load(saved("qwen2_vl")), XVLM2VecModel.from_pretrained(saved("qwen2_vl"))
     door.max_seq_length = 30

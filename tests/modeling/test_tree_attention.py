@@ -25,7 +25,6 @@ from xvlm2vec.modeling.packing import (
     pack_groups,
     packing_blocker,
     rope_limit_of,
-    text_groups,
     token_groups,
     tree_attention,
 )
@@ -225,7 +224,7 @@ def test_image_states_serve_other_packs(family: str, load: Callable[..., Loaded]
 def test_rows_on_both_sides_of_a_rope_limit(load: Callable[..., Loaded]) -> None:
     model, processor = load("phi3_v")
     rows = [TextImageRow("bicycle " * count, (), INSTRUCTION) for count in (1, 2, 30, 40)]
-    (group,), _ = text_groups(processor, rows)
+    (group,), _ = token_groups(processor, [rows])
     lengths = [len(group.prefix) + len(text) for text in group.texts]
     assert min(lengths) <= 64 < max(lengths)
     packs = model.pack([group], 10_000)

@@ -1,0 +1,19 @@
+"""What modeling/ takes PEFT for: an upgrade that breaks it fails here with one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from peft import LoraConfig
+
+from xvlm2vec.modeling.lora_settings import COMPUTED, REFUSED, WITHOUT_EFFECT
+
+
+def test_every_field_of_an_adapter_is_listed() -> None:
+    listed = COMPUTED | WITHOUT_EFFECT | REFUSED
+    new = {field.name for field in fields(LoraConfig)} - listed
+    assert not new, f"PEFT has new LoRA settings {sorted(new)}: say in modeling/lora_settings.py what becomes of them."
+
+
+def test_the_lists_do_not_overlap() -> None:
+    assert len(COMPUTED) + len(WITHOUT_EFFECT) + len(REFUSED) == len(COMPUTED | WITHOUT_EFFECT | REFUSED)
