@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -15,9 +15,7 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.packing import ImageStates, TokenGroup, image_states, rope_limit_of
 
 from .collators import Inputs, ParallelBatch, PassCounts
-
-if TYPE_CHECKING:
-    from .image_cache import ImageCache
+from .image_cache import ImageCache
 
 
 @dataclass(frozen=True)

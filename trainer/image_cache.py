@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,6 @@ from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .disk_space import bytes_to_come, free_bytes
-from .forward_passes import Passes
 from .vision_parameters import vision_modules
 
 logger = logging.getLogger(__name__)
@@ -79,6 +78,12 @@ class ImageCache:
         return self.folder / f"{hashlib.sha256(digest).hexdigest()}.safetensors"
 
 
+class UsesCache(Protocol):
+    """What computes with kept states where there are some, as `forward_passes.Passes` does."""
+
+    cache: ImageCache | None
+
+
 class KeepImages(TrainerCallback):
     """Gives a training of several epochs a `ImageCache`, and removes it at the end.
 
@@ -91,7 +96,7 @@ class KeepImages(TrainerCallback):
         budget: Bytes.
     """
 
-    def __init__(self, passes: Passes, processor: XVLM2VecProcessor, budget: int) -> None:
+    def __init__(self, passes: UsesCache, processor: XVLM2VecProcessor, budget: int) -> None:
         self.passes, self.processor, self.budget = passes, processor, budget
 
     def on_train_begin(

@@ -24,8 +24,8 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import images as image_files
 from xvlm2vec.modeling.concurrency import CopyableLock
 from xvlm2vec.modeling.images import load_image
+from xvlm2vec.modeling.packing import token_groups
 from xvlm2vec.modeling.rows import TextImageRow
-from xvlm2vec.modeling.token_groups import text_groups
 
 THREADS = 8
 ROUNDS = 4
@@ -103,7 +103,7 @@ def test_a_pack_beside_encode(checkpoint: Callable[[str], Path]) -> None:
     """A forward pass of a pack asks for an attention that must stay when the last `encode` is over."""
     model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))
     rows = [TextImageRow("a red bicycle"), TextImageRow("query")]
-    groups, _ = text_groups(model.processor, rows)
+    groups, _ = token_groups(model.processor, [rows])
     (pack,) = model.pack(groups, 100)
 
     def work(number: int) -> Any:
