@@ -23,13 +23,14 @@ class MuonFloat32(torch.optim.Muon):
         """Steps all matrices that have a gradient, a tensor of (rows, columns) each."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
-            matrices: list[Tensor] = []
-            gradients: list[Tensor] = []
-            buffers: list[Tensor] = []
-            self._init_group(group, matrices, gradients, buffers)
-            for matrix, gradient, buffer in zip(matrices, gradients, buffers, strict=True):
-                buffer.lerp_(gradient, 1 - group["momentum"])
-                update = orthogonalise(gradient.lerp(buffer, group["momentum"]), group["ns_coefficients"])
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                buffer = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalise(matrix.grad.lerp(buffer, group["momentum"]), group["ns_coefficients"])
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-0.2 * math.sqrt(max(matrix.shape)) * group["lr"])
         return loss
