@@ -28,6 +28,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from xvlm2vec.trainer.checkpoints import train_or_resume
 from xvlm2vec.trainer.optimizers import MuonAdamW
 from xvlm2vec.trainer.precision import training_attention, training_precision
+from xvlm2vec.trainer.threads import ChooseThreads
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def train_contrastive(
         train_dataset=rows,
         loss=make_loss(model, config),
         data_collator=PairCollator(preprocess_fn=model.preprocess),
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, ChooseThreads()],
         optimizers=(_optimizer(model, config), None),  # type: ignore[arg-type]  # the trainer makes what is None
     )
     if callbacks:

@@ -46,6 +46,7 @@ from xvlm2vec.trainer.teachers import (
     teacher_name,
     teacher_of,
 )
+from xvlm2vec.trainer.threads import ChooseThreads
 from xvlm2vec.trainer.translated_rows import translated
 from xvlm2vec.trainer.vision import freeze_vision, vision_parameters
 
@@ -133,6 +134,7 @@ class SelfDistillationTrainer(PushingTrainer):
         self.add_callback(_EpochOfCollator(self.collator))
         self.add_callback(_PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
+        self.add_callback(ChooseThreads())
         if frozen:
             self.add_callback(KeepPictures(self.passes, self.processor, int(args.picture_cache_gb * 10**9)))
         with self._on_device():
