@@ -11,17 +11,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 logger = logging.getLogger(__name__)
 
 FIRST, EVERY = 0.5, 5.0  # seconds of work before the first measurement, and between later ones
+RECENT = 60.0  # seconds for which a measurement tells the next computation where to start
 ROUNDS = 6
 OPERATIONS, ROWS = 24, 512  # of each round, and rows of an operation for each thread: some six milliseconds
 GIVE_UP = 2.0  # how many times the best one's time a count may take
 GAIN = 0.75  # more threads must take less than this share of the time of fewer
 
+
+@dataclass
+class Known:
+    """What this process found last.
+
+    Args:
+        count: Threads.
+        at: When, by the clock.
+    """
+
+    count: int = 0
+    at: float = float("-inf")
+
+
+KNOWN = Known()
 
 Trial = Callable[[int, int, float], float]
 
@@ -29,8 +46,8 @@ Trial = Callable[[int, int, float], float]
 class ThreadChoice:
     """Computes with as many threads as are fastest now, at most those that torch had at the start.
 
-    It does nothing on other devices, with one thread, and outside of the main thread: the number belongs to the
-    process.
+    It starts with what was found within the last minute in this process, else with all. It does nothing on other
+    devices, with one thread, and outside of the main thread: the number belongs to the process.
 
     Args:
         device: Where the computation runs.
@@ -50,6 +67,9 @@ class ThreadChoice:
         self.active = torch.device(device).type == "cpu" and self.most > 1 and main
         self.count = self.most
         self._due = clock() + FIRST
+        if self.active and clock() - KNOWN.at < RECENT and KNOWN.count <= self.most:
+            self._use(KNOWN.count)
+            self._due = KNOWN.at + EVERY
 
     def check(self) -> None:
         """Measures anew if it is time to; call it between steps or batches."""
@@ -58,9 +78,13 @@ class ThreadChoice:
         found = fastest(candidates(self.count, self.most), self.trial)
         if found != self.count:
             logger.debug("Computing with %d of %d threads, which is faster now.", found, self.most)
-        self.count = found
-        torch.set_num_threads(found)
-        self._due = self.clock() + EVERY
+        self._use(found)
+        KNOWN.count, KNOWN.at = found, self.clock()
+        self._due = KNOWN.at + EVERY
+
+    def _use(self, count: int) -> None:
+        self.count = count
+        torch.set_num_threads(count)
 
     def stop(self) -> None:
         """Gives torch back the threads that it had."""

@@ -13,8 +13,9 @@ from xvlm2vec.modeling.threads import ThreadChoice, candidates, chosen_threads, 
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Two threads, whatever the machine has."""
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads, whatever the machine has, and nothing measured yet."""
+    monkeypatch.setattr(threads, "KNOWN", threads.Known())
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -61,6 +62,25 @@ def test_nothing_is_measured_before_it_is_time() -> None:
     machine.now += threads.EVERY - 0.1
     choice.check()
     assert machine.trials == measured
+
+
+def test_the_next_computation_starts_with_what_was_found_last() -> None:
+    machine = Machine()
+    machine.busy = True
+    first = machine.choice()
+    machine.now = threads.FIRST
+    first.check()
+    first.stop()
+    machine.now += 1
+    second = machine.choice()
+    assert torch.get_num_threads() == second.count == 1
+    measured = machine.trials
+    second.check()
+    assert machine.trials == measured
+    second.stop()
+    assert torch.get_num_threads() == 2
+    machine.now += threads.RECENT
+    assert machine.choice().count == torch.get_num_threads() == 2
 
 
 def test_one_thread_and_other_devices_and_threads_have_no_choice() -> None:
@@ -118,7 +138,7 @@ def test_threads_come_back_after_an_error() -> None:
 
 
 def test_the_real_trials_give_a_count() -> None:
-    choice = ThreadChoice(clock=iter([0.0, 10.0, 11.0]).__next__)
+    choice = ThreadChoice(clock=iter([0.0, 0.0, 10.0, 11.0]).__next__)
     choice.check()
     assert torch.get_num_threads() == choice.count
     assert choice.count in (1, 2)

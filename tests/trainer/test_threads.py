@@ -19,6 +19,7 @@ def one_is_faster(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     monkeypatch.setattr(threads, "FIRST", 0.0)
+    monkeypatch.setattr(threads, "KNOWN", threads.Known())
     monkeypatch.setattr(threads, "timed_work", lambda count, rows, limit: float(count))
     monkeypatch.setattr(contrastive, "training_precision", lambda: {"bf16": False, "use_cpu": True})
     yield
