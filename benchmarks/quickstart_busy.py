@@ -2,7 +2,8 @@
 
 Shapes: `before` trains in bfloat16 wherever the processor has instructions for it, on all threads throughout;
 `now` takes the faster number format and, every few seconds, the faster number of threads. Each run is a process of its
-own over few steps of each stage; shapes and loads take turns, and medians over the rounds are compared.
+own over few steps of each stage; shapes and loads take turns, and medians over the rounds are compared. The neighbour
+runs in a session of its own, as a program from another terminal does: Linux shares the processor among sessions.
 
     python benchmarks/quickstart_busy.py --json benchmarks/results/quickstart_busy.json
 """
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--teacher-steps", type=int, default=36)
     parser.add_argument("--student-steps", type=int, default=24)
+    parser.add_argument("--neighbour", default=f"{sys.executable} -c 'while True: pass'", help="keeps one core busy")
     parser.add_argument("--shape", choices=SHAPES, help="run one shape's stages here, and print their seconds")
     parser.add_argument("--beside", default="nothing but this script's neighbour", help="what else ran, for the record")
     flags = parser.parse_args()
@@ -54,7 +57,7 @@ def child(shape: str, busy: bool, flags: argparse.Namespace) -> dict[str, float]
     """One run in a process of its own, with or without a neighbour."""
     command = [sys.executable, __file__, "--shape", shape]
     command += ["--teacher-steps", str(flags.teacher_steps), "--student-steps", str(flags.student_steps)]
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    neighbour = subprocess.Popen(shlex.split(flags.neighbour), start_new_session=True) if busy else None
     try:
         environment = {**os.environ, "GOMP_SPINCOUNT": "20000"}  # as the command line sets it
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
