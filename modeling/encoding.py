@@ -20,6 +20,7 @@ from .families import backbone_type, family_of
 from .packing import packing_blocker, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
+from .threads import chosen_threads
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
@@ -115,9 +116,13 @@ class _Run:
         waiting = deque(self._units())
         wanted = sum(size.tokens for size in self.sizes) > self.budget if show_progress is None else show_progress
         hidden = not wanted or (show_progress is None and not sys.stderr.isatty())
-        with tqdm(total=len(self.rows), desc="Encoding", unit="row", disable=hidden) as bar:
+        with (
+            tqdm(total=len(self.rows), desc="Encoding", unit="row", disable=hidden) as bar,
+            chosen_threads(self.model.device) as threads,
+        ):
             bar.update(len(self.problems))
             while waiting:
+                threads.check()
                 batch = self._next(waiting)
                 left = self._embed(batch, vectors)
                 waiting.extendleft(reversed(left))

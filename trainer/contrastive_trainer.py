@@ -33,6 +33,7 @@ from .contrastive_config import ContrastiveConfig
 from .losses import with_whole_size
 from .optimizers import MuonAdamW
 from .precision import training_attention
+from .threads import ChooseThreads
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def train_contrastive(
     if embedder.transformers_model is not None and args.bf16:
         training_attention(embedder.transformers_model)
     trainer = ContrastiveTrainer(
-        embedder, args, rows, eval_rows, adapted=_adapted(embedder, adapter), callbacks=list(callbacks)
+        embedder, args, rows, eval_rows, adapted=_adapted(embedder, adapter), callbacks=[*callbacks, ChooseThreads()]
     )
     if callbacks:
         trainer.remove_callback(ProgressCallback)

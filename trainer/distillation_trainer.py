@@ -45,6 +45,7 @@ from .teachers import (
     teacher_name,
     teacher_of,
 )
+from .threads import ChooseThreads
 from .usable_rows import corpora_in, drop_unusable_rows, keep_encoded
 from .vision_parameters import freeze_vision, vision_parameters
 
@@ -134,6 +135,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         self.add_callback(TellEpoch(self.collator))
         self.add_callback(PaceFromStart(self._pace))
         self.add_callback(DiskSpaceCheck(model))
+        self.add_callback(ChooseThreads())
         if frozen:
             self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))
         with self._on_device():
