@@ -1,4 +1,4 @@
-# make quickstart   the whole story on a laptop (13 minutes on two cores, 25 if they lack bfloat16); make quickstart ARGS=--small takes two
+# make quickstart   the whole story on a laptop (it says how long on this machine); make quickstart ARGS=--small takes a twelfth
 # make test         the tests; SLOW=1 adds the slow ones
 # make check        lint, format, types and tests
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that
@@ -24,7 +24,9 @@ DOORS := tests/modeling/test_invariance.py tests/modeling/test_sentence_transfor
 
 .PHONY: quickstart test lint check doors doors-lowest clean
 
-quickstart: $(VENV)/.run
+quickstart:
+	@echo "First the environment in $(VENV), about 2 GB, if it is not there; then the run into $(OUTPUT)."
+	@$(MAKE) --no-print-directory $(VENV)/.run
 	$(BIN)/xvlm2vec quickstart --output $(OUTPUT) $(ARGS)
 
 test: $(VENV)/.dev

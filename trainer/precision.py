@@ -34,13 +34,13 @@ def bf16_wins(rounds: int = 7) -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        plain, autocast = zip(*((_mlp_seconds(False), _mlp_seconds(True)) for _ in range(rounds)), strict=True)
+        plain, autocast = zip(*((mlp_seconds(False), mlp_seconds(True)) for _ in range(rounds)), strict=True)
     finally:
         torch.set_num_threads(threads)
     return min(autocast) < min(plain)
 
 
-def _mlp_seconds(autocast: bool) -> float:
+def mlp_seconds(autocast: bool) -> float:
     """Seconds of a forward and a backward pass."""
     with torch.random.fork_rng(devices=[]):
         states = torch.randn(1024, 128)

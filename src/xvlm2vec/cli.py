@@ -15,7 +15,7 @@ from xvlm2vec import __version__
 COMMANDS = {
     "quickstart": (
         "xvlm2vec.commands.quickstart",
-        "the whole story on a laptop, in 13 to 25 minutes",
+        "the whole story on a laptop, in a quarter of an hour or two",
     ),
     "corpus": (
         "xvlm2vec.commands.corpus",

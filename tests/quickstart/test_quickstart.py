@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,3 +252,17 @@ def test_windows_tells_its_peak_through_psutil(monkeypatch: pytest.MonkeyPatch) 
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=2_048_000_000))
     monkeypatch.setattr(psutil, "Process", lambda: process)
     assert peak_memory_mb() == 2_048
+
+
+def test_a_run_says_at_once_what_it_does_and_how_long(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xvlm2vec", "quickstart", "--small", "--output", str(tmp_path / "run")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert "teaches it English, distils it into de, ja" in lines[0]
+    assert re.match(r"About \d+ minutes on this machine", lines[1])
+    assert "the same command goes on" in lines[2]

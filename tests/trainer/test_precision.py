@@ -43,7 +43,7 @@ def test_bfloat16_is_used_where_the_device_in_use_has_it(machine, given, fast):
 @pytest.mark.parametrize(("bf16_seconds", "wins"), [(1.0, True), (3.0, False)])
 def test_the_shortest_rounds_are_compared(monkeypatch, bf16_seconds, wins):
     busy = iter([9.0] * 4 + [1.0] * 20)  # beside another process, at first
-    monkeypatch.setattr(precision, "_mlp_seconds", lambda autocast: next(busy) * (bf16_seconds if autocast else 2.0))
+    monkeypatch.setattr(precision, "mlp_seconds", lambda autocast: next(busy) * (bf16_seconds if autocast else 2.0))
     threads = torch.get_num_threads()
     assert precision.bf16_wins.__wrapped__() is wins
     assert torch.get_num_threads() == threads

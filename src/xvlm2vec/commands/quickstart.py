@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     config = QuickstartConfig(flags.output, flags.small, languages_of(flags.languages), flags.lora, flags.seed)
     run = RunFolder(config)
     console.set_up()
+    announce(run)
     from xvlm2vec.quickstart.report import outcome_table
     from xvlm2vec.quickstart.run import run_quickstart
 
@@ -42,3 +43,19 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("report.html", "report.json", "release/model"):
         logger.info("  %s", run.path(name))
     return 0
+
+
+def announce(run: RunFolder) -> None:
+    """Says at once what will be done, how long it takes here, and how to stop and go on."""
+    from xvlm2vec.quickstart.duration import expected_minutes
+
+    taught = ", ".join(run.trained_languages)
+    logger.info(
+        "Makes a tiny image and text embedder in %s: teaches it English, distils it into %s, scores both, releases the "
+        "student, proves that it loads, and writes report.html.",
+        run.folder, taught,
+    )  # fmt: skip
+    done = len(run.state.seconds)
+    whole = f"About {expected_minutes(run.config)} minutes on this machine, 3 GB of memory."
+    logger.info("%s", f"{done} of 7 stages are done; the rest follows." if done else whole)
+    logger.info("Ctrl+C stops it whenever you like; the same command goes on where it stopped.\n")
