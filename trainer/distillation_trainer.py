@@ -36,14 +36,14 @@ from .measures import Pace, PaceFromStart, RunningMeans, add_distances, add_term
 from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
 from .teachers import (
-    AdapterOffTeacher,
     CachedTeacher,
-    CopyTeacher,
+    ForwardTeacher,
     Teacher,
+    as_teacher,
     check_teacher,
     default_store,
+    frozen_copy,
     teacher_name,
-    teacher_of,
 )
 from .usable_rows import corpora_in, drop_unusable_rows, keep_encoded
 from .vision_parameters import freeze_vision, vision_parameters
@@ -324,9 +324,9 @@ class SelfDistillationTrainer(EmbedderTrainer):
 
     def _make_teacher(self) -> Teacher:
         if self.args.teacher == "copy":
-            return CopyTeacher(self.trained, self.passes)
+            return ForwardTeacher(frozen_copy(self.trained), self.passes)
         if self.args.teacher == "adapter-off":
-            return AdapterOffTeacher(self.trained, self.passes)
+            return ForwardTeacher(self.trained, self.passes)
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"
         name = teacher_name(self.embedder, self.processor, precision)
         teacher = CachedTeacher(self.args.teacher_store or default_store(), name, self.passes)
@@ -334,8 +334,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         shows = self.is_world_process_zero() and not self.args.disable_tqdm
         for rows in corpora_in(self.train_dataset, self.eval_dataset):
             share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
-            with torch.no_grad(), teacher_of(self.trained) as model, self.compute_loss_context_manager():
-                teacher.fill(share, collator, model, shows)
+            with torch.no_grad(), as_teacher(self.trained), self.compute_loss_context_manager():
+                teacher.fill(share, collator, self.trained, shows)
         self.accelerator.wait_for_everyone()
         teacher.reopen()
         return teacher

@@ -6,7 +6,7 @@ import copy
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore
 from xvlm2vec.common.user_cache import cache_folder
+from xvlm2vec.modeling.concurrency import evaluation_mode
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -46,29 +47,11 @@ class Teacher(Protocol):
         ...
 
 
-class CopyTeacher:
-    """A frozen copy of the student as it was at the start, without its adapter: twice the weights, one pass a step.
+class ForwardTeacher:
+    """A model that embeds the English texts of each batch anew: one more pass a step.
 
     Args:
-        model: The student, an `XVLM2VecModel` or a `peft.PeftModel` around one.
-        passes: Runs it.
-    """
-
-    def __init__(self, model: nn.Module, passes: Passes) -> None:
-        self.model = frozen_copy(model)
-        self.passes = passes
-
-    @torch.no_grad()
-    def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """One pass of the copy."""
-        return self.passes.embed_english(self.model, batch)
-
-
-class AdapterOffTeacher:
-    """The student without its adapter: one copy of the weights, one pass a step.
-
-    Args:
-        model: A `peft.PeftModel`, or what wraps it for several processes.
+        model: A `frozen_copy` of the student, or a `peft.PeftModel`, whose adapter is off meanwhile.
         passes: Runs it.
     """
 
@@ -78,9 +61,9 @@ class AdapterOffTeacher:
 
     @torch.no_grad()
     def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """One pass of the student's base."""
-        with adapter_off(self.model) as base:
-            return self.passes.embed_english(base, batch)
+        """Embeds the English texts of a batch."""
+        with as_teacher(self.model):
+            return self.passes.embed_english(self.model, batch)
 
 
 class CachedTeacher:
@@ -91,8 +74,8 @@ class CachedTeacher:
     was embedded before an interruption, even a `kill -9`, is there afterwards.
 
     Args:
-        folder: Of the store.
-        name: Of the model: see `teacher_name`.
+        folder: Holds the store.
+        name: Names the model in it, see `teacher_name`.
         passes: Tell what the loss needs.
     """
 
@@ -222,30 +205,15 @@ def bare_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def teacher_of(model: nn.Module) -> Any:
-    """A context that gives the model as a teacher: in evaluation mode, its adapter off if it has one."""
-    return adapter_off(model) if hasattr(model, "disable_adapter") else _evaluating(model)
-
-
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield model
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def adapter_off(model: Any) -> Iterator[nn.Module]:
-    """The student without its adapter and without dropout: the model as it was at the start."""
-    with _evaluating(model), model.disable_adapter():
-        yield model
+def as_teacher(model: Any) -> Iterator[None]:
+    """Makes the student its own teacher for a while: without dropout, and without its adapter if it has one."""
+    with evaluation_mode(model), model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        yield
 
 
 def frozen_copy(model: Any) -> nn.Module:
-    """A copy that is never trained, without the adapter if there is one: what `adapter_off` gives."""
+    """A copy that is never trained, without the adapter if there is one: what `as_teacher` gives."""
     teacher = copy.deepcopy(model)
     if hasattr(teacher, "disable_adapter"):
         for module in teacher.modules():
