@@ -29,10 +29,10 @@ class PassCounts:
     """Forward passes of the language model that a batch takes, kind by kind.
 
     Attributes:
-        english: Of the English texts.
-        texts: Of the English texts and the translations.
-        images_only: Of the images without texts.
-        translations_only: Of the translations without images.
+        english: Passes for the English texts.
+        texts: Passes for the English texts and the translations.
+        images_only: Passes for the images without texts.
+        translations_only: Passes for the translations without images.
     """
 
     english: int
@@ -54,7 +54,7 @@ class ParallelBatch:
         translations: `P` translated texts, row by row.
         languages: `P` language codes.
         row_of_pair: `(P,)` int64, the row that each translation belongs to.
-        digests: Of each row's images; `None` for a row without.
+        digests: A name of each row's images by their content; `None` for a row without.
         groups: Each row's English text, then its translations.
         english: The processor's batch of the English texts.
         translated: The processor's batch of the translations.
@@ -137,7 +137,7 @@ class FilledRows(torch.utils.data.Dataset[dict[str, Any]]):
     """Rows of a corpus in their order, and behind them fillers, so that all processes get batches of the same size.
 
     Args:
-        rows: With a length.
+        rows: A corpus with a length.
         multiple: The length becomes a multiple of it.
     """
 
@@ -146,11 +146,9 @@ class FilledRows(torch.utils.data.Dataset[dict[str, Any]]):
         self.length = -(-len(rows) // multiple) * multiple
 
     def __len__(self) -> int:
-        """Rows and fillers."""
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row, or an early one again as a filler."""
         count = len(self.rows)
         return self.rows[index] if index < count else FillerRow(self.rows[index % count])
 
@@ -162,7 +160,7 @@ class ParallelCollator:
     Args:
         processor: The model's processor.
         translations_per_row: How many of a row's translations are drawn; all if `None`.
-        seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
+        seed: What is drawn depends on it, on the epoch, and on the row's `id` and text only.
         sharing: Whether a row's texts go over one image.
         max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
         unimodal: Whether images without texts, and texts without images, are wanted, too.

@@ -25,11 +25,9 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     Args:
         mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
             (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
-        temperature: Of InfoNCE over cosines.
+        temperature: InfoNCE divides cosines by it.
         matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
             tells them.
-        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
-            `learning_rate`.
         train_sampling_strategy: `"random"`, or `"sequential"`, which keeps blocks of hard negatives together.
         model: Deprecated: `train_contrastive` takes it.
         batch_size: Deprecated, `per_device_train_batch_size`.
@@ -46,7 +44,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "Embed a batch in pieces of this size: the same gradient in less memory."}
     )
-    temperature: float = field(default=0.05, metadata={"help": "Of InfoNCE over cosines."})
+    temperature: float = field(default=0.05, metadata={"help": "InfoNCE divides cosines by it."})
     matryoshka_dims: list[int] | None = field(
         default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
     )
@@ -69,7 +67,7 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last batch if it is smaller."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between logs."})
-    seed: int = field(default=0, metadata={"help": "Of everything random."})
+    seed: int = field(default=0, metadata={"help": "All that is random follows from it."})
     model: InitVar[str | None] = None
     old_model: str | None = field(default=None, init=False, repr=False)
     batch_size: int | None = field(default=None, metadata={"help": "Deprecated."})

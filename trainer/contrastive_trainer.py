@@ -55,9 +55,9 @@ def train_contrastive(
 
     Args:
         args: Settings; `output_dir` is where the trained model goes, or with `adapter` the adapter alone.
-        rows: With the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or `None`
-            stands for what a side lacks.
-        callbacks: Of the trainer; given any, they replace its own progress bar.
+        rows: Pairs with the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or
+            `None` stands for what a side lacks.
+        callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
         model: The model to train, or its folder or id: an `XVLM2VecModel` or any model of sentence-transformers.
         eval_rows: Held-out rows; their loss is logged.
         adapter: The adapter to train instead of all weights.
@@ -188,14 +188,13 @@ class PairCollator(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the columns `anchor` and `positive` that the loss compares."""
-        pairs = [
-            {
-                "anchor": _side(row, "qry", "qry_image", index),
-                "positive": _side(row, "pos_text", "pos_image", index),
-            }
-            for index, row in enumerate(features)
-        ]
-        return super().__call__(pairs)
+        sides = {"anchor": PAIR_COLUMNS[:2], "positive": PAIR_COLUMNS[2:]}
+        return super().__call__(
+            [
+                {name: _side(row, *columns, index) for name, columns in sides.items()}
+                for index, row in enumerate(features)
+            ]
+        )
 
 
 def _side(row: dict[str, Any], text_column: str, image_column: str, index: int) -> Any:
@@ -239,9 +238,8 @@ def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
         "directions": ("query_to_doc", "doc_to_query"),
         "partition_mode": "per_direction",
     }
-    loss: nn.Module
     if args.mini_batch_size is None:
-        loss = MultipleNegativesRankingLoss(model, **shared)
+        loss: nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
     if args.matryoshka_dims is None:

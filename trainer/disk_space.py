@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from xvlm2vec.common.files import readable_size
 
@@ -55,9 +55,7 @@ class DiskSpaceCheck(TrainerCallback):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Compares what the checkpoints and the final model need with what is free.
 
         Raises:

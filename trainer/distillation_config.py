@@ -34,19 +34,15 @@ class SelfDistillationConfig(TrainingArguments):
             others do where the check fails.
         freeze_vision: Whether vision tower and connector stay as they are. An image's features are then computed once
             for the student's and the teacher's rows.
-        image_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
-            checkpoints, to keep images' features in for the next epoch, or fewer where the disk would then lack room
-            for the checkpoints. They are removed at the end. 0 keeps none.
-        translations_per_row: How many of a row's translations are drawn for one step; all by default.
+        image_cache_gb: Gigabytes on disk, beside the checkpoints, that keep what a frozen vision tower made of the
+            images for the next epoch, or fewer where the disk would then lack room for the checkpoints. They are
+            removed at the end. 0 keeps none.
         language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
             have weighs `n^(1/T - 1)`. Needs `translations_per_row`.
-        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
-            `learning_rate`.
         max_tokens_per_forward: A batch is cut into forward and backward passes of at most so many tokens, at least one
             row each. Losses that compare pairs with each other need the batch whole.
         loss: Names of `xvlm2vec.trainer.losses.LOSSES`, each with a weight if it is not 1:
             `"self-distillation:1,one-to-many:0.1"`.
-        language_weight: Of the paper's losses: 0.5 weighs keeping English and learning the language alike.
         matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
             tells them.
     """

@@ -32,7 +32,7 @@ from .image_cache import KeepImages
 from .image_sharing import choose_way, sample_row
 from .language_sampling import language_sampler
 from .losses.base import is_mean_over_pairs
-from .measures import Pace, PaceFromStart, RunningMeans, add_distances, add_terms, worst_distance
+from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
 from .teachers import (
@@ -132,7 +132,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(TellEpoch(self.collator))
-        self.add_callback(PaceFromStart(self._pace))
+        self.add_callback(self._pace)
         self.add_callback(DiskSpaceCheck(model))
         if frozen:
             self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))

@@ -41,7 +41,7 @@ class DensePacks(nn.Module):
         self.model = model
 
     def forward(self, **inputs: Any) -> Any:
-        """As the model."""
+        """Takes and gives what the model does."""
         return self.model(**inputs, dense=True) if "pack" in inputs else self.model(**inputs)
 
 

@@ -37,10 +37,10 @@ def stream_loader(
 
 
 def fill_up(samples: list[Any], idle: Any | None) -> list[Any]:
-    """As many samples as the process with the most has; all processes must call it.
+    """Adds idle samples until there are as many as in the process with the most; all processes must call it.
 
     Args:
-        samples: Of this process.
+        samples: Those of this process.
         idle: A sample that weighs nothing; `None` if this process never had a row to make it of.
 
     Raises:
