@@ -165,10 +165,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         return (loss, {}) if return_outputs else loss
 
     def training_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward passes batch by batch, so that memory holds no more than one.
 

@@ -24,6 +24,7 @@ from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.settings import setting
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ContrastFlags:
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
     )
-    eval_data: str | None = field(default=None, metadata={"help": "held-out pairs, whose loss is logged"})
+    eval_data: str | None = setting(None, "held-out pairs, whose loss is logged")
 
 
 REFUSED = {

@@ -28,6 +28,7 @@ from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.settings import setting
 from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
@@ -45,25 +46,18 @@ class DistillFlags:
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
     )
-    eval_data: str | None = field(
-        default=None, metadata={"help": "held-out parallel corpus: its loss, and each language's distance, are logged"}
+    eval_data: str | None = setting(None, "held-out parallel corpus: its loss and each language's distance are logged")
+    keep_best: bool = setting(
+        False, "end with the weights whose worst language is nearest to the teacher on --eval-data"
     )
-    keep_best: bool = field(
-        default=False,
-        metadata={"help": "end with the weights whose worst language was nearest to the teacher on --eval-data"},
+    streaming: bool = setting(False, "read the corpus while training, without a copy on disk: needs --max-steps")
+    code_switching: float | None = setting(
+        None,
+        "add to each row its English text with words in other languages, each word with this probability, as one more "
+        "translation",
     )
-    streaming: bool = field(
-        default=False, metadata={"help": "read the corpus while training, without a copy on disk: needs --max-steps"}
-    )
-    code_switching: float | None = field(
-        default=None,
-        metadata={"help": "add to each row its English text with words in other languages, each word with this "
-                  "probability, as one more translation"},
-    )  # fmt: skip
-    lexicon: str | None = field(
-        default=None, metadata={"help": "CSV of words for it, with a column per language (en,de,fr)"}
-    )
-    plan: bool = field(default=False, metadata={"help": "only show how much memory the run will take, and on what"})
+    lexicon: str | None = setting(None, "CSV of words for it, with a column per language (en,de,fr)")
+    plan: bool = setting(False, "only show how much memory the run will take, and on what")
 
 
 FORM = TrainingForm(
