@@ -188,7 +188,7 @@ class ParallelCollator:
         Raises:
             ValueError: A row lacks a column; the message names it.
         """
-        rows = [_checked(row, index) for index, row in enumerate(rows)]
+        rows = [checked_row(row, index) for index, row in enumerate(rows)]
         rows = [row for row in rows if self._is_usable(row)] or [idle_row(rows[0])]
         chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
@@ -200,11 +200,11 @@ class ParallelCollator:
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""
-        return self._batches([_checked(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
+        return self._batches([checked_row(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
         """For each row, what names its English text with the image; and the image alone if that is wanted."""
-        rows = [_checked(row, index) for index, row in enumerate(rows)]
+        rows = [checked_row(row, index) for index, row in enumerate(rows)]
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
@@ -316,17 +316,16 @@ def idle_row(row: dict[str, Any]) -> FillerRow:
     return FillerRow({**row, "text_en": text, "translations": [{"lang": "en", "text": text}]})
 
 
-def _checked(row: Mapping[str, Any], index: int) -> Any:
-    """A row of a parallel corpus without the marks of its image."""
-    check_columns(row, index)
-    return parallel_row_without_marks(row)
+def checked_row(row: Mapping[str, Any], index: int = 0) -> Any:
+    """A row of a parallel corpus without the marks of its image.
 
-
-def check_columns(row: Mapping[str, Any], index: int) -> None:
-    """Raises if a row is none of a parallel corpus; the message names it."""
+    Raises:
+        ValueError: A column is missing; the message names the row.
+    """
     missing = [column for column in TRAINING_COLUMNS if column not in row]
     if missing:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
+    return parallel_row_without_marks(row)
 
 
 def digest_of(images: Sequence[Any]) -> bytes | None:

@@ -38,7 +38,6 @@ from .optimizers import MuonAdamW
 from .teachers import (
     CachedTeacher,
     ForwardTeacher,
-    Teacher,
     as_teacher,
     check_teacher,
     default_store,
@@ -319,7 +318,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         collator = self.collator if training else self._eval_collator()
         return [collator(sample["rows"]) if "rows" in sample else sample for sample in samples]
 
-    def _make_teacher(self) -> Teacher:
+    def _make_teacher(self) -> CachedTeacher | ForwardTeacher:
         if self.args.teacher == "copy":
             return ForwardTeacher(frozen_copy(self.trained), self.passes)
         if self.args.teacher == "adapter-off":

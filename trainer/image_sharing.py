@@ -11,13 +11,12 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Image
 from torch import nn
 
-from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.common.texts import is_blank, with_text
 from xvlm2vec.modeling.packing import check_sharing, packing_blocker
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
-from .collators import check_columns
+from .collators import checked_row
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +133,7 @@ def image_places(rows: Dataset) -> Iterator[int]:
 
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its image."""
-    check_columns(row, 0)
-    row = dict(parallel_row_without_marks(row))
+    row = checked_row(row)
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
     if row["image"] is None:
         texts = [text for text in texts if not is_blank(text)]

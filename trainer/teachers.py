@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,14 +37,6 @@ CHUNK = 256
 
 class TeacherError(ValueError):
     """A teacher has no vector for a row, or cannot be had for this model or corpus."""
-
-
-class Teacher(Protocol):
-    """Gives the English vectors that the student learns from."""
-
-    def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """The vectors of the batch's English texts, without gradients."""
-        ...
 
 
 class ForwardTeacher:
@@ -81,7 +73,7 @@ class CachedTeacher:
 
     def __init__(self, folder: str | Path, name: str, passes: Passes) -> None:
         self.folder, self.name, self.passes = Path(folder), name, passes
-        self.store = self._open()
+        self.reopen()
 
     def vectors(self, batch: ParallelBatch) -> RowVectors:
         """Reads the vectors of a batch.
@@ -89,15 +81,14 @@ class CachedTeacher:
         Raises:
             TeacherError: A row is not in the store.
         """
-        device = batch.row_of_pair.device
-        english = self._read(batch.keys, batch, device)
+        english = self._read(batch.keys, batch)
         width = english.shape[1] // 2 if self.passes.needs.image_means else english.shape[1]
-        alone = None
+        image_only = None
         if self.passes.needs.unimodal:
-            alone = english.new_zeros(len(english), width)
-            alone[batch.has_image] = self._read(batch.image_keys, batch, device)[:, :width]
+            image_only = english.new_zeros(len(english), width)
+            image_only[batch.has_image] = self._read(batch.image_keys, batch)[:, :width]
         means = english[:, width:] if self.passes.needs.image_means else None
-        return RowVectors(english[:, :width], means, image_only=alone)
+        return RowVectors(english[:, :width], means, image_only=image_only)
 
     def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
         """Embeds the English rows that the store lacks and opens it again.
@@ -124,14 +115,11 @@ class CachedTeacher:
                 bar.update(len(part))
 
     def reopen(self) -> None:
-        """Sees what other processes have written."""
-        self.store = self._open()
-
-    def _open(self) -> EmbeddingStore:
+        """Opens the store, also to see what other processes have written."""
         needs = self.passes.needs
         parts = ["alone"] * needs.unimodal + ["image_means"] * needs.image_means  # as stores of old versions are named
         fingerprint = f"{self.name}:{'+'.join(parts)}" if parts else self.name
-        return EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
+        self.store = EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
 
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
         """The distinct rows that the store does not hold whole."""
@@ -147,11 +135,11 @@ class CachedTeacher:
         parts = [english] if vectors.english_image is None else [english, vectors.english_image]
         self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
         if vectors.image_only is not None and batch.image_keys:
-            alone = vectors.image_only[batch.has_image]
-            filler = [alone.new_zeros(alone.shape)] * (len(parts) - 1)
-            self.store.add(batch.image_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
+            image_only = vectors.image_only[batch.has_image]
+            filler = [torch.zeros_like(image_only)] * (len(parts) - 1)
+            self.store.add(batch.image_keys, torch.cat([image_only, *filler], dim=1).float().cpu().numpy())
 
-    def _read(self, keys: Sequence[bytes], batch: ParallelBatch, device: torch.device) -> torch.Tensor:
+    def _read(self, keys: Sequence[bytes], batch: ParallelBatch) -> torch.Tensor:
         try:
             vectors = self.store.get(keys)
         except KeyError:
@@ -161,7 +149,7 @@ class CachedTeacher:
                 'corpus as it was at the start. Rows that are made anew whenever they are read need teacher="copy" or '
                 '"adapter-off".'
             ) from None
-        return torch.from_numpy(np.ascontiguousarray(vectors)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(vectors)).to(batch.row_of_pair.device)
 
     def _check_room(self, rows: int) -> None:
         width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.image_means else 1)

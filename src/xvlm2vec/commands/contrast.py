@@ -74,7 +74,7 @@ FORM = TrainingForm(
         "xvlm2vec contrast --model HuggingFaceTB/SmolVLM-256M-Instruct --data data/pairs --output runs/teacher \\\n"
         "    --per-device-train-batch-size 256 --mini-batch-size 16 --learning-rate 2e-5"
     ),
-    own=ContrastFlags,
+    flags=ContrastFlags,
     settings=ContrastiveConfig,
     shown=("mini_batch_size", "temperature", "train_sampling_strategy"),
     see="every field of sentence-transformers' SentenceTransformerTrainingArguments is a flag, see its documentation.",
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, output = parsed.own, Path(parsed.own.output)
+    flags, output = parsed.flags, Path(parsed.flags.output)
     parsed.adapter.check(parsed.given)
     parsed.adapter.check_machine()
     kind = model_kind(flags.model)

@@ -71,7 +71,7 @@ FORM = TrainingForm(
         "xvlm2vec distill --model runs/teacher --data data/parallel --output runs/student \\\n"
         "    --per-device-train-batch-size 32 --num-train-epochs 1 --learning-rate 1e-5"
     ),
-    own=DistillFlags,
+    flags=DistillFlags,
     settings=SelfDistillationConfig,
     shown=(
         "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, adapter, output = parsed.own, parsed.adapter, Path(parsed.own.output)
+    flags, adapter, output = parsed.flags, parsed.adapter, Path(parsed.flags.output)
     _check(parsed)
     args = training_arguments(parsed, str(output / "adapter" if adapter.lora else output))
     if flags.plan:
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(parsed: Parsed) -> None:
     """Raises where flags do not go together."""
-    flags = parsed.own
+    flags = parsed.flags
     parsed.adapter.check(parsed.given)
     if flags.lexicon and flags.code_switching is None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")
@@ -144,7 +144,7 @@ def _grouped(source: str) -> Dataset:
 
 def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback]]:
     """The corpus, with code-switched texts if they are asked for, and what the trainer must tell it."""
-    flags = parsed.own
+    flags = parsed.flags
     rows: Any = stream_parallel(flags.data, seed=seed) if flags.streaming else _grouped(flags.data)
     callbacks: list[TrainerCallback] = [StageBar("Distillation", shows=not parsed.given.get("disable_tqdm"))]
     if flags.code_switching is not None:
@@ -160,11 +160,11 @@ def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback
 def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfig:
     """The trainer's settings; what was not given follows the machine and the kind of training."""
     chosen: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
-    if "teacher" not in parsed.given and parsed.own.streaming:
+    if "teacher" not in parsed.given and parsed.flags.streaming:
         chosen["teacher"] = "adapter-off" if parsed.adapter.lora else "copy"
-    if parsed.own.plan:
+    if parsed.flags.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
-    if parsed.own.keep_best:
+    if parsed.flags.keep_best:
         chosen |= {"load_best_model_at_end": True, "metric_for_best_model": "worst_distance"}
     return SelfDistillationConfig(output_dir=output_dir, **chosen)
 
@@ -172,7 +172,7 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
 def _train(
     parsed: Parsed, args: SelfDistillationConfig, rows: Any, held_out: Any, callbacks: Sequence[TrainerCallback]
 ) -> None:
-    flags, adapter = parsed.own, parsed.adapter.config(train_vision=not args.freeze_vision)
+    flags, adapter = parsed.flags, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
     model, processor = load_embedder(flags.model, **parsed.adapter.loading())
     if adapter is not None:
