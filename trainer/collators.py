@@ -245,11 +245,11 @@ class ParallelCollator:
             batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
         if self.unimodal:
             with_image = [index for index, row in enumerate(english) if row.images]
-            alone = [TextImageRow("", english[index].images) for index in with_image]
-            batch.images_only = self._inputs(alone, [names[index] for index in with_image])
-            shown = [(row, names[index]) for row, index in zip(translated, row_of_pair, strict=True) if row.images]
-            texts = [TextImageRow(row.text) for row, _ in shown]
-            batch.translations_only = self._inputs(texts, [name for _, name in shown])
+            images = [TextImageRow("", english[index].images) for index in with_image]
+            batch.images_only = self._inputs(images, [names[index] for index in with_image])
+            pairs_with_image = [(index, item) for index, item in pairs if english[index].images]
+            texts = [TextImageRow(item["text"]) for _, item in pairs_with_image]
+            batch.translations_only = self._inputs(texts, [names[index] for index, _ in pairs_with_image])
         return batch
 
     def _groups(

@@ -83,7 +83,14 @@ def train_contrastive(
     if embedder.transformers_model is not None and args.bf16:
         training_attention(embedder.transformers_model)
     trainer = ContrastiveTrainer(
-        embedder, args, rows, eval_rows, adapted=_adapted(embedder, adapter), callbacks=list(callbacks)
+        embedder,
+        args,
+        rows,
+        eval_rows,
+        adapted=_adapted(embedder, adapter),
+        loss=make_loss(embedder, args),
+        data_collator=PairCollator(preprocess_fn=embedder.preprocess),
+        callbacks=list(callbacks),
     )
     if callbacks:
         trainer.remove_callback(ProgressCallback)
@@ -102,35 +109,16 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     """The stock trainer without its card, which would read stored columns as texts; releases write their own.
 
     Args:
-        model: The model to train.
-        args: Settings.
-        train_dataset: Pairs.
-        eval_dataset: Held-out pairs.
+        *arguments: What `SentenceTransformerTrainer` takes.
         adapted: The `PeftModel` around the model's backbone if an adapter is trained: it alone is saved and loaded.
-        **kwargs: As in `SentenceTransformerTrainer`.
+        **options: What `SentenceTransformerTrainer` takes.
     """
 
     args: ContrastiveConfig
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        args: ContrastiveConfig,
-        train_dataset: Dataset,
-        eval_dataset: Dataset | None = None,
-        adapted: PeftModel | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, adapted: PeftModel | None = None, **options: Any) -> None:
         self.adapted = adapted
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            loss=make_loss(model, args),
-            data_collator=PairCollator(preprocess_fn=model.preprocess),
-            **kwargs,
-        )
+        super().__init__(*arguments, **options)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""

@@ -135,13 +135,7 @@ def checkpoints_at_once(args: TrainingArguments, state: TrainerState) -> int:
 
 
 def number_of_times(strategy: str, every: float | None, state: TrainerState) -> int:
-    """How often a training does what it does by a strategy, such as saving.
-
-    Args:
-        strategy: `"no"`, `"epoch"`, or `"steps"`.
-        every: The steps in between, or, below 1, their share of the training.
-        state: At the beginning of the training.
-    """
+    """How often a training saves or evaluates: `every` counts steps or, below 1, is a share of the training."""
     if strategy == "steps":
         steps = math.ceil(state.max_steps * every) if every and every < 1 else int(every or 1)
         return math.ceil(state.max_steps / max(steps, 1))

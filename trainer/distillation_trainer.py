@@ -308,8 +308,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         No row that was read at the start had one, so that only texts were compared then.
         """
         if self.collator.keeps_rows:
-            shown = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
-            first = next((row for row in gather_object([next(shown, None)]) if row is not None), None)
+            with_image = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
+            first = next((row for row in gather_object([next(with_image, None)]) if row is not None), None)
             if first is not None:
                 self._share(first)
                 self.collator.keeps_rows = False

@@ -148,9 +148,8 @@ class Passes:
         rows: list[int] = []
         pooled, means = [], []
         for pack in self.embedder.pack(groups, sum(map(len, groups))):
-            shown = None if images is None else [images[number] for number in pack.groups if number in images]
-            options: dict[str, Any] = {"image_means": self.needs.image_means, "dense": self.dense}
-            output = model(pack=pack, image_states=shown, **options)
+            states = None if images is None else [images[number] for number in pack.groups if number in images]
+            output = model(pack=pack, image_states=states, image_means=self.needs.image_means, dense=self.dense)
             rows += pack.rows
             pooled.append(output.pooler_output)
             means.append(output.image_means)
@@ -184,8 +183,8 @@ class Passes:
         images = {name: states for name, states in kept.items() if states is not None}
         first = {name: number for number, name in reversed(names.items()) if name not in images}
         numbers = sorted(first.values())
-        shown = [replace(groups[number], texts=groups[number].texts[:1]) for number in numbers]
-        for pack in self.embedder.pack(shown, sum(map(len, shown))) if shown else ():
+        unseen = english_only([groups[number] for number in numbers])
+        for pack in self.embedder.pack(unseen, sum(map(len, unseen))) if unseen else ():
             for place, states in zip(pack.groups, image_states(self.embedder.backbone, pack), strict=True):
                 name = names[numbers[place]]
                 images[name] = states

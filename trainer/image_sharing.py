@@ -95,9 +95,9 @@ def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
         thorough: Whether all rows may be read that are made when they are read; else some are.
     """
     for rows in corpora:
-        shown = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
-        if shown is not None:
-            return shown
+        with_image = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
+        if with_image is not None:
+            return with_image
     return next((row for rows in corpora for row in islice(iter(rows), 1)), None)
 
 
@@ -109,13 +109,12 @@ def candidates(rows: Any, thorough: bool) -> Iterator[dict[str, Any]]:
     """
     if stores_images(rows):
         yield from (rows[place] for place in islice(image_places(rows), SAMPLE))
-    elif not isinstance(rows, Dataset):
-        yield from islice(iter(rows), SAMPLE)
-    elif thorough:
+    elif thorough and isinstance(rows, Dataset):
         yield from iter(rows)
     else:
         yield from islice(iter(rows), SAMPLE)
-        yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
+        if isinstance(rows, Dataset):
+            yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
 
 
 def stores_images(rows: Any) -> bool:

@@ -33,11 +33,11 @@ class RunningMeans:
 
     def read(self) -> dict[str, float]:
         """The means, sorted by name; all processes must call it. Starts anew."""
-        mine = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
+        local = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
         self.__init__()  # type: ignore[misc]
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, float] = defaultdict(float)
-        for values in gather_object([mine]):
+        for values in gather_object([local]):
             for name, (total, count) in values.items():
                 totals[name] += total
                 counts[name] += count

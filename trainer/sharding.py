@@ -1,4 +1,4 @@
-"""Several processes: FSDP2 through accelerate, with layers found in the model, on CPUs too; towers that may rest."""
+"""Several processes: FSDP2 through accelerate, also on CPUs, with the layers to shard found in the model."""
 
 from __future__ import annotations
 

@@ -19,14 +19,7 @@ class StreamError(ValueError):
 def stream_loader(
     rows: IterableDataset, batch_size: int, collator: Callable[..., Any], args: TrainingArguments
 ) -> DataLoader:
-    """The share of this process; accelerate would read all rows in one process and send them.
-
-    Args:
-        rows: The whole stream.
-        batch_size: Rows of one batch of this process.
-        collator: Makes a batch of rows.
-        args: Tell the processes and the workers.
-    """
+    """Batches of this process's share of a stream; accelerate would read all rows in one process and send them."""
     return DataLoader(
         split_dataset_by_node(rows, rank=args.process_index, world_size=args.world_size),
         batch_size=batch_size,
