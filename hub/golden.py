@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from xvlm2vec import __version__
 from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.renamed import warn_renamed
+from xvlm2vec.modeling.concurrency import evaluation_mode
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -152,15 +153,12 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
         `(N, D)` float32 on the CPU.
     """
     exact = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
-    was_training = exact.training
-    exact.eval()
     texts, image_rows = golden_inputs(size)
     rows = []
-    with torch.inference_mode(), _no_tf32():
+    with evaluation_mode(exact), torch.inference_mode(), _no_tf32():
         for text, images in zip(texts, image_rows, strict=True):
             inputs = processor(text=[text], images=[images]).to(exact.device)
             rows.append(exact(**inputs).embeddings[0].float().cpu())
-    exact.train(was_training)
     return torch.stack(rows)
 
 

@@ -55,7 +55,7 @@ def test_a_recipe_parses_into_settings(recipe, tmp_path):
     content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     args = training_arguments(parsed, str(tmp_path))
     for name, value in content.items():
-        flags = parsed.adapter if hasattr(parsed.adapter, name) else parsed.own
+        flags = parsed.adapter if hasattr(parsed.adapter, name) else parsed.flags
         found = getattr(flags, name, getattr(args, name, None))
         assert getattr(found, "value", found) == value, name
     assert f"--config configs/recipes/{recipe.name}" in recipe.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ class AdapterConfig:
     """Which adapter to train.
 
     Args:
-        rank: Of the two matrices.
-        alpha: The product is scaled by `alpha / rank`; twice the rank if `None`.
+        rank: Columns of the one matrix and rows of the other.
+        alpha: The product of the two is scaled by `alpha / rank`; twice the rank if `None`.
         dora: Weight-decomposed (DoRA) instead of plain LoRA.
         train_embeddings: Also train (and save) the token embeddings, in float32, which a language in a script that the
             model has never seen needs.
@@ -82,17 +83,12 @@ def train_in_float32(adapted: nn.Module) -> None:
             dtype = next(module.original_module.parameters()).dtype
             module.modules_to_save.float()
             if dtype != torch.float32:
-                module.register_forward_hook(_GiveIn(dtype))
+                module.register_forward_hook(partial(_cast_output, dtype))
 
 
-@dataclass(frozen=True)
-class _GiveIn:
-    """A hook that casts what a module gives."""
-
-    dtype: torch.dtype
-
-    def __call__(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return output.to(self.dtype)
+def _cast_output(dtype: torch.dtype, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    """A forward hook, once its dtype is bound; unlike a closure it can be pickled."""
+    return output.to(dtype)
 
 
 def check_four_bit() -> None:

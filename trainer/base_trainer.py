@@ -73,13 +73,10 @@ class EmbedderTrainer(Trainer):
             resume_from_checkpoint = newest_complete_checkpoint(folder)
             if resume_from_checkpoint is None:
                 raise ValueError(f"There is no complete checkpoint in {folder} to resume from.")
-        if not any(weight.requires_grad for weight in vision_parameters(self.embedder)):
+        trains_vision = any(weight.requires_grad for weight in vision_parameters(self.embedder))
+        hook: AbstractContextManager[Any] = use_vision_in_every_pass(self.embedder) if trains_vision else nullcontext()
+        with hook:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        hook = use_vision_in_every_pass(self.embedder)
-        try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            hook.remove()
 
     def get_train_dataloader(self) -> DataLoader:
         """The batches of this process; see the class for streams."""
@@ -183,17 +180,19 @@ class EmbedderTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Pushes a checkpoint, in place of what transformers does, whose pushes hold pickles and lack the code."""
-        args, pending = self.args, self.push_in_progress if self.is_world_process_zero() else None
-        busy = pending is not None and not pending.is_done()
-        if not self.is_world_process_zero() or args.hub_strategy == "end" or (busy and not args.hub_always_push):
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == "end":
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not args.hub_always_push:
             return
         self.callback_handler.on_push_begin(args, self.state, self.control)
         by_steps = args.save_strategy == "steps"
         place = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         message = f"Training in progress, {place}"
         jobs = upload_checkpoint(Path(checkpoint_folder), str(self.hub_model_id), args, message)
-        if pending is not None and busy:
-            pending.jobs.extend(jobs)
+        if busy:
+            self.push_in_progress.jobs.extend(jobs)
         else:
             self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]  # it takes a list, too
 
@@ -209,7 +208,7 @@ class EmbedderTrainer(Trainer):
 
         Args:
             language: Codes of the languages that it is meant for.
-            license: Of the weights, as the Hub spells it.
+            license: License of the weights, as the Hub spells it.
             tags: Further tags.
             model_name: Its name; by default that of the repository.
             **other: What else `transformers.Trainer` takes; `dataset` and `finetuned_from` are used.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -90,10 +90,8 @@ class StepsFromSettings(TrainerCallback):
     Given as fractions of a run, these steps are others where the run has become longer.
     """
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Counts them anew."""
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        """Counts these steps anew."""
         state.compute_steps(args, state.max_steps)
 
 
@@ -117,14 +115,11 @@ def find_fault(checkpoint: Path) -> str | None:
     torn = [path.name for path in sorted(checkpoint.iterdir()) if not _is_whole(path)]
     if torn:
         return f"{torn[0]} is cut off"
-    lacking = _lacking(checkpoint)
-    if lacking is not None:
-        return f"{lacking} is missing"
-    missing = _missing_process(checkpoint)
-    return None if missing is None else f"rng_state_{missing}.pth of process {missing} is missing"
+    missing = _missing_file(checkpoint) or _missing_process(checkpoint)
+    return missing and f"{missing} is missing"
 
 
-def _lacking(checkpoint: Path) -> str | None:
+def _missing_file(checkpoint: Path) -> str | None:
     """What a trainer writes and is not there: weights; optimizer, scheduler and random state, unless none was saved."""
     if not any(any(checkpoint.rglob(pattern)) for pattern in WEIGHTS):
         return "the file of the weights"
@@ -135,14 +130,15 @@ def _lacking(checkpoint: Path) -> str | None:
     return f"{absent[0]} (its file)" if absent and len(absent) < len(STATES) else None
 
 
-def _missing_process(checkpoint: Path) -> int | None:
-    """The first of several processes whose random state is not there; `None` if none is missing."""
+def _missing_process(checkpoint: Path) -> str | None:
+    """The first random state of several processes that is not there; `None` if none is missing."""
     there = {int(path.stem[len("rng_state_") :]) for path in checkpoint.glob("rng_state_[0-9]*.pth")}
     try:
         count = int(json.loads((checkpoint / PROCESSES_FILE).read_text(encoding="utf-8"))["processes"])
     except (OSError, ValueError, KeyError, TypeError):
         count = max(2, max(there) + 1) if there else 0  # a single process writes a file of another name
-    return next((rank for rank in range(count) if rank not in there), None) if count > 1 else None
+    missing = [rank for rank in range(count) if rank not in there] if count > 1 else []
+    return f"rng_state_{missing[0]}.pth of process {missing[0]}" if missing else None
 
 
 def _step(checkpoint: Path) -> int | None:

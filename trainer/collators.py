@@ -29,10 +29,10 @@ class PassCounts:
     """Forward passes of the language model that a batch takes, kind by kind.
 
     Attributes:
-        english: Of the English texts.
-        texts: Of the English texts and the translations.
-        images_only: Of the images without texts.
-        translations_only: Of the translations without images.
+        english: Passes for the English texts.
+        texts: Passes for the English texts and the translations.
+        images_only: Passes for the images without texts.
+        translations_only: Passes for the translations without images.
     """
 
     english: int
@@ -54,7 +54,7 @@ class ParallelBatch:
         translations: `P` translated texts, row by row.
         languages: `P` language codes.
         row_of_pair: `(P,)` int64, the row that each translation belongs to.
-        digests: Of each row's images; `None` for a row without.
+        digests: A name of each row's images by their content; `None` for a row without.
         groups: Each row's English text, then its translations.
         english: The processor's batch of the English texts.
         translated: The processor's batch of the translations.
@@ -137,7 +137,7 @@ class FilledRows(torch.utils.data.Dataset[dict[str, Any]]):
     """Rows of a corpus in their order, and behind them fillers, so that all processes get batches of the same size.
 
     Args:
-        rows: With a length.
+        rows: A corpus with a length.
         multiple: The length becomes a multiple of it.
     """
 
@@ -146,11 +146,9 @@ class FilledRows(torch.utils.data.Dataset[dict[str, Any]]):
         self.length = -(-len(rows) // multiple) * multiple
 
     def __len__(self) -> int:
-        """Rows and fillers."""
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row, or an early one again as a filler."""
         count = len(self.rows)
         return self.rows[index] if index < count else FillerRow(self.rows[index % count])
 
@@ -162,7 +160,7 @@ class ParallelCollator:
     Args:
         processor: The model's processor.
         translations_per_row: How many of a row's translations are drawn; all if `None`.
-        seed: Of the draw, which depends on the epoch and on the row's `id` and text only.
+        seed: What is drawn depends on it, on the epoch, and on the row's `id` and text only.
         sharing: Whether a row's texts go over one image.
         max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
         unimodal: Whether images without texts, and texts without images, are wanted, too.
@@ -190,7 +188,7 @@ class ParallelCollator:
         Raises:
             ValueError: A row lacks a column; the message names it.
         """
-        rows = [_checked(row, index) for index, row in enumerate(rows)]
+        rows = [checked_row(row, index) for index, row in enumerate(rows)]
         rows = [row for row in rows if self._is_usable(row)] or [idle_row(rows[0])]
         chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
@@ -202,11 +200,11 @@ class ParallelCollator:
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""
-        return self._batches([_checked(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
+        return self._batches([checked_row(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
         """For each row, what names its English text with the image; and the image alone if that is wanted."""
-        rows = [_checked(row, index) for index, row in enumerate(rows)]
+        rows = [checked_row(row, index) for index, row in enumerate(rows)]
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
@@ -247,11 +245,11 @@ class ParallelCollator:
             batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
         if self.unimodal:
             with_image = [index for index, row in enumerate(english) if row.images]
-            alone = [TextImageRow("", english[index].images) for index in with_image]
-            batch.images_only = self._inputs(alone, [names[index] for index in with_image])
-            shown = [(row, names[index]) for row, index in zip(translated, row_of_pair, strict=True) if row.images]
-            texts = [TextImageRow(row.text) for row, _ in shown]
-            batch.translations_only = self._inputs(texts, [name for _, name in shown])
+            images = [TextImageRow("", english[index].images) for index in with_image]
+            batch.images_only = self._inputs(images, [names[index] for index in with_image])
+            pairs_with_image = [(index, item) for index, item in pairs if english[index].images]
+            texts = [TextImageRow(item["text"]) for _, item in pairs_with_image]
+            batch.translations_only = self._inputs(texts, [names[index] for index, _ in pairs_with_image])
         return batch
 
     def _groups(
@@ -318,17 +316,16 @@ def idle_row(row: dict[str, Any]) -> FillerRow:
     return FillerRow({**row, "text_en": text, "translations": [{"lang": "en", "text": text}]})
 
 
-def _checked(row: Mapping[str, Any], index: int) -> Any:
-    """A row of a parallel corpus without the marks of its image."""
-    check_columns(row, index)
-    return parallel_row_without_marks(row)
+def checked_row(row: Mapping[str, Any], index: int = 0) -> Any:
+    """A row of a parallel corpus without the marks of its image.
 
-
-def check_columns(row: Mapping[str, Any], index: int) -> None:
-    """Raises if a row is none of a parallel corpus; the message names it."""
+    Raises:
+        ValueError: A column is missing; the message names the row.
+    """
     missing = [column for column in TRAINING_COLUMNS if column not in row]
     if missing:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
+    return parallel_row_without_marks(row)
 
 
 def digest_of(images: Sequence[Any]) -> bytes | None:

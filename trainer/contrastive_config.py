@@ -11,6 +11,8 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.base.training_args import BatchSamplers
 from transformers import SchedulerType
 
+from .settings import setting
+
 RENAMED = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "warmup_ratio": "warmup_steps"}
 SAMPLING = ("random", "sequential")
 
@@ -25,11 +27,9 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     Args:
         mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
             (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
-        temperature: Of InfoNCE over cosines.
+        temperature: InfoNCE divides cosines by it.
         matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
             tells them.
-        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
-            `learning_rate`.
         train_sampling_strategy: `"random"`, or `"sequential"`, which keeps blocks of hard negatives together.
         model: Deprecated: `train_contrastive` takes it.
         batch_size: Deprecated, `per_device_train_batch_size`.
@@ -38,43 +38,31 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         shuffle: Deprecated, `train_sampling_strategy`.
     """
 
-    output_dir: str | None = field(default="runs/contrastive", metadata={"help": "Model and checkpoints go here."})
-    per_device_train_batch_size: int = field(
-        default=64, metadata={"help": "Rows of a step on each device; each is the others' negative."}
+    output_dir: str | None = setting("runs/contrastive", "Model and checkpoints go here.")
+    per_device_train_batch_size: int = setting(64, "Rows of a step on each device; each is the others' negative.")
+    per_device_eval_batch_size: int = setting(64, "The same for held-out rows.")
+    mini_batch_size: int | None = setting(None, "Embed in pieces of this size: the same gradient in less memory.")
+    temperature: float = setting(0.05, "InfoNCE divides cosines by it.")
+    matryoshka_dims: list[int] | None = setting(None, "Sizes to cut vectors to: the loss is taken on each, too.")
+    num_train_epochs: float = setting(1.0, "Passes over the rows.")
+    learning_rate: float = setting(2e-5, "Peak rate of AdamW.")
+    muon_learning_rate: float | None = setting(
+        None, "Peak rate of Muon, which then trains the hidden matrices; learning_rate is that of the rest."
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "The same for held-out rows."})
-    mini_batch_size: int | None = field(
-        default=None, metadata={"help": "Embed a batch in pieces of this size: the same gradient in less memory."}
+    lr_scheduler_type: SchedulerType | str = setting("cosine", "How the rate falls after the warm-up.")
+    warmup_steps: float = setting(0.05, "Steps during which the rate rises; below 1, their share of all steps.")
+    train_sampling_strategy: str = setting(
+        "random", "sequential keeps the order of the rows, such as blocks of hard negatives.", choices=SAMPLING
     )
-    temperature: float = field(default=0.05, metadata={"help": "Of InfoNCE over cosines."})
-    matryoshka_dims: list[int] | None = field(
-        default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
-    )
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the rows."})
-    learning_rate: float = field(default=2e-5, metadata={"help": "Peak rate of AdamW."})
-    muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Train hidden matrices by Muon at this peak rate; learning_rate is the rest's."}
-    )
-    lr_scheduler_type: SchedulerType | str = field(
-        default="cosine", metadata={"help": "How the rate falls after the warm-up."}
-    )
-    warmup_steps: float = field(
-        default=0.05, metadata={"help": "Steps during which the rate rises; below 1, their share of all steps."}
-    )
-    train_sampling_strategy: str = field(
-        default="random",
-        metadata={"help": "sequential keeps the order of the rows, such as blocks of hard negatives.",
-                  "choices": SAMPLING},
-    )  # fmt: skip
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last batch if it is smaller."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between logs."})
-    seed: int = field(default=0, metadata={"help": "Of everything random."})
+    dataloader_drop_last: bool = setting(True, "Leave out the last batch if it is smaller.")
+    save_total_limit: int | None = setting(2, "Checkpoints that are kept.")
+    logging_steps: float = setting(50, "Steps between logs.")
+    seed: int = setting(0, "All that is random follows from it.")
     model: InitVar[str | None] = None
     old_model: str | None = field(default=None, init=False, repr=False)
-    batch_size: int | None = field(default=None, metadata={"help": "Deprecated."})
-    epochs: float | None = field(default=None, metadata={"help": "Deprecated."})
-    shuffle: bool = field(default=True, metadata={"help": "Deprecated."})
+    batch_size: int | None = setting(None, "Deprecated.")
+    epochs: float | None = setting(None, "Deprecated.")
+    shuffle: bool = setting(True, "Deprecated.")
 
     def __getstate__(self) -> dict[str, Any]:
         """All settings but the token: `training_args.bin` in a checkpoint is a pickle of them."""

@@ -56,9 +56,9 @@ def train_contrastive(
 
     Args:
         args: Settings; `output_dir` is where the trained model goes, or with `adapter` the adapter alone.
-        rows: With the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or `None`
-            stands for what a side lacks.
-        callbacks: Of the trainer; given any, they replace its own progress bar.
+        rows: Pairs with the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or
+            `None` stands for what a side lacks.
+        callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
         model: The model to train, or its folder or id: an `XVLM2VecModel` or any model of sentence-transformers.
         eval_rows: Held-out rows; their loss is logged.
         adapter: The adapter to train instead of all weights.
@@ -84,7 +84,14 @@ def train_contrastive(
     if embedder.transformers_model is not None and args.bf16:
         training_attention(embedder.transformers_model)
     trainer = ContrastiveTrainer(
-        embedder, args, rows, eval_rows, adapted=_adapted(embedder, adapter), callbacks=[*callbacks, ChooseThreads()]
+        embedder,
+        args,
+        rows,
+        eval_rows,
+        adapted=_adapted(embedder, adapter),
+        loss=make_loss(embedder, args),
+        data_collator=PairCollator(preprocess_fn=embedder.preprocess),
+        callbacks=[*callbacks, ChooseThreads()],
     )
     if callbacks:
         trainer.remove_callback(ProgressCallback)
@@ -103,35 +110,16 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     """The stock trainer without its card, which would read stored columns as texts; releases write their own.
 
     Args:
-        model: The model to train.
-        args: Settings.
-        train_dataset: Pairs.
-        eval_dataset: Held-out pairs.
+        *arguments: What `SentenceTransformerTrainer` takes.
         adapted: The `PeftModel` around the model's backbone if an adapter is trained: it alone is saved and loaded.
-        **kwargs: As in `SentenceTransformerTrainer`.
+        **options: What `SentenceTransformerTrainer` takes.
     """
 
     args: ContrastiveConfig
 
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        args: ContrastiveConfig,
-        train_dataset: Dataset,
-        eval_dataset: Dataset | None = None,
-        adapted: PeftModel | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *arguments: Any, adapted: PeftModel | None = None, **options: Any) -> None:
         self.adapted = adapted
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            loss=make_loss(model, args),
-            data_collator=PairCollator(preprocess_fn=model.preprocess),
-            **kwargs,
-        )
+        super().__init__(*arguments, **options)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""
@@ -189,14 +177,13 @@ class PairCollator(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the columns `anchor` and `positive` that the loss compares."""
-        pairs = [
-            {
-                "anchor": _side(row, "qry", "qry_image", index),
-                "positive": _side(row, "pos_text", "pos_image", index),
-            }
-            for index, row in enumerate(features)
-        ]
-        return super().__call__(pairs)
+        sides = {"anchor": PAIR_COLUMNS[:2], "positive": PAIR_COLUMNS[2:]}
+        return super().__call__(
+            [
+                {name: _side(row, *columns, index) for name, columns in sides.items()}
+                for index, row in enumerate(features)
+            ]
+        )
 
 
 def _side(row: dict[str, Any], text_column: str, image_column: str, index: int) -> Any:
@@ -240,9 +227,8 @@ def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
         "directions": ("query_to_doc", "doc_to_query"),
         "partition_mode": "per_direction",
     }
-    loss: nn.Module
     if args.mini_batch_size is None:
-        loss = MultipleNegativesRankingLoss(model, **shared)
+        loss: nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
     if args.matryoshka_dims is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from xvlm2vec.common.files import readable_size
 
@@ -55,9 +55,7 @@ class DiskSpaceCheck(TrainerCallback):
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Compares what the checkpoints and the final model need with what is free.
 
         Raises:
@@ -137,13 +135,7 @@ def checkpoints_at_once(args: TrainingArguments, state: TrainerState) -> int:
 
 
 def number_of_times(strategy: str, every: float | None, state: TrainerState) -> int:
-    """How often a training does what it does by a strategy, such as saving.
-
-    Args:
-        strategy: `"no"`, `"epoch"`, or `"steps"`.
-        every: The steps in between, or, below 1, their share of the training.
-        state: At the beginning of the training.
-    """
+    """How often a training saves or evaluates: `every` counts steps or, below 1, is a share of the training."""
     if strategy == "steps":
         steps = math.ceil(state.max_steps * every) if every and every < 1 else int(every or 1)
         return math.ceil(state.max_steps / max(steps, 1))

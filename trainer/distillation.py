@@ -45,7 +45,7 @@ def distill(
         args: Settings; `output_dir` is where the result goes.
         rows: A parallel corpus.
         eval_rows: A held-out part of it.
-        callbacks: Of the trainer; given any, they replace its own progress bar.
+        callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
 
     Returns:
         The trainer, with its state and log.

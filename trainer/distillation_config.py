@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import TrainingArguments
 
 from .losses import loss_names, make_loss, with_whole_size
+from .settings import setting
 
 TEACHERS = ("cached", "adapter-off", "copy")
 SHARING = ("auto", "tree", "dense", "off")
@@ -34,63 +35,39 @@ class SelfDistillationConfig(TrainingArguments):
             others do where the check fails.
         freeze_vision: Whether vision tower and connector stay as they are. An image's features are then computed once
             for the student's and the teacher's rows.
-        image_cache_gb: Of a frozen vision tower, in a run of several epochs: gigabytes on disk, beside the
-            checkpoints, to keep images' features in for the next epoch, or fewer where the disk would then lack room
-            for the checkpoints. They are removed at the end. 0 keeps none.
-        translations_per_row: How many of a row's translations are drawn for one step; all by default.
+        image_cache_gb: Gigabytes on disk, beside the checkpoints, that keep what a frozen vision tower made of the
+            images for the next epoch, or fewer where the disk would then lack room for the checkpoints. They are
+            removed at the end. 0 keeps none.
         language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
             have weighs `n^(1/T - 1)`. Needs `translations_per_row`.
-        muon_learning_rate: With a value, hidden matrices are trained by Muon at this peak rate, the rest by AdamW at
-            `learning_rate`.
         max_tokens_per_forward: A batch is cut into forward and backward passes of at most so many tokens, at least one
             row each. Losses that compare pairs with each other need the batch whole.
         loss: Names of `xvlm2vec.trainer.losses.LOSSES`, each with a weight if it is not 1:
             `"self-distillation:1,one-to-many:0.1"`.
-        language_weight: Of the paper's losses: 0.5 weighs keeping English and learning the language alike.
         matryoshka_dims: The loss is also taken on vectors that are cut to these sizes, and the model's configuration
             tells them.
     """
 
-    output_dir: str | None = field(default="runs/distillation", metadata={"help": "Model and checkpoints go here."})
-    teacher: str = field(
-        default="cached", metadata={"help": "Where the targets come from: cached, adapter-off or copy."}
+    output_dir: str | None = setting("runs/distillation", "Model and checkpoints go here.")
+    teacher: str = setting("cached", "Where the targets come from: cached, adapter-off or copy.")
+    teacher_store: str | None = setting(None, "Folder of cached targets; by default in the user's cache, for all runs.")
+    sharing: str = setting(
+        "auto", "auto: all texts of a row over one pass of their image, by tree or else dense; off: each whole."
     )
-    teacher_store: str | None = field(
-        default=None, metadata={"help": "Folder of cached targets; by default in the user's cache, for all runs."}
+    freeze_vision: bool = setting(True, "Keep vision tower and connector as they are.")
+    image_cache_gb: float = setting(2.0, "Gigabytes on disk for images' features, from epoch to epoch; 0 for none.")
+    translations_per_row: int | None = setting(None, "Translations drawn from each row for one step; all by default.")
+    language_temperature: float = setting(1.0, "Above 1, rare languages are drawn more often than frequent ones.")
+    muon_learning_rate: float | None = setting(
+        None, "Peak rate of Muon, which then trains the hidden matrices; learning_rate is that of the rest."
     )
-    sharing: str = field(
-        default="auto",
-        metadata={
-            "help": "auto: all texts of a row over one pass of their image, by tree or else dense; off: each whole."
-        },
+    max_tokens_per_forward: int = setting(16_384, "Tokens of one forward and backward pass; a step may take several.")
+    loss: str = setting(
+        "self-distillation",
+        f"Losses with their weights, such as self-distillation:1,one-to-many:0.1. There are {loss_names()}.",
     )
-    freeze_vision: bool = field(default=True, metadata={"help": "Keep vision tower and connector as they are."})
-    image_cache_gb: float = field(
-        default=2.0, metadata={"help": "Gigabytes on disk for images' features, from epoch to epoch; 0 for none."}
-    )
-    translations_per_row: int | None = field(
-        default=None, metadata={"help": "Translations drawn from each row for one step; all by default."}
-    )
-    language_temperature: float = field(
-        default=1.0, metadata={"help": "Above 1, rare languages are drawn more often than frequent ones."}
-    )
-    muon_learning_rate: float | None = field(
-        default=None, metadata={"help": "Train hidden matrices by Muon at this peak rate; learning_rate is the rest's."}
-    )
-    max_tokens_per_forward: int = field(
-        default=16_384, metadata={"help": "Tokens of one forward and backward pass; a step may take several."}
-    )
-    loss: str = field(
-        default="self-distillation",
-        metadata={"help": "Losses with their weights, such as self-distillation:1,one-to-many:0.1. There are "
-                  f"{loss_names()}."},
-    )  # fmt: skip
-    matryoshka_dims: list[int] | None = field(
-        default=None, metadata={"help": "Sizes that vectors may be cut to: the loss is taken on each, too."}
-    )
-    language_weight: float = field(
-        default=0.5, metadata={"help": "0 only keeps English, 1 only learns the language, 0.5 is the paper's."}
-    )
+    matryoshka_dims: list[int] | None = setting(None, "Sizes to cut vectors to: the loss is taken on each, too.")
+    language_weight: float = setting(0.5, "0 only keeps English, 1 only learns the language, 0.5 is the paper's.")
 
     def make_loss(self, width: int | None = None) -> nn.Module:
         """The loss that the settings name.
@@ -122,10 +99,10 @@ class SelfDistillationConfig(TrainingArguments):
         super().__post_init__()
         self.remove_unused_columns = False
         self.make_loss()
-        if self.teacher not in TEACHERS:
-            raise ValueError(f"teacher={self.teacher!r} is unknown; choose one of {', '.join(TEACHERS)}.")
-        if self.sharing not in SHARING:
-            raise ValueError(f"sharing={self.sharing!r} is unknown; choose one of {', '.join(SHARING)}.")
+        for name, choices in (("teacher", TEACHERS), ("sharing", SHARING)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}.")
         if self.dataloader_persistent_workers:
             raise ValueError(
                 "dataloader_persistent_workers keeps workers that never hear of the next epoch and would draw the same "
@@ -136,11 +113,9 @@ class SelfDistillationConfig(TrainingArguments):
                 "torch_compile needs sharing='off': a pack of texts that share their images has another layout in "
                 "nearly every step and would be compiled each time. Sharing saves more; leave torch_compile out."
             )
-        if self.max_tokens_per_forward < 1:
-            raise ValueError("max_tokens_per_forward must be at least 1.")
-        if self.translations_per_row is not None and self.translations_per_row < 1:
-            raise ValueError("translations_per_row must be at least 1.")
-        if not self.language_temperature >= 1:
-            raise ValueError("language_temperature must be at least 1.")
+        for name in ("max_tokens_per_forward", "translations_per_row", "language_temperature"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} must be at least 1.")
         if self.language_temperature > 1 and self.translations_per_row is None:
             raise ValueError("language_temperature has no effect without translations_per_row; pass both, or neither.")

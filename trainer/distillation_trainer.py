@@ -32,18 +32,17 @@ from .image_cache import KeepImages
 from .image_sharing import choose_way, sample_row
 from .language_sampling import language_sampler
 from .losses.base import is_mean_over_pairs
-from .measures import Pace, PaceFromStart, RunningMeans, add_distances, add_terms, worst_distance
+from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
 from .teachers import (
-    AdapterOffTeacher,
     CachedTeacher,
-    CopyTeacher,
-    Teacher,
+    ForwardTeacher,
+    as_teacher,
     check_teacher,
     default_store,
+    frozen_copy,
     teacher_name,
-    teacher_of,
 )
 from .threads import ChooseThreads
 from .usable_rows import corpora_in, drop_unusable_rows, keep_encoded
@@ -133,7 +132,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         )
         self.model_accepts_loss_kwargs = False
         self.add_callback(TellEpoch(self.collator))
-        self.add_callback(PaceFromStart(self._pace))
+        self.add_callback(self._pace)
         self.add_callback(DiskSpaceCheck(model))
         self.add_callback(ChooseThreads())
         if frozen:
@@ -167,10 +166,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         return (loss, {}) if return_outputs else loss
 
     def training_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward passes batch by batch, so that memory holds no more than one.
 
@@ -314,8 +310,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         No row that was read at the start had one, so that only texts were compared then.
         """
         if self.collator.keeps_rows:
-            shown = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
-            first = next((row for row in gather_object([next(shown, None)]) if row is not None), None)
+            with_image = (row for sample in samples for row in sample.get("rows", ()) if row["image"] is not None)
+            first = next((row for row in gather_object([next(with_image, None)]) if row is not None), None)
             if first is not None:
                 self._share(first)
                 self.collator.keeps_rows = False
@@ -324,11 +320,11 @@ class SelfDistillationTrainer(EmbedderTrainer):
         collator = self.collator if training else self._eval_collator()
         return [collator(sample["rows"]) if "rows" in sample else sample for sample in samples]
 
-    def _make_teacher(self) -> Teacher:
+    def _make_teacher(self) -> CachedTeacher | ForwardTeacher:
         if self.args.teacher == "copy":
-            return CopyTeacher(self.trained, self.passes)
+            return ForwardTeacher(frozen_copy(self.trained), self.passes)
         if self.args.teacher == "adapter-off":
-            return AdapterOffTeacher(self.trained, self.passes)
+            return ForwardTeacher(self.trained, self.passes)
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"
         name = teacher_name(self.embedder, self.processor, precision)
         teacher = CachedTeacher(self.args.teacher_store or default_store(), name, self.passes)
@@ -336,8 +332,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         shows = self.is_world_process_zero() and not self.args.disable_tqdm
         for rows in corpora_in(self.train_dataset, self.eval_dataset):
             share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
-            with torch.no_grad(), teacher_of(self.trained) as model, self.compute_loss_context_manager():
-                teacher.fill(share, collator, model, shows)
+            with torch.no_grad(), as_teacher(self.trained), self.compute_loss_context_manager():
+                teacher.fill(share, collator, self.trained, shows)
         self.accelerator.wait_for_everyone()
         teacher.reopen()
         return teacher

@@ -45,7 +45,7 @@ class RowVectors:
         english: `(G, H)`, pooled.
         english_image: `(G, H)`, mean state of the image's positions; `None` if not needed.
         translated: `(P, H)`, pooled; `None` where only English was asked for.
-        translated_image: As `english_image`, `(P, H)`.
+        translated_image: The same for the translations, `(P, H)`.
         translated_only: `(P, H)`, pooled, of the translations without their images; `None` if not needed.
         image_only: `(G, H)`, pooled, of the images without a text (anything where there is none); `None` if not
             needed.
@@ -91,39 +91,36 @@ class Passes:
         else:
             pooled, means = self._packed(model, english_only(batch.groups), self._images(batch))
             pooled = self._fill_passes(model, batch, pooled, "english")
-        alone = None
+        image_only = None
         if self.needs.unimodal:
-            alone = self._among(batch.has_image, pooled, model, batch.images_only)
-            alone = self._fill_passes(model, batch, alone, "images_only")
-        return RowVectors(pooled, means, image_only=alone)
+            image_only = self._unimodal(model, batch, pooled, batch.has_image, "images_only")
+        return RowVectors(pooled, means, image_only=image_only)
 
     def embed_texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts and all translations, without images, too, if a loss needs that: the student's part."""
         if batch.groups is None:
-            (english, image), (translated, other) = (
-                self._whole(model, inputs) for inputs in (batch.english, batch.translated)
-            )
+            english, english_image = self._whole(model, batch.english)
+            translated, translated_image = self._whole(model, batch.translated)
         else:
             pooled, means = self._packed(model, batch.groups, self._images(batch))
             pooled = self._fill_passes(model, batch, pooled, "texts")
             first, rest = first_and_others([len(group.texts) for group in batch.groups], pooled.device)
             english, translated = pooled[first], pooled[rest]
-            image, other = (None, None) if means is None else (means[first], means[rest])
-        alone = None
+            english_image, translated_image = (None, None) if means is None else (means[first], means[rest])
+        translated_only = None
         if self.needs.unimodal:
             with_image = batch.has_image[batch.row_of_pair]
-            alone = self._among(with_image, translated, model, batch.translations_only)
-            alone = self._fill_passes(model, batch, alone, "translations_only")
-        return RowVectors(english, image, translated, other, alone)
+            translated_only = self._unimodal(model, batch, translated, with_image, "translations_only")
+        return RowVectors(english, english_image, translated, translated_image, translated_only)
 
     def counts(self, batch: ParallelBatch) -> PassCounts:
         """How many passes of the language model a batch takes by itself."""
-        alone = int(batch.images_only is not None), int(batch.translations_only is not None)
+        unimodal = int(batch.images_only is not None), int(batch.translations_only is not None)
         if batch.groups is None:
-            return PassCounts(1, 2, *alone)
+            return PassCounts(1, 2, *unimodal)
         limit = rope_limit_of(self.embedder.backbone.config)
         english, texts = (num_packs(groups, limit) for groups in (english_only(batch.groups), batch.groups))
-        return PassCounts(english, texts, *alone)
+        return PassCounts(english, texts, *unimodal)
 
     def _fill_passes(self, model: nn.Module, batch: ParallelBatch, vectors: torch.Tensor, kind: str) -> torch.Tensor:
         """The vectors, after the passes of a kind that only other processes need, with gradients of zero."""
@@ -151,9 +148,8 @@ class Passes:
         rows: list[int] = []
         pooled, means = [], []
         for pack in self.embedder.pack(groups, sum(map(len, groups))):
-            shown = None if images is None else [images[number] for number in pack.groups if number in images]
-            options: dict[str, Any] = {"image_means": self.needs.image_means, "dense": self.dense}
-            output = model(pack=pack, image_states=shown, **options)
+            states = None if images is None else [images[number] for number in pack.groups if number in images]
+            output = model(pack=pack, image_states=states, image_means=self.needs.image_means, dense=self.dense)
             rows += pack.rows
             pooled.append(output.pooler_output)
             means.append(output.image_means)
@@ -187,8 +183,8 @@ class Passes:
         images = {name: states for name, states in kept.items() if states is not None}
         first = {name: number for number, name in reversed(names.items()) if name not in images}
         numbers = sorted(first.values())
-        shown = [replace(groups[number], texts=groups[number].texts[:1]) for number in numbers]
-        for pack in self.embedder.pack(shown, sum(map(len, shown))) if shown else ():
+        unseen = english_only([groups[number] for number in numbers])
+        for pack in self.embedder.pack(unseen, sum(map(len, unseen))) if unseen else ():
             for place, states in zip(pack.groups, image_states(self.embedder.backbone, pack), strict=True):
                 name = names[numbers[place]]
                 images[name] = states
@@ -196,13 +192,14 @@ class Passes:
                     self.cache.put(name, states)
         return {number: images[name] for number, name in names.items()}
 
-    def _among(
-        self, chosen: torch.Tensor, others: torch.Tensor, model: nn.Module, inputs: Inputs | None
+    def _unimodal(
+        self, model: nn.Module, batch: ParallelBatch, vectors: torch.Tensor, with_image: torch.Tensor, kind: str
     ) -> torch.Tensor:
-        """Vectors of the chosen rows, embedded from `inputs`, among those that the others have already."""
-        if inputs is None:
-            return others
-        return others.index_copy(0, chosen.nonzero()[:, 0], model(**inputs).pooler_output)
+        """Vectors of rows, those with an image replaced by vectors of the image or of the text by itself."""
+        inputs: Inputs | None = getattr(batch, kind)
+        if inputs is not None:
+            vectors = vectors.index_copy(0, with_image.nonzero()[:, 0], model(**inputs).pooler_output)
+        return self._fill_passes(model, batch, vectors, kind)
 
 
 def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> dict[str, Any]:
@@ -238,7 +235,7 @@ def loss_inputs(batch: ParallelBatch, student: RowVectors, teacher: RowVectors) 
 
 
 def align_batches(batches: list[ParallelBatch], passes: Passes) -> list[ParallelBatch]:
-    """As many batches as every other process has, each with as many passes: FSDP's collective operations must meet.
+    """Gives all processes as many batches and passes as the one with the most: FSDP's collective operations must meet.
 
     Batches that are added weigh nothing.
     """

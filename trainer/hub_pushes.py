@@ -26,11 +26,11 @@ def upload(folder: str | Path, repo_id: str, args: TrainingArguments, message: s
     What resuming needs (optimizer, random states, `training_args.bin`) are pickles and stays on this machine.
 
     Args:
-        folder: Of the model, or of one checkpoint.
-        repo_id: Of a repository that is there.
+        folder: Folder of the model, or of one checkpoint.
+        repo_id: A repository that is there.
         args: Give token and revision, if `options` do not.
-        message: Of the commit.
-        **options: Of `HfApi.upload_folder`.
+        message: What the commit says.
+        **options: What else `HfApi.upload_folder` takes.
 
     Returns:
         The commit, or, with `run_as_future`, the upload that goes on.
@@ -53,11 +53,10 @@ def upload_checkpoint(checkpoint: Path, repo_id: str, args: TrainingArguments, m
         if path.is_file() and path.name not in NOT_OF_THE_MODEL and not is_named_pickle(path):
             shutil.copyfile(path, output / path.name)
     jobs = [upload(output, repo_id, args, message, run_as_future=True)]
-    places = {"checkpoint": "last-checkpoint", "all_checkpoints": checkpoint.name}
-    place = places.get(args.hub_strategy)
+    place = {"checkpoint": "last-checkpoint", "all_checkpoints": checkpoint.name}.get(args.hub_strategy)
     if place is not None:
-        more = {"path_in_repo": place, "run_as_future": True}
-        jobs.append(upload(checkpoint, repo_id, args, f"{message}, checkpoint", **more))
+        message = f"{message}, checkpoint"
+        jobs.append(upload(checkpoint, repo_id, args, message, path_in_repo=place, run_as_future=True))
     return jobs
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from xvlm2vec.common.files import readable_size, replaced_file
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
@@ -99,9 +99,7 @@ class KeepImages(TrainerCallback):
     def __init__(self, passes: UsesCache, processor: XVLM2VecProcessor, budget: int) -> None:
         self.passes, self.processor, self.budget = passes, processor, budget
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Opens the cache if an image will be seen again."""
         if state.num_train_epochs > 1 and self.budget:
             folder = Path(str(args.output_dir)) / FOLDER / self._name(args)
@@ -113,9 +111,7 @@ class KeepImages(TrainerCallback):
             cache.budget = cache.used + more // args.world_size
             self.passes.cache = cache
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Removes it."""
         self.passes.cache = None
         if state.is_world_process_zero:

@@ -11,13 +11,12 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Image
 from torch import nn
 
-from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.common.texts import is_blank, with_text
 from xvlm2vec.modeling.packing import check_sharing, packing_blocker
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
-from .collators import check_columns
+from .collators import checked_row
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class DensePacks(nn.Module):
         self.model = model
 
     def forward(self, **inputs: Any) -> Any:
-        """As the model."""
+        """Takes and gives what the model does."""
         return self.model(**inputs, dense=True) if "pack" in inputs else self.model(**inputs)
 
 
@@ -96,9 +95,9 @@ def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
         thorough: Whether all rows may be read that are made when they are read; else some are.
     """
     for rows in corpora:
-        shown = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
-        if shown is not None:
-            return shown
+        with_image = next((row for row in candidates(rows, thorough) if row.get("image") is not None), None)
+        if with_image is not None:
+            return with_image
     return next((row for rows in corpora for row in islice(iter(rows), 1)), None)
 
 
@@ -110,13 +109,12 @@ def candidates(rows: Any, thorough: bool) -> Iterator[dict[str, Any]]:
     """
     if stores_images(rows):
         yield from (rows[place] for place in islice(image_places(rows), SAMPLE))
-    elif not isinstance(rows, Dataset):
-        yield from islice(iter(rows), SAMPLE)
-    elif thorough:
+    elif thorough and isinstance(rows, Dataset):
         yield from iter(rows)
     else:
         yield from islice(iter(rows), SAMPLE)
-        yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
+        if isinstance(rows, Dataset):
+            yield from (rows[place] for place in range(SAMPLE, len(rows), max(len(rows) // SAMPLE, 1)))
 
 
 def stores_images(rows: Any) -> bool:
@@ -134,8 +132,7 @@ def image_places(rows: Dataset) -> Iterator[int]:
 
 def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
     """The English text and some translations of a row, with its image."""
-    check_columns(row, 0)
-    row = dict(parallel_row_without_marks(row))
+    row = checked_row(row)
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
     if row["image"] is None:
         texts = [text for text in texts if not is_blank(text)]

@@ -21,7 +21,7 @@ class LanguageSampler:
 
     Attributes:
         counts: How many rows have each language.
-        temperature: At least 1.
+        temperature: A number from 1 up.
 
     Raises:
         ValueError: The temperature is below 1.
@@ -43,14 +43,14 @@ class LanguageSampler:
         Args:
             items: Translations, each with its `lang`.
             count: How many are drawn; all if there are not more.
-            generator: Of the row, so that a row is drawn alike whatever stands beside it.
+            generator: One for each row, so that a row is drawn alike whatever stands beside it.
         """
         keys = [generator.random() ** (1 / self.weight(item["lang"])) for item in items]
         best = sorted(range(len(items)), key=lambda place: (-keys[place], place))[:count]
         return [items[place] for place in sorted(best)]
 
     def weight(self, language: str) -> float:
-        """Of a language, relative to the most frequent one, which has 1."""
+        """The weight of a language, relative to the most frequent one, which has 1."""
         most = max(self.counts.values(), default=1)
         return (self.counts.get(language, most) / most) ** (1 / self.temperature - 1)
 

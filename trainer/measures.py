@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.functional import cosine_similarity
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from .collators import ParallelBatch
 from .forward_passes import RowVectors
@@ -33,19 +33,22 @@ class RunningMeans:
 
     def read(self) -> dict[str, float]:
         """The means, sorted by name; all processes must call it. Starts anew."""
-        mine = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
+        local = {name: (float(total), self._counts[name]) for name, total in self._sums.items()}
         self.__init__()  # type: ignore[misc]
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, float] = defaultdict(float)
-        for values in gather_object([mine]):
+        for values in gather_object([local]):
             for name, (total, count) in values.items():
                 totals[name] += total
                 counts[name] += count
         return {name: totals[name] / counts[name] for name in sorted(totals) if counts[name]}
 
 
-class Pace:
-    """Rows and tokens a second since they were last read, of all processes together."""
+class Pace(TrainerCallback):
+    """Rows and tokens a second since they were last read, of all processes together.
+
+    As a callback it counts from the first step: neither the teacher's store nor the check of sharing are training.
+    """
 
     def __init__(self) -> None:
         self.restart()
@@ -54,6 +57,10 @@ class Pace:
         """Forgets what was counted."""
         self._rows = self._tokens = 0
         self._since = time.perf_counter()
+
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
+        """Starts anew."""
+        self.restart()
 
     def add(self, batch: ParallelBatch) -> None:
         """Counts a batch that went through the student."""
@@ -73,23 +80,8 @@ class Pace:
         return {"rows_per_second": round(rows / seconds, 2), "tokens_per_second": round(tokens / seconds, 1)}
 
 
-class PaceFromStart(TrainerCallback):
-    """Has the pace count from the first step: neither the teacher's store nor the check of sharing are training."""
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Starts anew."""
-        self.pace.restart()
-
-
 @torch.no_grad()
-def add_distances(
-    means: RunningMeans, batch: ParallelBatch, student: RowVectors, teacher: RowVectors, rows: int | None = None
-) -> None:
+def add_distances(means: RunningMeans, batch: ParallelBatch, student: RowVectors, teacher: RowVectors) -> None:
     """Adds how far the student is from the teacher, as one minus the cosine.
 
     Args:
@@ -97,18 +89,15 @@ def add_distances(
         batch: The batch.
         student: Its vectors.
         teacher: The targets.
-        rows: Only the first so many rows count; all by default.
     """
-    rows = len(batch.ids) if rows is None else rows
     drift = 1 - cosine_similarity(student.english.float(), teacher.english.float())
-    means.add("english_drift", drift[:rows].sum(), rows)
+    means.add("english_drift", drift.sum(), len(batch.ids))
     if student.translated is None:
         return
     distance = 1 - cosine_similarity(student.translated.float(), teacher.english[batch.row_of_pair].float())
-    row_of_pair = batch.row_of_pair.tolist()
     for language in sorted(set(batch.languages)):
-        mine = [i for i, code in enumerate(batch.languages) if code == language and row_of_pair[i] < rows]
-        means.add(f"distance/{language}", distance[mine].sum(), len(mine))
+        pairs = [pair for pair, code in enumerate(batch.languages) if code == language]
+        means.add(f"distance/{language}", distance[pairs].sum(), len(pairs))
 
 
 def add_terms(means: RunningMeans, loss: nn.Module, pairs: int) -> None:

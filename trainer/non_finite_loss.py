@@ -24,7 +24,7 @@ def stop_at(folder: str | Path, step: int, what: str, batches: Sequence[Parallel
     """Saves the batches of a step that went wrong and makes the error that stops the training.
 
     Args:
-        folder: Of the run; the batches go into `bad-batch-<step>` below it.
+        folder: Folder of the run; the batches go into `bad-batch-<step>` below it.
         step: The step that was not taken.
         what: What is no number.
         batches: All batches of this process that may be the cause.

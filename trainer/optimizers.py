@@ -43,7 +43,7 @@ def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], step
 
     Args:
         matrix: (rows, columns), float32.
-        coefficients: Of the odd polynomial of degree five that each step applies to the singular values.
+        coefficients: Those of the odd polynomial of degree five that each step applies to the singular values.
         steps: How often it is applied.
 
     Returns:
@@ -68,8 +68,8 @@ class MuonAdamW(torch.optim.Optimizer):
         model: Its trainable parameters are optimised.
         muon_lr: Peak rate of the matrices (updates matched to AdamW's root mean square).
         adamw_lr: Peak rate of the rest.
-        weight_decay: Of both.
-        betas: Of AdamW.
+        weight_decay: Weight decay of both.
+        betas: Betas of AdamW.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class MemoryPlan:
         whole: Frozen weights of the vision tower, which every device keeps whole.
         trained: Weights that are trained.
         copies: Weights cast to bfloat16, which autocast keeps from the forward to the backward pass.
-        gradients: Of the trained weights.
+        gradients: Gradients of the trained weights.
         optimizer: Its states.
         activations: What the backward pass needs of one micro-pack.
         teacher: A frozen copy of the model, where the teacher is one.
@@ -137,7 +137,7 @@ def _units(embedder: XVLM2VecModel, vision: Iterable[nn.Module]) -> list[nn.Modu
 
 
 def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
-    """Of the states: in the number format of their weights, but for those that are kept in 8 bits."""
+    """Bytes of the states: in the number format of their weights, but for those that are kept in 8 bits."""
     if args.muon_learning_rate is not None:
         matrices, rest = split_parameters(model)
         return _bytes(matrices) + 2 * _bytes(rest)
@@ -166,8 +166,8 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
 
     Args:
         language: A decoder of transformers. Off the meta device the pass is really run.
-        tokens: Of the one sequence.
-        dtype: Of the computation.
+        tokens: Length of the one sequence.
+        dtype: Number format of the computation.
     """
     language = copy.deepcopy(language).to(dtype).train()  # type: ignore[arg-type]  # transformers wraps `to`
     language.set_attn_implementation(COUNTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 
 class StageBar(TrainerCallback):
@@ -21,28 +21,19 @@ class StageBar(TrainerCallback):
         self.shows = shows
         self._bar: tqdm | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Opens the bar."""
         if self.shows and state.is_world_process_zero:
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", dynamic_ncols=True
             )
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Moves the bar on."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, *_: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Shows the loss and, where there are some, the English drift, the worst language's distance and the pace."""
         if self._bar is None or not logs or "loss" not in logs:
             return
@@ -57,9 +48,7 @@ class StageBar(TrainerCallback):
             shown["tokens/s"] = f"{logs['tokens_per_second']:.0f}"
         self._bar.set_postfix(shown)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Closes the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""Several processes: FSDP2 through accelerate, with layers found in the model, on CPUs too; towers that may rest."""
+"""Several processes: FSDP2 through accelerate, also on CPUs, with the layers to shard found in the model."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def choose_layers(accelerator: Accelerator, model: nn.Module, embedder: XVLM2Vec
     """Has FSDP2 shard each layer of the language model as a unit, unless the configuration names classes itself.
 
     Args:
-        accelerator: With an FSDP2 plugin.
+        accelerator: One with an FSDP2 plugin.
         model: Still whole.
-        embedder: In it. Its vision tower has no units of its own; what is frozen of it is not sharded at all.
+        embedder: The `XVLM2VecModel` in it. Its vision tower has no units of its own; what is frozen of it is not
+            sharded at all.
     """
     plugin = accelerator.state.fsdp_plugin
     if plugin.transformer_cls_names_to_wrap is None:

@@ -19,14 +19,7 @@ class StreamError(ValueError):
 def stream_loader(
     rows: IterableDataset, batch_size: int, collator: Callable[..., Any], args: TrainingArguments
 ) -> DataLoader:
-    """The share of this process; accelerate would read all rows in one process and send them.
-
-    Args:
-        rows: The whole stream.
-        batch_size: Rows of one batch of this process.
-        collator: Makes a batch of rows.
-        args: Tell the processes and the workers.
-    """
+    """Batches of this process's share of a stream; accelerate would read all rows in one process and send them."""
     return DataLoader(
         split_dataset_by_node(rows, rank=args.process_index, world_size=args.world_size),
         batch_size=batch_size,
@@ -37,10 +30,10 @@ def stream_loader(
 
 
 def fill_up(samples: list[Any], idle: Any | None) -> list[Any]:
-    """As many samples as the process with the most has; all processes must call it.
+    """Adds idle samples until there are as many as in the process with the most; all processes must call it.
 
     Args:
-        samples: Of this process.
+        samples: Those of this process.
         idle: A sample that weighs nothing; `None` if this process never had a row to make it of.
 
     Raises:

@@ -6,9 +6,9 @@ import copy
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore
 from xvlm2vec.common.user_cache import cache_folder
+from xvlm2vec.modeling.concurrency import evaluation_mode
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -38,37 +39,11 @@ class TeacherError(ValueError):
     """A teacher has no vector for a row, or cannot be had for this model or corpus."""
 
 
-class Teacher(Protocol):
-    """Gives the English vectors that the student learns from."""
-
-    def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """The vectors of the batch's English texts, without gradients."""
-        ...
-
-
-class CopyTeacher:
-    """A frozen copy of the student as it was at the start, without its adapter: twice the weights, one pass a step.
+class ForwardTeacher:
+    """A model that embeds the English texts of each batch anew: one more pass a step.
 
     Args:
-        model: The student, an `XVLM2VecModel` or a `peft.PeftModel` around one.
-        passes: Runs it.
-    """
-
-    def __init__(self, model: nn.Module, passes: Passes) -> None:
-        self.model = frozen_copy(model)
-        self.passes = passes
-
-    @torch.no_grad()
-    def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """One pass of the copy."""
-        return self.passes.embed_english(self.model, batch)
-
-
-class AdapterOffTeacher:
-    """The student without its adapter: one copy of the weights, one pass a step.
-
-    Args:
-        model: A `peft.PeftModel`, or what wraps it for several processes.
+        model: A `frozen_copy` of the student, or a `peft.PeftModel`, whose adapter is off meanwhile.
         passes: Runs it.
     """
 
@@ -78,9 +53,9 @@ class AdapterOffTeacher:
 
     @torch.no_grad()
     def vectors(self, batch: ParallelBatch) -> RowVectors:
-        """One pass of the student's base."""
-        with adapter_off(self.model) as base:
-            return self.passes.embed_english(base, batch)
+        """Embeds the English texts of a batch."""
+        with as_teacher(self.model):
+            return self.passes.embed_english(self.model, batch)
 
 
 class CachedTeacher:
@@ -91,14 +66,14 @@ class CachedTeacher:
     was embedded before an interruption, even a `kill -9`, is there afterwards.
 
     Args:
-        folder: Of the store.
-        name: Of the model: see `teacher_name`.
+        folder: Holds the store.
+        name: Names the model in it, see `teacher_name`.
         passes: Tell what the loss needs.
     """
 
     def __init__(self, folder: str | Path, name: str, passes: Passes) -> None:
         self.folder, self.name, self.passes = Path(folder), name, passes
-        self.store = self._open()
+        self.reopen()
 
     def vectors(self, batch: ParallelBatch) -> RowVectors:
         """Reads the vectors of a batch.
@@ -106,15 +81,14 @@ class CachedTeacher:
         Raises:
             TeacherError: A row is not in the store.
         """
-        device = batch.row_of_pair.device
-        english = self._read(batch.keys, batch, device)
+        english = self._read(batch.keys, batch)
         width = english.shape[1] // 2 if self.passes.needs.image_means else english.shape[1]
-        alone = None
+        image_only = None
         if self.passes.needs.unimodal:
-            alone = english.new_zeros(len(english), width)
-            alone[batch.has_image] = self._read(batch.image_keys, batch, device)[:, :width]
+            image_only = english.new_zeros(len(english), width)
+            image_only[batch.has_image] = self._read(batch.image_keys, batch)[:, :width]
         means = english[:, width:] if self.passes.needs.image_means else None
-        return RowVectors(english[:, :width], means, image_only=alone)
+        return RowVectors(english[:, :width], means, image_only=image_only)
 
     def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
         """Embeds the English rows that the store lacks and opens it again.
@@ -141,14 +115,11 @@ class CachedTeacher:
                 bar.update(len(part))
 
     def reopen(self) -> None:
-        """Sees what other processes have written."""
-        self.store = self._open()
-
-    def _open(self) -> EmbeddingStore:
+        """Opens the store, also to see what other processes have written."""
         needs = self.passes.needs
         parts = ["alone"] * needs.unimodal + ["image_means"] * needs.image_means  # as stores of old versions are named
         fingerprint = f"{self.name}:{'+'.join(parts)}" if parts else self.name
-        return EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
+        self.store = EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
 
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
         """The distinct rows that the store does not hold whole."""
@@ -164,11 +135,11 @@ class CachedTeacher:
         parts = [english] if vectors.english_image is None else [english, vectors.english_image]
         self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
         if vectors.image_only is not None and batch.image_keys:
-            alone = vectors.image_only[batch.has_image]
-            filler = [alone.new_zeros(alone.shape)] * (len(parts) - 1)
-            self.store.add(batch.image_keys, torch.cat([alone, *filler], dim=1).float().cpu().numpy())
+            image_only = vectors.image_only[batch.has_image]
+            filler = [torch.zeros_like(image_only)] * (len(parts) - 1)
+            self.store.add(batch.image_keys, torch.cat([image_only, *filler], dim=1).float().cpu().numpy())
 
-    def _read(self, keys: Sequence[bytes], batch: ParallelBatch, device: torch.device) -> torch.Tensor:
+    def _read(self, keys: Sequence[bytes], batch: ParallelBatch) -> torch.Tensor:
         try:
             vectors = self.store.get(keys)
         except KeyError:
@@ -178,7 +149,7 @@ class CachedTeacher:
                 'corpus as it was at the start. Rows that are made anew whenever they are read need teacher="copy" or '
                 '"adapter-off".'
             ) from None
-        return torch.from_numpy(np.ascontiguousarray(vectors)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(vectors)).to(batch.row_of_pair.device)
 
     def _check_room(self, rows: int) -> None:
         width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.image_means else 1)
@@ -222,30 +193,15 @@ def bare_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def teacher_of(model: nn.Module) -> Any:
-    """A context that gives the model as a teacher: in evaluation mode, its adapter off if it has one."""
-    return adapter_off(model) if hasattr(model, "disable_adapter") else _evaluating(model)
-
-
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield model
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def adapter_off(model: Any) -> Iterator[nn.Module]:
-    """The student without its adapter and without dropout: the model as it was at the start."""
-    with _evaluating(model), model.disable_adapter():
-        yield model
+def as_teacher(model: Any) -> Iterator[None]:
+    """Makes the student its own teacher for a while: without dropout, and without its adapter if it has one."""
+    with evaluation_mode(model), model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        yield
 
 
 def frozen_copy(model: Any) -> nn.Module:
-    """A copy that is never trained, without the adapter if there is one: what `adapter_off` gives."""
+    """A copy that is never trained, without the adapter if there is one: what `as_teacher` gives."""
     teacher = copy.deepcopy(model)
     if hasattr(teacher, "disable_adapter"):
         for module in teacher.modules():

@@ -51,14 +51,13 @@ def _stored(rows: Dataset) -> Dataset:
     columns = bare.select_columns([name for name in ("id", "translations", "text_en") if name in rows.column_names])
     for start in range(0, len(columns), CHUNK):
         part = columns[start : start + CHUNK]
-        english = part.get("text_en") or ["-"] * len(part["id"])  # the collator names a column that lacks
+        english = part.get("text_en") or ["-"] * len(part["id"])  # the collator names a column that is missing
         for place, (name, items, text) in enumerate(zip(part["id"], part["translations"], english, strict=True), start):
-            if not with_text(items):
-                left_out.setdefault(TRANSLATION, []).append(str(name))
-            elif is_blank(text) and not _has_image(bare, place):
-                left_out.setdefault(ENGLISH, []).append(str(name))
-            else:
+            missing = _missing_part({"translations": items, "text_en": text})
+            if missing is None or (missing == ENGLISH and _has_image(bare, place)):
                 kept.append(place)
+            else:
+                left_out.setdefault(missing, []).append(str(name))
     if not left_out:
         return rows
     if not kept:
@@ -98,8 +97,15 @@ def corpora_in(*rows: Any) -> list[Any]:
 
 
 def has_english(row: Mapping[str, Any]) -> bool:
-    """Whether a row has an English text or an image; the collator names a column that lacks."""
+    """Whether a row has an English text or an image; the collator names a column that is missing."""
     return "text_en" not in row or not is_blank(row["text_en"]) or row.get("image") is not None
+
+
+def _missing_part(row: Mapping[str, Any]) -> str | None:
+    """What a row needs and does not have; the collator names a column that is missing."""
+    if "translations" in row and not with_text(row["translations"]):
+        return TRANSLATION
+    return None if has_english(row) else ENGLISH
 
 
 class IsUsable:
@@ -114,15 +120,12 @@ class IsUsable:
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
-        lacking = ENGLISH if not has_english(row) else None
-        if "translations" in row and not with_text(row["translations"]):
-            lacking = TRANSLATION
-        if lacking is None:
+        missing = _missing_part(row)
+        if missing is None:
             return True
-        self.counts[lacking] += 1
-        if math.log10(self.counts[lacking]).is_integer():
-            logger.warning(
-                "%d rows have had no %s so far and are left out, the last of them %r",
-                self.counts[lacking], lacking, row.get("id"),
-            )  # fmt: skip
+        self.counts[missing] += 1
+        count = self.counts[missing]
+        if math.log10(count).is_integer():
+            message = "%d rows have had no %s so far and are left out, the last of them %r"
+            logger.warning(message, count, missing, row.get("id"))
         return False

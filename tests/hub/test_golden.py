@@ -76,9 +76,11 @@ def test_a_half_precision_model_gets_float32_vectors_and_stays_as_it_is(
     model: XVLM2VecModel, processor: XVLM2VecProcessor
 ) -> None:
     half = copy.deepcopy(model).bfloat16().train()
+    half.backbone.vision_model.eval()  # a part that stays frozen
     vectors = golden_vectors(half, processor, image_size(processor))
     assert half.dtype == torch.bfloat16
     assert half.training
+    assert not half.backbone.vision_model.training
     exact = golden_vectors(copy.deepcopy(half).float(), processor, image_size(processor))
     assert torch.equal(vectors, exact)
 

@@ -65,6 +65,17 @@ def test_all_teachers_are_the_base_of_an_adapter_that_was_trained_before(
     assert losses["copy"] == pytest.approx(losses["cached"], rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["cached", "adapter-off"])
+def test_a_frozen_part_in_evaluation_mode_stays_so(tmp_path, model, processor, corpus, kind):
+    student = add_adapter(model, AdapterConfig(rank=2)).train()
+    model.backbone.vision_model.eval()
+    settings = {"teacher": kind, "teacher_store": str(tmp_path / "store")}
+    trainer = make_trainer(tmp_path, student, processor, corpus, **settings)
+    trainer.compute_loss(student, trainer.data_collator([trainer.train_dataset[0]]))
+    assert student.training
+    assert not any(module.training for module in model.backbone.vision_model.modules())
+
+
 def test_the_store_holds_each_english_row_once_for_all_runs(tmp_path, model, processor, corpus):
     def start(student, rows):
         return make_trainer(tmp_path, student, processor, rows, teacher="cached", teacher_store=str(tmp_path / "store"))

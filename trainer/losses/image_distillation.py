@@ -48,18 +48,9 @@ class ImageDistillationLoss(EmbeddingLoss):
         Raises:
             ValueError: The vectors differ in shape.
         """
-        images = {
-            "student_en_image": student_en_image,
-            "student_lang_image": student_lang_image,
-            "teacher_en_image": teacher_en_image,
-        }
         check_vectors(self, student_en=student_en, student_lang=student_lang, teacher_en=teacher_en)
-        check_vectors(self, **images)
-        text, image = teacher_en.detach(), teacher_en_image.detach()
-        compared = (
-            (student_en, text),
-            (student_lang, text),
-            (student_en_image, image),
-            (student_lang_image, image),
-        )
-        return torch.stack([vector_distance(student, teacher, "mse") for student, teacher in compared]).mean()
+        images = {"student_en_image": student_en_image, "student_lang_image": student_lang_image}
+        check_vectors(self, **images, teacher_en_image=teacher_en_image)
+        errors = [vector_distance(student, teacher_en.detach(), "mse") for student in (student_en, student_lang)]
+        errors += [vector_distance(student, teacher_en_image.detach(), "mse") for student in images.values()]
+        return torch.stack(errors).mean()

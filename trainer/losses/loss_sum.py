@@ -56,11 +56,6 @@ class LossSum(EmbeddingLoss):
         return all(map(is_mean_over_pairs, self.losses.values()))
 
     @property
-    def needs_images(self) -> bool:  # type: ignore[override]
-        """Whether a loss compares images."""
-        return any(getattr(loss, "needs_images", False) for loss in self.losses.values())
-
-    @property
     def citation(self) -> str:  # type: ignore[override]
         """BibTeX of all losses, each source once."""
         return join_citations([getattr(loss, "citation", "") for loss in self.losses.values()])

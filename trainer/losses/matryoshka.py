@@ -82,11 +82,6 @@ class MatryoshkaLoss(EmbeddingLoss):
         return is_mean_over_pairs(self.loss)
 
     @property
-    def needs_images(self) -> bool:  # type: ignore[override]
-        """Whether the inner loss compares images."""
-        return bool(getattr(self.loss, "needs_images", False))
-
-    @property
     def citation(self) -> str:  # type: ignore[override]
         """BibTeX of the method and of the inner loss."""
         return join_citations([MATRYOSHKA_CITATION, getattr(self.loss, "citation", "")])

@@ -33,12 +33,7 @@ class MultilingualContrastiveLoss(ContrastiveLoss):
     citation = INFONCE_CITATION
 
     def forward(
-        self,
-        *,
-        student_lang: torch.Tensor,
-        teacher_en: torch.Tensor,
-        row_of_pair: torch.Tensor | None = None,
-        **_: Any,
+        self, *, student_lang: torch.Tensor, teacher_en: torch.Tensor, row_of_pair: torch.Tensor | None = None, **_: Any
     ) -> torch.Tensor:
         """Scalar loss over pairs.
 

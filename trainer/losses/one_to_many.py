@@ -44,12 +44,7 @@ class OneToManyContrastiveLoss(ContrastiveLoss):
 }"""
 
     def forward(
-        self,
-        *,
-        student_lang: torch.Tensor,
-        teacher_en: torch.Tensor,
-        row_of_pair: torch.Tensor,
-        **_: Any,
+        self, *, student_lang: torch.Tensor, teacher_en: torch.Tensor, row_of_pair: torch.Tensor, **_: Any
     ) -> torch.Tensor:
         """Scalar loss over rows.
 

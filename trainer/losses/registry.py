@@ -31,7 +31,7 @@ def make_loss(names: str, matryoshka_dims: Sequence[int] | None = None, **option
 
     Args:
         names: Names of `LOSSES`, each with a weight if it is not 1: `"self-distillation:1,one-to-many:0.1"`.
-        matryoshka_dims: With values, the loss is taken on truncations of the vectors to each of these sizes.
+        matryoshka_dims: The loss is taken on truncations of the vectors to each of these sizes; `None` truncates none.
         **options: Settings such as `temperature`, `language_weight` or `distance`, for the losses that take them.
 
     Raises:

@@ -24,6 +24,7 @@ from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.settings import setting
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ContrastFlags:
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
     )
-    eval_data: str | None = field(default=None, metadata={"help": "held-out pairs, whose loss is logged"})
+    eval_data: str | None = setting(None, "held-out pairs, whose loss is logged")
 
 
 REFUSED = {
@@ -73,7 +74,7 @@ FORM = TrainingForm(
         "xvlm2vec contrast --model HuggingFaceTB/SmolVLM-256M-Instruct --data data/pairs --output runs/teacher \\\n"
         "    --per-device-train-batch-size 256 --mini-batch-size 16 --learning-rate 2e-5"
     ),
-    own=ContrastFlags,
+    flags=ContrastFlags,
     settings=ContrastiveConfig,
     shown=("mini_batch_size", "temperature", "train_sampling_strategy"),
     see="every field of sentence-transformers' SentenceTransformerTrainingArguments is a flag, see its documentation.",
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, output = parsed.own, Path(parsed.own.output)
+    flags, output = parsed.flags, Path(parsed.flags.output)
     parsed.adapter.check(parsed.given)
     parsed.adapter.check_machine()
     kind = model_kind(flags.model)

@@ -28,6 +28,7 @@ from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.settings import setting
 from xvlm2vec.trainer.usable_rows import keep_encoded
 
 logger = logging.getLogger(__name__)
@@ -45,25 +46,18 @@ class DistillFlags:
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
     )
-    eval_data: str | None = field(
-        default=None, metadata={"help": "held-out parallel corpus: its loss, and each language's distance, are logged"}
+    eval_data: str | None = setting(None, "held-out parallel corpus: its loss and each language's distance are logged")
+    keep_best: bool = setting(
+        False, "end with the weights whose worst language is nearest to the teacher on --eval-data"
     )
-    keep_best: bool = field(
-        default=False,
-        metadata={"help": "end with the weights whose worst language was nearest to the teacher on --eval-data"},
+    streaming: bool = setting(False, "read the corpus while training, without a copy on disk: needs --max-steps")
+    code_switching: float | None = setting(
+        None,
+        "add to each row its English text with words in other languages, each word with this probability, as one more "
+        "translation",
     )
-    streaming: bool = field(
-        default=False, metadata={"help": "read the corpus while training, without a copy on disk: needs --max-steps"}
-    )
-    code_switching: float | None = field(
-        default=None,
-        metadata={"help": "add to each row its English text with words in other languages, each word with this "
-                  "probability, as one more translation"},
-    )  # fmt: skip
-    lexicon: str | None = field(
-        default=None, metadata={"help": "CSV of words for it, with a column per language (en,de,fr)"}
-    )
-    plan: bool = field(default=False, metadata={"help": "only show how much memory the run will take, and on what"})
+    lexicon: str | None = setting(None, "CSV of words for it, with a column per language (en,de,fr)")
+    plan: bool = setting(False, "only show how much memory the run will take, and on what")
 
 
 FORM = TrainingForm(
@@ -77,7 +71,7 @@ FORM = TrainingForm(
         "xvlm2vec distill --model runs/teacher --data data/parallel --output runs/student \\\n"
         "    --per-device-train-batch-size 32 --num-train-epochs 1 --learning-rate 1e-5"
     ),
-    own=DistillFlags,
+    flags=DistillFlags,
     settings=SelfDistillationConfig,
     shown=(
         "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
@@ -94,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, adapter, output = parsed.own, parsed.adapter, Path(parsed.own.output)
+    flags, adapter, output = parsed.flags, parsed.adapter, Path(parsed.flags.output)
     _check(parsed)
     args = training_arguments(parsed, str(output / "adapter" if adapter.lora else output))
     if flags.plan:
@@ -119,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(parsed: Parsed) -> None:
     """Raises where flags do not go together."""
-    flags = parsed.own
+    flags = parsed.flags
     parsed.adapter.check(parsed.given)
     if flags.lexicon and flags.code_switching is None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")
@@ -150,7 +144,7 @@ def _grouped(source: str) -> Dataset:
 
 def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback]]:
     """The corpus, with code-switched texts if they are asked for, and what the trainer must tell it."""
-    flags = parsed.own
+    flags = parsed.flags
     rows: Any = stream_parallel(flags.data, seed=seed) if flags.streaming else _grouped(flags.data)
     callbacks: list[TrainerCallback] = [StageBar("Distillation", shows=not parsed.given.get("disable_tqdm"))]
     if flags.code_switching is not None:
@@ -166,11 +160,11 @@ def _training_rows(parsed: Parsed, seed: int) -> tuple[Any, list[TrainerCallback
 def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfig:
     """The trainer's settings; what was not given follows the machine and the kind of training."""
     chosen: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
-    if "teacher" not in parsed.given and parsed.own.streaming:
+    if "teacher" not in parsed.given and parsed.flags.streaming:
         chosen["teacher"] = "adapter-off" if parsed.adapter.lora else "copy"
-    if parsed.own.plan:
+    if parsed.flags.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
-    if parsed.own.keep_best:
+    if parsed.flags.keep_best:
         chosen |= {"load_best_model_at_end": True, "metric_for_best_model": "worst_distance"}
     return SelfDistillationConfig(output_dir=output_dir, **chosen)
 
@@ -178,7 +172,7 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
 def _train(
     parsed: Parsed, args: SelfDistillationConfig, rows: Any, held_out: Any, callbacks: Sequence[TrainerCallback]
 ) -> None:
-    flags, adapter = parsed.own, parsed.adapter.config(train_vision=not args.freeze_vision)
+    flags, adapter = parsed.flags, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
     model, processor = load_embedder(flags.model, **parsed.adapter.loading())
     if adapter is not None:

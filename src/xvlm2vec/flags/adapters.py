@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xvlm2vec.trainer.adapters import AdapterConfig, check_four_bit, four_bit_config, load_adapter
+from xvlm2vec.trainer.settings import setting
 
 from .models import load_embedder
 
@@ -18,27 +19,22 @@ from .models import load_embedder
 class AdapterFlags:
     """Flags of an adapter, and the number format of the weights."""
 
-    lora: bool = field(
-        default=False,
-        metadata={"help": "train an adapter of the language model, not all weights; in distill with --freeze-vision "
-                  "false also one of the vision tower and its connector"},
-    )  # fmt: skip
-    lora_rank: int = field(default=16, metadata={"help": "rank of the adapter's matrices"})
-    lora_alpha: int | None = field(default=None, metadata={"help": "scale times rank; twice the rank if not given"})
-    lora_dora: bool = field(default=False, metadata={"help": "weight-decomposed adapter (DoRA)"})
-    lora_train_embeddings: bool = field(
-        default=False, metadata={"help": "also train the token embeddings, for scripts that the model never saw"}
+    lora: bool = setting(
+        False,
+        "train an adapter of the language model, not all weights; in distill with --freeze-vision false also one of "
+        "the vision tower and its connector",
     )
-    lora_4bit: bool = field(
-        default=False,
-        metadata={"help": "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes"},
+    lora_rank: int = setting(16, "rank of the adapter's matrices")
+    lora_alpha: int | None = setting(None, "scale times rank; twice the rank if not given")
+    lora_dora: bool = setting(False, "weight-decomposed adapter (DoRA)")
+    lora_train_embeddings: bool = setting(False, "also train the token embeddings, for scripts new to the model")
+    lora_4bit: bool = setting(False, "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes")
+    dtype: str = setting(
+        "auto",
+        "number format of the weights: float32, bfloat16, or auto, which is float32 where all weights are trained and "
+        "the stored one below an adapter",
+        choices=["auto", "float32", "bfloat16"],
     )
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "number format of the weights: float32, bfloat16, or auto, which is float32 where all "
-                  "weights are trained and the stored one below an adapter",
-                  "choices": ["auto", "float32", "bfloat16"]},
-    )  # fmt: skip
 
     def check(self, given: Collection[str]) -> None:
         """Raises where flags do not go together, or the machine has no base in 4 bits."""

@@ -28,7 +28,7 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
 
     Args:
         source: An `XVLM2VecModel`, an adapter on one, or a vision-language model of transformers.
-        dtype: Of the weights; that of the configuration if `None`.
+        dtype: Number format of the weights; that of the configuration if `None`.
 
     Raises:
         FileNotFoundError: There is no such folder, or it holds no model.
@@ -76,13 +76,13 @@ def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
     """Gigabytes (10^9 bytes) on each device, by what they are for."""
     columns = {devices: plan.per_device(devices) for devices in DEVICES}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    head = f"{'GB on each GPU':<18}" + "".join(f"{title:>12}" for title in _titles())
+    titles = ["one" if devices == 1 else f"FSDP2, {devices}" for devices in DEVICES]
     lines = [
         f"{plan.parameters / 1e9:.2f} billion weights, {plan.trained_parameters / 1e6:,.1f} million of them trained",
         f"one micro-pack: {args.max_tokens_per_forward:,} tokens, "
         + ("activations computed twice" if args.activation_checkpointing else "all activations kept"),
         "",
-        head,
+        f"{'GB on each GPU':<18}" + "".join(f"{title:>12}" for title in titles),
     ]
     for name in names:
         cells = "".join(
@@ -98,10 +98,6 @@ def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
         f"gradients once more ({plan.gradients / 1e9:.2f} GB). Fewer --max-tokens-per-forward shrink the activations.",
     ]
     return "\n".join(lines)
-
-
-def _titles() -> list[str]:
-    return ["one" if devices == 1 else f"FSDP2, {devices}" for devices in DEVICES]
 
 
 def _card(total: int) -> str:

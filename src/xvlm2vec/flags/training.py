@@ -67,7 +67,7 @@ class TrainingForm:
         command: Its name.
         description: What it does.
         example: One call.
-        own: Dataclass with the command's own flags.
+        flags: Dataclass with the command's own flags.
         settings: Dataclass with the settings of the training.
         shown: Settings that `--help` explains beside `SHOWN`.
         see: Where the others are explained.
@@ -78,7 +78,7 @@ class TrainingForm:
     command: str
     description: str
     example: str
-    own: type
+    flags: type
     settings: type
     shown: Collection[str]
     see: str
@@ -91,14 +91,14 @@ class Parsed:
     """What a command line and its YAML file say.
 
     Attributes:
-        own: The command's own flags.
+        flags: The command's own flags.
         adapter: Flags of the adapter.
         settings: Settings of the training that were given.
         given: All flags that were written down, also those with the value of their default.
         defaults: Of all flags.
     """
 
-    own: Any
+    flags: Any
     adapter: AdapterFlags
     settings: dict[str, Any]
     given: dict[str, Any]
@@ -115,7 +115,7 @@ class Parsed:
     def automatic(self) -> dict[str, Any]:
         """Settings that follow from the machine and from held-out rows where they were not given."""
         chosen = {} if PRECISION & self.given.keys() else training_precision()
-        if self.own.eval_data and "eval_strategy" not in self.given:
+        if self.flags.eval_data and "eval_strategy" not in self.given:
             steps = self.given.get("eval_steps") or self.given.get("save_steps") or self.defaults["save_steps"]
             chosen |= {"eval_strategy": "steps", "eval_steps": steps}
         return chosen
@@ -139,10 +139,10 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
     problem = _problem({**REFUSED, **form.refused}, given, parser.defaults)
     if problem:
         parser.error(problem)
-    settings = {name: value for name, value in given.items() if name in _names(form.settings)}
-    own, adapter = (kind(**{name: given[name] for name in _names(kind) if name in given})
-                    for kind in (form.own, AdapterFlags))  # fmt: skip
-    return Parsed(own, adapter, settings, given, parser.defaults)
+    values = {kind: {name: given[name] for name in _names(kind) if name in given}
+              for kind in (form.flags, AdapterFlags, form.settings)}  # fmt: skip
+    flags, adapter = form.flags(**values[form.flags]), AdapterFlags(**values[AdapterFlags])
+    return Parsed(flags, adapter, values[form.settings], given, parser.defaults)
 
 
 def _problem(refused: Mapping[str, str], given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
@@ -168,12 +168,12 @@ class _Parser(TrlParser):
     def __init__(self, form: TrainingForm) -> None:
         self.defaults: dict[str, Any] = {}
         self._flags: dict[str, argparse.Action] = {}
-        self._shown = {*form.shown, *SHOWN, *_names(form.own), *_names(AdapterFlags), "config", "help"}
-        required = [item.name for item in dataclasses.fields(form.own) if item.default is dataclasses.MISSING]
+        self._shown = {*form.shown, *SHOWN, *_names(form.flags), *_names(AdapterFlags), "config", "help"}
+        required = [item.name for item in dataclasses.fields(form.flags) if item.default is dataclasses.MISSING]
         usage = " ".join(f"--{name} {name.upper()}" for name in required)
         texts = console.texts(form.description, form.example)
         texts["epilog"] = f"More flags: {form.see}\n\n{texts['epilog']}"
-        kinds: Any = [form.own, AdapterFlags, form.settings]
+        kinds: Any = [form.flags, AdapterFlags, form.settings]
         super().__init__(
             kinds,
             prog=f"xvlm2vec {form.command}",

@@ -42,7 +42,6 @@ def test_several_names_are_a_weighted_sum():
     inputs = vectors()
     expected = SelfDistillationLoss()(**inputs) + 0.1 * MultilingualContrastiveLoss(0.2)(**inputs)
     torch.testing.assert_close(loss(**inputs), expected)
-    assert not loss.needs_images
     weighted = make_loss("self-distillation:2")
     torch.testing.assert_close(weighted(**inputs), 2 * SelfDistillationLoss()(**inputs))
 
@@ -72,5 +71,4 @@ def test_what_makes_no_loss_is_told(names, options, told):
 
 
 def test_losses_that_need_images_say_so():
-    assert make_loss("self-distillation,cross-modal-alignment:0.1", matryoshka_dims=[2]).needs_images
     assert loss_names().count("(needs images)") == 2
