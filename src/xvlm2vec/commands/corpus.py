@@ -66,7 +66,7 @@ def _add_csv(kinds: Any) -> None:
         f"to parallel/.\n\nRows that cannot be used are left out and listed in {REPORT} with their lines.",
         "xvlm2vec corpus csv texts.csv --images images --output data --test-rows 200", _csv,
     )  # fmt: skip
-    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
+    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns separated by comma, semicolon or tab")
     parser.add_argument("--images", metavar="FOLDER", help="where the images are; needed if there is a column image")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
@@ -74,7 +74,7 @@ def _add_csv(kinds: Any) -> None:
         help="rows held out for the benchmark, of those with an image and all languages; 0 for none (default: a "
         "tenth, at most 500)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw of these rows (default 0)")
     _add_null_words(parser)
 
 
@@ -105,7 +105,7 @@ def _add_jsonl(kinds: Any) -> None:
 
 def _add_null_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-null-words", action="store_true", help="leave out texts such as nan, NULL, N/A and "
-                        "None, which are told in any case and may be real texts")  # fmt: skip
+                        "None, which are reported in any case and may be real texts")  # fmt: skip
 
 
 def _add_emoji(kinds: Any) -> None:
@@ -120,20 +120,20 @@ def _add_emoji(kinds: Any) -> None:
     parser.add_argument("--concepts", type=console.positive, default=300, metavar="N", help="emoji (default 300)")
     parser.add_argument("--image-size", type=console.positive, default=48, metavar="N", help="pixels (default 48)")
     parser.add_argument(
-        "--rows", type=console.positive, default=10_000, metavar="N", help="of parallel/ and of pairs/ (default 10000)"
+        "--rows", type=console.positive, default=10_000, metavar="N", help="in parallel/ and pairs/ (default 10000)"
     )
     parser.add_argument(
-        "--test-rows", type=console.positive, default=1000, metavar="N", help="per task, at most (default 1000)"
+        "--test-rows", type=console.positive, default=1000, metavar="N", help="most per task (default 1000)"
     )
     parser.add_argument(
         "--languages", type=console.names, metavar="CODES",
-        help="to teach, of de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are evaluated "
-        "only)",
+        help="languages to teach, among de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are "
+        "evaluated only)",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=console.positive, default=64, metavar="N", help="pairs/ holds blocks of "
                         "so many rows of one task, full of hard negatives: train with --no-shuffle and this batch "
                         "size (default 64)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
 
 
 def _add_check(kinds: Any) -> None:

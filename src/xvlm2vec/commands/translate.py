@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="the translation model")
     parser.add_argument(
         "--languages", required=True, type=console.language_codes, metavar="CODES",
-        help="to translate into, such as de,pt-BR,ja",
+        help="languages to translate into, such as de,pt-BR,ja",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=console.positive, default=32, metavar="N", help="texts at a time (default 32)"
     )
-    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="(default 1: greedy)")
-    parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="of a translation; "
-                        "longer ones count as failed (default 256)")  # fmt: skip
+    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="beams (default 1: greedy)")
+    parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="most tokens of a "
+                        "translation; longer ones count as failed (default 256)")  # fmt: skip
     return parser
 
 
