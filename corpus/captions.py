@@ -5,33 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .benchmark import Benchmark
 from .rows import ENGLISH, TextRow
 from .texts import content_key
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict, Features
+    from datasets import Features
 
 TASKS = ("t2i", "i2t")
 # Captions and images are searched as they are, in any language, so there is no instruction to translate.
 TEMPLATES = {"t2i": {"query": "{text}", "target": ""}, "i2t": {"query": "", "target": "{text}"}}
-
-
-@dataclass(frozen=True)
-class CaptionBenchmark:
-    """Held-out images and captions as two search tasks in MMMEB's row form.
-
-    Attributes:
-        tasks: `t2i` and `i2t`, a data set per language; row i shows the same image in each.
-        images: `path`, as the rows name them, and `image`.
-        templates: `{task: {language: {"query", "target"}}}`.
-    """
-
-    tasks: dict[str, DatasetDict]
-    images: Dataset
-    templates: dict[str, dict[str, dict[str, str]]]
 
 
 def hold_out(
@@ -46,15 +32,16 @@ def hold_out(
     Args:
         rows: All rows.
         languages: Codes that a test row must have.
-        count: How many rows to draw; fewer are drawn if there are not so many.
-        seed: Of the draw.
+        count: How many rows to draw, if so many can be drawn.
+        seed: Decides which rows are drawn.
 
     Returns:
         Training rows and test rows, in their order, and how many rows share an image or a text with another one.
     """
     contents = [_contents(row) for row in rows]
-    counts = Counter(content for of_row in contents for content in of_row)
-    joined = {row.id for row, of_row in zip(rows, contents, strict=True) if any(counts[one] > 1 for one in of_row)}
+    counts = Counter(content for row_contents in contents for content in row_contents)
+    shared = {content for content, count in counts.items() if count > 1}
+    joined = {row.id for row, row_contents in zip(rows, contents, strict=True) if row_contents & shared}
     fit = [
         row.id
         for row in rows
@@ -93,7 +80,7 @@ def pair_features() -> Features:
     return Features({"qry": Value("string"), "qry_image": Image(), "pos_text": Value("string"), "pos_image": Image()})
 
 
-def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> CaptionBenchmark:
+def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> Benchmark:
     """Search both ways among held-out rows: each text against all images, each image against all texts."""
     from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
@@ -113,7 +100,7 @@ def caption_benchmark(rows: Sequence[TextRow], languages: Sequence[str]) -> Capt
         features=Features({"path": text, "image": Image()}),
     )
     templates = {task: {code: dict(TEMPLATES[task]) for code in languages} for task in TASKS}
-    return CaptionBenchmark({task: DatasetDict(splits) for task, splits in written.items()}, images, templates)
+    return Benchmark({task: DatasetDict(splits) for task, splits in written.items()}, images, templates)
 
 
 def _gold_first(pool: list[str]) -> list[list[str]]:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.columns import LANG, TEXT, TEXT_EN, TRANSLATIONS
 from xvlm2vec.common.files import write_json
+from xvlm2vec.common.image_marks import parallel_row_without_marks
 from xvlm2vec.common.languages import normal_or_same
 from xvlm2vec.modeling.images import ImageError, load_image
 
@@ -111,7 +112,7 @@ def clean_parallel(
     from datasets import Image
 
     encoded = corpus.cast_column("image", Image(decode=False))
-    kept, rejected, doubtful = _part(encoded, progress, drop_null_words)
+    kept, rejected, doubtful = _split_rows(encoded, progress, drop_null_words)
     report = rejection_report(rejected, kept=len(kept)) | {"doubtful": [row.as_json() for row in doubtful]}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +134,8 @@ def _cleaned(row: dict[str, Any], drop_null_words: bool) -> dict[str, Any]:
 
 def _null_words(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The texts of a row that are null words, with what they should be."""
-    texts = [
-        ("the English text", row[TEXT_EN]),
-        *((f"the text in {i[LANG]!r}", i[TEXT]) for i in row[TRANSLATIONS] or ()),
-    ]
+    translated = [(f"the text in {item[LANG]!r}", item[TEXT]) for item in row[TRANSLATIONS] or ()]
+    texts = [("the English text", row[TEXT_EN]), *translated]
     return [(place, text) for place, text in texts if isinstance(text, str) and is_null_word(text)]
 
 
@@ -144,15 +143,20 @@ def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list
     """What makes a row of a parallel corpus unusable.
 
     Args:
-        row: With its image encoded.
-        number: Of the row, counted from 0.
-        ids: Numbers of the rows before by their ids; this one is added.
+        row: The row, its image encoded.
+        number: Number of the row, counted from 0.
+        ids: Numbers of the earlier rows by their ids; this row is added.
     """
     faults = []
     try:
         validate_parallel_rows([row])
     except ValueError as error:
         faults.append(str(error).replace("row 0", f"row {number}", 1))
+    else:
+        try:
+            parallel_row_without_marks(row)
+        except ValueError as error:
+            faults.append(f"Parallel corpus, row {number}, column 'image': {error}")
     if ids.setdefault(row["id"], number) != number:
         faults.append(f"Parallel corpus, row {number}, column 'id': {row['id']!r} is the id of row {ids[row['id']]}")
     if row["image"] is not None:
@@ -163,7 +167,7 @@ def row_faults(row: Mapping[str, Any], number: int, ids: dict[str, int]) -> list
     return faults
 
 
-def _part(
+def _split_rows(
     encoded: Dataset, progress: bool, drop_null_words: bool
 ) -> tuple[list[int], list[RejectedRow], list[RejectedRow]]:
     """Numbers of the rows that can be used, the others, and what may be wrong in any."""

@@ -10,6 +10,7 @@ the beach".
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Lexicon:
     """English words and phrases with their translations.
 
     Attributes:
-        entries: By language, then by case-folded English words: one or more translations.
+        entries: One or more translations of case-folded English words, by language and words.
     """
 
     entries: Mapping[str, Mapping[Words, tuple[str, ...]]]
@@ -107,9 +108,9 @@ class CodeSwitcher:
     For `datasets`: `corpus.with_transform(switcher)`, or `stream.map(switcher, batched=True)` for a stream.
 
     Args:
-        probability: Of each word, in (0, 1].
+        probability: With which each word is replaced, in (0, 1].
         lexicon: Translations of words; only alignments if `None`.
-        seed: Of the draw.
+        seed: Decides which words are replaced.
 
     Attributes:
         epoch: Another epoch draws other words.
@@ -121,9 +122,7 @@ class CodeSwitcher:
     def __init__(self, probability: float, lexicon: Lexicon | None = None, seed: int = 0) -> None:
         if not 0 < probability <= 1:
             raise ValueError(f"the probability of code-switching must be above 0 and at most 1, not {probability}.")
-        self.probability = probability
-        self.lexicon = lexicon
-        self.seed = seed
+        self.probability, self.lexicon, self.seed = probability, lexicon, seed
         self.epoch = 0
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -137,7 +136,7 @@ class CodeSwitcher:
         return columns
 
     def switch(self, row_id: str, english: str, translations: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-        """The translations of a row as `lang` and `text`, with a code-switched text behind them if there is one."""
+        """The translations of a row as `lang` and `text`, followed by a code-switched text if there is one."""
         plain = [{"lang": item["lang"], "text": item["text"]} for item in translations]
         if any(item["lang"] == MIXED for item in plain):
             return plain
@@ -176,36 +175,30 @@ def _fold(words: Sequence[str]) -> Words:
 
 
 def _replace(words: Sequence[str], text: str) -> str:
-    """A translation with the punctuation that stood before and behind the words."""
+    """A translation with the punctuation that stood before and after the words."""
     first, last = words[0], words[-1]
     before = first[: len(first) - len(first.lstrip(_EDGES))]
-    behind = last[len(last.rstrip(_EDGES)) :]
-    return f"{before}{text}{behind}"
+    after = last[len(last.rstrip(_EDGES)) :]
+    return f"{before}{text}{after}"
 
 
 def _aligned(words: Sequence[str], item: Mapping[str, str]) -> dict[int, str]:
-    """For each aligned English word the words of a translation that it stands for, in their order.
-
-    Only one-to-one and one-to-many: one of several English words for a translated word has no translation of its own.
-
-    Raises:
-        ValueError: The alignment is none, or names words that there are not.
-    """
-    others = item["text"].split()
+    """By number of an English word the words that translate it; without words that translate several English ones."""
+    translated = item["text"].split()
     pairs = [tuple(pair.split("-")) for pair in (item.get("alignment") or "").split()]
     try:
-        numbers = sorted({(int(one), int(other)) for one, other in pairs})
-        shared = [other for _, other in numbers]
+        numbers = sorted({(int(source), int(target)) for source, target in pairs})
+        uses = Counter(target for _, target in numbers)
         words_of: dict[int, list[str]] = {}
-        for one, other in numbers:
-            _ = words[one]
-            if shared.count(other) == 1:
-                words_of.setdefault(one, []).append(others[other].strip(_EDGES))
+        for source, target in numbers:
+            _ = words[source]  # raises for a number that no word has
+            if uses[target] == 1:
+                words_of.setdefault(source, []).append(translated[target].strip(_EDGES))
             else:
-                words_of.setdefault(one, [""])
+                words_of.setdefault(source, [""])
     except (ValueError, IndexError):
         raise ValueError(
             f"the alignment {item['alignment']!r} does not fit {' '.join(words)!r} and {item['text']!r}: it must be "
             'pairs of word numbers, counted from 0, like "0-0 1-2".'
         ) from None
-    return {one: " ".join(texts) for one, texts in words_of.items() if all(texts)}
+    return {number: " ".join(texts) for number, texts in words_of.items() if all(texts)}

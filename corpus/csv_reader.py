@@ -1,4 +1,4 @@
-"""One reader of CSV and TSV files for every command that takes them: each line is read, or told."""
+"""One reader of CSV and TSV files for every command that takes them: no line is dropped in silence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         line: Line of the file on which it begins, counted from 1.
-        cells: By column, as they stand in the file; those that the row lacks are empty.
+        cells: What stands in the file under each column; empty where the row is too short.
         excess: How many more cells it has than there are columns.
         literal: Whether a quotation mark at the start of a cell is none that quotes it.
     """
@@ -45,12 +45,12 @@ class CsvTable:
 
     Args:
         path: The file.
-        needed: Columns of which at least one must be there; they tell the delimiter.
-        others: Further columns that may be there.
+        needed: Columns of which the file must have at least one; the delimiter is the one that yields it.
+        others: Further columns that the file may have.
         rename: Makes the name of any other column, or raises a `ValueError`; by default they stay as they are.
 
     Attributes:
-        columns: In their order.
+        columns: Their names, in the order of the file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -58,11 +58,7 @@ class CsvTable:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        needed: Sequence[str],
-        others: Sequence[str] = (),
-        rename: Callable[[str], str] = str,
+        self, path: str | Path, needed: Sequence[str], others: Sequence[str] = (), rename: Callable[[str], str] = str
     ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
@@ -71,8 +67,8 @@ class CsvTable:
         self._set_delimiter(header, needed)
         names = self._header(header)
         if not set(needed) & {name.casefold() for name in names}:
-            there = ", ".join(filter(None, names)) or "none"
-            raise self.fault(f"no column {' or '.join(map(repr, needed))}; there are the columns {there}")
+            columns = ", ".join(filter(None, names)) or "none"
+            raise self.fault(f"no column {' or '.join(map(repr, needed))}; there are the columns {columns}")
         self.columns = tuple(self._column(name, (*needed, *others), rename) for name in names)
         doubled = [name for name, count in Counter(self.columns).items() if count > 1 and name]
         if doubled:

@@ -23,8 +23,8 @@ class Groups:
     """Translations by English text and image, in the order in which these come.
 
     Attributes:
-        texts: By English text and what names its image, and then by language.
-        others: Further fields of a translation, such as `alignment`, by the same and its language.
+        texts: Translations by language, for each English text with what names its image.
+        others: Further fields of a translation, such as `alignment`, for the same and a language.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Groups:
         return different
 
     def translations(self) -> list[list[dict[str, Any]]]:
-        """Of each group."""
+        """The translations of each group."""
         return [
             [{LANG: code, TEXT: text, **self.others.get((key, code), {})} for code, text in texts.items()]
             for key, texts in self.texts.items()

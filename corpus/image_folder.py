@@ -1,9 +1,10 @@
-"""The images that rows of a file name, below one folder."""
+"""The images that rows of a file name, below one folder, and their marks in the texts."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from xvlm2vec.common.image_marks import without_marks
 from xvlm2vec.common.store import content_digest
 from xvlm2vec.modeling.images import ImageError, load_image
 
@@ -26,8 +27,8 @@ class ImageFolder:
             raise FileNotFoundError(f"there is no folder of images {folder}")
         self._images: dict[str, tuple[Path, bytes] | RowFault] = {}
 
-    def find(self, name: str) -> Path:
-        """The file of an image, which can be decoded.
+    def find(self, name: str) -> tuple[Path, bytes]:
+        """The file of an image, and SHA-256 of its pixels.
 
         Args:
             name: Path below the folder.
@@ -35,13 +36,6 @@ class ImageFolder:
         Raises:
             RowFault: It leads out of the folder, does not exist, or cannot be read as an image.
         """
-        return self._look_up(name)[0]
-
-    def digest(self, name: str) -> bytes:
-        """SHA-256 of an image's pixels; raises as `find` does."""
-        return self._look_up(name)[1]
-
-    def _look_up(self, name: str) -> tuple[Path, bytes]:
         if name not in self._images:
             try:
                 self._images[name] = self._check(name)
@@ -68,3 +62,20 @@ class ImageFolder:
             raise RowFault("unreadable image", str(error)) from error
         except (OSError, ValueError) as error:  # names that no file can have: too long, or with a zero byte
             raise RowFault("missing image", f"{name!r:.120} is no path ({error})") from error
+
+
+def unmarked(text: str, image: str, where: str) -> str:
+    """A text without the mark of its image, and without the space around it.
+
+    Args:
+        text: The text.
+        image: Name of the row's image, empty if there is none.
+        where: Names the text in the fault.
+
+    Raises:
+        RowFault: There are more marks than images.
+    """
+    try:
+        return without_marks(text, int(bool(image)), where).strip()
+    except ValueError as error:
+        raise RowFault("marks of images", str(error)) from error

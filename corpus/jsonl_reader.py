@@ -16,7 +16,7 @@ from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.texts import is_blank
 
 from .grouping import Groups
-from .image_folder import ImageFolder
+from .image_folder import ImageFolder, unmarked
 from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
 from .texts import is_null_word
 
@@ -49,7 +49,8 @@ def read_jsonl(
 
     Lines with the same English text and the same image become one row with all their translations. Of two different
     ones in one language the first stays, and the other is a bad line. A word alignment in the field `alignment` goes
-    with its translation. Every image is decoded once.
+    with its translation. Every image is decoded once. Marks such as `<image>` are removed from the texts of a line with
+    an image.
 
     Args:
         files: The files, UTF-8.
@@ -96,7 +97,7 @@ def read_jsonl(
             TextRow(
                 f"row-{number:06d}",
                 {ENGLISH: english, **texts},
-                folder.find(name) if name else None,
+                folder.find(name)[0] if name else None,
                 name,
                 source,
                 alignments={code: fields[ALIGNMENT] for code, fields in others.items() if ALIGNMENT in fields},
@@ -115,20 +116,22 @@ def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_line(line: bytes, fields: LineFields, images: ImageFolder) -> tuple[str, str, dict[str, Any]]:
-    """The English text of a line, the name of its image or an empty string, and its translation.
-
-    Raises:
-        RowFault: The line cannot be used.
-    """
+    """The English text of a line, the name of its image or an empty string, and its translation."""
     values = _parse(line)
-    english, text = _text(values, fields.english, "English text"), _text(values, fields.text, "translation")
+    marked = _text(values, fields.english, "English text"), _text(values, fields.text, "translation")
     language = _language(_text(values, fields.language, "language"))
     image = _text(values, fields.image, "image") if values.get(fields.image) not in (None, "") else ""
     if image:
         images.find(image)
+    english = unmarked(marked[0], image, f"the field {fields.english!r}")
+    text = unmarked(marked[1], image, f"the field {fields.text!r}")
+    if not english or not text:
+        raise RowFault("marks of images", "there is nothing but the mark of an image in a text")
     item: dict[str, Any] = {LANG: language, TEXT: text}
     if values.get(ALIGNMENT):
         item[ALIGNMENT] = _text(values, ALIGNMENT, "alignment")
+        if (english, text) != marked:
+            raise RowFault("marks of images", "the alignment counts marks of images as words; take them out")
     return english, image, item
 
 

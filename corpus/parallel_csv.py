@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.languages import normal_code
 
 from .csv_reader import LITERAL_MARK, CsvTable, Record
-from .image_folder import ImageFolder
+from .image_folder import ImageFolder, unmarked
 from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
 from .texts import is_null_word
 
@@ -27,7 +27,8 @@ def read_csv(
 
     Commas, semicolons or tabs separate the columns, and the file is UTF-8; see `csv_reader.CsvTable`. `image` is a path
     below the folder of images; it may be empty, and the column may be missing. Every image is decoded once, so that a
-    broken one is noticed here rather than in the middle of a training.
+    broken one is noticed here rather than in the middle of a training. Marks such as `<image>` are removed from the
+    texts of a row with an image.
 
     Args:
         path: The file.
@@ -51,10 +52,9 @@ def read_csv(
     for number, record in enumerate(bar):
         row_id = record.cells.get("id", "").strip() or f"row-{number:06d}"
         try:
-            texts = _texts(corpus, record, row_id, drop_null_words)
             name = record.cells.get("image", "").strip()
-            image = folder.find(name) if name else None
-            digest = folder.digest(name) if name else None
+            texts = _texts(corpus, record, row_id, name, drop_null_words)
+            image, digest = folder.find(name) if name else (None, None)
             corpus.rows.append(TextRow(row_id, texts, image, name, table.path.stem, image_digest=digest))
         except RowFault as fault:
             corpus.rejected.append(RejectedRow(fault.kind, fault.problem, line=record.line, id=row_id))
@@ -64,20 +64,15 @@ def read_csv(
     return corpus
 
 
-def _texts(corpus: TextCorpus, record: Record, row_id: str, drop_null_words: bool) -> dict[str, str]:
-    """The texts of a row by language, English first.
-
-    Raises:
-        RowFault: It has too many cells, no English text, or no translation where there are other languages.
-    """
+def _texts(corpus: TextCorpus, record: Record, row_id: str, image: str, drop_null_words: bool) -> dict[str, str]:
+    """The texts of a row by language, English first, without the mark of its image."""
     if record.excess:
         raise RowFault("too many cells", f"{record.excess} cells too many; put texts with commas in double quotes")
-    texts = {code: record.cells[code].strip() for code in corpus.languages}
+    texts = {code: unmarked(record.cells[code], image, f"the column {code!r}") for code in corpus.languages}
     for code, text in texts.items():
         if is_null_word(text):
-            problem = (
-                f"{text!r} in the column {code!r} looks like a missing value{' and is left out' * drop_null_words}"
-            )
+            problem = f"{text!r} in the column {code!r} looks like a missing value"
+            problem += " and is left out" if drop_null_words else ""
             corpus.doubtful.append(RejectedRow("null word", problem, line=record.line, id=row_id))
             texts[code] = "" if drop_null_words else text
     if not texts[ENGLISH]:

@@ -33,7 +33,7 @@ class RowFault(Exception):
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row, line or text that is left out. Where it stands is told by those fields that apply.
+    """A row, line or text that is left out; only the fields that apply say where it stands.
 
     Attributes:
         kind: The sort of fault, for counting.
@@ -42,7 +42,7 @@ class RejectedRow:
         line: Line of the file, counted from 1.
         row: Number of the row, counted from 0.
         id: Its id.
-        language: Into which it should have been translated.
+        language: The language that it could not be translated into.
     """
 
     kind: str
@@ -65,18 +65,19 @@ class RejectedRow:
         return f"{place} ({name}): {self.problem}" if place and name else f"{place or name}: {self.problem}"
 
 
-def rejection_report(rejected: Sequence[RejectedRow], **counts: Any) -> dict[str, Any]:
+def rejection_report(rejected: Sequence[RejectedRow], key: str = "bad_rows", **counts: Any) -> dict[str, Any]:
     """What is left out and why, as JSON takes it.
 
     Args:
         rejected: The rows.
+        key: Under which they are listed.
         counts: Further entries, which stand first.
     """
     faults = dict(Counter(row.kind for row in rejected).most_common())
-    return {**counts, "bad": len(rejected), "faults": faults, "bad_rows": [row.as_json() for row in rejected]}
+    return {**counts, "bad": len(rejected), "faults": faults, key: [row.as_json() for row in rejected]}
 
 
-def tell_rows(rows: Sequence[RejectedRow], count: str, report: str | Path) -> None:
+def log_rows(rows: Sequence[RejectedRow], count: str, report: str | Path) -> None:
     """Logs the first of some rows, and where all are listed.
 
     Args:
@@ -96,7 +97,7 @@ class TextRow:
 
     Attributes:
         id: Unique name.
-        texts: By language code, English among them.
+        texts: The text in each language, English among them.
         image: The image's file, or None.
         image_name: The file's path below the folder of images, or an empty string.
         source: Where the row comes from.

@@ -5,17 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.columns import (
-    ALIGNMENT,
-    ID,
-    IMAGE,
-    LANG,
-    PARALLEL_COLUMNS,
-    SOURCE,
-    TEXT,
-    TEXT_EN,
-    TRANSLATIONS,
-)
+from xvlm2vec.common.columns import ALIGNMENT, ID, IMAGE, LANG, PARALLEL_COLUMNS, SOURCE, TEXT, TEXT_EN, TRANSLATIONS
 from xvlm2vec.common.texts import is_blank
 
 if TYPE_CHECKING:
@@ -64,7 +54,10 @@ def validate_parallel_rows(rows: Iterable[Mapping[str, Any]]) -> int:
     seen: dict[str, int] = {}
     count = 0
     for number, row in enumerate(rows):
-        _check_columns(number, row)
+        for column in PARALLEL_COLUMNS:
+            if column not in row:
+                needed = ", ".join(PARALLEL_COLUMNS)
+                raise _fault(number, column, f"missing; the columns are {needed}, not {', '.join(row)}")
         _check_text(number, "id", row["id"])
         if row["id"] in seen:
             raise _fault(number, "id", f"{row['id']!r} is already the id of row {seen[row['id']]}; ids must be unique")
@@ -81,14 +74,6 @@ def _fault(number: int, column: str, what: str) -> ValueError:
     return ValueError(f"Parallel corpus, row {number}, column '{column}': {what}")
 
 
-def _check_columns(number: int, row: Mapping[str, Any]) -> None:
-    for column in PARALLEL_COLUMNS:
-        if column not in row:
-            raise _fault(
-                number, column, f"missing; the columns are {', '.join(PARALLEL_COLUMNS)}, not {', '.join(row)}"
-            )
-
-
 def _check_text(number: int, column: str, text: Any) -> None:
     if not isinstance(text, str):
         raise _fault(number, column, f"expected a string, found {type(text).__name__}")
@@ -101,9 +86,8 @@ def _check_image(number: int, image: Any) -> None:
 
     encoded = isinstance(image, Mapping) and (image.get("bytes") is not None or image.get("path") is not None)
     if image is not None and not encoded and not isinstance(image, Image.Image):
-        raise _fault(
-            number, "image", f"expected an image, a mapping with 'bytes' or 'path', or null, found {image!r:.80}"
-        )
+        expected = "an image, a mapping with 'bytes' or 'path', or null"
+        raise _fault(number, "image", f"expected {expected}, found {image!r:.80}")
 
 
 def _check_translations(number: int, translations: Any) -> None:
@@ -112,9 +96,8 @@ def _check_translations(number: int, translations: Any) -> None:
     languages: set[str] = set()
     for place, translation in enumerate(translations):
         if not isinstance(translation, Mapping) or not {"lang", "text"} <= set(translation):
-            raise _fault(
-                number, "translations", f"entry {place} must have the keys 'lang' and 'text': {translation!r:.80}"
-            )
+            problem = f"entry {place} must have the keys 'lang' and 'text': {translation!r:.80}"
+            raise _fault(number, "translations", problem)
         _check_text(number, f"translations[{place}].lang", translation["lang"])
         _check_text(number, f"translations[{place}].text", translation["text"])
         if not isinstance(translation.get(ALIGNMENT), str | None):

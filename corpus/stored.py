@@ -101,8 +101,8 @@ def stream_parallel(path_or_id: str | Path, split: str = "train", seed: int = 0)
 
     Args:
         path_or_id: A folder of `save_to_disk` (one split), a folder of parquet files, a parquet file, or a Hub id.
-        split: Of a data set on the Hub.
-        seed: Of the shuffling; the epoch is added to it.
+        split: Split of a data set on the Hub.
+        seed: Seed of the shuffling; the epoch is added to it.
 
     Raises:
         FileNotFoundError: There is nothing of this name.
@@ -117,11 +117,11 @@ def stream_parallel(path_or_id: str | Path, split: str = "train", seed: int = 0)
     return stream.select_columns(list(PARALLEL_COLUMNS)).shuffle(seed=seed, buffer_size=BUFFER)
 
 
-def _check_columns(there: Sequence[str], columns: Sequence[str], path_or_id: str | Path) -> None:
-    missing = [column for column in columns if column not in there]
+def _check_columns(present: Sequence[str], columns: Sequence[str], path_or_id: str | Path) -> None:
+    missing = [column for column in columns if column not in present]
     if missing:
         raise ValueError(
-            f"{path_or_id} lacks {', '.join(missing)}: it has the columns {', '.join(there)}, "
+            f"{path_or_id} lacks {', '.join(missing)}: it has the columns {', '.join(present)}, "
             f"and {', '.join(columns)} are needed."
         )
 

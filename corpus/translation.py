@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from xvlm2vec.common.image_marks import strip_marks
 from xvlm2vec.common.languages import comparable_code
 
 from .rows import ENGLISH, RejectedRow, rejection_report
@@ -37,7 +38,7 @@ IN_FRONT = ("<2", ">>")
 
 @dataclass
 class Outcome:
-    """What became of a corpus.
+    """What `translate_corpus` could translate, and what not.
 
     Attributes:
         translated: Number of texts, by language.
@@ -49,8 +50,7 @@ class Outcome:
 
     def report(self) -> dict[str, Any]:
         """Counts and every failure, as JSON takes it."""
-        report = rejection_report(self.rejected, translated=dict(self.translated))
-        return {"bad_texts" if name == "bad_rows" else name: value for name, value in report.items()}
+        return rejection_report(self.rejected, "bad_texts", translated=dict(self.translated))
 
 
 class Translator:
@@ -59,10 +59,10 @@ class Translator:
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        tags: The model's own name of a language where it is not found by the code, such as `{"de": "deu_Latn"}`.
+        tags: The model's name of a language where it does not follow from the code, such as `{"de": "deu_Latn"}`.
         batch_size: Texts at a time.
-        num_beams: Of the beam search; 1 is greedy.
-        max_new_tokens: Of a translation; a longer one is a failure, never cut off in silence.
+        num_beams: Width of the beam search; 1 is greedy.
+        max_new_tokens: Most tokens of a translation; a longer one is a failure, never truncated in silence.
     """
 
     def __init__(
@@ -177,7 +177,8 @@ class TranslationFile:
     def add(self, entries: Sequence[tuple[str, str | None, str]]) -> None:
         """Adds keys with translations, on disk when it returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"key": k, "text": text, "problem": why}, ensure_ascii=False) for k, text, why in entries]
+        lines = [json.dumps({"key": key, "text": text, "problem": problem}, ensure_ascii=False)
+                 for key, text, problem in entries]  # fmt: skip
         with open(self.path, "a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
         self.texts |= {key: (text, problem) for key, text, problem in entries}
@@ -185,7 +186,7 @@ class TranslationFile:
     def _read(self) -> None:
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # the last line was cut off by an interruption
+        if whole < len(content):  # an interruption left half a line
             with open(self.path, "r+b") as file:
                 file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), start=1):
@@ -212,7 +213,7 @@ def translate_corpus(
         corpus: Columns `id`, `text_en`, `translations`.
         translator: The model.
         languages: Codes.
-        folder: Of one file of translations for each language.
+        folder: Where a file for each language keeps the translations.
         progress: Whether to show a bar.
 
     Raises:
@@ -249,10 +250,10 @@ def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> 
     files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}
     lacking = dict.fromkeys(translation_fields(corpus.features))
     for row in corpus.cast_column("image", Image(decode=False)):
-        key = text_key(row["text_en"])
-        there = {comparable_code(item["lang"]) for item in row["translations"]}
+        key = text_key(_unmarked(row))
+        present = {comparable_code(item["lang"]) for item in row["translations"]}
         texts = {language: files[language].get(key, (None, ""))[0] for language in languages
-                 if comparable_code(language) not in there}  # fmt: skip
+                 if comparable_code(language) not in present}  # fmt: skip
         new = [{**lacking, "lang": language, "text": text} for language, text in texts.items() if text is not None]
         yield {**row, "translations": [*row["translations"], *new]}
 
@@ -288,5 +289,10 @@ def _wanted(rows: Dataset, language: str) -> dict[str, str]:
     wanted = comparable_code(language)
     for row in rows:
         if all(comparable_code(item["lang"]) != wanted for item in row["translations"]):
-            ids.setdefault(row["text_en"], row["id"])
+            ids.setdefault(_unmarked(row), row["id"])
     return ids
+
+
+def _unmarked(row: Mapping[str, Any]) -> str:
+    """The English text of a row without marks of images, which no translation would keep as they are."""
+    return strip_marks(row["text_en"]) or ""

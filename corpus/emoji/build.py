@@ -1,12 +1,10 @@
 """Builds the table of the emoji world from a colour font and the `emoji` and `babel` packages.
 
-Run `python -m xvlm2vec.corpus.emoji.build FONT [OUTPUT]` to rebuild `corpus/emoji/data/`; users of the
-package need none of its inputs.
+`xvlm2vec corpus build-emoji` calls it to rebuild `corpus/emoji/data/`; users of the package need none of its inputs.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -25,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xvlm2vec.common.files import replaced_file, write_text
 
-from .text import DATA_FOLDER, LANGUAGES
+from .text import LANGUAGES
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +40,9 @@ SKIN_TONES = range(0x1F3FB, 0x1F400)
 UNSUITABLE = ("middle finger",)
 # The `emoji` package has lost the breve of some Russian й; endings follow a rule, the rest does not.
 RUSSIAN_WORDS = {
-    "джоистик": "джойстик",
-    "лаинер": "лайнер",
-    "слаидер": "слайдер",
-    "строика": "стройка",
-    "студиины": "студийны",
+    "джоистик": "джойстик", "лаинер": "лайнер", "слаидер": "слайдер", "строика": "стройка", "студиины": "студийны",
     "таимер": "таймер",
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,7 @@ class Emoji:
 
 
 def _import_sources() -> tuple[Any, Any]:
-    """The `emoji` module and babel's `Locale`, both only needed to build.
-
-    Raises:
-        ImportError: naming the extra that brings the two packages.
-    """
+    """The `emoji` module and babel's `Locale`; where they are missing, the error names the extra that brings them."""
     try:
         import emoji
         from babel import Locale
@@ -137,8 +127,7 @@ def _read_emoji(font: Path) -> list[Emoji]:
             continue
         sprite = _draw_sprite(text.replace(VARIATION_SELECTOR, ""), face)
         if sprite is not None:
-            code = f"{ord(text[0]):x}"
-            suitable.append(Emoji(code, text, names, float(entry["E"]), sprite))
+            suitable.append(Emoji(f"{ord(text[0]):x}", text, names, float(entry["E"]), sprite))
     return suitable
 
 
@@ -153,13 +142,9 @@ def _drop_shared_names(emoji: list[Emoji]) -> list[Emoji]:
     return [one for one in emoji if one.id not in shared]
 
 
-def _hash_order(emoji: list[Emoji]) -> list[Emoji]:
-    """Well-known emoji first, each part shuffled by a hash of the code point."""
-
-    def key(one: Emoji) -> tuple[bool, bytes]:
-        return one.version > WELL_KNOWN_VERSION, hashlib.blake2b(one.id.encode(), digest_size=8).digest()
-
-    return sorted(emoji, key=key)
+def _rank(emoji: Emoji) -> tuple[bool, bytes]:
+    """Sorts well-known emoji first, and each part by a hash of the code point."""
+    return emoji.version > WELL_KNOWN_VERSION, hashlib.blake2b(emoji.id.encode(), digest_size=8).digest()
 
 
 def _spread_out(emoji: list[Emoji]) -> list[Emoji]:
@@ -185,12 +170,6 @@ def _png(sprite: Image.Image) -> bytes:
     palette = Image.fromarray(pixels).quantize(SPRITE_COLOURS, Image.Quantize.FASTOCTREE)
     palette.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _list_patterns() -> dict[str, dict[str, str]]:
-    """Unicode's "standard" list patterns per language: keys start, middle, end and 2."""
-    _, locale = _import_sources()
-    return {language: dict(locale.parse(language).list_patterns["standard"]) for language in LANGUAGES}
 
 
 def _provenance(font: Path) -> dict[str, str]:
@@ -234,24 +213,12 @@ def build_emoji_table(font: Path, output: Path) -> None:
         raise FileNotFoundError(
             f"No font at {font}: install Noto Color Emoji (Debian: fonts-noto-color-emoji) and pass its path"
         )
-    concepts = _spread_out(_hash_order(_drop_shared_names(_read_emoji(font))))
-    patterns = json.dumps(_list_patterns(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    concepts = _spread_out(sorted(_drop_shared_names(_read_emoji(font)), key=_rank))
+    _, locale = _import_sources()
+    patterns = {language: dict(locale.parse(language).list_patterns["standard"]) for language in LANGUAGES}
     output.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(output) as draft:
         draft.write_bytes(_table(concepts, _provenance(font)))
-    write_text(output.with_name("list_patterns.json"), patterns)
+    text = json.dumps(patterns, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    write_text(output.with_name("list_patterns.json"), text)
     logger.info("Wrote %d concepts to %s", len(concepts), output)
-
-
-def main() -> None:
-    """Command line of the module."""
-    parser = argparse.ArgumentParser(description="Build the table of the emoji world.")
-    parser.add_argument("font", type=Path, help="path of NotoColorEmoji.ttf")
-    parser.add_argument("output", type=Path, nargs="?", default=DATA_FOLDER / "emoji.parquet")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build_emoji_table(arguments.font, arguments.output)
-
-
-if __name__ == "__main__":
-    main()

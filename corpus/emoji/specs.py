@@ -94,9 +94,7 @@ class SpecSampler:
     """
 
     def __init__(self, world: EmojiWorld, split: str, stream: str, concepts: Sequence[int] | None = None) -> None:
-        self.world = world
-        self.split = split
-        self.stream = stream
+        self.world, self.split, self.stream = world, split, stream
         self.concepts = list(range(len(world)) if concepts is None else concepts)
         self._rng = random.Random(f"{world.config.seed}/{split}/{stream}")
         self._drawn = 0
@@ -142,14 +140,8 @@ class SpecSampler:
         Raises:
             ValueError: `size` is more than the concepts can give.
         """
-        makers = {
-            "c": self._singles,
-            "i2t": self._chain,
-            "t2i": self._chain,
-            "vqa": self._questions,
-            "vg": self._searches,
-        }
-        specs = makers[task](size)
+        draw_block = {"c": self._singles, "vqa": self._questions, "vg": self._searches}.get(task, self._chain)
+        specs = draw_block(size)
         if len(specs) < size:
             raise ValueError(
                 f"The {len(self.concepts)} concepts give only {len(specs)} {self.split} examples of {task!r} with "
@@ -203,12 +195,7 @@ class SpecSampler:
         return self.pick(free) if free else None
 
     def _group(self, first: int, preferred: Sequence[int]) -> list[int]:
-        """Three or four concepts (fewer only if none fits): the first two a pair of the split, all pairs allowed in it.
-
-        Args:
-            first: a concept with partners in the split.
-            preferred: concepts to draw from where they fit.
-        """
+        """Three or four concepts, fewer if none fits: the first two a pair of the split, all pairs allowed in it."""
         wanted = self.pick(GROUP_SIZES)
         close = [self.pick(preferred) for _ in range(6)] if preferred else []
         partners = [concept for concept in close if concept != first and self._splits[first, concept] == self._level]

@@ -43,7 +43,7 @@ class TinyModelConfig:
         intermediate_size: Width of the MLPs.
         vocab_size: Tokens of the byte-level BPE, special tokens included.
         scale_factor: Pixel shuffle: a side's patches are divided by this.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     image_size: int = 48

@@ -19,15 +19,8 @@ from .text import TASKS, check_languages, instruct, instructions, question
 from .world import EmojiWorld
 
 PARALLEL_MIX: Mapping[str, float] = {
-    "name": 0.20,
-    "caption": 0.15,
-    "t2i": 0.15,
-    "vqa": 0.10,
-    "vg": 0.10,
-    "c": 0.08,
-    "i2t": 0.10,
-    "image": 0.12,
-}
+    "name": 0.20, "caption": 0.15, "t2i": 0.15, "vqa": 0.10, "vg": 0.10, "c": 0.08, "i2t": 0.10, "image": 0.12,
+}  # fmt: skip
 PARALLEL_KINDS = tuple(PARALLEL_MIX)
 TEXT_KINDS = ("name", "caption", "t2i")
 SPEC_FEATURES = Features(
@@ -124,14 +117,11 @@ def parallel_rows(
     """
     mix = PARALLEL_MIX if mix is None else mix
     _check_kinds(mix, PARALLEL_KINDS)
-    languages = check_languages(
-        world.config.taught_languages if languages is None else languages, world.config.languages
-    )
+    languages = world.config.taught_languages if languages is None else languages
+    languages = check_languages(languages, world.config.languages)
     stream = f"parallel/{seed}"
-    if set(languages) <= set(world.config.withheld_languages):
-        shown = [concept for concept in range(len(world)) if concept not in world.withheld]
-    else:
-        shown = list(range(len(world)))
+    unnamed = world.withheld if set(languages) <= set(world.config.withheld_languages) else ()
+    shown = [concept for concept in range(len(world)) if concept not in unnamed]
     drawers = _drawers(SpecSampler(world, split, stream, shown), SpecSampler(world, split, f"{stream}/images"))
     kinds = allot(dict(mix), rows, random.Random(stream))
     return _store((kind, drawers[kind]()) for kind in kinds).with_transform(
@@ -190,10 +180,7 @@ def _specs(batch: Mapping[str, list[Any]]) -> list[tuple[str, Spec]]:
 
 def _drawers(named: SpecSampler, with_image: SpecSampler) -> dict[str, Callable[[], Spec]]:
     """How to draw a specification of every kind; `named` draws those whose texts name concepts."""
-
-    def image() -> Spec:
-        return with_image.pick([with_image.single, with_image.pair, lambda: with_image.asked_about("vg")])()
-
+    images = (with_image.single, with_image.pair, lambda: with_image.asked_about("vg"))
     return {
         "name": named.single,
         "caption": named.pair,
@@ -202,7 +189,7 @@ def _drawers(named: SpecSampler, with_image: SpecSampler) -> dict[str, Callable[
         "vg": lambda: named.asked_about("vg"),
         "c": with_image.single,
         "i2t": with_image.pair,
-        "image": image,
+        "image": lambda: with_image.pick(images)(),
     }
 
 

@@ -23,7 +23,7 @@ TABLE = DATA_FOLDER / "emoji.parquet"
 SPLITS = ("train", "validation", "test")
 REBUILD = (
     "Reinstall the package, or rebuild the table with "
-    "`pip install 'xvlm2vec[world]' && python -m xvlm2vec.corpus.emoji.build /path/to/NotoColorEmoji.ttf`."
+    "`pip install 'xvlm2vec[world]' && xvlm2vec corpus build-emoji /path/to/NotoColorEmoji.ttf`."
 )
 
 
@@ -239,7 +239,8 @@ def _read_table(table: Path, config: EmojiWorldConfig) -> list[dict[str, Any]]:
     try:
         rows = pq.read_table(table, columns=columns).to_pylist()
         if len(rows) >= config.concepts:
-            rows = [{**row, "sprite": _decode(row["image"])} for row in rows[: config.concepts]]
+            rows = rows[: config.concepts]
+            rows = [{**row, "sprite": Image.open(io.BytesIO(row["image"])).convert("RGBA")} for row in rows]
     except (pa.ArrowException, OSError, ValueError, TypeError, SyntaxError) as error:
         raise ValueError(f"The emoji table {table} is damaged ({error}). {REBUILD}") from error
     missing = [column for column in columns if any(row.get(column) is None for row in rows)]
@@ -250,7 +251,3 @@ def _read_table(table: Path, config: EmojiWorldConfig) -> list[dict[str, Any]]:
             f"The emoji table {table} has {len(rows)} concepts, fewer than the {config.concepts} asked for"
         )
     return rows
-
-
-def _decode(png: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(png)).convert("RGBA")

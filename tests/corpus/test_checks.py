@@ -45,6 +45,16 @@ def test_good_rows_are_kept_and_bad_ones_are_counted_and_named(tmp_path, corpus)
     assert json.loads((tmp_path / "clean" / "bad-rows.json").read_text(encoding="utf-8")) == report
 
 
+def test_a_mark_without_its_image_would_stop_a_training(tmp_path):
+    row = {"image": None, "source": "s", "translations": [{"lang": "de", "text": "ein Hund"}]}
+    rows = [row | {"id": "0", "text_en": "a dog"}, row | {"id": "1", "text_en": "<image> a dog"}]
+    corpus = Dataset.from_list(rows, features=parallel_features())
+    (fault,) = check_parallel(corpus).faults
+    assert "row 1, column 'image'" in fault
+    assert "1 marks of an image" in fault
+    assert clean_parallel(corpus, tmp_path / "clean")["faults"] == {"image": 1}
+
+
 def test_the_command_writes_both_and_says_how_many(tmp_path, corpus, capsys):
     corpus.select([0, 1, 2, 3, 4, 5, 7]).save_to_disk(str(tmp_path / "corpus"))  # which embeds the images' files
     assert main(["corpus", "check", str(tmp_path / "corpus"), "--clean", str(tmp_path / "clean")]) == 0

@@ -63,6 +63,14 @@ def test_lines_of_one_text_and_image_become_one_row(tmp_path: Path, images: Path
     assert written[2]["image"].getpixel((0, 0)) == (40, 0, 0)
 
 
+def test_marks_of_an_image_are_removed(tmp_path: Path, images: Path) -> None:
+    lines = line("<image>\na cat", "<image>\nun gatto", "it", "0.png"), line("a cat", "eine Katze", "de", "0.png")
+
+    corpus = read_jsonl([write(tmp_path / "a.jsonl", *lines)], images)
+
+    assert [row.texts for row in corpus.rows] == [{"en": "a cat", "it": "un gatto", "de": "eine Katze"}]
+
+
 def test_other_names_of_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"caption": "a cat", "translated": "un gatto", "language": "it"})
 
@@ -93,6 +101,10 @@ def test_other_names_of_fields(tmp_path: Path) -> None:
         (line("a dog", "un cane", "it", "/etc/passwd"), "image outside the folder"),
         (line("a dog", "un cane", "it", "link.png"), "image outside the folder"),
         (line("a cat", "una gatta", "it"), "another translation"),
+        (line("a dog", "<image> un cane", "it"), "marks of images"),
+        (line("<image><image> a dog", "un cane", "it", "0.png"), "marks of images"),
+        (line("a dog", "<image>", "it", "0.png"), "marks of images"),
+        ({**line("[IMG] a", "[IMG] un", "it", "0.png"), "alignment": "0-0 1-1"}, "marks of images"),
     ],
 )
 def test_bad_lines_are_collected_with_their_numbers(

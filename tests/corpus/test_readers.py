@@ -63,6 +63,14 @@ def test_english_alone_waits_for_translations(tmp_path: Path, images: Path) -> N
     assert validate_parallel_rows(examples) == 3
 
 
+def test_marks_of_an_image_are_removed(tmp_path: Path, images: Path) -> None:
+    corpus = read_csv(
+        write(tmp_path, "image,en,de,fr\nbelow/0.png,<image> a cat,<|image_1|>eine Katze,<image>\n"), images
+    )
+
+    assert [row.texts for row in corpus.rows] == [{"en": "a cat", "de": "eine Katze"}]
+
+
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_other_delimiters(tmp_path: Path, sign: str) -> None:
     corpus = read_csv(write(tmp_path, f"en{sign}de\na, b{sign}c\n"))
@@ -83,6 +91,9 @@ def test_other_delimiters(tmp_path: Path, sign: str) -> None:
         (", ,b,c", "empty English text"),
         (",a,,", "no translation"),
         (",a, b, c, d", "too many cells"),
+        (",<image> a,b,c", "marks of images"),
+        ("below/0.png,a,[IMG] [IMG] b,c", "marks of images"),
+        ("below/0.png,<|image_1|>,b,c", "empty English text"),
     ],
 )
 def test_bad_rows_are_collected_with_their_lines(tmp_path: Path, images: Path, line: str, kind: str) -> None:

@@ -158,6 +158,23 @@ def test_a_language_without_a_tag_is_told_before_the_first_text(translator, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_marks_of_images_are_not_translated(tmp_path):
+    asked = []
+
+    def translate(texts, language):
+        asked.extend(texts)
+        yield from ((number, "ein Hund", "") for number, _ in enumerate(texts))
+
+    row = {"id": "0", "image": Image.new("RGB", (4, 4)), "text_en": "<image>\na dog", "translations": [], "source": "t"}
+    rows = Dataset.from_list([row], features=parallel_features())
+    stub = SimpleNamespace(check=lambda languages: None, translate=translate, batch_size=2)
+
+    assert translate_corpus(rows, stub, ["de"], tmp_path).translated == {"de": 1}
+    assert asked == ["a dog"]
+    (written,) = translated_rows(rows, ["de"], tmp_path)
+    assert written["translations"] == [{"lang": "de", "text": "ein Hund"}]
+
+
 def test_failures_are_listed_and_never_cut_off_in_silence(translator, tmp_path):
     translator.max_new_tokens = 3
     outcome = translate_corpus(corpus(), translator, ["de"], tmp_path)

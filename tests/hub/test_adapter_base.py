@@ -95,4 +95,4 @@ def test_a_run_without_its_teacher_is_told(run: Path, capsys: pytest.CaptureFixt
 
 def test_the_base_of_a_run_is_its_own_teacher(run: Path, exported: Path) -> None:
     shutil.copytree(exported, run / "teacher")
-    assert adapter_base(str(run / "adapter")) == str(run / "teacher")
+    assert adapter_base(str(run / "adapter")).source == str(run / "teacher")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xvlm2vec.common.files import readable_size
-from xvlm2vec.common.user_cache import CacheEntry, cache_entries, cache_folder, is_leftover, old_drafts, remove
+from xvlm2vec.common.user_cache import CacheEntry, cache_entries, cache_folder, is_unreadable, old_drafts, remove
 from xvlm2vec.flags import console
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
@@ -53,7 +53,7 @@ def remove_entries(flags: argparse.Namespace) -> int:
 def prune(flags: argparse.Namespace) -> int:
     """Removes what nothing can be read of."""
     entries = cache_entries(flags.folder)
-    leftovers = [entry for entry in entries if is_leftover(entry)]
+    leftovers = [entry for entry in entries if is_unreadable(entry)]
     drafts = [path for entry in entries if entry not in leftovers for path in old_drafts(entry)]
     return _remove(leftovers, drafts, flags)
 

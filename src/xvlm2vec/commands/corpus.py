@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.files import write_json
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, tell_rows
+from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, log_rows
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
+
+    from xvlm2vec.corpus.benchmark import Benchmark
+    from xvlm2vec.hub.dataset_export import BenchmarkCard
 
 logger = logging.getLogger(__name__)
 
-BENCHMARK = "benchmark"
 EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
 
 
@@ -64,7 +66,7 @@ def _add_csv(kinds: Any) -> None:
         f"to parallel/.\n\nRows that cannot be used are left out and listed in {REPORT} with their lines.",
         "xvlm2vec corpus csv texts.csv --images images --output data --test-rows 200", _csv,
     )  # fmt: skip
-    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns parted by comma, semicolon or tab")
+    parser.add_argument("csv", metavar="FILE", help="the CSV: UTF-8, columns separated by comma, semicolon or tab")
     parser.add_argument("--images", metavar="FOLDER", help="where the images are; needed if there is a column image")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
@@ -72,7 +74,7 @@ def _add_csv(kinds: Any) -> None:
         help="rows held out for the benchmark, of those with an image and all languages; 0 for none (default: a "
         "tenth, at most 500)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of these rows (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw of these rows (default 0)")
     _add_null_words(parser)
 
 
@@ -103,7 +105,7 @@ def _add_jsonl(kinds: Any) -> None:
 
 def _add_null_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-null-words", action="store_true", help="leave out texts such as nan, NULL, N/A and "
-                        "None, which are told in any case and may be real texts")  # fmt: skip
+                        "None, which are reported in any case and may be real texts")  # fmt: skip
 
 
 def _add_emoji(kinds: Any) -> None:
@@ -118,20 +120,20 @@ def _add_emoji(kinds: Any) -> None:
     parser.add_argument("--concepts", type=console.positive, default=300, metavar="N", help="emoji (default 300)")
     parser.add_argument("--image-size", type=console.positive, default=48, metavar="N", help="pixels (default 48)")
     parser.add_argument(
-        "--rows", type=console.positive, default=10_000, metavar="N", help="of parallel/ and of pairs/ (default 10000)"
+        "--rows", type=console.positive, default=10_000, metavar="N", help="in parallel/ and pairs/ (default 10000)"
     )
     parser.add_argument(
-        "--test-rows", type=console.positive, default=1000, metavar="N", help="per task, at most (default 1000)"
+        "--test-rows", type=console.positive, default=1000, metavar="N", help="most per task (default 1000)"
     )
     parser.add_argument(
         "--languages", type=console.names, metavar="CODES",
-        help="to teach, of de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are evaluated "
-        "only)",
+        help="languages to teach, among de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are "
+        "evaluated only)",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=console.positive, default=64, metavar="N", help="pairs/ holds blocks of "
                         "so many rows of one task, full of hard negatives: train with --no-shuffle and this batch "
                         "size (default 64)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
 
 
 def _add_check(kinds: Any) -> None:
@@ -164,8 +166,8 @@ def _add_build(kinds: Any) -> None:
 def _csv(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus import captions
     from xvlm2vec.corpus.parallel_csv import read_csv
-    from xvlm2vec.corpus.stored import write_dataset
-    from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.hub.dataset_export import BenchmarkCard
 
     corpus = read_csv(flags.csv, flags.images, progress=True, drop_null_words=flags.drop_null_words)
     settings = {"csv_sha256": _sha256(flags.csv), "test_rows": flags.test_rows, "seed": flags.seed}
@@ -182,21 +184,13 @@ def _csv(flags: argparse.Namespace) -> int:
             len(test),
         )
     pairs = sum(row.image is not None for row in train)
-
-    def write_pairs() -> None:
-        write_dataset(lambda: captions.pair_examples(train), captions.pair_features(), run.folder / "pairs")
-
-    def make_benchmark() -> None:
-        benchmark = captions.caption_benchmark(test, corpus.languages)
-        name = Path(flags.csv).stem
-        card = BenchmarkCard(name=name, description="Images by text and texts by image, in several languages.")
-        export_benchmark(benchmark.tasks, benchmark.images, run.folder / BENCHMARK, card, benchmark.templates)
-
-    _write_parallel(run, lambda: captions.parallel_examples(train))
+    _write_rows(run, "parallel", parallel_features(), lambda: captions.parallel_examples(train))
     if pairs:
-        run.run("pairs", write_pairs)
+        _write_rows(run, "pairs", captions.pair_features(), lambda: captions.pair_examples(train))
     if len(test) > 1:
-        run.run(BENCHMARK, make_benchmark)
+        description = "Images by text and texts by image, in several languages."
+        card = BenchmarkCard(name=Path(flags.csv).stem, description=description)
+        _write_benchmark(run, lambda: captions.caption_benchmark(test, corpus.languages), card)
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)}; {len(train)} for training "
         f"({pairs} with an image), {len(test)} held out; {len(corpus.rejected)} left out"
@@ -206,13 +200,14 @@ def _csv(flags: argparse.Namespace) -> int:
 
 def _jsonl(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
+    from xvlm2vec.corpus.schema import parallel_features
 
     fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
     corpus = read_jsonl(flags.files, flags.images, fields, progress=True, drop_null_words=flags.drop_null_words)
     settings = {"files_sha256": [_sha256(path) for path in flags.files], "fields": asdict(fields)}
     run = _begin(flags, corpus, ", ".join(flags.files), settings, "lines")
     optional = ["alignment"] if any(row.alignments for row in corpus.rows) else []
-    _write_parallel(run, lambda: (row.example() for row in corpus.rows), optional)
+    _write_rows(run, "parallel", parallel_features(optional), lambda: (row.example() for row in corpus.rows))
     console.show(
         f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
         f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.rejected)} lines left out"
@@ -221,11 +216,7 @@ def _jsonl(flags: argparse.Namespace) -> int:
 
 
 def _begin(flags: argparse.Namespace, corpus: TextCorpus, name: str, settings: dict[str, Any], what: str) -> RunState:
-    """Opens the output folder of a corpus that was read from files, and tells what is left out of it.
-
-    Raises:
-        ValueError: No row can be used.
-    """
+    """Opens the output folder of a corpus that was read from files, and reports what is left out of it."""
     if not corpus.rows:
         first = "; ".join(f"line {row.line}: {row.problem}" for row in corpus.rejected[:5])
         raise ValueError(f"{name} has no row that can be used{': ' + first if first else ': there is none'}.")
@@ -233,16 +224,25 @@ def _begin(flags: argparse.Namespace, corpus: TextCorpus, name: str, settings: d
         settings["drop_null_words"] = True
     run = RunState(flags.output, {"corpus": flags.kind, "images": flags.images, **settings})
     write_json(run.folder / REPORT, corpus.report())
-    tell_rows(corpus.rejected, f"{len(corpus.rejected)} {what} are left out", run.folder / REPORT)
-    tell_rows(corpus.doubtful, f"{len(corpus.doubtful)} texts may not be what they should", run.folder / REPORT)
+    log_rows(corpus.rejected, f"{len(corpus.rejected)} {what} are left out", run.folder / REPORT)
+    log_rows(corpus.doubtful, f"{len(corpus.doubtful)} texts may not be what they should", run.folder / REPORT)
     return run
 
 
-def _write_parallel(run: RunState, examples: Callable[[], Any], optional: Sequence[str] = ()) -> None:
-    from xvlm2vec.corpus.schema import parallel_features
+def _write_rows(run: RunState, name: str, features: Features, examples: Callable[[], Any]) -> None:
     from xvlm2vec.corpus.stored import write_dataset
 
-    run.run("parallel", lambda: write_dataset(examples, parallel_features(optional), run.folder / "parallel"))
+    run.run(name, lambda: write_dataset(examples, features, run.folder / name))
+
+
+def _write_benchmark(run: RunState, make: Callable[[], Benchmark], card: BenchmarkCard) -> None:
+    from xvlm2vec.hub.dataset_export import export_benchmark
+
+    def export() -> None:
+        benchmark = make()
+        export_benchmark(benchmark.tasks, benchmark.images, run.folder / "benchmark", card, benchmark.templates)
+
+    run.run("benchmark", export)
 
 
 def _sha256(path: str) -> str:
@@ -255,28 +255,18 @@ def _emoji(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
     from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows, rendered
     from xvlm2vec.corpus.emoji.world import teaching_world
-    from xvlm2vec.corpus.stored import write_dataset
+    from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.flags.emoji import benchmark_card
-    from xvlm2vec.hub.dataset_export import export_benchmark
 
     world = teaching_world(flags.languages, concepts=flags.concepts, image_size=flags.image_size, seed=flags.seed)
     settings = {name: value for name, value in vars(flags).items() if name not in {"run", "kind", "output"}}
     run = RunState(flags.output, {"corpus": "emoji", **settings})
-
-    def write_pairs() -> None:
-        rows = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
-        write_dataset(lambda: rendered(rows), pair_features(), run.folder / "pairs")
-
-    def make_benchmark() -> None:
-        benchmark = emoji_benchmark(world, "test", rows=flags.test_rows)
-        card = benchmark_card()
-        export_benchmark(benchmark.tasks, benchmark.images, run.folder / BENCHMARK, card, benchmark.templates)
-
     rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
+    pairs = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
     logger.info("Writing %s", run.folder)
-    _write_parallel(run, lambda: rendered(rows))
-    run.run("pairs", write_pairs)
-    run.run(BENCHMARK, make_benchmark)
+    _write_rows(run, "parallel", parallel_features(), lambda: rendered(rows))
+    _write_rows(run, "pairs", pair_features(), lambda: rendered(pairs))
+    _write_benchmark(run, lambda: emoji_benchmark(world, "test", rows=flags.test_rows), benchmark_card())
     console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
                  f"{', '.join(world.config.languages)}")  # fmt: skip
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xvlm2vec.common.files import write_json
+from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.texts import is_blank
 from xvlm2vec.flags import console
 
@@ -93,13 +92,19 @@ def read_text(path: Path) -> Rows:
     """
     from xvlm2vec.eval.ranking import Row
 
-    found = Rows()
-    lines = _read(path).removesuffix("\n").split("\n")
-    for number, line in enumerate(line.removesuffix("\r") for line in lines):
-        found.rows.append(None if is_blank(line) else Row(line))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8.") from error
+    rows = Rows()
+    for number, line in enumerate(line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")):
+        rows.rows.append(None if is_blank(line) else Row(line))
         if is_blank(line):
-            found.bad[number] = "the line is empty"
-    return found
+            rows.bad[number] = "the line is empty"
+    return rows
 
 
 def read_table(path: Path, images: str | None) -> Rows:
@@ -115,9 +120,9 @@ def read_table(path: Path, images: str | None) -> Rows:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder of images {folder}")
     table = CsvTable(path, COLUMNS)
-    unread = [name for name in table.columns if name and name not in COLUMNS]
-    if unread:
-        logger.warning("%s, line 1: not read are the columns %s", path, ", ".join(unread))
+    ignored = [name for name in table.columns if name and name not in COLUMNS]
+    if ignored:
+        logger.warning("%s, line 1: not read are the columns %s", path, ", ".join(ignored))
     rows, literal = Rows(), []
     for number, record in enumerate(table):
         literal += [record.line] if record.literal else []
@@ -136,51 +141,49 @@ def read_table(path: Path, images: str | None) -> Rows:
 
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
-    """`(N, D)` float32; bad rows are NaN, and those that the model finds are noted with the others."""
+    """`(N, D)` float32; bad rows are NaN, and those that the model refuses are noted with the others."""
     from xvlm2vec.flags.encoders import load_encoder
     from xvlm2vec.modeling.rows import BadRowsError
 
     encoder = load_encoder(
-        flags.model,
-        dim=flags.dim,
-        max_tokens=flags.max_tokens,
-        batch_size=flags.batch_size,
+        flags.model, dim=flags.dim, max_tokens=flags.max_tokens, batch_size=flags.batch_size,
         trust=flags.trust_remote_code,
-    )
-    prefix, watched = _instruction(encoder, flags.instruction), _Watched(encoder)
+    )  # fmt: skip
+    prefix, recorder = _instruction(encoder, flags.instruction), _BadRowRecorder(encoder)
     store = Path(f"{flags.output}.parts") if encoder.fingerprint else None  # nobody knows whether its vectors change
     while True:
         try:
-            return _embed_good(watched, rows, prefix, store)
+            return _embed_good(recorder, rows, prefix, store)
         except BadRowsError:  # what was embedded before is stored
             if not any(rows.rows):
                 raise
 
 
-def _embed_good(watched: _Watched, rows: Rows, prefix: str, store: Path | None) -> np.ndarray:
-    """Embeds the rows that are not known to be bad; when the model finds bad ones, notes them before its error."""
+def _embed_good(recorder: _BadRowRecorder, rows: Rows, prefix: str, store: Path | None) -> np.ndarray:
+    """Embeds the rows that no check has refused; notes those that the model refuses, before its error goes on."""
     from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
     from xvlm2vec.eval.ranking import Row
     from xvlm2vec.modeling.rows import BadRowsError
 
     good = [(number, row) for number, row in enumerate(rows.rows) if row is not None]
     distinct = DistinctRows()
-    told = [Row(prefix + (row.text or "") if row.text is not None or prefix else None, row.image) for _, row in good]
-    places = distinct.add(told, rows.images)
+    texts = [None if row.text is None and not prefix else prefix + (row.text or "") for _, row in good]
+    prompted = [Row(text, row.image) for text, (_, row) in zip(texts, good, strict=True)]
+    places = distinct.add(prompted, rows.images)
     try:
-        found = embed_distinct(watched, distinct, store)[places]
+        embedded = embed_distinct(recorder, distinct, store)[places]
     except BadRowsError:
         for (number, _), place in zip(good, places, strict=True):
-            if distinct.rows[place] in watched.bad:
-                rows.rows[number], rows.bad[number] = None, watched.bad[distinct.rows[place]]
+            if distinct.rows[place] in recorder.bad:
+                rows.rows[number], rows.bad[number] = None, recorder.bad[distinct.rows[place]]
         raise
-    vectors = np.full((len(rows.rows), found.shape[1]), np.nan, dtype=np.float32)
-    vectors[[number for number, _ in good]] = found
+    vectors = np.full((len(rows.rows), embedded.shape[1]), np.nan, dtype=np.float32)
+    vectors[[number for number, _ in good]] = embedded
     return vectors
 
 
-class _Watched:
-    """An encoder whose bad rows are remembered, by what they hold, before its error goes on."""
+class _BadRowRecorder:
+    """An encoder that records which rows are bad, and passes its error on."""
 
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
@@ -188,7 +191,7 @@ class _Watched:
         self.bad: dict[Row, str] = {}
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> np.ndarray:
-        """As the encoder."""
+        """Embeds rows as the encoder does."""
         from xvlm2vec.modeling.rows import BadRowsError
 
         try:
@@ -201,15 +204,14 @@ class _Watched:
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:
     """Writes the file as a whole."""
-    draft = path.with_name(f"{path.name}.tmp")
-    if path.suffix == ".npy":
-        with open(draft, "wb") as file:
-            np.save(file, vectors)
-    else:
-        from safetensors.numpy import save_file
+    from safetensors.numpy import save_file
 
-        save_file({KEY: vectors}, draft)
-    os.replace(draft, path)
+    with replaced_file(path) as draft:
+        if path.suffix == ".safetensors":
+            save_file({KEY: vectors}, draft)
+        else:
+            with open(draft, "wb") as file:
+                np.save(file, vectors)
 
 
 def _row(cells: Mapping[str, str], folder: Path, images: dict[str, Path]) -> Row:
@@ -227,22 +229,14 @@ def _row(cells: Mapping[str, str], folder: Path, images: dict[str, Path]) -> Row
     return Row(text, name or None)
 
 
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8.") from error
-
-
 def _instruction(encoder: Any, instruction: str | None) -> str:
-    """The text of an instruction: its own, or that of the model's prompt of this name; a function has none."""
+    """The text of the model's prompt of this name, or else the instruction as it is; a function has no prompts."""
+    if not instruction:
+        return ""
     model = getattr(encoder, "model", None)
     holders = (getattr(model, "config", None), model, getattr(model, "model", None))  # the last in a model of mteb
-    prompts = next((found for holder in holders if (found := getattr(holder, "prompts", None))), {})
-    return prompts.get(instruction, instruction) if instruction else ""
+    prompts: Mapping[str, str] = next(filter(None, (getattr(holder, "prompts", None) for holder in holders)), {})
+    return prompts.get(instruction, instruction)
 
 
 def _report(rows: Rows, output: Path) -> int:

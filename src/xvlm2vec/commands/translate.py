@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xvlm2vec.common.files import write_json
 from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.rows import tell_rows
+from xvlm2vec.corpus.rows import log_rows
 from xvlm2vec.flags import console
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     write_json(run.folder / REPORT, outcome.report())
     counts = ", ".join(f"{language} {outcome.translated[language]:,}" for language in flags.languages)
     console.show(f"{run.folder}/parallel: {len(corpus):,} rows; translated texts: {counts}")
-    tell_rows(outcome.rejected, f"{len(outcome.rejected)} texts could not be translated", run.folder / REPORT)
+    log_rows(outcome.rejected, f"{len(outcome.rejected)} texts could not be translated", run.folder / REPORT)
     return int(bool(outcome.rejected))
 
 
@@ -58,12 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
     parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="the translation model")
     parser.add_argument(
-        "--languages",
-        required=True,
-        type=console.language_codes,
-        metavar="CODES",
-        help="to translate into, such as de,pt-BR,ja",
-    )
+        "--languages", required=True, type=console.language_codes, metavar="CODES",
+        help="languages to translate into, such as de,pt-BR,ja",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
     parser.add_argument(
         "--tags", type=console.names, default=(), metavar="CODE=TAG,...",
@@ -72,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=console.positive, default=32, metavar="N", help="texts at a time (default 32)"
     )
-    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="(default 1: greedy)")
-    parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="of a translation; "
-                        "longer ones count as failed (default 256)")  # fmt: skip
+    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="beams (default 1: greedy)")
+    parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="most tokens of a "
+                        "translation; longer ones count as failed (default 256)")  # fmt: skip
     return parser
 
 

@@ -22,7 +22,7 @@ def files_below(folder: str | os.PathLike[str], pattern: str) -> list[Path]:
 
     Args:
         folder: The folder.
-        pattern: As of `Path.glob`, such as `**/*.parquet`.
+        pattern: What `Path.glob` takes, such as `**/*.parquet`.
     """
     root = Path(folder)
     files = (path for path in root.glob(pattern) if path.is_file())

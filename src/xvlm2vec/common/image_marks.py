@@ -18,7 +18,7 @@ _MARK = re.compile("(?:" + "|".join([r"<\|?image_\d+\|?>", r"\[IMG_\d+\]", *map(
 
 
 def strip_marks(text: str | None) -> str | None:
-    """A text, if there is one, without the marks of images, each with the line break behind it."""
+    """A text, if there is one, without the marks of images and the line break after each mark."""
     return _MARK.sub("", text) if text else text
 
 
@@ -26,8 +26,8 @@ def without_marks(text: str, images: int, where: str) -> str:
     """The text of a row of a corpus without the marks of its images.
 
     Args:
-        text: Of the row.
-        images: How many the row has.
+        text: A text of the row.
+        images: Number of the row's images.
         where: Names the row in errors.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Languages: one normal form of their codes, and what a person is to be told of them."""
+"""Languages: one normal form of their codes, and the names that people read."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def normal_code(code: str) -> str:
 
 
 def normal_or_same(code: str) -> str:
-    """The normal form of a code, and what is none as it is: for data that others wrote."""
+    """The normal form of a code; what is no code stays as it is. For data that others wrote."""
     try:
         return normal_code(code)
     except ValueError:
@@ -150,8 +150,7 @@ def language(code: str) -> Language:
         code: Its code ("pt", "pt-BR", "zh-Hans"), in any spelling.
 
     Returns:
-        The language's names and direction under the code as it was given. What is known of a region or a script is told
-        in brackets.
+        The language's names and direction under the code as it was given; its region or script stands in brackets.
 
     Raises:
         ValueError: If ``code`` is empty.
@@ -170,10 +169,10 @@ def language(code: str) -> Language:
     if not parts:
         return Language(code, english, native, rtl)
     as_given = code.strip().replace("_", "-").split("-")[-len(parts) :]
-    told = ", ".join(
+    details = ", ".join(
         _SCRIPTS.get(part) or _REGIONS.get(part, given) for part, given in zip(parts, as_given, strict=True)
     )
-    return Language(code, f"{english} ({told})", f"{native} ({'-'.join(parts)})", rtl)
+    return Language(code, f"{english} ({details})", f"{native} ({'-'.join(parts)})", rtl)
 
 
 def _likely_code(code: str) -> str | None:

@@ -27,6 +27,6 @@ def holds_pickle(path: Path) -> bool:
 
 def pickle_patterns(folder: Path) -> list[str]:
     """Patterns, as the Hub's client takes them, of all pickles in a folder: by their names, and by what they hold."""
-    either = ["*" + "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix) for suffix in PICKLES]
+    patterns = ["*" + "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix) for suffix in PICKLES]
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not is_named_pickle(path)]
-    return [*either, *(glob.escape(path.relative_to(folder).as_posix()) for path in files if holds_pickle(path))]
+    return [*patterns, *(glob.escape(path.relative_to(folder).as_posix()) for path in files if holds_pickle(path))]

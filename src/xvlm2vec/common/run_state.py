@@ -55,7 +55,9 @@ class RunState:
         self._stages: dict[str, dict[str, Any]] = {}
         self._renamed = renamed
         self._open()
-        self._check_disk(needs_mb)
+        if self._free_mb() < needs_mb:
+            free = f"{self._free_mb()} MB are free and the run needs {needs_mb} MB"
+            raise RunStateError(f"{self.folder}: {free}; make room.")
 
     def run(self, name: str, stage: Callable[[], None]) -> None:
         """Runs a stage, unless an earlier call finished it; its outcome must be on disk when it returns."""
@@ -70,10 +72,7 @@ class RunState:
                 f"{name}: {error}. The stages before are kept in {self.folder} ({self._free_mb()} MB are free there); "
                 "the same command goes on from here."
             ) from error
-        self._stages[name] = {
-            "seconds": round(time.perf_counter() - started, 2),
-            "peak_rss_mb": peak_memory_mb(),
-        }
+        self._stages[name] = {"seconds": round(time.perf_counter() - started, 2), "peak_rss_mb": peak_memory_mb()}
         self._write()
 
     @property
@@ -105,19 +104,15 @@ class RunState:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         names = sorted(settings.keys() | self.settings.keys())
-        other = [name for name in names if settings.get(name) != self.settings.get(name)]
-        if other and set(other) <= set(self.extendable):
+        changed = [name for name in names if settings.get(name) != self.settings.get(name)]
+        if changed and set(changed) <= set(self.extendable):
             self._stages = {}
             self._write()
-        elif other:
-            told = "; ".join(f"{name}: there {settings.get(name)!r}, now {self.settings.get(name)!r}" for name in other)
-            raise RunStateError(f"{self.folder} holds another run ({told}). Pass another --output, or the same flags.")
-
-    def _check_disk(self, needs_mb: int) -> None:
-        if self._free_mb() < needs_mb:
-            raise RunStateError(
-                f"{self.folder}: {self._free_mb()} MB are free and the run needs {needs_mb} MB; make room."
+        elif changed:
+            both = "; ".join(
+                f"{name}: there {settings.get(name)!r}, now {self.settings.get(name)!r}" for name in changed
             )
+            raise RunStateError(f"{self.folder} holds another run ({both}). Pass another --output, or the same flags.")
 
     def _free_mb(self) -> int:
         return shutil.disk_usage(self.folder).free // 1_000_000

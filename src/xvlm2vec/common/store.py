@@ -73,7 +73,7 @@ class EmbeddingStore:
     """Vectors of one model by row key.
 
     Args:
-        folder: Root of the store; each fingerprint has a folder of its own below it.
+        folder: Root of the store, with a folder for each fingerprint.
         fingerprint: Names the model with its weights and settings.
         model: What people call the model, for `xvlm2vec cache`; an existing store keeps what it was given.
 
@@ -173,12 +173,12 @@ class EmbeddingStore:
         _release(shard)
 
     def _map(self, path: Path) -> npt.NDArray[np.void]:
-        """Memory-map a shard that is what was written; nothing is deleted, for a killed process leaves no torn one."""
-        named = _SHARD.fullmatch(path.name)
+        """Memory-maps a shard that is as it was written; a damaged one stays, since no kill leaves such a file."""
+        match = _SHARD.fullmatch(path.name)
         damaged = StoreError(f"{path} is damaged; delete it, and its rows are embedded again")
-        if not named:
+        if not match:
             raise StoreError(f"{path} is no file of this store; remove it")
-        count, checksum = int(named[1]), int(named[2], 16)
+        count, checksum = int(match[1]), int(match[2], 16)
         header = io.BytesIO()
         np.save(header, np.empty(0, dtype=self._row_dtype()))  # NumPy keeps room for any row count: one size for all
         if path.stat().st_size < header.tell() + count * self._row_dtype().itemsize:
@@ -228,12 +228,12 @@ class EmbeddingStore:
 
 def rows_of_shard(path: Path) -> int | None:
     """How many rows a shard holds, by its name; `None` for any other file."""
-    named = _SHARD.fullmatch(path.name)
-    return int(named[1]) if named else None
+    match = _SHARD.fullmatch(path.name)
+    return int(match[1]) if match else None
 
 
 class StoredVectors:
-    """Rows of a store in an order of one's own, read from the disk whenever they are asked for.
+    """Chosen rows of a store in a chosen order, read from the disk whenever they are asked for.
 
     Attributes:
         shape: `(rows, width)`.
@@ -241,21 +241,21 @@ class StoredVectors:
 
     def __init__(self, read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
                  places: npt.NDArray[np.int64], width: int) -> None:  # fmt: skip
-        self._stored, self._places = read, places
+        self._read, self._places = read, places
         self.shape = (len(places), width)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        return self._stored(self._places[rows])
+        return self._read(self._places[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return self[:].astype(dtype or np.float32, copy=False)
 
     def select(self, rows: npt.NDArray[np.integer]) -> StoredVectors:
         """Some of the rows, still on disk."""
-        return StoredVectors(self._stored, self._places[rows], self.shape[1])
+        return StoredVectors(self._read, self._places[rows], self.shape[1])
 
 
 def _release(shard: npt.NDArray[np.void]) -> None:

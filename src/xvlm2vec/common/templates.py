@@ -16,7 +16,7 @@ def render_template(name: str, /, **values: object) -> str:
     """Fills a template; a variable that it names and that is not given is an error, not an empty space.
 
     Args:
-        name: Of the file, such as `"native.md"`.
+        name: Name of the file, such as `"native.md"`.
         **values: Its variables.
 
     Raises:

@@ -47,14 +47,11 @@ def cache_entries(folder: Path | None = None) -> list[CacheEntry]:
     """All entries, sorted by key.
 
     Args:
-        folder: Of stores; by default the cache of this package and that of the demo.
+        folder: Holds the stores; by default the cache of this package and that of the demo.
     """
-    if folder is not None:
-        return sorted(_entries(folder, folder), key=lambda entry: entry.key)
     demo = _user_cache() / DEMO
-    return sorted(
-        [*_entries(cache_folder(), cache_folder()), *_entries(demo, demo.parent)], key=lambda entry: entry.key
-    )
+    roots = [(folder, folder)] if folder is not None else [(cache_folder(), cache_folder()), (demo, demo.parent)]
+    return sorted((entry for root in roots for entry in _entries(*root)), key=lambda entry: entry.key)
 
 
 def remove(entry: CacheEntry) -> None:
@@ -62,7 +59,7 @@ def remove(entry: CacheEntry) -> None:
     shutil.rmtree(entry.path)
 
 
-def is_leftover(entry: CacheEntry) -> bool:
+def is_unreadable(entry: CacheEntry) -> bool:
     """Whether an entry is a store of which nothing can be read: it lacks its description, or holds no vector."""
     shards = any(entry.path.glob("*.npy"))
     return entry.rows is not None and not ((entry.path / META_FILE).is_file() and shards)

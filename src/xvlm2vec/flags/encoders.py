@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .models import load_embedder, looks_like_path, model_kind, read_json
+from xvlm2vec.modeling.hub_ids import is_path
+
+from .models import load_embedder, model_kind, read_json
 
 if TYPE_CHECKING:
     from xvlm2vec.eval.encoders import Encoder
@@ -109,7 +111,7 @@ def _mteb(name: str, dim: int | None, batch_size: int) -> Encoder:
 
 
 def _mteb_knows(name: str) -> bool:
-    if looks_like_path(name) or "/" not in name or not importlib.util.find_spec("mteb"):
+    if is_path(name) or "/" not in name or not importlib.util.find_spec("mteb"):
         return False
     import mteb
 

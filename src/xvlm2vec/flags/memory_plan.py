@@ -40,7 +40,7 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
     if model_kind(source) == "adapter":
-        return meta_model(adapter_base(source), dtype)
+        return meta_model(adapter_base(source).source, dtype)
     config = AutoConfig.from_pretrained(source)
     stored = config.dtype or getattr(config, "vlm_config", config).get_text_config().dtype or torch.float32
     if not isinstance(config, XVLM2VecConfig):

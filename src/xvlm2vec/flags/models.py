@@ -20,11 +20,6 @@ TEACHER = "teacher"
 """The folder of a quickstart run that holds the model below its adapter."""
 
 
-def looks_like_path(source: str) -> bool:
-    """Whether a name can only be meant as a path; see `is_path`."""
-    return is_path(source)
-
-
 def model_kind(source: str, revision: str | None = None) -> Kind:
     """What lies in a folder or under a Hub id at a revision, from its small files.
 
@@ -61,8 +56,8 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
 
     Args:
         source: Folder or Hub id.
-        revision: Of a Hub id.
-        **options: Of `from_pretrained`, such as `dtype`.
+        revision: Branch, tag or commit of a Hub id.
+        **options: Options of `from_pretrained`, such as `dtype`.
 
     Raises:
         ValueError: It is another kind of model.
@@ -75,36 +70,27 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
     kind = model_kind(source, revision)
     if kind == "adapter":
         base = adapter_base(source, revision)
-        model, processor = load_embedder(base, base_revision(source, revision), **options)
+        model, processor = load_embedder(base.source, base.revision, **options)
         return put_adapter(model, source, revision).merge_and_unload(), processor
     if kind != "xvlm2vec":
         raise ValueError(
             f"{source} is a {kind} model, and this needs an XVLM2VecModel; `xvlm2vec contrast --model {source}` wraps "
             "and trains one."
         )
-    if Path(source).is_dir():  # an adapter remembers the path of its base, which must hold from any folder
-        place = str(Path(source).resolve())
-        return XVLM2VecModel.from_pretrained(place, **options), XVLM2VecProcessor.from_pretrained(place)
+    if Path(source).is_dir():  # an adapter remembers the path of its base, which must be right from any folder
+        folder = str(Path(source).resolve())
+        return XVLM2VecModel.from_pretrained(folder, **options), XVLM2VecProcessor.from_pretrained(folder)
     at = {"revision": revision} if revision else {}
     return XVLM2VecModel.from_pretrained(source, **at, **options), XVLM2VecProcessor.from_pretrained(source, **at)
 
 
-def adapter_base(source: str, revision: str | None = None) -> str:
-    """The folder or id of the model below an adapter, as its configuration has it; below a run's, that run's teacher.
+def adapter_base(source: str, revision: str | None = None) -> AdapterBase:
+    """The model below an adapter, as its configuration has it; for the adapter of a quickstart run, the run's teacher.
 
     Raises:
         ValueError: It names none.
         FileNotFoundError: It names a folder that is gone, or the adapter's run has lost its teacher.
     """
-    return _base(source, revision).source
-
-
-def base_revision(source: str, revision: str | None = None) -> str | None:
-    """The revision of the model below an adapter that its configuration names; `None` if that is a folder."""
-    return _base(source, revision).revision
-
-
-def _base(source: str, revision: str | None) -> AdapterBase:
     from xvlm2vec.modeling import adapters
 
     run = Path(source).resolve().parent
@@ -151,7 +137,7 @@ def dataset_folder(source: str) -> Path:
     """
     if Path(source).is_dir():
         return Path(source)
-    if looks_like_path(source) or "/" not in source:
+    if is_path(source) or "/" not in source:
         raise FileNotFoundError(f"there is no folder {source}.")
     return snapshot(source, repo_type="dataset")
 

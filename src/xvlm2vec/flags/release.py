@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.result_keys import CELL_KEYS
 
-from .models import TEACHER, adapter_base, base_revision, is_quickstart, load_embedder, model_kind, put_adapter
+from .models import TEACHER, adapter_base, is_quickstart, load_embedder, model_kind, put_adapter
 from .training_notes import loss_notes, measured_emissions, training_notes
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
     from xvlm2vec.hub.release import BaseInputs, ReleaseInputs
 
     model_name, adapter = _model_and_adapter(flags.model, flags.adapter)
-    revision = hub_revision(model_name, base_revision(adapter)) if adapter else None
+    revision = hub_revision(model_name, adapter_base(adapter).revision) if adapter else None
     card = release_card(flags, model_name, adapter, revision)
     model, processor = load_embedder(model_name, revision)
     if adapter is None:
@@ -96,8 +96,8 @@ def _model_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None
         FileNotFoundError: The model below is gone.
     """
     if adapter is None:
-        return (adapter_base(model), model) if model_kind(model) == "adapter" else (model, None)
-    base = adapter_base(adapter)
+        return (adapter_base(model).source, model) if model_kind(model) == "adapter" else (model, None)
+    base = adapter_base(adapter).source
     same = base == model or (Path(base).exists() and Path(model).exists() and Path(base).samefile(model))
     if not same:
         raise ValueError(

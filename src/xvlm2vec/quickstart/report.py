@@ -10,7 +10,8 @@ import numpy as np
 
 from xvlm2vec.common.files import replaced_file, write_json, write_text
 from xvlm2vec.common.tasks import MEAN_TASKS, TASK_TITLES
-from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
+from xvlm2vec.corpus.benchmark import Benchmark
+from xvlm2vec.corpus.emoji.benchmark import WITHHELD
 from xvlm2vec.corpus.emoji.text import TASKS, instruct
 from xvlm2vec.eval.report.before_after import before_after_svg
 from xvlm2vec.eval.report.data import Answer, Credit, Example, LanguageInfo, ReportData, SearchEntry
@@ -99,7 +100,7 @@ def _release_paths(run: RunFolder) -> dict[str, str | None]:
     return {name: path if run.path(path).is_dir() else None for name, path in parts.items()}
 
 
-def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], bench: EmojiBenchmark) -> ReportData:
+def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], bench: Benchmark) -> ReportData:
     models = {"teacher": run.load("teacher"), "student": run.load_student()}
     images, search = _search(run, models)
     examples = _examples(results, bench, images)
@@ -191,7 +192,7 @@ def _search(
     return images, entries
 
 
-def _examples(results: dict[str, Results], bench: EmojiBenchmark, images: dict[str, Any]) -> list[Example]:
+def _examples(results: dict[str, Results], bench: Benchmark, images: dict[str, Any]) -> list[Example]:
     """Example queries of both models side by side; their images are added to those of the page."""
     student = {_example_key(item): item for item in results["student"].examples}
     stored = dict(zip(bench.images["path"], range(len(bench.images)), strict=True))

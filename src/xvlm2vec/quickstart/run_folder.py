@@ -13,7 +13,7 @@ from xvlm2vec.common.run_state import STATE_FILE, RunState
 from .config import SMALL_CONTROLS, SMALL_LANGUAGES, QuickstartConfig, Sizes
 
 if TYPE_CHECKING:
-    from xvlm2vec.corpus.emoji.benchmark import EmojiBenchmark
+    from xvlm2vec.corpus.benchmark import Benchmark
     from xvlm2vec.corpus.emoji.world import EmojiWorld
     from xvlm2vec.eval.results import Results
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -97,7 +97,7 @@ class RunFolder:
         return self.load_adapted().merge_and_unload(), self.load("teacher")[1]
 
     @cached_property
-    def benchmark(self) -> EmojiBenchmark:
+    def benchmark(self) -> Benchmark:
         """The test split in all languages of the run."""
         from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
 

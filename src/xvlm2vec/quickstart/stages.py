@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xvlm2vec.corpus.emoji.benchmark import WITHHELD, EmojiBenchmark
+from xvlm2vec.corpus.benchmark import Benchmark
+from xvlm2vec.corpus.emoji.benchmark import WITHHELD
 from xvlm2vec.corpus.emoji.text import instruct
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_curriculum, parallel_rows, tokenizer_texts
@@ -103,7 +104,7 @@ def distil(
 def measure(
     name: str,
     model: tuple[XVLM2VecModel, XVLM2VecProcessor],
-    benchmark: EmojiBenchmark,
+    benchmark: Benchmark,
     seed: int,
     output: Path,
 ) -> None:
@@ -115,7 +116,7 @@ def measure(
     results.save(output)
 
 
-def benchmark_tasks(bench: EmojiBenchmark) -> list[RankingTask]:
+def benchmark_tasks(bench: Benchmark) -> list[RankingTask]:
     """Every task in every language, as the runner takes it; withheld concepts are a data set of their own."""
     images = named_images(bench.images)
     return [

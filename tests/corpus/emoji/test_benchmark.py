@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset, load_from_disk
 
-from xvlm2vec.corpus.emoji.benchmark import BENCHMARK_TASKS, VG_CANDIDATES, EmojiBenchmark, emoji_benchmark
+from xvlm2vec.corpus.benchmark import Benchmark
+from xvlm2vec.corpus.emoji.benchmark import BENCHMARK_TASKS, VG_CANDIDATES, emoji_benchmark
 from xvlm2vec.corpus.emoji.text import TASKS, instructions
 from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows
 from xvlm2vec.corpus.emoji.world import EmojiWorld
@@ -21,16 +22,16 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def small(small_world: EmojiWorld) -> EmojiBenchmark:
+def small(small_world: EmojiWorld) -> Benchmark:
     return emoji_benchmark(small_world)
 
 
 @pytest.fixture(scope="module")
-def large(world: EmojiWorld) -> EmojiBenchmark:
+def large(world: EmojiWorld) -> Benchmark:
     return emoji_benchmark(world, languages=["en", "ja"])
 
 
-def test_form_is_mmmebs(small: EmojiBenchmark) -> None:
+def test_form_is_mmmebs(small: Benchmark) -> None:
     assert tuple(small.tasks) == BENCHMARK_TASKS
     for task, by_language in small.tasks.items():
         assert list(by_language) == ["en", "de", "ja", "ko"]
@@ -39,7 +40,7 @@ def test_form_is_mmmebs(small: EmojiBenchmark) -> None:
     assert small.templates == {task: {k: instructions()[task][k] for k in ("en", "de", "ja", "ko")} for task in TASKS}
 
 
-def test_sizes(small: EmojiBenchmark, large: EmojiBenchmark) -> None:
+def test_sizes(small: Benchmark, large: Benchmark) -> None:
     assert {task: len(data["en"]) for task, data in large.tasks.items()} == {
         **dict.fromkeys(TASKS, 500),
         "i2t": 1000,
@@ -50,7 +51,7 @@ def test_sizes(small: EmojiBenchmark, large: EmojiBenchmark) -> None:
     assert len(small.tasks["withheld"]["en"]) == 25
 
 
-def test_candidates_are_different_and_gold_comes_first(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_candidates_are_different_and_gold_comes_first(large: Benchmark, world: EmojiWorld) -> None:
     pools = {"c": 300, "i2t": 1000, "t2i": 1000, "vqa": 300, "vg": VG_CANDIDATES, "withheld": 300}
     for task, by_language in large.tasks.items():
         for dataset in by_language.values():
@@ -64,7 +65,7 @@ def test_candidates_are_different_and_gold_comes_first(large: EmojiBenchmark, wo
     assert [row[0] for row in images] == [f"images/t2i-{row:06d}.png" for row in range(1000)]
 
 
-def test_rows_are_parallel(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_rows_are_parallel(large: Benchmark, world: EmojiWorld) -> None:
     english, japanese = (large.tasks["c"][language] for language in ("en", "ja"))
     assert english["img"][:] == japanese["img"][:]
     for a, b in zip(english["classes"], japanese["classes"], strict=True):
@@ -72,7 +73,7 @@ def test_rows_are_parallel(large: EmojiBenchmark, world: EmojiWorld) -> None:
     assert large.tasks["vg"]["en"]["imgs"][:] == large.tasks["vg"]["ja"]["imgs"][:]
 
 
-def test_candidates_of_grounding(large: EmojiBenchmark) -> None:
+def test_candidates_of_grounding(large: Benchmark) -> None:
     rows = large.tasks["vg"]["en"].to_list()
     shows = {}
     for row in rows:
@@ -87,7 +88,7 @@ def test_candidates_of_grounding(large: EmojiBenchmark) -> None:
     assert elsewhere > len(rows) / 2, "the same thing in other scenes is among the candidates"
 
 
-def test_every_image_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_every_image_is_there_and_unseen(large: Benchmark, world: EmojiWorld) -> None:
     paths = large.images["path"][:]
     assert len(set(paths)) == len(paths)
     named = set()
@@ -104,7 +105,7 @@ def test_every_image_is_there_and_unseen(large: EmojiBenchmark, world: EmojiWorl
     assert len(set(whole)) == len(whole)
 
 
-def test_asked_pairs_are_never_trained_on(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_asked_pairs_are_never_trained_on(large: Benchmark, world: EmojiWorld) -> None:
     names = world.names("en")
     captions = {row[0] for row in large.tasks["i2t"]["en"]["captions"]} | set(large.tasks["t2i"]["en"]["text"])
     for caption in captions:
@@ -118,7 +119,7 @@ def test_asked_pairs_are_never_trained_on(large: EmojiBenchmark, world: EmojiWor
     assert not seen & captions
 
 
-def test_withheld_concepts_are_asked_apart(large: EmojiBenchmark, world: EmojiWorld) -> None:
+def test_withheld_concepts_are_asked_apart(large: Benchmark, world: EmojiWorld) -> None:
     withheld = {world.name(concept, "en") for concept in world.withheld}
     assert {row[0] for row in large.tasks["withheld"]["en"]["classes"]} == withheld
     assert not {row[0] for row in large.tasks["c"]["en"]["classes"]} & withheld
@@ -128,7 +129,7 @@ def test_withheld_concepts_are_asked_apart(large: EmojiBenchmark, world: EmojiWo
         assert not set(caption.split(" and ")) & withheld
 
 
-def test_datasets_can_be_written_and_read(small: EmojiBenchmark, tmp_path: Path) -> None:
+def test_datasets_can_be_written_and_read(small: Benchmark, tmp_path: Path) -> None:
     for task, by_language in small.tasks.items():
         by_language.save_to_disk(str(tmp_path / task))
         again = load_from_disk(str(tmp_path / task))
@@ -143,11 +144,11 @@ def test_datasets_can_be_written_and_read(small: EmojiBenchmark, tmp_path: Path)
     assert load_from_disk(str(tmp_path / "images"))[3]["image"].tobytes() == small.images[3]["image"].tobytes()
 
 
-def pixels(benchmark: EmojiBenchmark) -> list[bytes]:
+def pixels(benchmark: Benchmark) -> list[bytes]:
     return [row["image"].tobytes() for row in benchmark.images]
 
 
-def test_same_world_same_benchmark(small: EmojiBenchmark, small_world: EmojiWorld) -> None:
+def test_same_world_same_benchmark(small: Benchmark, small_world: EmojiWorld) -> None:
     again = emoji_benchmark(small_world)
     for task, by_language in small.tasks.items():
         assert again.tasks[task]["ko"].to_list() == by_language["ko"].to_list()
