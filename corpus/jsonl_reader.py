@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT
 from xvlm2vec.common.languages import normal_code
+from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.common.texts import is_blank
 
 from .grouping import Groups
@@ -21,6 +22,7 @@ from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
 from .texts import is_null_word
 
 
+@renamed_keywords(picture="image")
 @dataclass(frozen=True)
 class LineFields:
     """Names of a line's fields.

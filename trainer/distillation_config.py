@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import TrainingArguments
+
+from xvlm2vec.common.renamed import warn_renamed
 
 from .losses import loss_names, make_loss, with_whole_size
 from .settings import setting
@@ -68,6 +71,7 @@ class SelfDistillationConfig(TrainingArguments):
     )
     matryoshka_dims: list[int] | None = setting(None, "Sizes to cut vectors to: the loss is taken on each, too.")
     language_weight: float = setting(0.5, "0 only keeps English, 1 only learns the language, 0.5 is the paper's.")
+    picture_cache_gb: float | None = setting(None, "Deprecated.")
 
     def make_loss(self, width: int | None = None) -> nn.Module:
         """The loss that the settings name.
@@ -94,6 +98,9 @@ class SelfDistillationConfig(TrainingArguments):
         return copied
 
     def __post_init__(self) -> None:
+        if self.picture_cache_gb is not None:
+            self.image_cache_gb = renamed({"picture_cache_gb": self.picture_cache_gb})["image_cache_gb"]
+            self.picture_cache_gb = None
         if self.greater_is_better is None and (self.metric_for_best_model or "").rpartition("_")[2] in NEARER_IS_BETTER:
             self.greater_is_better = False
         super().__post_init__()
@@ -119,3 +126,12 @@ class SelfDistillationConfig(TrainingArguments):
                 raise ValueError(f"{name} must be at least 1.")
         if self.language_temperature > 1 and self.translations_per_row is None:
             raise ValueError("language_temperature has no effect without translations_per_row; pass both, or neither.")
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run under the names that they have now, with a `DeprecationWarning` for an old one."""
+    current = dict(settings)
+    if "picture_cache_gb" in current:
+        warn_renamed("picture_cache_gb", "image_cache_gb", stacklevel=3)
+        current.setdefault("image_cache_gb", current.pop("picture_cache_gb"))
+    return current

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.common.renamed import renamed_keywords
+
 from .base import check_row_labels, check_vectors
 from .info_nce import INFONCE_CITATION, ContrastiveLoss, info_nce
 
@@ -36,6 +38,7 @@ class CrossModalAlignmentLoss(ContrastiveLoss):
     citation = INFONCE_CITATION
     needs_images = True
 
+    @renamed_keywords(teacher_picture="teacher_image", picture_of_pair="image_of_pair", has_picture="has_image")
     def forward(
         self,
         *,

@@ -100,6 +100,7 @@ def _add_jsonl(kinds: Any) -> None:
         parser.add_argument(
             f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
         )
+    console.add_old_name(parser, "--picture-field", "--image-field", metavar="NAME")
     _add_null_words(parser)
 
 

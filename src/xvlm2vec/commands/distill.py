@@ -24,7 +24,7 @@ from xvlm2vec.trainer.adapters import add_adapter
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
 from xvlm2vec.trainer.distillation import distill
-from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
+from xvlm2vec.trainer.distillation_config import SelfDistillationConfig, renamed
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
 from xvlm2vec.trainer.progress import StageBar
@@ -81,6 +81,7 @@ FORM = TrainingForm(
     refused={
         "dataloader_persistent_workers": "workers that stay never hear of the next epoch and would draw the same again",
     },
+    renamed=renamed,
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
         identity = {"command": "distill", **parsed.identity("output")}
-        run = RunState(output, identity, writes=args.process_index == 0, extendable=EXTENDABLE)
+        run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed, extendable=EXTENDABLE)
     run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0
