@@ -367,18 +367,24 @@ class XVLM2VecProcessor(ProcessorMixin):
     ) -> tuple[list[TokenRow], dict[str, Any]]:
         """Tokens of each row and the image inputs of the batch."""
         tokens: list[TokenRow] = [{} for _ in prompts]
-        plain = [index for index, found in enumerate(images) if not found]
-        illustrated = [index for index, found in enumerate(images) if found]
+        plain = [index for index, row_images in enumerate(images) if not row_images]
+        with_images = [index for index, row_images in enumerate(images) if row_images]
         extras: dict[str, Any] = {}
-        if illustrated:
-            rows = ([every[index] for index in illustrated] for every in (prompts, images, numbers))
+        if with_images:
             with self.lock:
-                batch = expand_images(self.inner, self.family, *rows, options)
-            for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
+                batch = expand_images(
+                    self.inner,
+                    self.family,
+                    [prompts[index] for index in with_images],
+                    [images[index] for index in with_images],
+                    [numbers[index] for index in with_images],
+                    options,
+                )
+            for index, row in zip(with_images, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
             extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
             for name in extras.keys() & set(self.family.row_inputs):
-                extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
+                extras[name] = spread_rows(torch.as_tensor(extras[name]), with_images, len(prompts))
         for index, row_ids in zip(plain, self.text_ids([prompts[index].string for index in plain]), strict=True):
             ids = torch.as_tensor(row_ids, dtype=torch.long)
             tokens[index] = {"input_ids": ids} | {name: torch.zeros_like(ids) for name in self.family.required}
