@@ -27,9 +27,9 @@ def backbone_inputs(
     Args:
         family: The backbone's family.
         config: The backbone's configuration.
-        input_ids: `(B, L)` int64 or `None` if embeddings are given.
+        input_ids: `(B, L)` int64, or `None` if embeddings are passed.
         attention_mask: `(B, L)`.
-        given: The caller's inputs; not changed.
+        given: The caller's inputs, which stay as they are.
 
     Raises:
         ValueError: An input is missing without which the backbone would silently compute other vectors, or images

@@ -27,10 +27,10 @@ def expand_images(
 
     Args:
         inner: The backbone's processor.
-        family: Its family.
-        prompts: Each row's prompt.
-        images: Each row's RGB images.
-        numbers: How errors number the rows.
+        family: The backbone's family.
+        prompts: The prompt of each row.
+        images: The RGB images of each row.
+        numbers: The row numbers for errors.
         options: Further arguments of the processor.
 
     Returns:

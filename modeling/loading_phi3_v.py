@@ -33,11 +33,7 @@ WTE_RENAMING = {r"vision_embed_tokens\.wte\.": "embed_tokens."}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weight files of a checkpoint.
-
-    Args:
-        files: Where each key is stored.
-    """
+    """The weight files of a checkpoint: the file in which each key is stored."""
 
     files: dict[str, Path]
 
@@ -103,10 +99,6 @@ def inspect_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, A
 
 def find_checkpoint(folder_or_id: str | os.PathLike[str], kwargs: dict[str, Any]) -> Checkpoint | None:
     """The weight files of a folder or Hub id, safetensors before `.bin`; `None` if there are none of the usual names.
-
-    Args:
-        folder_or_id: Folder or Hub id.
-        kwargs: The arguments of `from_pretrained`.
 
     Raises:
         FileNotFoundError: The index names a shard that is not there.

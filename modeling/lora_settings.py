@@ -89,14 +89,7 @@ class LoraSettings:
     config: Mapping[str, Any]
 
     def check(self, source: str) -> None:
-        """Raises if an adapter cannot be merged as PEFT would.
-
-        Args:
-            source: What errors call the adapter.
-
-        Raises:
-            CheckpointError: It uses a setting that is not supported, or lacks one.
-        """
+        """Raises a `CheckpointError` if an adapter, called `source` there, cannot be merged as PEFT would."""
         unknown = self.config.keys() - COMPUTED - WITHOUT_EFFECT
         used = [f"{key}={self.config[key]!r}" for key in sorted(unknown) if self.config[key]]
         used += [f"bias={self.config['bias']!r}"] * (self.config.get("bias", "none") != "none")
@@ -135,12 +128,7 @@ class LoraSettings:
         return float(alpha / (rank**0.5 if self.config.get("use_rslora") else rank))
 
     def is_target(self, names: Iterable[str], is_linear: bool) -> bool:
-        """Whether PEFT would adapt a module.
-
-        Args:
-            names: Of the module.
-            is_linear: Whether it is a linear layer, which `"all-linear"` means.
-        """
+        """Whether PEFT would adapt a module with one of these names; `"all-linear"` means all linear layers."""
         targets = self.config.get("target_modules") or ()
         return any(
             (is_linear if targets == "all-linear" else _matches(name, targets) and self._is_chosen_layer(name))

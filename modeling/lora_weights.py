@@ -78,9 +78,9 @@ class Adapter:
     """A LoRA or DoRA adapter as it is stored.
 
     Args:
-        source: What errors call it.
+        source: The adapter's name in errors.
         base: Folder or Hub id of the model below it.
-        base_revision: Revision of that on the Hub.
+        base_revision: The base's revision on the Hub.
         config: The content of `adapter_config.json`.
         weights: The stored tensors by key.
     """

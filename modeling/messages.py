@@ -51,7 +51,7 @@ def _parts(content: Any, where: str) -> list[Mapping[str, Any]]:
 
 
 def _read_part(part: Mapping[str, Any], where: str) -> tuple[str, Any]:
-    """Whether a part is a `text` or an `image`, and which."""
+    """The kind of a part, `"text"` or `"image"`, and its content."""
     kind = part.get("type")
     if kind == "image_url":
         _refuse_others(part, ("type", "image_url"), where, "a part of type 'image_url' has")

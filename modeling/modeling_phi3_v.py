@@ -318,14 +318,10 @@ def place_features(
 
 
 def check_placeholders(input_ids: torch.Tensor, counts: list[int]) -> None:
-    """Checks that the runs of placeholders are the images, in order and of the right length.
-
-    Args:
-        input_ids: `(B, L)` int64, on the CPU.
-        counts: Features of each image.
+    """Compares the runs of placeholders in `(B, L)` ids on the CPU with the number of features of each image.
 
     Raises:
-        ValueError: They are not; the message names the row.
+        ValueError: A run is missing, out of order or of another length; the message names the row.
     """
     is_placeholder = input_ids < 0
     before = nn.functional.pad(input_ids, (1, 0))[:, :-1]

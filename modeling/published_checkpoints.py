@@ -18,12 +18,12 @@ from .published_backbones import PublishedBackbone, published_backbone
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, found.
+    """What a published checkpoint consists of.
 
     Args:
-        backbone: Folder or Hub id of the weights of the backbone.
-        options: Arguments to load them with.
-        adapter: What is to be merged into them.
+        backbone: Folder or Hub id of the backbone's weights.
+        options: Arguments to load the backbone with.
+        adapter: The adapter to merge into the backbone, if any.
         entry: What is known of checkpoints on this backbone.
     """
 

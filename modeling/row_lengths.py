@@ -22,8 +22,8 @@ class RowSize:
     """What a row will cost.
 
     Args:
-        tokens: Of the whole row: exact without images; with images but for a few marks around them.
-        pixels: Of all images.
+        tokens: Tokens of the whole row: exact without images; with images but for a few marks around them.
+        pixels: Pixels of all images.
         shared: Tokens of the images, which rows with the same images can share.
     """
 

@@ -109,15 +109,7 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
 
 
 def check_encodable(index: int, text: str) -> None:
-    """Raises for halves of surrogate pairs, which no tokenizer takes.
-
-    Args:
-        index: Number of the row, for the error.
-        text: The text.
-
-    Raises:
-        ValueError: The text cannot be written as UTF-8.
-    """
+    """Raises a `ValueError` for halves of surrogate pairs, which no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

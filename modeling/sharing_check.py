@@ -30,8 +30,8 @@ class SharingCheck:
     """Whether rows of a pack have the vectors that they have alone.
 
     Args:
-        ok: Whether they have.
-        reason: Why not.
+        ok: Whether the vectors are the same.
+        reason: Why rows may not share a pack.
         worst: Largest difference of a value, relative to the largest value; `nan` if nothing was computed.
     """
 
