@@ -59,10 +59,6 @@ def adapter_base(source: str | os.PathLike[str], hub: Mapping[str, Any] | None =
     A relative path counts from the adapter's folder first, so that both can be moved together, and then from the
     working directory. The revision counts for a Hub id only.
 
-    Args:
-        source: Folder or Hub id of the adapter.
-        hub: Arguments of the Hub client.
-
     Raises:
         MissingBaseError: None is named, or a folder that is not there.
     """
@@ -148,8 +144,8 @@ def read_adapter(
 
     Args:
         source: Folder or Hub id.
-        base: Its base instead of the one that its configuration names.
-        hub: Arguments of the Hub client.
+        base: The base instead of the one that the adapter's configuration names.
+        hub: What `hub_kwargs` gives.
 
     Raises:
         CheckpointError: There are no weights, the file is broken, no base is named, or a setting is not supported.

@@ -42,13 +42,10 @@ def image_options(inner: ProcessorMixin) -> frozenset[str]:
 
 
 def template_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What arguments of `apply_chat_template` mean for a call of the processor.
-
-    Args:
-        given: The arguments, at the top or in `processor_kwargs` as transformers takes them.
+    """What arguments of `apply_chat_template`, also those in its `processor_kwargs`, mean for a call of the processor.
 
     Raises:
-        ValueError: One asks for what cannot be had without a chat template.
+        ValueError: An argument has no meaning without a chat template.
     """
     options = {**given, **(given.get("processor_kwargs") or {})}
     for bucket in _BUCKETS:

@@ -135,12 +135,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-_GENERIC = Family()
-
-
 def family_of(model_type: str) -> Family:
     """The entry of a backbone's `model_type` or of a layout, or the generic one."""
-    return FAMILIES.get(model_type, _GENERIC)
+    return FAMILIES.get(model_type, Family())
 
 
 def backbone_type(config: PreTrainedConfig) -> str:

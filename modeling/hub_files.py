@@ -29,7 +29,7 @@ def hub_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pinned(source: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """`hub_kwargs`, with a model's present commit as the revision, so that later files come from the same one."""
+    """`hub_kwargs`, with the commit of a Hub id as the revision, so that later files come from the same commit."""
     hub = hub_kwargs(options)
     commit = None if is_path(source) else extract_commit_hash(str(find_file(source, "config.json", hub)), None)
     return hub | ({"revision": commit} if commit else {})

@@ -95,14 +95,7 @@ def fit_to_crops(image: Image.Image, num_crops: int) -> Image.Image:
     """Scales an image to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
 
     An image higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the
-    order of the axes visible in the pixels.
-
-    Args:
-        image: RGB.
-        num_crops: Most crops.
-
-    Returns:
-        RGB, both sides multiples of 336.
+    order of the axes visible in the pixels. Both sides of the result are multiples of 336.
     """
     upright = image.width < image.height
     if upright:

@@ -30,9 +30,6 @@ class Phi3VRotaryEmbedding(nn.Module):
 
     The frequencies are computed from the configuration and kept out of the module's buffers: casting the model to half
     precision must not round them.
-
-    Args:
-        config: The configuration.
     """
 
     def __init__(self, config: Phi3VConfig) -> None:
@@ -121,11 +118,7 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
 
 
 class Phi3VModel(Phi3VPreTrainedModel):
-    """Phi-3.5-V without its language-model head.
-
-    Args:
-        config: The configuration.
-    """
+    """Phi-3.5-V without its language-model head."""
 
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__(config)
@@ -273,14 +266,11 @@ class Phi3VModel(Phi3VPreTrainedModel):
 
 
 def count_row_lengths(position_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Length of the row that each token belongs to; a row begins wherever the positions restart at 0.
+    """Length `(B, L)` int64 of the row that each token belongs to; a row begins wherever the positions restart at 0.
 
     Args:
         position_ids: `(B, L)` int64.
         attention_mask: `(B, >= L)`, 0 at padding, or `None`.
-
-    Returns:
-        `(B, L)` int64.
     """
     ends = position_ids + 1
     if attention_mask is not None:

@@ -94,9 +94,9 @@ def run_pack(
 
     Args:
         backbone: The vision-language model.
-        family: Its family.
+        family: The backbone's family.
         pack: The pack, on the backbone's device.
-        images: Its images, if they were computed before.
+        images: The states of the pack's images, if they were computed before.
         dense: Mask one attention over all tokens instead: far slower, for checks.
 
     Returns:

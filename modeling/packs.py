@@ -115,15 +115,7 @@ class Pack:
         return {name: join([images[name] for images in groups]) for name in (groups[0] if groups else ())}
 
     def averages(self, hidden: torch.Tensor, heads_only: bool = False) -> torch.Tensor:
-        """The mean state of each row.
-
-        Args:
-            hidden: `(1, N, H)`.
-            heads_only: Only of the image part.
-
-        Returns:
-            `(R, H)`, computed at least in float32, in the dtype of `hidden`.
-        """
+        """Mean `(R, H)` of each row's states `(1, N, H)`, or of its image part only, computed at least in float32."""
         layout, states = self.layout, hidden[0].to(torch.promote_types(hidden.dtype, torch.float32))
         count = layout.index[self.last] + 1
         group_of_row = layout.group[self.last]
