@@ -28,9 +28,9 @@ class MissingBaseError(CheckpointError, FileNotFoundError):
 
     Args:
         adapter: Folder or Hub id.
-        base: Folder or Hub id of the model below it.
-        revision: Of that.
-        reason: Why it cannot be loaded.
+        base: Folder or Hub id of the model below the adapter.
+        revision: The base's revision on the Hub.
+        reason: Why the base cannot be loaded.
     """
 
     def __init__(self, adapter: str, base: str, revision: str | None, reason: object) -> None:
@@ -46,7 +46,7 @@ class AdapterBase(NamedTuple):
 
     Attributes:
         source: Folder or Hub id.
-        revision: Of a Hub id, if the adapter names one.
+        revision: The revision on the Hub, if the adapter names one.
     """
 
     source: str
@@ -58,10 +58,6 @@ def adapter_base(source: str | os.PathLike[str], hub: Mapping[str, Any] | None =
 
     A relative path counts from the adapter's folder first, so that both can be moved together, and then from the
     working directory. The revision counts for a Hub id only.
-
-    Args:
-        source: Folder or Hub id of the adapter.
-        hub: Arguments of the Hub client.
 
     Raises:
         MissingBaseError: None is named, or a folder that is not there.
@@ -109,11 +105,7 @@ def find_adapter(
 
 
 def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:
-    """Whether the model below an adapter is an embedding model already, rather than a plain backbone.
-
-    Args:
-        adapter: The adapter.
-        options: Arguments to load that model with.
+    """Whether the model below an adapter, loaded with these `options`, is an embedding model already.
 
     Raises:
         MissingBaseError: There is no such model.
@@ -130,14 +122,11 @@ def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:
 
 
 def refuse_adapter(source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
-    """Raises if transformers would put an adapter on the weights that it loads: it then checks neither.
+    """Raises a `CheckpointError` where transformers would put an adapter on the weights without checking either.
 
     Args:
         source: Folder or Hub id of what should be a whole model; `None` where a caller has the weights in memory.
         options: The arguments of `from_pretrained`.
-
-    Raises:
-        CheckpointError: There is an `adapter_config.json`.
     """
     if source is None or find_file(source, ADAPTER_CONFIG, hub_kwargs(options)) is None:
         return
@@ -155,8 +144,8 @@ def read_adapter(
 
     Args:
         source: Folder or Hub id.
-        base: Its base instead of the one that its configuration names.
-        hub: Arguments of the Hub client.
+        base: The base instead of the one that the adapter's configuration names.
+        hub: What `hub_kwargs` gives.
 
     Raises:
         CheckpointError: There are no weights, the file is broken, no base is named, or a setting is not supported.

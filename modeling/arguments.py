@@ -19,12 +19,8 @@ _WITHOUT_EFFECT |= {"load_audio_from_video", "audio_kwargs", "videos_kwargs"}
 def check_options(inner: ProcessorMixin, options: Collection[str]) -> None:
     """Raises where a backbone's processor would not look at an argument.
 
-    Args:
-        inner: The backbone's processor.
-        options: Names of further arguments.
-
     Raises:
-        TypeError: Naming one that it does not take, and what it may stand for.
+        TypeError: The processor does not take one of the `options`; the message says which may be meant instead.
     """
     taken = image_options(inner) if options else frozenset()
     unknown = [name for name in options if name not in taken]
@@ -39,22 +35,17 @@ def image_options(inner: ProcessorMixin) -> frozenset[str]:
     parameters = inspect.signature(type(inner).__call__).parameters.values()
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
         return frozenset(parameter.name for parameter in parameters) - {"self", *CALL_ARGUMENTS}
-    kinds = (inner.valid_processor_kwargs.__annotations__.get("images_kwargs"), _valid(inner.image_processor))
+    of_processor = inner.valid_processor_kwargs.__annotations__.get("images_kwargs")
+    of_image_processor = getattr(inner.image_processor, "valid_kwargs", None)
+    kinds = (of_processor, of_image_processor)
     return frozenset().union(*(getattr(kind, "__annotations__", ()) for kind in kinds)) | {"images_kwargs"}
 
 
-def _valid(image_processor: Any) -> Any:
-    return getattr(image_processor, "valid_kwargs", None)
-
-
 def template_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What arguments of `apply_chat_template` mean for a call of the processor.
-
-    Args:
-        given: The arguments, at the top or in `processor_kwargs` as transformers takes them.
+    """What arguments of `apply_chat_template`, also those in its `processor_kwargs`, mean for a call of the processor.
 
     Raises:
-        ValueError: One asks for what cannot be had without a chat template.
+        ValueError: An argument has no meaning without a chat template.
     """
     options = {**given, **(given.get("processor_kwargs") or {})}
     for bucket in _BUCKETS:

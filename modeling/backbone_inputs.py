@@ -19,7 +19,7 @@ def backbone_inputs(
     attention_mask: torch.Tensor,
     given: dict[str, Any],
 ) -> dict[str, Any]:
-    """Completes and checks the inputs of one forward pass.
+    """Completes and checks the inputs of one forward pass; the caller's inputs (`given`) stay as they are.
 
     Image inputs of a batch whose tokens hold no image are dropped (a slice of a mixed batch may carry them), and
     positions are counted over attended tokens for backbones that count tokens.
@@ -27,9 +27,9 @@ def backbone_inputs(
     Args:
         family: The backbone's family.
         config: The backbone's configuration.
-        input_ids: `(B, L)` int64 or `None` if embeddings are given.
+        input_ids: `(B, L)` int64, or `None` if embeddings are passed.
         attention_mask: `(B, L)`.
-        given: The caller's inputs; not changed.
+        given: All other inputs by name.
 
     Raises:
         ValueError: An input is missing without which the backbone would silently compute other vectors, or images

@@ -38,11 +38,7 @@ def complete_settings(inner: Any, config: Any) -> None:
 
 
 def processor_class_name(config: Any) -> str:
-    """Name of the processor class that transformers has for a backbone.
-
-    Raises:
-        ValueError: It has none.
-    """
+    """Name of the processor class that transformers has for a backbone, or a `ValueError` if it has none."""
     name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
     if name is None:
         raise ValueError(f"transformers knows no processor for a {config.model_type!r} model.")

@@ -35,11 +35,8 @@ class CopyableLock:
 class LockedTokenizer:
     """A tokenizer that one thread calls at a time.
 
-    The library behind it keeps padding and truncation as a state, and raises where that changes during a call.
-
-    Args:
-        tokenizer: A tokenizer of transformers.
-        lock: Held by whoever calls it, by itself or inside a processor.
+    The library behind it keeps padding and truncation as a state, and raises where that changes during a call. Whoever
+    calls the tokenizer, directly or inside a processor, holds the lock.
     """
 
     tokenizer: Any
@@ -56,14 +53,9 @@ class LockedTokenizer:
 
 @dataclass
 class _Evaluated:
-    """A model in evaluation mode for some calls.
+    """The modules that were in training mode, and the number of calls that keep the model in evaluation mode."""
 
-    Attributes:
-        trained: The modules that were in training mode.
-        calls: How many calls go on.
-    """
-
-    trained: list[nn.Module]
+    in_training: list[nn.Module]
     calls: int = 0
 
 
@@ -86,7 +78,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             state.calls -= 1
             if not state.calls:
                 del _EVALUATED[id(model)]
-                for module in state.trained:
+                for module in state.in_training:
                     module.training = True
 
 
@@ -97,12 +89,12 @@ class _Attention:
     Attributes:
         before: Its name before the first of them.
         threads: How many calls go on in each thread.
-        kept: Whether somebody else has asked for the changed one meanwhile, so that it must stay.
+        must_stay: Whether other code has asked for the changed attention meanwhile.
     """
 
     before: str
     threads: Counter[int] = field(default_factory=Counter)
-    kept: bool = False
+    must_stay: bool = False
 
 
 _ATTENTIONS: dict[int, _Attention] = {}
@@ -110,11 +102,7 @@ _ATTENTIONS: dict[int, _Attention] = {}
 
 @contextmanager
 def restored_attention(config: Any) -> Iterator[None]:
-    """Gives a language model its attention back when the last of all calls that go on at once is over.
-
-    Args:
-        config: The configuration of the language model.
-    """
+    """Gives the language model of this configuration its attention back when the last of simultaneous calls is over."""
     thread = threading.get_ident()
     with _GUARD:
         state = _ATTENTIONS.setdefault(id(config), _Attention(config._attn_implementation))
@@ -127,7 +115,7 @@ def restored_attention(config: Any) -> Iterator[None]:
             state.threads += Counter()  # drops what is 0
             if not state.threads:
                 del _ATTENTIONS[id(config)]
-                if not state.kept and config._attn_implementation != state.before:
+                if not state.must_stay and config._attn_implementation != state.before:
                     set_attention(config, state.before)
 
 
@@ -137,7 +125,7 @@ def attention_to_change(config: Any) -> Iterator[None]:
     with _GUARD:
         state = _ATTENTIONS.get(id(config))
         if state is not None and threading.get_ident() not in state.threads:
-            state.kept = True
+            state.must_stay = True
         yield
 
 

@@ -68,8 +68,10 @@ class XVLM2VecConfig(PreTrainedConfig):
             if "model_type" not in vlm_config:
                 raise ValueError("`vlm_config` names no `model_type`, so its backbone is unknown.")
             values = {key: value for key, value in vlm_config.items() if key != "model_type"}
-            own = OWN_CONFIGS.get(vlm_config["model_type"])
-            vlm_config = own(**values) if own else AutoConfig.for_model(vlm_config["model_type"], **values)
+            config_class = OWN_CONFIGS.get(vlm_config["model_type"])
+            vlm_config = (
+                config_class(**values) if config_class else AutoConfig.for_model(vlm_config["model_type"], **values)
+            )
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r} is unknown; choose one of {', '.join(POOLINGS)}.")
         self.vlm_config = vlm_config

@@ -53,7 +53,7 @@ def encode_rows(
 
     Args:
         model: An `XVLM2VecModel`.
-        processor: Its processor.
+        processor: The model's processor.
         rows: The rows.
         max_tokens_per_batch: Tokens of one forward pass, padding included.
         max_length: Longer rows lose the end of their text.
@@ -185,10 +185,10 @@ class _Run:
 
     def _passes(self, batch: list[Unit]) -> Iterator[tuple[list[int], Callable[[], Any]]]:
         """The forward passes of a batch: which rows they embed, and how."""
-        made = self._prepare(batch)
-        if made is None:
+        prepared = self._prepare(batch)
+        if prepared is None:
             return
-        good, inputs = made
+        good, inputs = prepared
         numbers = [number for unit in good for number in unit]
         if not self.packed:
             yield numbers, partial(self.model, **inputs.to(self.model.device))
@@ -201,11 +201,11 @@ class _Run:
         try:
             inputs, cut = self._make(batch)
         except ValueError:
-            found = {number: problem for unit in batch for number in unit if (problem := self._problem(number))}
-            if not found:
+            problems = {number: problem for unit in batch for number in unit if (problem := self._problem(number))}
+            if not problems:
                 raise
-            self.problems |= found
-            left = [[number for number in unit if number not in found] for unit in batch]
+            self.problems |= problems
+            left = [[number for number in unit if number not in problems] for unit in batch]
             left = [unit for unit in left if unit]
             return self._prepare(left) if left else None
         self.cut += cut

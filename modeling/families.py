@@ -36,7 +36,7 @@ class Family:
             that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with images.
         processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
         causal: Whether every token sees only what stands before it: rows that begin alike can then share that part.
-        not_causal: Why not, where that is known.
+        not_causal: The reason why tokens see what follows, where that is known.
     """
 
     image: str | None = None
@@ -135,12 +135,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-_GENERIC = Family()
-
-
 def family_of(model_type: str) -> Family:
     """The entry of a backbone's `model_type` or of a layout, or the generic one."""
-    return FAMILIES.get(model_type, _GENERIC)
+    return FAMILIES.get(model_type, Family())
 
 
 def backbone_type(config: PreTrainedConfig) -> str:
@@ -151,11 +148,7 @@ def backbone_type(config: PreTrainedConfig) -> str:
 
 
 def check_layout(layout: str) -> str:
-    """The name of a layout of prompts, if `FAMILIES` has it.
-
-    Raises:
-        ValueError: It has not: the generic layout would silently give other vectors.
-    """
+    """The layout's name, or a `ValueError` if it is unknown: the generic layout would silently give other vectors."""
     if layout not in FAMILIES:
         raise ValueError(f"layout={layout!r} is unknown; choose one of {', '.join(FAMILIES)}.")
     return layout
@@ -166,11 +159,7 @@ IMAGE_SETTINGS = ("square", "num_crops")
 
 
 def check_image_settings(settings: Mapping[str, int]) -> dict[str, int]:
-    """The image settings of a model, if they are known.
-
-    Raises:
-        ValueError: One is not: images would silently look other than in training.
-    """
+    """The image settings as a `dict`, or a `ValueError` if one is unknown: images would look other than in training."""
     unknown = sorted(settings.keys() - set(IMAGE_SETTINGS))
     if unknown:
         raise ValueError(

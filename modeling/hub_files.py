@@ -29,12 +29,7 @@ def hub_kwargs(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pinned(source: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """`hub_kwargs`, with the commit of a Hub id as its revision: what is fetched later comes from the same one.
-
-    Args:
-        source: Folder or Hub id of a model.
-        options: The arguments of a `from_pretrained`.
-    """
+    """`hub_kwargs`, with the commit of a Hub id as the revision, so that later files come from the same commit."""
     hub = hub_kwargs(options)
     commit = None if is_path(source) else extract_commit_hash(str(find_file(source, "config.json", hub)), None)
     return hub | ({"revision": commit} if commit else {})
@@ -45,7 +40,7 @@ def find_file(source: str | os.PathLike[str], name: str, hub: Mapping[str, Any] 
 
     Args:
         source: Folder or Hub id.
-        name: Of the file.
+        name: The file's name.
         hub: What `hub_kwargs` gives.
 
     Raises:

@@ -82,11 +82,7 @@ class Phi3VImageProcessor(BaseImageProcessor):
 
 
 def as_rgb(image: Any) -> Image.Image:
-    """An RGB image from a PIL image of any mode or a uint8 array.
-
-    Raises:
-        TypeError: It is neither.
-    """
+    """An RGB image from a PIL image of any mode or a uint8 array, or a `TypeError`."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
@@ -99,14 +95,7 @@ def fit_to_crops(image: Image.Image, num_crops: int) -> Image.Image:
     """Scales an image to the largest width of whole crops that `num_crops` allows, and pads its height to whole crops.
 
     An image higher than wide is treated lying on its side, as the original does: interpolation in two passes makes the
-    order of the axes visible in the pixels.
-
-    Args:
-        image: RGB.
-        num_crops: Most crops.
-
-    Returns:
-        RGB, both sides multiples of 336.
+    order of the axes visible in the pixels. Both sides of the result are multiples of 336.
     """
     upright = image.width < image.height
     if upright:
@@ -141,15 +130,7 @@ def pad_height(image: Image.Image) -> Image.Image:
 
 
 def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
-    """Cuts an image up, its global view first.
-
-    Args:
-        pixels: `(3, H, W)` float32, both sides multiples of 336.
-        slots: Length of the result; the rest is zeros.
-
-    Returns:
-        `(slots, 3, 336, 336)` float32.
-    """
+    """Cuts an image `(3, H, W)` float32 into crops `(slots, 3, 336, 336)`, its global view first and zeros last."""
     rows, columns = pixels.shape[1] // CROP, pixels.shape[2] // CROP
     view = functional.interpolate(pixels[None], size=(CROP, CROP), mode="bicubic")
     crops = pixels.reshape(3, rows, CROP, columns, CROP).permute(1, 3, 0, 2, 4).reshape(-1, 3, CROP, CROP)
@@ -159,11 +140,9 @@ def cut_crops(pixels: torch.Tensor, slots: int) -> torch.Tensor:
 
 
 def count_tokens(height: int, width: int) -> int:
-    """Placeholders of an image of this padded size: both grids, a separator at each line's end, and one between them.
+    """Placeholders of an image of this padded size in pixels: both grids, a separator at each line's end, one between.
 
-    Args:
-        height: In pixels, a multiple of 336.
-        width: In pixels, a multiple of 336.
+    Both sides are multiples of 336.
     """
     rows, columns = height // CROP, width // CROP
     side = CROP_TOKENS_PER_SIDE

@@ -27,10 +27,10 @@ def expand_images(
 
     Args:
         inner: The backbone's processor.
-        family: Its family.
-        prompts: Each row's prompt.
-        images: Each row's RGB images.
-        numbers: How errors number the rows.
+        family: The backbone's family.
+        prompts: The prompt of each row.
+        images: The RGB images of each row.
+        numbers: The row numbers for errors.
         options: Further arguments of the processor.
 
     Returns:
@@ -39,8 +39,8 @@ def expand_images(
     Raises:
         ImageError: The processor refuses a row; the message names the first such row.
     """
-    own = len(family.after_text)  # the backbone's processor writes this part itself
-    strings = [prompt.string[: len(prompt.string) - own] for prompt in prompts]
+    # The backbone's processor writes `after_text` itself.
+    strings = [prompt.string.removesuffix(family.after_text) for prompt in prompts]
     try:
         batch = inner(text=strings, images=list(images), **{"padding": True, "return_tensors": "pt", **options})
     except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -65,13 +65,8 @@ def token_inputs(family: Family, batch: BatchFeature) -> list[str]:
 
 
 def mark_blank_images(batch: BatchFeature) -> None:
-    """Keeps all-zero images: sets one value to a number too small to see, so that the backbone sees an image.
-
-    Args:
-        batch: `pixel_values` `(B, N, 3, height, width)`, and `pixel_attention_mask` `(B, N, height, width)` where
-            images were padded.
-    """
-    values = batch["pixel_values"]
+    """Keeps all-zero images: sets one value to a number too small to see, so that the backbone sees an image."""
+    values = batch["pixel_values"]  # (B, N, 3, height, width), and with padded images a mask without the 3
     blank = ~values.flatten(2).any(dim=2)
     if "pixel_attention_mask" in batch:
         blank &= batch["pixel_attention_mask"].flatten(2).any(dim=2)

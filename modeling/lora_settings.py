@@ -1,6 +1,6 @@
-"""What the settings of a LoRA adapter mean: which are computed, which change no vector, and which are refused by name.
+"""What the settings of a LoRA adapter mean: which are computed, and which change no vector.
 
-Every field of PEFT's `LoraConfig` stands in one of three lists; a contract test fails when PEFT adds one.
+Any other setting is refused by its name where it is used; a contract test lists those and fails when PEFT adds one.
 """
 
 from __future__ import annotations
@@ -49,21 +49,6 @@ WITHOUT_EFFECT = {
     "task_type",
 }
 """Settings that change no vector of a trained adapter."""
-REFUSED = {
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "megatron_config",
-    "monteclora_config",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-}
-"""Settings that would change what is merged, and that no adapter of this package or of VLM2Vec uses."""
 
 STARTS_BESIDE = ("gaussian", "eva", "orthogonal", "mica")
 """Values of `init_lora_weights`, beside true and false, whose start leaves the weights of the base alone."""
@@ -81,22 +66,12 @@ class LoraSettings:
     """The content of an `adapter_config.json`, read as PEFT reads it.
 
     Modules are named by all the names that they may have had in training, the first that fits counts.
-
-    Args:
-        config: The content.
     """
 
     config: Mapping[str, Any]
 
     def check(self, source: str) -> None:
-        """Raises if an adapter cannot be merged as PEFT would.
-
-        Args:
-            source: What errors call the adapter.
-
-        Raises:
-            CheckpointError: It uses a setting that is not supported, or lacks one.
-        """
+        """Raises a `CheckpointError` if an adapter, called `source` there, cannot be merged as PEFT would."""
         unknown = self.config.keys() - COMPUTED - WITHOUT_EFFECT
         used = [f"{key}={self.config[key]!r}" for key in sorted(unknown) if self.config[key]]
         used += [f"bias={self.config['bias']!r}"] * (self.config.get("bias", "none") != "none")
@@ -135,12 +110,7 @@ class LoraSettings:
         return float(alpha / (rank**0.5 if self.config.get("use_rslora") else rank))
 
     def is_target(self, names: Iterable[str], is_linear: bool) -> bool:
-        """Whether PEFT would adapt a module.
-
-        Args:
-            names: Of the module.
-            is_linear: Whether it is a linear layer, which `"all-linear"` means.
-        """
+        """Whether PEFT would adapt a module with one of these names; `"all-linear"` means all linear layers."""
         targets = self.config.get("target_modules") or ()
         return any(
             (is_linear if targets == "all-linear" else _matches(name, targets) and self._is_chosen_layer(name))

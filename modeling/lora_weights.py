@@ -78,9 +78,9 @@ class Adapter:
     """A LoRA or DoRA adapter as it is stored.
 
     Args:
-        source: What errors call it.
+        source: The adapter's name in errors.
         base: Folder or Hub id of the model below it.
-        base_revision: Revision of that on the Hub.
+        base_revision: The base's revision on the Hub.
         config: The content of `adapter_config.json`.
         weights: The stored tensors by key.
     """
@@ -148,9 +148,9 @@ class Adapter:
             if module is None:
                 faults["land on no module"].append(key)
                 continue
-            wanted = self._shape(modules[module], part, layout.old_names(module))
-            if list(value.shape) != wanted:
-                faults["are of another shape"].append(f"{key} {list(value.shape)} for {wanted}")
+            shape = self._shape(modules[module], part, layout.old_names(module))
+            if list(value.shape) != shape:
+                faults["are of another shape"].append(f"{key} {list(value.shape)} for {shape}")
             parts.setdefault(module, {})[part] = value
         faults["are missing"] += self._absent(layout, modules, parts)
         self._raise_for(faults)
@@ -182,8 +182,8 @@ class Adapter:
         self, layout: PublishedBackbone, modules: Mapping[str, nn.Module], faults: Mapping[str, list[str]]
     ) -> dict[str, str]:
         """Keys of modules that were trained and saved whole (`modules_to_save`), with what they are in the model."""
-        kept = [name for name in modules if name and self.settings.is_saved_whole(layout.old_names(name))]
-        wanted = {f"{name}.{part}": value for name in kept for part, value in modules[name].state_dict().items()}
+        saved = [name for name in modules if name and self.settings.is_saved_whole(layout.old_names(name))]
+        wanted = {f"{name}.{part}": value for name in saved for part, value in modules[name].state_dict().items()}
         places: dict[str, str] = {}
         for key, value in self.weights.items():
             name = next((name for name in layout.new_names(key.removeprefix(_PREFIX)) if name in wanted), None)
@@ -194,7 +194,7 @@ class Adapter:
                 shapes = f"{list(value.shape)} for {list(wanted[name].shape)}"
                 faults["are of another shape"].append(f"{key} {shapes}")
         faults["are missing"].extend(sorted(wanted.keys() - places.values()))
-        names = [old for name in kept for old in layout.old_names(name)]
+        names = [old for name in saved for old in layout.old_names(name)]
         idle = [end for end in self.settings.saved_whole if not any(name.endswith(end) for name in names)]
         faults["are missing"].extend(f"{end} (of modules_to_save)" for end in idle)
         return places

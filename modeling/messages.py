@@ -51,7 +51,7 @@ def _parts(content: Any, where: str) -> list[Mapping[str, Any]]:
 
 
 def _read_part(part: Mapping[str, Any], where: str) -> tuple[str, Any]:
-    """Whether a part is a `text` or an `image`, and which."""
+    """The kind of a part, `"text"` or `"image"`, and its content."""
     kind = part.get("type")
     if kind == "image_url":
         _refuse_others(part, ("type", "image_url"), where, "a part of type 'image_url' has")
@@ -71,18 +71,19 @@ def _read_part(part: Mapping[str, Any], where: str) -> tuple[str, Any]:
 def _image(part: Mapping[str, Any], where: str) -> Any:
     """The image of a part, wherever it stands."""
     _refuse_others(part, ("type", *IMAGE_KEYS), where, "a part of type 'image' has its image under one of")
-    given = [key for key in IMAGE_KEYS if part.get(key) is not None]
-    if not given:
+    keys_in_use = [key for key in IMAGE_KEYS if part.get(key) is not None]
+    if not keys_in_use:
         keys = ", ".join(f"`{key}`" for key in part if key != "type")
         fault = f"{keys} is None" if keys else f"it has none of {', '.join(IMAGE_KEYS)}"
         raise ValueError(
             f"{where}: its part of type 'image' shows no image: {fault}. Leave a part without an image out; a row of "
             "sentence-transformers without an image has no key `image`."
         )
-    if len(given) > 1:
-        raise ValueError(f"{where}: its part of type 'image' has several ({', '.join(given)}); make a part of each.")
-    value = part[given[0]]
-    if given[0] != "base64" or not isinstance(value, str) or value[:5].lower() == "data:":
+    if len(keys_in_use) > 1:
+        several = ", ".join(keys_in_use)
+        raise ValueError(f"{where}: its part of type 'image' has several ({several}); make a part of each.")
+    value = part[keys_in_use[0]]
+    if keys_in_use[0] != "base64" or not isinstance(value, str) or value[:5].lower() == "data:":
         return value
     try:
         return decode_base64(value)

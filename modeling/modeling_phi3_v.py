@@ -30,9 +30,6 @@ class Phi3VRotaryEmbedding(nn.Module):
 
     The frequencies are computed from the configuration and kept out of the module's buffers: casting the model to half
     precision must not round them.
-
-    Args:
-        config: The configuration.
     """
 
     def __init__(self, config: Phi3VConfig) -> None:
@@ -121,11 +118,7 @@ class Phi3VPreTrainedModel(Phi3PreTrainedModel):
 
 
 class Phi3VModel(Phi3VPreTrainedModel):
-    """Phi-3.5-V without its language-model head.
-
-    Args:
-        config: The configuration.
-    """
+    """Phi-3.5-V without its language-model head."""
 
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__(config)
@@ -273,14 +266,11 @@ class Phi3VModel(Phi3VPreTrainedModel):
 
 
 def count_row_lengths(position_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Length of the row that each token belongs to; a row begins wherever the positions restart at 0.
+    """Length `(B, L)` int64 of the row that each token belongs to; a row begins wherever the positions restart at 0.
 
     Args:
         position_ids: `(B, L)` int64.
         attention_mask: `(B, >= L)`, 0 at padding, or `None`.
-
-    Returns:
-        `(B, L)` int64.
     """
     ends = position_ids + 1
     if attention_mask is not None:
@@ -318,14 +308,10 @@ def place_features(
 
 
 def check_placeholders(input_ids: torch.Tensor, counts: list[int]) -> None:
-    """Checks that the runs of placeholders are the images, in order and of the right length.
-
-    Args:
-        input_ids: `(B, L)` int64, on the CPU.
-        counts: Features of each image.
+    """Compares the runs of placeholders in `(B, L)` ids on the CPU with the number of features of each image.
 
     Raises:
-        ValueError: They are not; the message names the row.
+        ValueError: A run is missing, out of order or of another length; the message names the row.
     """
     is_placeholder = input_ids < 0
     before = nn.functional.pad(input_ids, (1, 0))[:, :-1]

@@ -298,24 +298,24 @@ class XVLM2VecModel(PreTrainedModel):
     def processor(self) -> XVLM2VecProcessor:
         """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
         with _LOADING:
-            return self._load_processor()
-
-    def _load_processor(self) -> XVLM2VecProcessor:
-        if self._processor is None:
-            source = self._processor_source or self.config.name_or_path
-            if not source:
-                raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
-            options = dict(self._processor_options)
-            if self.config.layout is not None:
-                options["layout"] = self.config.layout
-            # A model that runs as remote code was loaded by somebody who trusts this repository's code.
-            trusted = type(self).__module__.startswith("transformers_modules")
-            self._processor = XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
-        return self._processor
+            if self._processor is None:
+                self._processor = self._load_processor()
+            return self._processor
 
     @processor.setter
     def processor(self, processor: XVLM2VecProcessor) -> None:
         self._processor = processor
+
+    def _load_processor(self) -> XVLM2VecProcessor:
+        source = self._processor_source or self.config.name_or_path
+        if not source:
+            raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
+        options = dict(self._processor_options)
+        if self.config.layout is not None:
+            options["layout"] = self.config.layout
+        # A model that runs as remote code was loaded by somebody who trusts this repository's code.
+        trusted = type(self).__module__.startswith("transformers_modules")
+        return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
 
     def encode(
         self,

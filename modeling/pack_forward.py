@@ -33,14 +33,7 @@ class ImageStates:
 
 
 def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
-    """Runs the vision tower once over the images of a pack.
-
-    Args:
-        backbone: A vision-language model of transformers with `get_image_features`.
-        pack: The pack.
-
-    Returns:
-        One entry for each group that has images, in the order of the pack.
+    """Runs the vision tower once over the images of a pack: one entry for each group with images, in their order.
 
     Raises:
         ValueError: The number of states is not the number of image tokens.
@@ -58,14 +51,10 @@ def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
 
 
 def split_by_group(states: Any, counts: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
-    """Splits the states of all images by the groups that they belong to.
-
-    Args:
-        states: A list of `(T_i, H)` tensors, or one tensor `(..., H)`.
-        counts: Image tokens of each group.
+    """Splits image states, a list of `(T_i, H)` or one tensor `(..., H)`, by the image tokens of each group.
 
     Raises:
-        ValueError: They do not add up.
+        ValueError: There are more or fewer states than image tokens.
     """
     parts = list(states) if isinstance(states, list | tuple) else [states.flatten(0, -2)]
     if len(parts) == 1 and len(parts[0]) == sum(counts):
@@ -105,9 +94,9 @@ def run_pack(
 
     Args:
         backbone: The vision-language model.
-        family: Its family.
+        family: The backbone's family.
         pack: The pack, on the backbone's device.
-        images: Its images, if they were computed before.
+        images: The states of the pack's images, if they were computed before.
         dense: Mask one attention over all tokens instead: far slower, for checks.
 
     Returns:

@@ -50,7 +50,7 @@ class Member:
     """A group, or some of its texts, in a pack.
 
     Args:
-        number: Of the group in its batch.
+        number: The group's number in its batch.
         group: The group, with these texts only.
         rows: Number of each text, counted over all texts of the batch.
     """
@@ -115,15 +115,7 @@ class Pack:
         return {name: join([images[name] for images in groups]) for name in (groups[0] if groups else ())}
 
     def averages(self, hidden: torch.Tensor, heads_only: bool = False) -> torch.Tensor:
-        """The mean state of each row.
-
-        Args:
-            hidden: `(1, N, H)`.
-            heads_only: Only of the image part.
-
-        Returns:
-            `(R, H)`, computed at least in float32, in the dtype of `hidden`.
-        """
+        """Mean `(R, H)` of each row's states `(1, N, H)`, or of its image part only, computed at least in float32."""
         layout, states = self.layout, hidden[0].to(torch.promote_types(hidden.dtype, torch.float32))
         count = layout.index[self.last] + 1
         group_of_row = layout.group[self.last]
@@ -243,11 +235,7 @@ def _is_beyond(group: TokenGroup, rope_limit: int | None) -> bool:
 
 
 def make_pack(members: Sequence[Member]) -> Pack:
-    """One pack of all these groups, those of one shape side by side.
-
-    Args:
-        members: Groups or parts of groups. Those without a prefix have one text each.
-    """
+    """One pack of groups or parts of groups, equal shapes side by side; without a prefix, a group has one text."""
     buckets = _buckets(sorted(members, key=lambda member: member.shape))
     rows = sorted(row for member in members for row in member.rows)
     rank = {row: place for place, row in enumerate(rows)}
@@ -328,14 +316,7 @@ def _shape(block: Sequence[Text], groups: int) -> Block:
 
 
 def join(batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Joins image inputs of several groups, smaller ones filled up with zeros, as processors fill up a batch.
-
-    Args:
-        batches: `(n, ...)` each, of the same number of dimensions.
-
-    Returns:
-        `(sum of n, ...)`.
-    """
+    """Joins image inputs `(n, ...)` of several groups along the first axis, smaller ones padded with zeros."""
     largest = [max(sizes) for sizes in zip(*(batch.shape[1:] for batch in batches), strict=True)]
     same_size = []
     for batch in batches:

@@ -11,12 +11,7 @@ TokenRow = dict[str, torch.Tensor]
 
 
 def split_rows(batch: Mapping[str, torch.Tensor], names: Sequence[str]) -> list[TokenRow]:
-    """Takes a padded batch apart.
-
-    Args:
-        batch: `input_ids` and `attention_mask` `(B, L)`, and the inputs of the given names, of the same shape.
-        names: The per-token inputs to take along.
-    """
+    """The rows of a padded batch without padding: their inputs with these names, `(B, L)` each in the batch."""
     masks = batch["attention_mask"].bool()
     return [{name: batch[name][row][mask] for name in names} for row, mask in enumerate(masks)]
 
@@ -50,16 +45,7 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, side: str, width: int = 0, m
 
 
 def spread_rows(values: torch.Tensor, rows: Sequence[int], count: int) -> torch.Tensor:
-    """Gives rows without images an all-zero entry, so that entry and row keep the same number.
-
-    Args:
-        values: `(len(rows), ...)`.
-        rows: Numbers of the rows that have an entry.
-        count: Rows in the batch.
-
-    Returns:
-        `(count, ...)`.
-    """
+    """Gives rows without images an all-zero entry: `values` `(len(rows), ...)` of these rows to `(count, ...)`."""
     spread = values.new_zeros(count, *values.shape[1:])
     spread[list(rows)] = values
     return spread

@@ -10,14 +10,7 @@ from torch.nn.functional import normalize
 
 
 def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Column of the last attended token of each row.
-
-    Args:
-        attention_mask: `(B, L)`, non-zero at tokens, whatever the padding side.
-
-    Returns:
-        `(B,)` int64.
-    """
+    """Column `(B,)` int64 of each row's last attended token, from a mask `(B, L)` padded on either side."""
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     return (attention_mask.ne(0) * columns).argmax(dim=1)
 
@@ -42,15 +35,10 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> to
 
 
 def chosen_dim(dim: int | None, truncate_dim: int | None, config: Any) -> int | None:
-    """The size of vectors that a caller of `encode` wants; `None` for whole ones.
-
-    Args:
-        dim: The one name of the argument.
-        truncate_dim: The other one.
-        config: Of the embedding model.
+    """The vector size that a caller of `encode` wants under either name; `None` for whole vectors.
 
     Raises:
-        ValueError: The two differ, or the vectors have fewer values.
+        ValueError: The two differ, or the model's vectors have fewer values.
     """
     if None not in (dim, truncate_dim) and dim != truncate_dim:
         raise ValueError(f"dim={dim} and truncate_dim={truncate_dim} are two names of one argument: pass one.")
@@ -72,15 +60,7 @@ def warn_of_untrained_dim(dim: int | None, config: Any) -> None:
 
 
 def truncate_embeddings(vectors: torch.Tensor, dim: int, normalized: bool) -> torch.Tensor:
-    """Keeps the first values of each vector.
-
-    Args:
-        vectors: `(N, D)`.
-        dim: Values that stay.
-        normalized: Whether the result has length 1 again.
-
-    Returns:
-        `(N, dim)`.
+    """The first `dim` values of each vector, `(N, D)` to `(N, dim)`, again of length 1 if `normalized`.
 
     Raises:
         ValueError: The vectors have fewer values.

@@ -122,11 +122,7 @@ class Phi3VProcessor(ProcessorMixin):
 
 
 def read_tags(prompt: str, row: int = 0) -> tuple[list[str], list[int]]:
-    """Splits a prompt at its image tags.
-
-    Args:
-        prompt: The prompt.
-        row: What an error calls it.
+    """Splits a prompt at its image tags; `row` is its number in errors.
 
     Returns:
         The texts between the tags, one more than tags, and the index from 0 of the image that each tag shows.
@@ -146,14 +142,11 @@ def read_tags(prompt: str, row: int = 0) -> tuple[list[str], list[int]]:
 
 
 def deal_images(images: Any, counts: Sequence[int]) -> list[list[Any]]:
-    """Gives each row its images.
+    """The list of images of each row.
 
     Args:
         images: Nothing, one image, a flat list for all rows, or one list (or `None`) a row.
-        counts: Tags of each row.
-
-    Returns:
-        One list a row.
+        counts: The number of tags in each row.
 
     Raises:
         ValueError: Tags and images do not match; the message names the row.

@@ -14,13 +14,7 @@ from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .arguments import check_options, template_options
-from .backbone_processors import (
-    PROCESSOR_FILE,
-    complete_settings,
-    limit_pixels,
-    load_inner,
-    processor_class_name,
-)
+from .backbone_processors import PROCESSOR_FILE, complete_settings, limit_pixels, load_inner, processor_class_name
 from .concurrency import CopyableLock, LockedTokenizer
 from .families import Family, backbone_type, check_image_settings, check_layout, family_of
 from .hub_files import hub_kwargs, read_json
@@ -124,10 +118,10 @@ class XVLM2VecProcessor(ProcessorMixin):
         hub = hub_kwargs(kwargs)
         saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
-            own = saved["xvlm2vec"]
+            wrapper = saved["xvlm2vec"]
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
-            kept: dict[str, Any] = {key: own.get(key) for key in ("max_length", "square")}
-            processor = cls(inner, layout or own["model_type"], **(kept | settings))
+            saved_settings: dict[str, Any] = {key: wrapper.get(key) for key in ("max_length", "square")}
+            processor = cls(inner, layout or wrapper["model_type"], **(saved_settings | settings))
             if layout is None:
                 check_beside(processor.model_type, pretrained_model_name_or_path, hub)
             return processor
@@ -247,13 +241,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         max_length: int | None = None,
         **image_options: Any,
     ) -> tuple[list[TokenRow], dict[str, Any], int]:
-        """Prepares rows without padding their tokens.
-
-        Args:
-            rows: The rows.
-            numbers: How errors number the rows; by default from 0.
-            max_length: As in a call.
-            **image_options: Further arguments of the backbone's processor for images.
+        """Prepares rows without padding their tokens; the arguments are those of `prepare`.
 
         Returns:
             Each row's tokens, the images of all rows, and the number of rows whose text was cut.
@@ -271,9 +259,9 @@ class XVLM2VecProcessor(ProcessorMixin):
                     f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
                 )
             if limit is not None:
-                kept = cut_text(tokens[index], prompts[index], self.locked_tokenizer, limit, f"row {number}")
-                cut += kept is not tokens[index]
-                tokens[index] = kept
+                shorter = cut_text(tokens[index], prompts[index], self.locked_tokenizer, limit, f"row {number}")
+                cut += shorter is not tokens[index]
+                tokens[index] = shorter
         return tokens, extras, cut
 
     def prompt(self, text: str, images: int, row: int = 0) -> str:
@@ -288,9 +276,9 @@ class XVLM2VecProcessor(ProcessorMixin):
                 f"{self.model_type!r} has no entry in `families` and its {type(self.inner).__name__} names no "
                 "`image_token`, so how its prompts show an image is unknown. Add an entry."
             )
-        found = [token for token in (placeholder, *self.family.reserved) if token and token in text]
-        if found:
-            raise ValueError(f"row {row}: the text holds {found[0]!r}, which stands for an image; take it out.")
+        marks = [token for token in (placeholder, *self.family.reserved) if token and token in text]
+        if marks:
+            raise ValueError(f"row {row}: the text holds {marks[0]!r}, which stands for an image; take it out.")
         return (placeholder or "") * images + (self.family.after_images if images else "") + text
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
@@ -336,8 +324,8 @@ class XVLM2VecProcessor(ProcessorMixin):
         """The number of tokens a row may have. Tokenizers without a limit of their own name a huge number."""
         if max_length is not None:
             return max_length
-        own = getattr(self.inner.tokenizer, "model_max_length", None)
-        limits = [limit for limit in (self.max_length, own) if limit is not None and limit < 10**9]
+        of_tokenizer = getattr(self.inner.tokenizer, "model_max_length", None)
+        limits = [limit for limit in (self.max_length, of_tokenizer) if limit is not None and limit < 10**9]
         return min(limits) if limits else None
 
     def _prompt(self, row: TextImageRow, number: int) -> Prompt:
@@ -351,7 +339,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         return self.family.max_aspect_ratio if self.square is None else None
 
     def _load(self, row: TextImageRow, number: int) -> list[Any]:
-        found = [
+        images = [
             load_image(
                 image,
                 allow_urls=self.allow_urls,
@@ -360,25 +348,31 @@ class XVLM2VecProcessor(ProcessorMixin):
             )
             for index, image in enumerate(row.images)
         ]
-        return found if self.square is None else [image.resize((self.square, self.square)) for image in found]
+        return images if self.square is None else [image.resize((self.square, self.square)) for image in images]
 
     def _tokenize(
         self, prompts: list[Prompt], images: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
     ) -> tuple[list[TokenRow], dict[str, Any]]:
         """Tokens of each row and the image inputs of the batch."""
         tokens: list[TokenRow] = [{} for _ in prompts]
-        plain = [index for index, found in enumerate(images) if not found]
-        illustrated = [index for index, found in enumerate(images) if found]
+        plain = [index for index, row_images in enumerate(images) if not row_images]
+        with_images = [index for index, row_images in enumerate(images) if row_images]
         extras: dict[str, Any] = {}
-        if illustrated:
-            rows = ([every[index] for index in illustrated] for every in (prompts, images, numbers))
+        if with_images:
             with self.lock:
-                batch = expand_images(self.inner, self.family, *rows, options)
-            for index, row in zip(illustrated, split_rows(batch, token_inputs(self.family, batch)), strict=True):
+                batch = expand_images(
+                    self.inner,
+                    self.family,
+                    [prompts[index] for index in with_images],
+                    [images[index] for index in with_images],
+                    [numbers[index] for index in with_images],
+                    options,
+                )
+            for index, row in zip(with_images, split_rows(batch, token_inputs(self.family, batch)), strict=True):
                 tokens[index] = row
             extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
             for name in extras.keys() & set(self.family.row_inputs):
-                extras[name] = spread_rows(torch.as_tensor(extras[name]), illustrated, len(prompts))
+                extras[name] = spread_rows(torch.as_tensor(extras[name]), with_images, len(prompts))
         for index, row_ids in zip(plain, self.text_ids([prompts[index].string for index in plain]), strict=True):
             ids = torch.as_tensor(row_ids, dtype=torch.long)
             tokens[index] = {"input_ids": ids} | {name: torch.zeros_like(ids) for name in self.family.required}

@@ -14,14 +14,10 @@ from .hub_files import read_json
 
 
 def check_processor(processor: Any, config: PreTrainedConfig) -> None:
-    """Raises if a processor writes prompts in another way than the model was trained with; warns of other images.
-
-    Args:
-        processor: An `XVLM2VecProcessor`.
-        config: Of the embedding model.
+    """Warns if a processor shows images in another way than the model was trained with.
 
     Raises:
-        ValueError: It does.
+        ValueError: The processor writes prompts in another way than in training.
     """
     model_type = backbone_type(config)
     if processor.model_type != model_type:
@@ -39,15 +35,10 @@ def check_processor(processor: Any, config: PreTrainedConfig) -> None:
 
 
 def check_beside(model_type: str, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
-    """Raises if a saved processor writes other prompts than the embedding model in the same place was trained with.
-
-    Args:
-        model_type: Of the processor, as its files say.
-        source: Folder or Hub id.
-        hub: Arguments of the Hub client.
+    """Compares a saved processor with the embedding model in the same folder or repository.
 
     Raises:
-        ValueError: It does.
+        ValueError: The model was trained with other prompts than the processor writes.
     """
     trained = read_json(source, "config.json", hub).get("layout")
     if trained not in (None, model_type):
@@ -59,11 +50,7 @@ def check_beside(model_type: str, source: str | os.PathLike[str], hub: dict[str,
 
 
 def refuse_adapter_folder(source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
-    """Raises where there is an adapter and no model, whose files would say which processor it needs.
-
-    Raises:
-        ValueError: There is an `adapter_config.json` and no `config.json`.
-    """
+    """Raises a `ValueError` for an adapter without a model: only the model's files say which processor it needs."""
     if read_json(source, ADAPTER_CONFIG, hub) and not read_json(source, "config.json", hub):
         raise ValueError(
             f"{os.fspath(source)!r} is an adapter, and its processor depends on how it was trained: load the model "

@@ -56,11 +56,7 @@ TODAY = PublishedBackbone(None, ())
 
 
 def published_backbone(model_type: str, source: str) -> PublishedBackbone:
-    """What is known of the published checkpoints on a backbone.
-
-    Raises:
-        CheckpointError: There are none.
-    """
+    """The entry of a backbone in `PUBLISHED`, or a `CheckpointError` if it has none."""
     if model_type == "xvlm2vec":
         raise CheckpointError(f"{source!r} is an embedding model of this package already: use from_pretrained.")
     if model_type not in PUBLISHED:

@@ -18,12 +18,12 @@ from .published_backbones import PublishedBackbone, published_backbone
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint, found.
+    """What a published checkpoint consists of.
 
     Args:
-        backbone: Folder or Hub id of the weights of the backbone.
-        options: Arguments to load them with.
-        adapter: What is to be merged into them.
+        backbone: Folder or Hub id of the backbone's weights.
+        options: Arguments to load the backbone with.
+        adapter: The adapter to merge into the backbone, if any.
         entry: What is known of checkpoints on this backbone.
     """
 
@@ -36,12 +36,7 @@ class Published:
 def find_published(
     source: str | os.PathLike[str], base: str | os.PathLike[str] | None, options: Mapping[str, Any]
 ) -> Published:
-    """Finds out what a published checkpoint consists of, without loading the weights of its backbone.
-
-    Args:
-        source: Folder or Hub id.
-        base: For an adapter, its base instead of the one that its configuration names.
-        options: The arguments of `from_vlm2vec`.
+    """Finds out what a checkpoint consists of, from the arguments of `from_vlm2vec`, without loading the backbone.
 
     Raises:
         CheckpointError: It is no published checkpoint, or a part of it is missing.

@@ -22,8 +22,8 @@ class RowSize:
     """What a row will cost.
 
     Args:
-        tokens: Of the whole row: exact without images; with images but for a few marks around them.
-        pixels: Of all images.
+        tokens: Tokens of the whole row: exact without images; with images but for a few marks around them.
+        pixels: Pixels of all images.
         shared: Tokens of the images, which rows with the same images can share.
     """
 
@@ -33,12 +33,9 @@ class RowSize:
 
 
 def measure_rows(processor: Any, rows: Sequence[TextImageRow], problems: dict[int, str] | None = None) -> list[RowSize]:
-    """Measures rows; of their files only the beginnings are read.
+    """Measures rows for an `XVLM2VecProcessor`; of image files only the beginnings are read.
 
-    Args:
-        processor: An `XVLM2VecProcessor`, which imports this module.
-        rows: The rows.
-        problems: Takes up what is wrong with rows, by number; a bad row then counts nothing.
+    What is wrong with bad rows is written into `problems` by number, and they count nothing.
 
     Raises:
         ValueError: A row is bad, and there is no `problems`.
@@ -71,13 +68,9 @@ def image_tokens(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
     count = getattr(processor.inner, "_get_num_multimodal_tokens", None)
     if count is not None:
         return count(image_sizes=[(height, width) for width, height in sizes]).num_image_tokens
-    return [_count_by_doing(processor, size) for size in sizes]
-
-
-def _count_by_doing(processor: Any, size: tuple[int, int]) -> int:
-    """For a processor that cannot say it: what a blank image of this size becomes."""
-    batch, _ = processor.prepare([TextImageRow("", (Image.new("RGB", size),))])
-    return int(batch["attention_mask"].sum())
+    # A processor that cannot count prepares a blank image of each size.
+    blanks = (TextImageRow("", (Image.new("RGB", size),)) for size in sizes)
+    return [int(processor.prepare([row])[0]["attention_mask"].sum()) for row in blanks]
 
 
 def _image_sizes(
@@ -85,18 +78,14 @@ def _image_sizes(
 ) -> tuple[tuple[int, int], ...]:
     for index, image in enumerate(row.images):
         if id(image) not in seen:
-            size = _measure(processor, image, number, index) or UNSEEN
-            seen[id(image)] = size if processor.square is None else (processor.square, processor.square)
+            size = measure_image(
+                image,
+                allow_urls=processor.allow_urls,
+                name=f"row {number}, image {index}",
+                max_aspect_ratio=processor.max_aspect_ratio,
+            )
+            seen[id(image)] = (size or UNSEEN) if processor.square is None else (processor.square, processor.square)
     return tuple(seen[id(image)] for image in row.images)
-
-
-def _measure(processor: Any, image: Any, number: int, index: int) -> tuple[int, int] | None:
-    return measure_image(
-        image,
-        allow_urls=processor.allow_urls,
-        name=f"row {number}, image {index}",
-        max_aspect_ratio=processor.max_aspect_ratio,
-    )
 
 
 def _text_tokens(processor: Any, prompts: Sequence[str]) -> list[int]:

@@ -30,9 +30,9 @@ class BadRowsError(ValueError):
     def __init__(self, problems: Mapping[int, str], count: int) -> None:
         self.problems = dict(sorted(problems.items()))
         self.count = count
-        told = list(self.problems.values())[:MOST_TOLD]
+        described = list(self.problems.values())[:MOST_TOLD]
         rest = ", ".join(map(str, list(self.problems)[MOST_TOLD:]))
-        listed = "; ".join([*told, *([f"and rows {rest}"] if rest else [])])
+        listed = "; ".join([*described, *([f"and rows {rest}"] if rest else [])])
         super().__init__(f"{len(problems)} of {count} rows cannot be embedded: {listed}")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,9 +70,9 @@ def make_rows(
     if len(texts) != len(image_rows):
         raise ValueError(f"{len(texts)} texts and {len(image_rows)} images: pass one of each per row (None for none).")
     rows = []
-    for index, (words, shown) in enumerate(zip(texts, image_rows, strict=True)):
+    for index, (row_text, row_images) in enumerate(zip(texts, image_rows, strict=True)):
         try:
-            rows.append(make_row(index, words, shown, instruction or ""))
+            rows.append(make_row(index, row_text, row_images, instruction or ""))
         except ValueError as error:
             if problems is None:
                 raise
@@ -87,7 +87,7 @@ def is_several(images: Any) -> bool:
 
 
 def make_row(index: int, text: str | None, images: Any, instruction: str = "") -> TextImageRow:
-    """One row.
+    """One row of text, images, or both.
 
     Args:
         index: Number of the row, for errors.
@@ -101,23 +101,15 @@ def make_row(index: int, text: str | None, images: Any, instruction: str = "") -
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
     check_encodable(index, instruction + (text or ""))
-    found = images if is_several(images) else (images,)
-    row_images = tuple(image for image in found if image is not None)
+    candidates = images if is_several(images) else (images,)
+    row_images = tuple(image for image in candidates if image is not None)
     if text is None and not row_images:
         raise ValueError(f"row {index} has neither text nor image.")
     return TextImageRow(text or "", row_images, instruction)
 
 
 def check_encodable(index: int, text: str) -> None:
-    """Raises for halves of surrogate pairs, which no tokenizer takes.
-
-    Args:
-        index: Number of the row, for the error.
-        text: The text.
-
-    Raises:
-        ValueError: The text cannot be written as UTF-8.
-    """
+    """Raises a `ValueError` for halves of surrogate pairs, which no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

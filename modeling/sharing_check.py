@@ -30,8 +30,8 @@ class SharingCheck:
     """Whether rows of a pack have the vectors that they have alone.
 
     Args:
-        ok: Whether they have.
-        reason: Why not.
+        ok: Whether the vectors are the same.
+        reason: Why rows may not share a pack.
         worst: Largest difference of a value, relative to the largest value; `nan` if nothing was computed.
     """
 
@@ -41,11 +41,9 @@ class SharingCheck:
 
 
 def packing_blocker(model: Any, training: bool = False) -> str:
-    """Why rows of this model cannot share a pack, as far as its configuration tells; empty if they can.
+    """Why rows of a model cannot share a pack, as far as its configuration tells; empty if they can.
 
-    Args:
-        model: An `XVLM2VecModel`, or a model around one.
-        training: Whether dropout counts.
+    The model is an `XVLM2VecModel`, or a model around one. In `training`, dropout is a reason, too.
     """
     embedder = embedder_of(model)
     backbone, family = embedder.backbone, family_of(backbone_type(embedder.config))
@@ -90,7 +88,7 @@ def check_sharing(
 
     Args:
         model: An `XVLM2VecModel`, or a model around one.
-        processor: Its processor.
+        processor: The model's processor.
         rows: Rows with the same images (or none) and different texts.
         training: Whether dropout counts, which a comparison in evaluation mode would not see.
     """

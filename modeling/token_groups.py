@@ -25,9 +25,8 @@ def token_groups(
 
     Args:
         processor: The model's processor.
-        groups: Rows with the same images, or without images: these share a prefix where all begin with the same
-            instruction.
-        numbers: How errors number the rows of each group; by default from 0 over all groups.
+        groups: Rows with the same images, or rows without images, which share a prefix if they begin alike.
+        numbers: The row numbers of each group for errors; by default from 0 over all groups.
         max_length: As in a call of the processor.
 
     Returns:

@@ -21,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from .concurrency import attention_to_change, set_attention
 
 NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
-"""Of the attention implementation: transformers has one table for all, and each release in a process its own code."""
+"""The attention's name: transformers has one table for all, and each release in a process its own code."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Block:
 
     Args:
         texts: Texts of each group of the bucket.
-        rows: Texts `R` of all its groups.
+        rows: Number `R` of texts of all groups in the bucket.
         tokens: Tokens of all texts together.
         width: Tokens `T` of the longest text.
         pad: `(R * T,)` int64, for each place of the padded texts a token of the block; `None` if every text has `T`
@@ -112,13 +112,7 @@ class TreeLayout:
 
 
 def move(instance: Any, device: torch.device, **changes: Any) -> Any:
-    """A copy of a dataclass with its tensors on a device.
-
-    Args:
-        instance: The instance.
-        device: The device.
-        **changes: Fields that become something else.
-    """
+    """A copy of a dataclass with its tensors on a device, and with these `changes` to its fields."""
     fields = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
     moved = {name: value.to(device) for name, value in fields.items() if isinstance(value, torch.Tensor)}
     return dataclasses.replace(instance, **{**moved, **changes})
@@ -245,9 +239,6 @@ def causal(
 
 def use_tree(backbone: PreTrainedModel) -> None:
     """Sets the attention of a backbone's language model to `"tree"`; without a layout it stays the plain attention.
-
-    Args:
-        backbone: A vision-language model.
 
     Raises:
         ValueError: Its language model runs another attention than `"sdpa"`.

@@ -13,11 +13,7 @@ MERGE = 2
 
 
 class Phi3VClipTower(nn.Module):
-    """CLIP under the name that it has in the original checkpoints.
-
-    Args:
-        config: The configuration of the whole model.
-    """
+    """CLIP under the name that it has in the original checkpoints."""
 
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__()
@@ -27,13 +23,9 @@ class Phi3VClipTower(nn.Module):
         self.layers_used = config.vision_feature_layer % (depth + 1)
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Patch features of the layer that the model reads; later layers are not run.
+        """Patch features `(N, patches, C)` of normalised crops `(N, 3, S, S)`, without the class token.
 
-        Args:
-            crops: `(N, 3, S, S)`, normalised pixels.
-
-        Returns:
-            `(N, patches, C)`, without the class token.
+        Layers after the one that the model reads are not run.
         """
         clip = self.vision_model
         hidden = clip.pre_layrnorm(clip.embeddings(crops))
@@ -43,11 +35,7 @@ class Phi3VClipTower(nn.Module):
 
 
 class Phi3VImageEmbedding(nn.Module):
-    """Turns the crops of each image into the embeddings that replace its placeholders.
-
-    Args:
-        config: The configuration of the whole model.
-    """
+    """Turns the crops of each image into the embeddings that replace its placeholders."""
 
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__()
@@ -114,12 +102,7 @@ class Phi3VImageEmbedding(nn.Module):
 
 
 def crop_grids(pixel_values: torch.Tensor, image_sizes: torch.Tensor, crop_size: int) -> list[tuple[int, int]]:
-    """Rows and columns of crops of every image.
-
-    Args:
-        pixel_values: `(P, crops, 3, crop_size, crop_size)`.
-        image_sizes: `(P, 2)`, height and width in pixels.
-        crop_size: Side of a crop in pixels.
+    """Rows and columns of crops of every image, as `Phi3VImageEmbedding` takes them; all sizes are in pixels.
 
     Raises:
         ValueError: The shapes do not fit each other, or an image has fewer crops than its size needs.

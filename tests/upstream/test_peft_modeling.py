@@ -6,7 +6,23 @@ from dataclasses import fields
 
 from peft import LoraConfig
 
-from xvlm2vec.modeling.lora_settings import COMPUTED, REFUSED, WITHOUT_EFFECT
+from xvlm2vec.modeling.lora_settings import COMPUTED, WITHOUT_EFFECT
+
+REFUSED = {
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "megatron_config",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+}
+"""Settings that would change what is merged, and that no adapter of this package or of VLM2Vec uses."""
 
 
 def test_every_field_of_an_adapter_is_listed() -> None:
