@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .ranking import RankingTask, Row
@@ -46,7 +46,9 @@ def split_by_ability(encoder: Any, tasks: Sequence[RankingTask]) -> tuple[list[R
     for task in tasks:
         missing = task_kinds(task) - embeds
         if missing:
-            left_out.append({**task.names, "reason": _reason(encoder.name, missing, embeds)})
+            can = " or ".join(sorted(embeds)) or "nothing"
+            reason = f"{encoder.name} embeds {can}, and this needs {' and '.join(sorted(missing))}"
+            left_out.append({**task.names, "reason": reason})
         else:
             kept.append(task)
     if tasks and not kept:
@@ -65,8 +67,3 @@ def sentence_transformer_abilities(model: SentenceTransformer) -> tuple[frozense
         return frozenset(parts), False
     joint = model.supports(("image", "text")) or model.supports(("text", "image"))
     return frozenset(parts | {PAIR} | ({SEVERAL} if "message" in model.modalities else set())), joint
-
-
-def _reason(name: str, missing: Iterable[str], embeds: Iterable[str]) -> str:
-    can = " or ".join(sorted(embeds)) or "nothing"
-    return f"{name} embeds {can}, and this needs {' and '.join(sorted(missing))}"

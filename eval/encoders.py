@@ -40,8 +40,8 @@ class Encoder(Protocol):
         name: Name in results.
         fingerprint: Changes whenever the vectors would; empty if that is not known, and then nothing is stored.
 
-    It may have an attribute `embeds` with what it takes, of `abilities.EVERYTHING`; tasks that need more are then left
-    out with the reason. An attribute `instructed` that is false says that it takes no instructions.
+    It may have an attribute `embeds`, a part of `abilities.EVERYTHING`, which says what it takes: tasks that need more
+    are then left out with the reason. An attribute `instructed` that is false says that it takes no instructions.
     """
 
     @property
@@ -118,7 +118,7 @@ class ModelEncoder:
 
 
 class SentenceTransformerEncoder:
-    """Any `SentenceTransformer`: of texts, of images, of both.
+    """Any `SentenceTransformer`, for texts, for images, or for both.
 
     A model of two towers, such as CLIP, has no vector for a text with an image: the sum of both unit vectors stands
     for it, as MMEB scores such models.
@@ -172,7 +172,8 @@ class SentenceTransformerEncoder:
             return self._encode([{"image": p} if isinstance(p, list) else p for p in images])
         if kind == PAIR and not self.joint:
             return unit_rows(self._encode([self._text_input(text) for text in texts])) + unit_rows(self._encode(images))
-        return self._encode([_joint_input(text, image) for text, image in zip(texts, images, strict=True)])
+        pairs = zip(texts, images, strict=True)  # an instruction that is empty is none
+        return self._encode([{"text": text, "image": image} if text else {"image": image} for text, image in pairs])
 
     def _encode(self, inputs: list[Any]) -> Vectors:
         return self.model.encode(
@@ -236,7 +237,7 @@ class Deferred:
 
 
 def is_encoder(model: Any) -> bool:
-    """Whether an object is an `Encoder`, told without asking for its fingerprint, which may cost time."""
+    """Whether an object is an `Encoder`, without computing its fingerprint, which may cost time."""
     return all(inspect.getattr_static(model, name, None) is not None for name in ("name", "fingerprint", "encode_rows"))
 
 
@@ -359,15 +360,15 @@ def checked_vectors(vectors: Any, rows: Sequence[Row], name: str) -> Vectors:
 
 def _with_files(problems: Mapping[int, str], rows: Sequence[Row], images: Mapping[str, Any]) -> dict[int, str]:
     """What is wrong with rows, with the files of their images."""
-    told = {}
+    messages = {}
     for number, problem in problems.items():
         key = rows[number].image
         shown = [] if key is None else [images[key]] if isinstance(key, str) else [images[name] for name in key]
         parts = [part for image in shown for part in (image if isinstance(image, list) else [image])]
         files = ", ".join(file for part in parts if (file := _file(part)))
         rest = problem.removeprefix(f"row {number}").lstrip(":, ")
-        told[number] = f"row {number}: {files}: {rest}" if files else problem
-    return told
+        messages[number] = f"row {number}: {files}: {rest}" if files else problem
+    return messages
 
 
 def _file(image: Any) -> str:
@@ -375,8 +376,3 @@ def _file(image: Any) -> str:
     if isinstance(image, Mapping):
         image = image.get("path")
     return str(image) if isinstance(image, str | Path) else ""
-
-
-def _joint_input(text: str | None, image: Any) -> dict[str, Any]:
-    """An instruction that is empty is none."""
-    return {"text": text, "image": image} if text else {"image": image}

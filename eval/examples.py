@@ -43,13 +43,10 @@ class Gallery:
         return self._names[key]
 
 
-def choose_rows(
+def _choose_rows(
     row_ids: npt.NDArray[np.integer], hits: npt.NDArray[np.floating], drawn: int, failures: int, seed: int
 ) -> list[int]:
-    """Rows to show: `drawn` at random and then `failures` of those that were missed.
-
-    The order depends on the items alone, so that every language and every model shows the same ones.
-    """
+    """Rows to show: `drawn` at random, the same in every language and for every model, then `failures` missed ones."""
     ids = np.asarray(row_ids)
     if not len(ids):
         return []
@@ -73,7 +70,7 @@ def task_examples(
 
     `drawn` tells those drawn at random from those that are shown because they were missed.
     """
-    chosen = choose_rows(np.asarray(task.row_ids), hit_at_1(ranks), drawn, failures, seed)
+    chosen = _choose_rows(np.asarray(task.row_ids), hit_at_1(ranks), drawn, failures, seed)
     top = top_candidates(task, chosen, *pair) if chosen else []
     rank = expected_rank(ranks) + 1
     return [

@@ -29,7 +29,7 @@ def function_fingerprint(function: Callable[..., Any]) -> str | None:
         return None
     digest = hashlib.sha256()
     try:
-        for part in _Parts(function.__module__).of(function):
+        for part in _parts(function, function.__module__, {}):
             digest.update(b"%d:" % len(part) + part)
     except _OpaqueError:
         return None
@@ -40,62 +40,52 @@ class _OpaqueError(Exception):
     """A value whose contents are not known."""
 
 
-class _Parts:
-    """The bytes that tell values apart, one value after another."""
+def _parts(value: Any, module: str, seen: dict[int, Any]) -> Iterator[bytes]:
+    """The bytes that tell a value apart; `seen` keeps the values that it holds, so that no id is given twice."""
+    if isinstance(value, _PLAIN):
+        yield f"{type(value).__name__} {value!r}".encode()
+    elif id(value) in seen:
+        yield f"seen {list(seen).index(id(value))}".encode()
+    else:
+        seen[id(value)] = value
+        digests, inner = _contents(value, module)
+        yield from digests
+        for part in inner:
+            yield from _parts(part, module, seen)
 
-    def __init__(self, module: str) -> None:
-        self.module = module
-        self.seen: dict[int, Any] = {}  # values are kept, so that no id is given twice
 
-    def of(self, value: Any) -> Iterator[bytes]:
-        if isinstance(value, _PLAIN):
-            yield f"{type(value).__name__} {value!r}".encode()
-        elif id(value) in self.seen:
-            yield f"seen {list(self.seen).index(id(value))}".encode()
-        else:
-            self.seen[id(value)] = value
-            yield from self._compound(value)
-
-    def _compound(self, value: Any) -> Iterator[bytes]:
-        if isinstance(value, FunctionType) and value.__module__ == self.module:
-            yield from self._function(value)
-        elif isinstance(value, CodeType):
-            yield value.co_code
-            yield from self.of((value.co_name, value.co_names, value.co_varnames, value.co_freevars, value.co_consts))
-        elif isinstance(value, ModuleType):
-            yield from _named(value.__name__, "", str(getattr(value, "__version__", "")))
-        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            yield f"array {value.dtype} {value.shape}".encode()
-            yield value.tobytes()
-        elif hasattr(value, "tobytes") and hasattr(value, "mode"):
-            yield content_digest(value)  # an image
-        elif isinstance(value, tuple | list | set | frozenset | Mapping):
-            yield from self._collection(value)
-        elif isinstance(getattr(value, "__qualname__", None), str) and value.__module__ in sys.modules:
-            if value.__module__ == self.module and _file(self.module) is None:
-                raise _OpaqueError
-            yield from _named(value.__module__, value.__qualname__)
-        else:
-            raise _OpaqueError
-
-    def _function(self, function: FunctionType) -> Iterator[bytes]:
-        yield from _named(function.__module__, function.__qualname__)
-        yield from self.of(function.__code__)
-        yield from self.of(function.__defaults__)
-        yield from self.of(function.__kwdefaults__)
-        for cell in function.__closure__ or ():
-            yield from self.of(cell.cell_contents)
-        for name in sorted(_names(function.__code__) & function.__globals__.keys()):
-            yield from self.of(name)
-            yield from self.of(function.__globals__[name])
-
-    def _collection(self, value: Any) -> Iterator[bytes]:
+def _contents(value: Any, module: str) -> tuple[list[bytes], list[Any]]:
+    """What tells a compound value apart: bytes, and the values inside it."""
+    if isinstance(value, FunctionType) and value.__module__ == module:
+        return _named(module, value.__qualname__), _references(value)
+    if isinstance(value, CodeType):
+        names = (value.co_name, value.co_names, value.co_varnames, value.co_freevars, value.co_consts)
+        return [value.co_code], [names]
+    if isinstance(value, ModuleType):
+        return _named(value.__name__, "", str(getattr(value, "__version__", ""))), []
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return [f"array {value.dtype} {value.shape}".encode(), value.tobytes()], []
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):
+        return [content_digest(value)], []  # an image
+    if isinstance(value, tuple | list | set | frozenset | Mapping):
         items = list(value.items()) if isinstance(value, Mapping) else list(value)
         if isinstance(value, set | frozenset):
             items.sort(key=repr)  # their order differs between processes
-        yield f"{type(value).__name__} {len(items)}".encode()
-        for item in items:
-            yield from self.of(item)
+        return [f"{type(value).__name__} {len(items)}".encode()], items
+    if not isinstance(getattr(value, "__qualname__", None), str) or value.__module__ not in sys.modules:
+        raise _OpaqueError
+    if value.__module__ == module and _file(module) is None:
+        raise _OpaqueError
+    return _named(value.__module__, value.__qualname__), []
+
+
+def _references(function: FunctionType) -> list[Any]:
+    """A function's code, and the values that it refers to: defaults, enclosed and global ones."""
+    values: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__]
+    values += [cell.cell_contents for cell in function.__closure__ or ()]
+    for name in sorted(_names(function.__code__) & function.__globals__.keys()):
+        values += [name, function.__globals__[name]]
+    return values
 
 
 def _names(code: CodeType) -> set[str]:
@@ -103,10 +93,9 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _named(module: str, name: str, version: str = "") -> Iterator[bytes]:
-    yield f"{module} {name} {version}".encode()
+def _named(module: str, name: str, version: str = "") -> list[bytes]:
     path = _file(module)
-    yield path.read_bytes() if path else b""
+    return [f"{module} {name} {version}".encode(), path.read_bytes() if path else b""]
 
 
 def _file(module: str) -> Path | None:

@@ -16,7 +16,7 @@ OLD_IMAGES = "pictures"
 def current_results(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Turns the content of a results file of the first form into that of `FORMAT`; any other stays as it is.
 
-    The first form kept the cosine as `english_drift`, of which 1 is best; now it is the mean of one minus the cosine.
+    The first form kept the cosine as `english_drift` (1 is best); now it is the mean of one minus the cosine.
 
     Args:
         content: What the file holds, checked; it is changed.

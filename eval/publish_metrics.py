@@ -43,7 +43,7 @@ def push_metric_module(name: str, repo_id: str, *, private: bool = False, token:
         name: One of `MODULES`.
         repo_id: `namespace/name`; the name must be that of the metric, because `evaluate` looks for `name.py`.
         private: Whether only the namespace may see it, if it is new.
-        token: Of the Hub (default: the one that is logged in).
+        token: Token of the Hub (default: that of the login).
 
     Returns:
         Address of the Space.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from xvlm2vec.common.files import replaced_file
 from xvlm2vec.common.result_keys import METRICS, TASK_KEYS
 
-from .bootstrap import PairedTest, paired_test
+from .bootstrap import paired_test
 from .metrics import mean_rank_variance, parity_gap
 from .old_results import FORMAT, OLD_IMAGES, current_results
 from .sizes import size_summary
@@ -60,7 +60,7 @@ class PerRow:
 
 @dataclass
 class Results:
-    """Everything that an evaluation found out.
+    """The scores of an evaluation, and what was measured and kept beside them.
 
     Attributes:
         model: Name of the model.
@@ -180,7 +180,7 @@ class Results:
             with replaced_file(folder / file) as draft:
                 draft.write_bytes(contents)
         for earlier in folder.glob(f"{PER_ROW}-*.npz"):
-            if earlier.name != name:  # of results that were replaced
+            if earlier.name != name:  # belongs to results that were replaced
                 earlier.unlink(missing_ok=True)
         return folder / FILE
 
@@ -235,31 +235,26 @@ class Results:
 
     def _rank_variance(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         rows = list(rows)
-        values = [self.per_row.get(row_key(row)) for row in rows]
-        if any(value is None for value in values) or not all(row.get("parallel", True) for row in rows):
+        if not all(row_key(row) in self.per_row and row.get("parallel", True) for row in rows):
             return {}
-        present = [value for value in values if value is not None]
-        shared = functools.reduce(np.intersect1d, [value.row_ids for value in present])
+        values = [self.per_row[row_key(row)] for row in rows]
+        shared = functools.reduce(np.intersect1d, [value.row_ids for value in values])
         if not len(shared):
             return {}
-        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in present]
+        ranks = [value.ranks[np.intersect1d(shared, value.row_ids, return_indices=True)[2]] for value in values]
         return {**mean_rank_variance(np.stack(ranks)), "mrv_n": len(shared)}
 
     def _compare_one(self, other: Results, key: Key, samples: int, seed: int) -> dict[str, Any]:
         ours, theirs = self.per_row[key], other.per_row[key]
         if not np.array_equal(ours.row_ids, theirs.row_ids):
             raise ValueError(f"{'/'.join(key)}: {self.model} and {other.model} were not scored on the same rows")
-        test: PairedTest = paired_test(ours.hits, theirs.hits, samples=samples, seed=seed)
-        return dict(zip(TASK_KEYS, key, strict=True)) | {
-            "difference": test.difference,
-            "ci95": [test.low, test.high],
-            "p_value": test.p_value,
-            "n": test.n,
-        }
+        test = paired_test(ours.hits, theirs.hits, samples=samples, seed=seed)
+        scores = {"difference": test.difference, "ci95": [test.low, test.high], "p_value": test.p_value, "n": test.n}
+        return dict(zip(TASK_KEYS, key, strict=True)) | scores
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
-    """What a row of results is of."""
+    """The values of `TASK_KEYS`, which name a row of results."""
     return tuple(row[key] for key in TASK_KEYS)
 
 

@@ -40,7 +40,7 @@ class Extras:
         image_size: Longest side of the copies of the examples' images; None keeps none.
         alignment: Whether to look at the vectors themselves (see `alignment.alignment_scores`).
         dims: Numbers of values that vectors are also cut to.
-        precisions: Of `sizes.PRECISIONS`, in which vectors are also kept.
+        precisions: Names from `sizes.PRECISIONS`: forms in which vectors are also scored.
         drift_from: Another model, usually the teacher: how far English has moved from its vectors is measured. A
             `Deferred` one is loaded once the first model has embedded everything.
     """
@@ -89,8 +89,8 @@ def evaluate(
     _check_tasks(tasks)
     encoder = as_encoder(encoder)
     tasks, left_out = split_by_ability(encoder, tasks)
-    for spared in left_out:
-        logger.warning("Left out %s: %s", "/".join(row_key(spared)), spared["reason"])
+    for entry in left_out:
+        logger.warning("Left out %s: %s", "/".join(row_key(entry)), entry["reason"])
     extras, started = extras or Extras(), time.perf_counter()
     distinct, places = distinct_rows(tasks)
     logger.info("%d tasks with %d distinct rows", len(tasks), len(distinct.rows))
@@ -130,7 +130,7 @@ def _add_task(
     gallery: Gallery,
     extras: Extras,
 ) -> None:
-    """Scores one task and adds everything about it to the results."""
+    """Scores one task, and adds its scores, smaller sizes and examples to the results."""
     task, pair = part.task, part.pair()
     chance: dict[str, int] = {name: results.settings[name] for name in ("seed", "bootstrap")}
     ranks = score_task(task, *pair)

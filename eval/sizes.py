@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,8 @@ from .metrics import FloatArray, RankCounts, hit_at_1, ndcg_at_k, unit_rows
 from .pool import VectorSource, unit_blocks
 from .ranking import RankingTask, score_task
 
-Precision = Literal["float32", "int8", "binary"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _BITS = {"float32": 32, "int8": 8, "binary": 1}
+PRECISIONS = tuple(_BITS)
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Size:
     """
 
     dim: int
-    precision: Precision = "float32"
+    precision: str = "float32"
 
     @property
     def byte_count(self) -> int:
@@ -44,7 +43,7 @@ def smaller_sizes(width: int, dims: Iterable[int] = (), precisions: Iterable[str
     Args:
         width: Values of a full vector.
         dims: Values to keep.
-        precisions: Of `PRECISIONS`.
+        precisions: Names from `PRECISIONS`.
 
     Raises:
         ValueError: A dimension is larger than the vectors, or a precision is unknown.
@@ -57,7 +56,7 @@ def smaller_sizes(width: int, dims: Iterable[int] = (), precisions: Iterable[str
     if unknown:
         raise ValueError(f"unknown precision {', '.join(map(repr, unknown))}; choose from {', '.join(PRECISIONS)}")
     sizes = [
-        Size(dim, cast(Precision, precision))
+        Size(dim, precision)
         for dim in dict.fromkeys([width, *sorted(dims, reverse=True)])
         for precision in dict.fromkeys(["float32", *precisions])
     ]

@@ -43,7 +43,7 @@ def read_exported(
         name: Name of the benchmark in results.
         datasets: `name` for the tasks that bear MMMEB's names, and the names of the others; all by default.
         languages: Codes; all by default.
-        tasks: Of `list_rows.TASKS`; all by default.
+        tasks: Names from `list_rows.TASKS`; all by default.
         styles: How texts are formatted; as they are by default.
         templates: Instructions instead of those in `templates.json`.
 

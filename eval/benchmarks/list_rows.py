@@ -123,7 +123,7 @@ def list_rows(
     of_images = columns.image_candidates
     texts, names = (_strings(table, column, row_ids, where) for column in (columns.text, columns.image))
     lists = table.column(columns.candidates)
-    candidates, index = candidate_lists(lists, row_ids, where, same_image if of_images else None)
+    candidates, index = _candidate_lists(lists, row_ids, where, same_image if of_images else None)
     return TaskRows(
         benchmark, dataset, task, language, where, images, columns.text is not None, not of_images,
         texts=texts, query_images=names, index=index, row_ids=row_ids, skipped=total - len(row_ids),
@@ -136,7 +136,7 @@ def _strings(table: pa.Table, column: str | None, row_ids: npt.NDArray[np.int64]
     if column is None:
         return [None] * len(table)
     values = table.column(column)
-    if not is_string(values.type):
+    if not _is_string(values.type):
         raise ValueError(f"{where}: column {column} must hold strings, not {values.type}")
     if values.null_count:
         row = int(row_ids[np.flatnonzero(values.is_null().to_numpy())[0]])
@@ -144,26 +144,10 @@ def _strings(table: pa.Table, column: str | None, row_ids: npt.NDArray[np.int64]
     return values.to_pylist()
 
 
-def candidate_lists(
-    column: pa.ChunkedArray,
-    row_ids: npt.NDArray[np.int64],
-    where: str,
-    file_of: Callable[[str], Any] | None = None,
+def _candidate_lists(
+    column: pa.ChunkedArray, row_ids: npt.NDArray[np.int64], where: str, file_of: Callable[[str], Any] | None
 ) -> tuple[list[str], npt.NDArray[np.signedinteger]]:
-    """Dictionary-encode lists of candidates.
-
-    Args:
-        column: The lists, the right answer first.
-        row_ids: `(n,)`, what messages call the rows.
-        where: The file, for messages.
-        file_of: What is equal for two names of one image; only the first of them is kept.
-
-    Returns:
-        Distinct strings, and `(n, m)` indices into them, -1 where there is none.
-
-    Raises:
-        ValueError: A list is empty, or its first entry is missing or occurs again; names file and row.
-    """
+    """The distinct candidates of all lists, and `(n, m)` indices into them, -1 where there is none."""
     names, index = _encoded_lists(column, row_ids, where)
     if file_of is not None and names:
         names, index = _one_name_each(names, index, file_of)
@@ -178,10 +162,10 @@ def candidate_lists(
     return names, index
 
 
-def is_string(kind: pa.DataType) -> bool:
+def _is_string(kind: pa.DataType) -> bool:
     """Whether a column holds texts, encoded or not."""
     if pa.types.is_dictionary(kind):
-        return is_string(kind.value_type)
+        return _is_string(kind.value_type)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
@@ -207,7 +191,7 @@ def _encoded_lists(
     if not lengths.all():
         raise ValueError(f"{where}: row {int(row_ids[np.flatnonzero(lengths == 0)[0]])} has an empty candidate list")
     values = pc.list_flatten(column)
-    if not is_string(values.type):
+    if not _is_string(values.type):
         raise ValueError(f"{where}: the candidates must be lists of strings, not {column.type}")
     encoded = pc.dictionary_encode(values).combine_chunks()
     distinct = encoded.dictionary.to_pylist()

@@ -150,9 +150,7 @@ class EncoderForMteb(AbsEncoder):
         template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
         def wrap(text: str | None, has_image: bool) -> str | None:
-            if text and "{text}" not in template:
-                return text
-            if not text and not has_image:
+            if (text and "{text}" not in template) or not (text or has_image):
                 return text
             return template.replace("{text}", text or "")
 

@@ -15,7 +15,7 @@ import numpy as np
 from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.common.result_keys import TASK_KEYS
 from xvlm2vec.eval.benchmarks.instructions import Templates, templates_hash
-from xvlm2vec.eval.metrics import RankCounts, expected_rank, hit_at_1
+from xvlm2vec.eval.metrics import expected_rank, hit_at_1
 from xvlm2vec.eval.results import PerRow, Results, row_key
 from xvlm2vec.eval.runner import library_versions, rank_scores
 
@@ -73,8 +73,8 @@ def mteb_tasks_named(names: Sequence[str], languages: Sequence[str] | None = Non
     _check_spoken(", ".join(names), languages, list(tasks.values()))
     chosen = []
     for name, task in tasks.items():
-        known = set[str]().union(*_subset_names(task).values())
-        spoken = [code for code in languages if comparable_code(code) in known]
+        spellings = set[str]().union(*_subset_names(task).values())
+        spoken = [code for code in languages if comparable_code(code) in spellings]
         if spoken:
             chosen.append(mteb_task(name, spoken))
         else:
@@ -122,7 +122,7 @@ def evaluate_mteb(
 
     Args:
         encoder: The model; one of mteb's is used with its own prompts.
-        tasks: Of `mteb_task`, or any other retrieval tasks of mteb.
+        tasks: Retrieval tasks of mteb, such as `mteb_task` returns.
         templates: Instructions (see `models_for_mteb.EncoderForMteb`).
         seed: Seed of the bootstrap.
         bootstrap: Resamplings behind each interval.
@@ -173,20 +173,12 @@ def _add(
     language = codes[subset] if list(codes.values()).count(codes[subset]) == 1 else subset  # rows must not share a name
     counts = counts_of_results(task.dataset[subset][split]["relevant_docs"], predictions)
     name = task.metadata.name if len(task.eval_splits) == 1 else f"{task.metadata.name}:{split}"
-    row = mteb_row(name, str(task.metadata.category), language, counts, score, seed, bootstrap)
+    names = (BENCHMARK, name, str(task.metadata.category), language, STYLE)
+    row = dict(zip(TASK_KEYS, names, strict=True)) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
+    row |= {ours: float(score[theirs]) for ours, theirs in _THEIR_SCORES.items()} | {"parallel": False}
     row["main_score"] = {"name": task.metadata.main_score, "value": float(score["main_score"])}
     results.rows.append(row)
     results.per_row[row_key(row)] = PerRow(np.arange(len(counts.above)), hit_at_1(counts), expected_rank(counts))
-
-
-def mteb_row(
-    name: str, category: str, language: str, counts: RankCounts, score: Mapping[str, Any], seed: int, bootstrap: int
-) -> dict[str, Any]:
-    """A row of `Results` from mteb's scores and the ranks of the relevant documents."""
-    names = (BENCHMARK, name, category, language, STYLE)
-    theirs = {ours: float(score[key]) for ours, key in _THEIR_SCORES.items()}
-    row = dict(zip(TASK_KEYS, names, strict=True)) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
-    return row | theirs | {"parallel": False}
 
 
 def _language(task: Any, subset: str) -> str:

@@ -39,7 +39,8 @@ class RankingMtebTask(AbsTaskRetrieval):
     def __init__(self, tasks: Sequence[RankingTask], **kwargs: Any) -> None:
         self.ranking_tasks = {task.language: task for task in tasks}
         super().__init__(**kwargs)
-        self._top_k = min(_KEPT, max(_list_length(task) for task in tasks))
+        lengths = [len(task.candidates) if task.whole_pool else task.candidate_index.shape[1] for task in tasks]
+        self._top_k = min(_KEPT, max(lengths))
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         """Turn queries, pool and candidate lists into mteb's data sets."""
@@ -163,7 +164,9 @@ def counts_of_results(qrels: Mapping[str, Any], results: Mapping[str, Mapping[st
 def _metadata(tasks: Sequence[RankingTask], reference: str | None) -> TaskMetadata:
     first = tasks[0]
     for task in tasks:
-        _check_rows(task)
+        for row in (*task.queries, *task.candidates):
+            if len(row.images) > 1:
+                raise ValueError(f"{task.name}: {row} has several images; mteb's tasks hold one for each row")
     names = [first.benchmark, *([first.dataset] if first.dataset != first.benchmark else []), first.task]
     if first.style not in ("plain", "verbatim"):
         names.append(first.style)
@@ -185,12 +188,6 @@ def _metadata(tasks: Sequence[RankingTask], reference: str | None) -> TaskMetada
     return TaskMetadata(**fields)
 
 
-def _check_rows(task: RankingTask) -> None:
-    for row in (*task.queries, *task.candidates):
-        if len(row.images) > 1:
-            raise ValueError(f"{task.name}: {row} has several images; mteb's tasks hold one for each row")
-
-
 def _modalities(rows: Sequence[Row]) -> list[str]:
     parts = {"image": any(row.images for row in rows), "text": any(row.text for row in rows)}
     return [name for name, present in parts.items() if present]
@@ -198,10 +195,6 @@ def _modalities(rows: Sequence[Row]) -> list[str]:
 
 def _letters(modalities: Sequence[str]) -> str:
     return "".join(name[0] for name in modalities)
-
-
-def _list_length(task: RankingTask) -> int:
-    return len(task.candidates) if task.whole_pool else task.candidate_index.shape[1]
 
 
 def _split_data(task: RankingTask, metadata: TaskMetadata) -> Any:

@@ -31,8 +31,7 @@ class LanguageInfo(Language):
     @classmethod
     def of(cls, code: str, role: Role) -> LanguageInfo:
         """Takes names and direction of writing from :func:`xvlm2vec.common.languages.language`."""
-        names = language(code)
-        return cls(names.code, names.name, names.native_name, names.rtl, role)
+        return cls(**vars(language(code)), role=role)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Measure:
     Attributes:
         name: Heading of its column.
         note: What it says and which way is better.
-        values: Values by language, of each model in order, or of the last alone.
+        values: Values by language: for each model in order, or only for the last one.
         percent: Whether to show it in percent.
     """
 
@@ -136,7 +135,7 @@ class ReportData:
         languages: In the order of their rows; exactly one has the role "english".
         tasks: Task code to label, in the order of the columns.
         scores: ``{"teacher"|"student": {task: {language: {"p_at_1": fraction, "n": count, "ci95": [low, high]}}}}``; a
-            page of one model has those of the student alone, and a cell that neither model has stays empty.
+            page of one model has only those of the student, and a cell that neither model has stays empty.
         seconds: Seconds of each stage.
         training_stages: Names in ``seconds`` that count as training; all of them if empty.
         parameters: Number of the student's parameters, if known.

@@ -14,35 +14,20 @@ from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
 from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
-from .tables import column_names
+from .tables import Column, column_names, column_of
 from .templates import percent
 
-Column = tuple[str, str, str, str]
-
-_MEASURES = (
-    (
-        "Translations found",
-        "translation_accuracy",
-        True,
-        "an item's text in the language and in English are each other's nearest; higher is better.",
-    ),
+_MEASURES = (  # heading, key, whether in percent, note
+    ("Translations found", "translation_accuracy", True, "an item's text in the language and in English are each "
+     "other's nearest; higher is better."),
     ("CKA", "cka", False, "how alike the geometries of English and the language are; higher is better."),
-    (
-        "Own language",
-        "language_bias",
-        True,
-        "share of the language itself among a text's ten nearest in a pool of all languages; near its share of the "
-        "pool is better.",
-    ),
+    ("Own language", "language_bias", True, "share of the language itself among a text's ten nearest in a pool of all "
+     "languages; near its share of the pool is better."),
     ("Modality gap", "modality_gap", False, "distance between the centres of images and texts; lower is better."),
     ("Hubness", "hubness", False, "skewness of how often a candidate is near a query; lower is better."),
-    (
-        "English drift",
-        "english_drift",
-        False,
-        "one minus the cosine to the other model's English vectors, mean; near 0, an index made with it stays valid.",
-    ),
-)
+    ("English drift", "english_drift", False, "one minus the cosine to the other model's English vectors, mean; near "
+     "0, an index made with it stays valid."),
+)  # fmt: skip
 
 
 def results_page(results: Results, before: Results | None = None) -> ReportData:
@@ -61,7 +46,7 @@ def results_page(results: Results, before: Results | None = None) -> ReportData:
         both = " and ".join(one.model for one in models.values())
         raise ValueError(f"there is nothing to show: {both} {'have no task in common' if before else 'has no rows'}")
     rows = [row for row in results.rows if row_key(row) in shared]
-    columns = list(dict.fromkeys(_column(row) for row in rows))
+    columns = list(dict.fromkeys(column_of(row) for row in rows))
     names = dict(zip(columns, column_names(columns), strict=True))
     codes = sorted({row["language"] for row in rows}, key=lambda code: (code != "en", language(code).name))
     return ReportData(
@@ -81,10 +66,6 @@ def results_page(results: Results, before: Results | None = None) -> ReportData:
         facts=[*_rank_spread(list(models.values()), names), *_facts(results)],
         seconds=results.seconds,
     )
-
-
-def _column(row: Mapping[str, Any]) -> Column:
-    return (row["benchmark"], row["dataset"], row["task"], row["style"])
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -113,7 +94,7 @@ def _scores(rows: Iterable[Mapping[str, Any]], shared: set[Any], names: Mapping[
             )
             more = "".join(f"{mark} {value}" for mark, value in zip((";", ",", ","), values, strict=False))
             cell = {name: row[name] for name in CELL_KEYS} | {"more": more}
-            scores[names[_column(row)]][row["language"]] = cell
+            scores[names[column_of(row)]][row["language"]] = cell
     return scores
 
 
@@ -123,8 +104,8 @@ def _changes(before: Results, after: Results, names: Mapping[Column, str]) -> di
         return {}
     changes: dict[str, dict[str, Any]] = {}
     for change in before.compare(after):
-        if _column(change) in names:
-            changes.setdefault(names[_column(change)], {})[change["language"]] = change
+        if column_of(change) in names:
+            changes.setdefault(names[column_of(change)], {})[change["language"]] = change
     return changes
 
 
@@ -173,7 +154,7 @@ def _examples(models: Mapping[Model, Results], shared: set[Any], names: Mapping[
         answers = {model: _answers(item, images) for model, item in items.items()}
         examples.append(
             Example(
-                task=names[_column(one)],
+                task=names[column_of(one)],
                 lang=one["language"],
                 query_text=one["query"]["text"],
                 query_image=_image(one["query"], images),
@@ -216,8 +197,8 @@ def _rank_spread(models: Sequence[Results], names: Mapping[Column, str]) -> list
     spreads: dict[str, list[str]] = {}
     for results in models:
         for summary in results.summaries():
-            if "mrv_std" in summary and _column(summary) in names:
-                spreads.setdefault(names[_column(summary)], []).append(f"{summary['mrv_std']:.2f}")
+            if "mrv_std" in summary and column_of(summary) in names:
+                spreads.setdefault(names[column_of(summary)], []).append(f"{summary['mrv_std']:.2f}")
     return [(f"spread of an item's rank over languages, {name}", " \u2192 ".join(values))
             for name, values in spreads.items()]  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from xvlm2vec.common.tasks import MEAN_TASKS
 
+from .before_after import mean_over_tasks
 from .data import LanguageInfo, Model, ReportData, Role
 from .templates import percent
 
@@ -122,8 +123,7 @@ def _means(data: ReportData, role: Role) -> list[float]:
     if not chosen:
         return []
     return [
-        sum(sum(data.scores[model][task][code]["p_at_1"] for task in tasks) / len(tasks) for code, tasks in chosen)
-        / len(chosen)
+        sum(mean_over_tasks(data.scores[model], code, tasks) for code, tasks in chosen) / len(chosen)
         for model in data.scored_models
     ]
 

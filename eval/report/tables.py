@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ from .templates import percent
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, EvalResultEntry
+
+Column = tuple[str, str, str, str]
+"""Benchmark, data set, task and style."""
 
 _SMALL = 0.001
 _CARD_METRICS = {"p_at_1": "precision_at_1", "ndcg_at_10": "ndcg_at_10"}
@@ -55,15 +58,12 @@ def score_table(
         raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
     if not results.rows:
         raise ValueError(f"the results of {results.model} have no rows")
-    after_rows = {row_key(row): row for row in results.rows}
     before_rows = {row_key(row): row for row in before.rows} if before else {}
-    languages = list(dict.fromkeys(row["language"] for row in results.rows))
-    columns = list(dict.fromkeys((k[0], k[1], k[2], k[4]) for k in after_rows))
+    columns = list(dict.fromkeys(map(column_of, results.rows)))
 
-    def cell(column: tuple[str, str, str, str], language: str) -> str:
-        key = (column[0], column[1], column[2], language, column[3])
-        earlier, row = before_rows.get(key), after_rows.get(key)
-        if row is None or metric not in row:
+    def cell(row: Mapping[str, Any]) -> str:
+        earlier = before_rows.get(row_key(row))
+        if metric not in row:
             return "-"
         value = percent(row[metric])
         if intervals and metric == "p_at_1":
@@ -71,7 +71,7 @@ def score_table(
             value += f" [{percent(low)}, {percent(high)}]"
         return f"{percent(earlier[metric])} -> {value}" if earlier and metric in earlier else value
 
-    rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
+    rows = _by_language(results.rows, columns, cell)
     rows.append(["mean", *(_mean_cell(results, before, column, metric) for column in columns)])
     return Table(["language", *column_names(columns)], rows, _notes(results, before, metric, intervals))
 
@@ -86,9 +86,7 @@ def size_table(results: Results) -> Table:
     if not sizes:
         raise ValueError(f"the results of {results.model} have no smaller sizes; evaluate with --dims or --precision")
     languages = list(dict.fromkeys(language for size in sizes for language in size["loss_by_language"]))
-    rows = [
-        [language, *(_points(-size["loss_by_language"][language]) for size in sizes)] for language in languages
-    ]  # fmt: skip
+    rows = [[language, *(_points(-size["loss_by_language"][language]) for size in sizes)] for language in languages]
     rows.append(["P@1", *(percent(size["p_at_1"]) for size in sizes)])
     notes = ["Points of P@1 gained or lost against full vectors, mean over the tasks; below, P@1 over all languages."]
     header = [f"{size['dim']} {size['precision']} ({size['bytes']} bytes)" for size in sizes]
@@ -101,18 +99,14 @@ def change_table(results: Results, before: Results) -> Table:
     Raises:
         ValueError: The values of single rows are missing, or the two did not score the same rows.
     """
-    changes = {row_key(change): change for change in before.compare(results)}
-    languages = list(dict.fromkeys(key[3] for key in changes))
-    columns = list(dict.fromkeys((k[0], k[1], k[2], k[4]) for k in changes))
+    changes = before.compare(results)
+    columns = list(dict.fromkeys(map(column_of, changes)))
 
-    def cell(column: tuple[str, str, str, str], language: str) -> str:
-        change = changes.get((*column[:3], language, column[3]))
-        if change is None:
-            return "-"
+    def cell(change: Mapping[str, Any]) -> str:
         p_value = f"p < {_SMALL}" if change["p_value"] < _SMALL else f"p = {change['p_value']:.3f}"
         return f"{_points(change['difference'])} ({p_value})"
 
-    rows = [[language, *(cell(column, language) for column in columns)] for language in languages]
+    rows = _by_language(changes, columns, cell)
     notes = [f"Points of P@1, {before.model} -> {results.model}; two-sided paired permutation test over rows."]
     return Table(["language", *column_names(columns)], rows, notes)
 
@@ -211,23 +205,38 @@ def _instructions(row: Mapping[str, Any]) -> str:
 
 
 def _row_ids(results: Results, names: Sequence[str], always: Sequence[str]) -> list[str]:
-    """A name for each row of what it is of, without what is the same everywhere, except what is always named."""
+    """A name for each row from those of its values that vary, and from those that are always named."""
     kept = [name for name in names if name in always or len({row[name] for row in results.rows}) > 1]
     return ["_".join(str(row[name]).replace(" ", "-") for name in kept) for row in results.rows]
 
 
-def _mean_cell(results: Results, before: Results | None, column: tuple[str, str, str, str], metric: str) -> str:
-    benchmark, dataset, task, style = column
-    only = {"benchmark": benchmark, "dataset": dataset, "task": task, "style": style}
+def _by_language(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], cell: Callable[[Mapping[str, Any]], str]
+) -> list[list[str]]:
+    """The cells of each language, `-` where there is no row."""
+    places = {(row["language"], column_of(row)): row for row in rows}
+    languages = dict.fromkeys(row["language"] for row in rows)
+    return [
+        [language, *(cell(places[language, column]) if (language, column) in places else "-" for column in columns)]
+        for language in languages
+    ]
+
+
+def _mean_cell(results: Results, before: Results | None, column: Column, metric: str) -> str:
     means = [
         percent(float(np.mean(values)))
-        for source in (before, results)
-        if source is not None and (values := [row[metric] for row in source.select(**only) if metric in row])
+        for one in (before, results)
+        if one and (values := [row[metric] for row in one.rows if column_of(row) == column and metric in row])
     ]
     return " -> ".join(means) or "-"
 
 
-def column_names(columns: Sequence[tuple[str, str, str, str]]) -> list[str]:
+def column_of(row: Mapping[str, Any]) -> Column:
+    """The column of a table that a row of results belongs to."""
+    return (row["benchmark"], row["dataset"], row["task"], row["style"])
+
+
+def column_names(columns: Sequence[Column]) -> list[str]:
     """The task, and of benchmark, data set and style what is not the same everywhere."""
     varies = [len({column[i] for column in columns}) > 1 for i in range(4)]
     return [" ".join([column[2], *(column[i] for i in (0, 1, 3) if varies[i])]) for column in columns]

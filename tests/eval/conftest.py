@@ -1,4 +1,4 @@
-"""Tiny folders in the layouts in which benchmarks are published: three colours, their names, and nothing else."""
+"""Tiny folders in the layouts in which benchmarks are published: three colors, their names, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 RGB = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
-COLOURS = list(RGB)
+COLORS = list(RGB)
 WORDS = {
     "en": ["red", "lime", "blue"],
     "de": ["rot", "grün", "blau"],
@@ -28,16 +28,16 @@ OTHER_WORDS = ["scarlet", "green", "azure"]
 CLIP_WORDS = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "dog", "cat", "house", "red", "blue", "what", "is", "it"]
 
 
-def encoded(colour: str) -> dict[str, Any]:
+def encoded(color: str) -> dict[str, Any]:
     """An image as parquet files of the `datasets` library hold it."""
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": f"{colour}.png"}
+    Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": f"{color}.png"}
 
 
-def save_image(path: Path, colour: str) -> None:
+def save_image(path: Path, color: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), colour).save(path)
+    Image.new("RGB", (8, 8), color).save(path)
 
 
 def save_parquet(path: Path, columns: dict[str, list]) -> None:
@@ -56,10 +56,10 @@ def save_json(path: Path, content: Any) -> None:
 
 def mmeb(folder: Path) -> None:
     """Parquet files of lists; an image's place in the text is marked, an empty path means that there is none."""
-    for colour in COLOURS:
-        save_image(folder / "images" / "toy" / f"{colour}.jpg", colour)
-    paths = [f"toy/{colour}.jpg" for colour in COLOURS]
-    orders = [COLOURS[i:] + COLOURS[:i] for i in range(3)]
+    for color in COLORS:
+        save_image(folder / "images" / "toy" / f"{color}.jpg", color)
+    paths = [f"toy/{color}.jpg" for color in COLORS]
+    orders = [COLORS[i:] + COLORS[:i] for i in range(3)]
     save_parquet(
         folder / "ImageNet-1K" / "test-00000-of-00001.parquet",
         {
@@ -72,7 +72,7 @@ def mmeb(folder: Path) -> None:
     save_parquet(
         folder / "RefCOCO-Matching" / "test-00000-of-00001.parquet",
         {
-            "qry_text": [f"<|image_1|>\nSelect the part: {colour}\n" for colour in COLOURS],
+            "qry_text": [f"<|image_1|>\nSelect the part: {color}\n" for color in COLORS],
             "qry_img_path": paths,
             "tgt_text": [[f"<|image_1|>\n{name}\n" for name in [*order, order[0]]] for order in orders],
             "tgt_img_path": [[f"toy/{name}.jpg" for name in [*order, order[0]]] for order in orders],
@@ -83,17 +83,17 @@ def mmeb(folder: Path) -> None:
 def xtd10(folder: Path) -> None:
     """One JSON file; one caption for each image and language."""
     names = [f"COCO_train2014_00000000000{i}.jpg" for i in range(3)]
-    for name, colour in zip(names, COLOURS, strict=True):
-        save_image(folder / "train2014" / name, colour)
+    for name, color in zip(names, COLORS, strict=True):
+        save_image(folder / "train2014" / name, color)
     captions = {code: [[word] for word in WORDS[lang]] for code, lang in (("en", "en"), ("de", "de"), ("jp", "ja"))}
     save_json(folder / "xtd.json", {"images": names, "captions": captions})
 
 
 def babel_imagenet(folder: Path) -> None:
     """Upper-case codes, class numbers with labels; one class has no label in German, two share one in Spanish."""
-    for number, colour in enumerate([*COLOURS, "red"]):
+    for number, color in enumerate([*COLORS, "red"]):
         for image in range(2):
-            save_image(folder / "val" / f"n0000000{number}" / f"ILSVRC2012_val_0000000{image}.JPEG", colour)
+            save_image(folder / "val" / f"n0000000{number}" / f"ILSVRC2012_val_0000000{image}.JPEG", color)
     save_json(
         folder / "data" / "babel_imagenet-298.json",
         {"DE": [[0, 2], ["rot", "blau"]], "ES": [[0, 1, 2, 3], ["rojo", "verde", "azul", "rojo"]]},
@@ -111,7 +111,7 @@ def maxm(folder: Path) -> None:
                 "question": ["?"] * 3,
                 "answers": [[word, OTHER_WORDS[i]] if code == "en" else [word] for i, word in enumerate(words)],
                 "processed_answers": [[word] for word in words],
-                "image": [encoded(colour) for colour in COLOURS],
+                "image": [encoded(color) for color in COLORS],
             },
         )
 
@@ -123,7 +123,7 @@ def cvqa(folder: Path) -> None:
     save_parquet(
         folder / "data" / "test-00000-of-00001.parquet",
         {
-            "image": [encoded(colour) for colour in ("red", "lime", "blue")],
+            "image": [encoded(color) for color in ("red", "lime", "blue")],
             "ID": ["1", "2", "3"],
             "Subset": ["('Spanish', 'Mexico')", "('Spanish', 'Mexico')", "('Egyptian_Arabic', 'Egypt')"],
             "Question": ["?"] * 3,
@@ -138,9 +138,9 @@ def cvqa(folder: Path) -> None:
 
 def visr_bench(folder: Path) -> None:
     """A JSON file of documents for each kind of questions, and the pages as files."""
-    for place, colour in enumerate(COLOURS):
+    for place, color in enumerate(COLORS):
         for below in ("Multimodal/0005", "Multilingual/doc1"):
-            save_image(folder / below / f"{below.split('/')[1]}_{place}.png", colour)
+            save_image(folder / below / f"{below.split('/')[1]}_{place}.png", color)
     for kind in ("figure", "table", "text"):
         questions = [{"question": word, "answer": "-", "page_index": i} for i, word in enumerate(WORDS["en"])]
         shelf = [f"0005_{i}.png" for i in range(3)]
@@ -164,7 +164,7 @@ def merit(folder: Path) -> None:
         folder / "data" / "test-00000-of-00001.parquet",
         {
             "idx": ["10", "11", "12", "13"],
-            "image": [encoded(colour) for colour in [*COLOURS, "red"]],
+            "image": [encoded(color) for color in [*COLORS, "red"]],
             "title": ["a", "b", "c", "d"],
             "class": ["drink"] * 4,
             "country": ["ID"] * 4,
@@ -186,23 +186,23 @@ def rsicd(folder: Path) -> None:
     save_parquet(
         folder / "data" / "test-00000-of-00001.parquet",
         {
-            "filename": [f"rsicd_images/{colour}.jpg" for colour in [*COLOURS, "red"]],
+            "filename": [f"rsicd_images/{color}.jpg" for color in [*COLORS, "red"]],
             "captions": [[w, w, o, w, w] for w, o in zip(WORDS["en"], OTHER_WORDS, strict=True)] + [["red"] * 5],
-            "image": [encoded(colour) for colour in [*COLOURS, "red"]],
+            "image": [encoded(color) for color in [*COLORS, "red"]],
         },
     )
 
 
 def mmmeb(folder: Path) -> None:
     """JSON lines of lists with the right candidate first, images by name."""
-    for colour in COLOURS:
-        save_image(folder / "xm_images" / f"{colour}.jpg", colour)
+    for color in COLORS:
+        save_image(folder / "xm_images" / f"{color}.jpg", color)
     for lang in ("en", "de"):
         for task in ("t2i", "i2t"):
             lines = []
             for i in range(3):
                 order = [(i + k) % 3 for k in range(3)]
-                names, words = [COLOURS[k] for k in order], [WORDS[lang][k] for k in order]
+                names, words = [COLORS[k] for k in order], [WORDS[lang][k] for k in order]
                 row = {"text": words[0], "images": names} if task == "t2i" else {"img": names[0], "captions": words}
                 lines.append(json.dumps(row, ensure_ascii=False))
             (folder / f"xm_{lang}_3_formatted_{task}.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -212,7 +212,7 @@ def emoji(folder: Path) -> None:
     """What a release writes of the built-in world: a table for each task and language, images apart."""
     names = [f"images/{i}.png" for i in range(3)]
     orders = [[(i + k) % 3 for k in range(3)] for i in range(3)]
-    save_parquet(folder / "images" / "test.parquet", {"path": names, "image": [encoded(c) for c in COLOURS]})
+    save_parquet(folder / "images" / "test.parquet", {"path": names, "image": [encoded(c) for c in COLORS]})
     for lang in ("en", "de"):
         lists = [[names[k] for k in order] for order in orders]
         save_parquet(folder / "t2i" / f"{lang}.parquet", {"text": WORDS[lang], "images": lists})
@@ -285,8 +285,8 @@ def rewrite() -> Callable[..., None]:
 
 
 @pytest.fixture
-def colour_model() -> Callable[..., Callable]:
-    """A function that embeds images by their colour, and texts by the colours that they name in some languages."""
+def color_model() -> Callable[..., Callable]:
+    """A function that embeds images by their color, and texts by the colors that they name in some languages."""
 
     def make(*languages: str) -> Callable[[list, list], np.ndarray]:
         known = {word: place for lang in languages for place, word in enumerate(WORDS[lang])}

@@ -19,23 +19,23 @@ from xvlm2vec.eval.report.tables import eval_results, markdown_table, score_tabl
 from xvlm2vec.eval.results import FILE, PER_ROW, PerRow, Results, ResultsError, row_key
 from xvlm2vec.eval.runner import Extras, evaluate
 
-COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
-WORDS = {"en": COLOURS, "de": ["rot", "grün", "blau", "gelb", "türkis", "lila"]}
+COLORS = ["red", "lime", "blue", "yellow", "cyan", "magenta"]
+WORDS = {"en": COLORS, "de": ["rot", "grün", "blau", "gelb", "türkis", "lila"]}
 TEMPLATES = {
     "i2t": {language: {"query": "?"} for language in WORDS},
     "t2i": {language: {"query": "{text}", "target": "?"} for language in WORDS},
 }
-IMAGES = {colour: Image.new("RGB", (3, 3), colour) for colour in COLOURS}
+IMAGES = {color: Image.new("RGB", (3, 3), color) for color in COLORS}
 
 
-def make_tasks(dataset: str = "colours") -> list[RankingTask]:
+def make_tasks(dataset: str = "colors") -> list[RankingTask]:
     found = []
     for language, words in WORDS.items():
-        others = [[*COLOURS[i:], *COLOURS[:i]] for i in range(6)]
-        named = [[words[COLOURS.index(colour)] for colour in row] for row in others]
+        others = [[*COLORS[i:], *COLORS[:i]] for i in range(6)]
+        named = [[words[COLORS.index(color)] for color in row] for row in others]
         texts = [*words[:4], None, words[5]] if language == "de" else words
         for task, columns in {
-            "i2t": {"img": COLOURS, "captions": named},
+            "i2t": {"img": COLORS, "captions": named},
             "t2i": {"text": texts, "images": others},
         }.items():
             rows = pa.table(columns)
@@ -43,9 +43,9 @@ def make_tasks(dataset: str = "colours") -> list[RankingTask]:
     return found
 
 
-def colour_encoder(*languages: str) -> CallableEncoder:
+def color_encoder(*languages: str) -> CallableEncoder:
     """Knows the words of some languages; any other text is a zero vector, level with everything."""
-    known = {word: colour for language in languages for word, colour in zip(WORDS[language], COLOURS, strict=True)}
+    known = {word: color for language in languages for word, color in zip(WORDS[language], COLORS, strict=True)}
 
     def embed(texts: list[str | None], images: list[Image.Image | None]) -> np.ndarray:
         image_list = [image or IMAGES.get(known.get(text or "", "")) for text, image in zip(texts, images, strict=True)]
@@ -56,12 +56,12 @@ def colour_encoder(*languages: str) -> CallableEncoder:
 
 @pytest.fixture(scope="module")
 def teacher() -> Results:
-    return evaluate(colour_encoder("en"), make_tasks(), progress=False)
+    return evaluate(color_encoder("en"), make_tasks(), progress=False)
 
 
 @pytest.fixture(scope="module")
 def student() -> Results:
-    return evaluate(colour_encoder("en", "de"), make_tasks(), progress=False)
+    return evaluate(color_encoder("en", "de"), make_tasks(), progress=False)
 
 
 def test_scores(teacher: Results, student: Results) -> None:
@@ -98,7 +98,7 @@ def test_examples_show_the_same_items_in_every_language(teacher: Results) -> Non
     assert [e["row"] for e in english] == [e["row"] for e in german]
     assert len(english) == 3
     assert all(e["top"][0]["text"] == e["gold"]["text"] and len(e["top"]) == 5 for e in english)
-    assert english[0]["query"]["image"] == COLOURS[english[0]["row"]]
+    assert english[0]["query"]["image"] == COLORS[english[0]["row"]]
 
 
 def test_paired_comparison(teacher: Results, student: Results) -> None:
@@ -123,22 +123,22 @@ def test_saved_and_loaded(teacher: Results, tmp_path: Path) -> None:
 
 
 def test_same_seed_same_file(tmp_path: Path) -> None:
-    first, second = (evaluate(colour_encoder("en"), make_tasks(), seed=5, progress=False) for _ in range(2))
+    first, second = (evaluate(color_encoder("en"), make_tasks(), seed=5, progress=False) for _ in range(2))
     assert first.rows == second.rows
     assert first.examples == second.examples
 
 
 def test_with_a_store(tmp_path: Path, student: Results) -> None:
     for _ in range(2):
-        found = evaluate(colour_encoder("en", "de"), make_tasks(), store=tmp_path, progress=False)
+        found = evaluate(color_encoder("en", "de"), make_tasks(), store=tmp_path, progress=False)
         assert found.rows == student.rows
 
 
 def test_bad_calls() -> None:
     with pytest.raises(ValueError, match="no tasks"):
-        evaluate(colour_encoder("en"), [])
-    with pytest.raises(ValueError, match="two tasks have the name MMMEB/colours/i2t/de/plain"):
-        evaluate(colour_encoder("en"), make_tasks() + make_tasks())
+        evaluate(color_encoder("en"), [])
+    with pytest.raises(ValueError, match="two tasks have the name MMMEB/colors/i2t/de/plain"):
+        evaluate(color_encoder("en"), make_tasks() + make_tasks())
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_terminal_table_fits(student: Results, teacher: Results, width: int) -> 
 
 def test_columns_name_what_varies(student: Results) -> None:
     two = Results("m", rows=[*student.rows, *({**row, "dataset": "more"} for row in student.rows)])
-    assert score_table(two).header == ["language", "i2t colours", "t2i colours", "i2t more", "t2i more"]
+    assert score_table(two).header == ["language", "i2t colors", "t2i colors", "i2t more", "t2i more"]
 
 
 def test_model_index(student: Results) -> None:
@@ -249,9 +249,9 @@ def test_model_index(student: Results) -> None:
 
 
 def test_a_plain_function_is_a_model(tmp_path: Path) -> None:
-    function = colour_encoder("en").function
+    function = color_encoder("en").function
     results = evaluate(function, make_tasks(), progress=False, extras=Extras(drift_from=function))
     assert results.model == "embed"
     assert [row["p_at_1"] for row in results.rows] == [row["p_at_1"] for row in evaluate(
-        colour_encoder("en"), make_tasks(), progress=False).rows]  # fmt: skip
+        color_encoder("en"), make_tasks(), progress=False).rows]  # fmt: skip
     assert results.rows[0]["alignment"]["english_drift"] == pytest.approx(0, abs=1e-6)

@@ -64,7 +64,7 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
 
     tasks = benchmark_tasks(flags, chosen_templates(flags))
     if flags.drift_from:
-        encoder_kind(flags.drift_from)  # a name that leads nowhere is told before anything is embedded
+        encoder_kind(flags.drift_from)  # raises for a wrong name before anything is embedded
     encoder = _encoder(flags.model, flags)
 
     def reference() -> Encoder:

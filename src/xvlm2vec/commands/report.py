@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write_page(results: Sequence[Results], path: str) -> None:
-    """The HTML page of one result, or of two side by side."""
+    """Writes the HTML page of one result, or of two side by side."""
     from xvlm2vec.eval.report.page import write_report
     from xvlm2vec.eval.report.results_page import results_page
 

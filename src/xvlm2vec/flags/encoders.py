@@ -36,7 +36,7 @@ def load_encoder(
         source: Folder or Hub id of an `XVLM2VecModel`, of an adapter on one, of a model of sentence-transformers, or of
             a CLIP or SigLIP; `mteb:NAME` or a name that mteb knows; `package.module:function`.
         dim: Vectors are cut to this size.
-        max_tokens: Of one forward pass of an `XVLM2VecModel`.
+        max_tokens: Rows times padded length of one forward pass of an `XVLM2VecModel`.
         batch_size: Rows of one forward pass of another model.
         trust: Whether the code in another model's repository may be run.
 
@@ -71,7 +71,9 @@ def encoder_kind(source: str) -> Literal["mteb", "function", "sentence-transform
             raise
         logger.info("%s is taken from mteb: %s", source, error)
         return "mteb"
-    if kind == "sentence-transformers" or (kind == "backbone" and _has_two_towers(source)):
+    if kind == "sentence-transformers":
+        return kind
+    if kind == "backbone" and (read_json(source, "config.json") or {}).get("model_type") in TWO_TOWERS:
         return "sentence-transformers"
     return "mteb" if kind == "backbone" and _mteb_knows(source) else "embedder"
 
@@ -154,10 +156,6 @@ def _code_fingerprint(source: str, function: Any, module: Any) -> str:
         return f"{source} {digest}"
     path = getattr(module, "__file__", None)
     return f"{source} {hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ''}"
-
-
-def _has_two_towers(source: str) -> bool:
-    return (read_json(source, "config.json") or {}).get("model_type") in TWO_TOWERS
 
 
 def _refuse_dim(dim: int | None, name: str) -> None:

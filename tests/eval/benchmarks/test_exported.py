@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
         write(tmp_path / "c" / f"{code}.parquet", {"id": names, "img": paths, "classes": first(names)})
         write(tmp_path / "withheld" / f"{code}.parquet", {"img": paths[:1], "classes": first(names)[:1]})
         write(tmp_path / "t2i" / f"{code}.parquet", {"text": names, "images": first(paths)})
-    colours = [PILImage.new("RGB", (4, 4), (number, 0, 0)) for number in range(3)]
-    images = Dataset.from_dict({"path": paths, "image": colours}).cast_column("image", Image())
+    colors = [PILImage.new("RGB", (4, 4), (number, 0, 0)) for number in range(3)]
+    images = Dataset.from_dict({"path": paths, "image": colors}).cast_column("image", Image())
     (tmp_path / "images").mkdir()
     images.to_parquet(tmp_path / "images" / "test.parquet")
     (tmp_path / "templates.json").write_text(json.dumps(TEMPLATES), encoding="utf-8")

@@ -23,14 +23,14 @@ PARQUET = "test-00000-of-00001.parquet"
 
 
 def run(name: str, folder: Path, model: Callable, **options) -> Results:
-    return evaluate(as_encoder(model, name="colours"), read_benchmark(name, folder, **options), progress=False)
+    return evaluate(as_encoder(model, name="colors"), read_benchmark(name, folder, **options), progress=False)
 
 
 def found(results: Results) -> dict[tuple[str, str, str], tuple[int, float]]:
     return {(row["dataset"], row["task"], row["language"]): (row["n"], row["p_at_1"]) for row in results.rows}
 
 
-def test_mmeb(published: Callable, colour_model: Callable) -> None:
+def test_mmeb(published: Callable, color_model: Callable) -> None:
     folder = published("mmeb")
     tasks = read_benchmark("mmeb", folder, datasets=["ImageNet-1K", "RefCOCO-Matching"])
     assert [task.name for task in tasks] == ["MMEB/ImageNet-1K/c/en/verbatim", "MMEB/RefCOCO-Matching/vg/en/verbatim"]
@@ -38,7 +38,7 @@ def test_mmeb(published: Callable, colour_model: Callable) -> None:
     assert tasks[0].candidates[0] == Row("red")
     assert tasks[1].candidates[0] == Row("red\n", "toy/red.jpg")
     assert tasks[1].candidate_index.shape == (3, 3), "the published lists name candidates twice; each counts once"
-    scores = found(run("mmeb", folder, colour_model("en"), datasets=["ImageNet-1K"]))
+    scores = found(run("mmeb", folder, color_model("en"), datasets=["ImageNet-1K"]))
     assert scores == {("ImageNet-1K", "c", "en"): (3, 1.0)}
     with pytest.raises(FileNotFoundError, match=r"MMEB: there is no file .*N24News/test-\*\.parquet"):
         read_benchmark("mmeb", folder)
@@ -50,9 +50,9 @@ def test_mmeb_has_36_data_sets() -> None:
     assert len({name for layout in layouts for name in layout.datasets}) == 36
 
 
-def test_xtd10(published: Callable, colour_model: Callable) -> None:
+def test_xtd10(published: Callable, color_model: Callable) -> None:
     folder = published("xtd10")
-    results = run("xtd10", folder, colour_model("en", "ja"))
+    results = run("xtd10", folder, color_model("en", "ja"))
     assert found(results) == {
         ("xtd", task, language): (3, pytest.approx(1.0 if language != "de" else 1 / 3))
         for language in ("en", "de", "ja")
@@ -74,20 +74,20 @@ def test_captions_of_one_image_have_the_same_number_in_every_language(published:
     assert (english.tolist(), german.tolist()) == ([0, 1, 2, 4], [0, 2, 4])
 
 
-def test_babel_imagenet(published: Callable, colour_model: Callable) -> None:
+def test_babel_imagenet(published: Callable, color_model: Callable) -> None:
     folder = published("babel-imagenet")
-    scores = found(run("babel-imagenet", folder, colour_model("de", "es")))
+    scores = found(run("babel-imagenet", folder, color_model("de", "es")))
     assert scores == {("imagenet-1k-val", "c", "de"): (4, 1.0), ("imagenet-1k-val", "c", "es"): (8, 1.0)}
     german, spanish = read_benchmark("babel-imagenet", folder)
     assert [row.text for row in spanish.candidates] == ["rojo", "verde", "azul"], "a label of two classes is one answer"
     assert german.row_ids.tolist() == [0, 1, 4, 5], "images have the same numbers in every language"
 
 
-def test_maxm(published: Callable, colour_model: Callable) -> None:
+def test_maxm(published: Callable, color_model: Callable) -> None:
     folder = published("maxm")
     with pytest.raises(FileNotFoundError, match=r"MaXM: there is no file .*data/hi-\*\.parquet"):
         read_benchmark("maxm", folder)
-    results = run("maxm", folder, colour_model("en"), languages=["en", "fr", "he"])
+    results = run("maxm", folder, color_model("en"), languages=["en", "fr", "he"])
     assert found(results) == {
         ("maxm", "vqa", "en"): (3, 1.0),  # two right answers do not compete with each other
         ("maxm", "vqa", "fr"): (3, pytest.approx(1 / 3)),
@@ -96,9 +96,9 @@ def test_maxm(published: Callable, colour_model: Callable) -> None:
     assert not any("mrv_std" in summary for summary in results.summaries()), "its questions are not parallel"
 
 
-def test_cvqa(published: Callable, colour_model: Callable, rewrite: Callable) -> None:
+def test_cvqa(published: Callable, color_model: Callable, rewrite: Callable) -> None:
     folder = published("cvqa")
-    assert found(run("cvqa", folder, colour_model("en", "es"))) == {
+    assert found(run("cvqa", folder, color_model("en", "es"))) == {
         ("local", "vqa", "es-Mexico"): (2, 1.0),
         ("local", "vqa", "arz-Egypt"): (1, 0.25),
         ("translated", "vqa", "es-Mexico"): (2, 1.0),
@@ -111,9 +111,9 @@ def test_cvqa(published: Callable, colour_model: Callable, rewrite: Callable) ->
         read_benchmark("cvqa", folder)
 
 
-def test_visr_bench(published: Callable, colour_model: Callable) -> None:
+def test_visr_bench(published: Callable, color_model: Callable) -> None:
     folder = published("visr-bench")
-    scores = found(run("visr-bench", folder, colour_model("en", "de")))
+    scores = found(run("visr-bench", folder, color_model("en", "de")))
     assert scores == {
         **{(kind, "page", "en"): (3, 1.0) for kind in ("figure", "table", "text")},
         ("multilingual", "page", "de"): (3, 1.0),
@@ -126,7 +126,7 @@ def test_visr_bench(published: Callable, colour_model: Callable) -> None:
         read_benchmark("visr-bench", folder)
 
 
-def test_merit(published: Callable, colour_model: Callable) -> None:
+def test_merit(published: Callable, color_model: Callable) -> None:
     folder = published("merit")
     tasks = read_benchmark("merit", folder)
     assert [task.language for task in tasks] == ["id", "en"]
@@ -134,17 +134,17 @@ def test_merit(published: Callable, colour_model: Callable) -> None:
         instructions()["product"]["id"]["query"].replace("{text}", "seperti ini\na\nd"), ("0", "3")
     )
     assert len(tasks[1].candidates) == 4, "all products compete in every language"
-    scores = found(run("merit", folder, colour_model("en")))
+    scores = found(run("merit", folder, color_model("en")))
     assert scores == {("merit", "product", "id"): (2, 1.0), ("merit", "product", "en"): (1, 1.0)}
 
 
-def test_rsicd(published: Callable, colour_model: Callable) -> None:
+def test_rsicd(published: Callable, color_model: Callable) -> None:
     folder = published("rsicd")
     i2t, t2i = read_benchmark("rsicd", folder)
     assert (len(i2t.queries), len(i2t.candidates), i2t.gold_counts.tolist()) == (4, 6, [2, 2, 2, 1])
     assert (len(t2i.queries), len(t2i.candidates)) == (20, 4)
     assert t2i.candidate_index[0].tolist() == t2i.candidate_index[15].tolist(), "a caption is right for all its images"
-    scores = found(run("rsicd", folder, colour_model("en")))
+    scores = found(run("rsicd", folder, color_model("en")))
     # "scarlet" is a caption of one of the two red images: the other is level with it, and each has half a hit
     assert scores == {("rsicd", "i2t", "en"): (4, 3.5 / 4), ("rsicd", "t2i", "en"): (20, 19.5 / 20)}
 
@@ -256,39 +256,39 @@ def test_damaged_classes(published: Callable, entry: object, message: str) -> No
         read_benchmark("babel-imagenet", folder)
 
 
-def test_leftovers_among_classes(published: Callable, colour_model: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_leftovers_among_classes(published: Callable, color_model: Callable, caplog: pytest.LogCaptureFixture) -> None:
     folder = published("babel-imagenet")
-    clean = found(run("babel-imagenet", folder, colour_model("de", "es")))
+    clean = found(run("babel-imagenet", folder, color_model("de", "es")))
     for name in (".ipynb_checkpoints/x.png", "__MACOSX/x.png", ".DS_Store", "n00000000/Thumbs.db", "n00000001/._0.JPEG",
                  "n00000001/notes.txt"):  # fmt: skip
         (folder / "val" / name).parent.mkdir(exist_ok=True)
         (folder / "val" / name).touch()
-    assert found(run("babel-imagenet", folder, colour_model("de", "es"))) == clean
+    assert found(run("babel-imagenet", folder, color_model("de", "es"))) == clean
     assert "6 files and folders are no images or classes" in caplog.text
     (folder / "val" / "a-class-to-be").mkdir()
     with pytest.raises(ValueError, match=r"a-class-to-be has no images"):
         read_benchmark("babel-imagenet", folder)
 
 
-def test_images_of_both_parts_of_coco(published: Callable, colour_model: Callable) -> None:
+def test_images_of_both_parts_of_coco(published: Callable, color_model: Callable) -> None:
     folder = published("xtd10")
     (folder / "val2014").mkdir()
     image = min((folder / "train2014").iterdir())
     image.rename(folder / "val2014" / image.name)
-    run("xtd10", folder, colour_model("en"))
+    run("xtd10", folder, color_model("en"))
 
 
-def test_images_that_are_not_there(published: Callable, colour_model: Callable) -> None:
+def test_images_that_are_not_there(published: Callable, color_model: Callable) -> None:
     folder = published("xtd10")
     image = next((folder / "train2014").iterdir())
     image.unlink()
     with pytest.raises(FileNotFoundError, match=rf"no image .*images/{image.name}, .*train2014/{image.name}"):
-        run("xtd10", folder, colour_model("en"))
+        run("xtd10", folder, color_model("en"))
     content = json.loads((folder / "xtd.json").read_text())
     content["images"] = ["../secret.jpg"] * 3
     (folder / "xtd.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"'\.\./secret\.jpg' leads out of the data folder"):
-        run("xtd10", folder, colour_model("en"))
+        run("xtd10", folder, color_model("en"))
 
 
 def test_styles_and_no_instructions(published: Callable) -> None:

@@ -30,7 +30,7 @@ from xvlm2vec.eval.ranking import RankingTask, Row  # noqa: E402
 from xvlm2vec.eval.runner import evaluate  # noqa: E402
 from xvlm2vec.flags.benchmarks import mteb_tasks_of, runs_in_mteb  # noqa: E402
 
-COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
+COLORS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
 WORDS = {"en": ["red", "lime", "blue"], "de": ["rot", "grün", "blau"]}
 
 
@@ -45,10 +45,10 @@ def run(model: Any, tasks: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["MMMEB", "XTD10", "cvqa", "rsicd", "emoji"])
-def test_our_tasks_score_the_same_in_mteb(published: Callable, colour_model: Callable, name: str) -> None:
+def test_our_tasks_score_the_same_in_mteb(published: Callable, color_model: Callable, name: str) -> None:
     folder = published(name.lower())
     options = {"datasets": ["xm"], "languages": ["en", "de"]} if name == "MMMEB" else {}
-    encoder = as_encoder(colour_model("en", "es"), name="colours")
+    encoder = as_encoder(color_model("en", "es"), name="colors")
     styles = ["plain"] if name == "MMMEB" else None  # mteb's tasks have one, unless others are asked for
     here = evaluate(encoder, read_benchmark(name, folder, styles=styles, **options), progress=False)
     tasks = xvlm2vec.eval.mteb_tasks(name, folder, **options)
@@ -61,11 +61,11 @@ def test_our_tasks_score_the_same_in_mteb(published: Callable, colour_model: Cal
     assert {round(row["p_at_1"], 3) for row in here.rows} - {1.0} or name == "rsicd", "some rows are level"
 
 
-def test_line_breaks_that_mteb_strips_are_put_back(published: Callable, colour_model: Callable) -> None:
+def test_line_breaks_that_mteb_strips_are_put_back(published: Callable, color_model: Callable) -> None:
     folder = published("mmmeb")
     options = {"datasets": ["xm"], "languages": ["en"], "styles": ["newline"]}
     seen: set[str] = set()
-    words = colour_model("en")
+    words = color_model("en")
 
     def embed(texts: list, images: list) -> np.ndarray:
         seen.update(text for text in texts if text)
@@ -81,7 +81,7 @@ def test_line_breaks_that_mteb_strips_are_put_back(published: Callable, colour_m
     for row in here.rows:
         assert score(there, f"MMMEB-xm-{row['task']}-newline", "en") == pytest.approx(row["p_at_1"])
     with pytest.raises(ValueError, match=r"MMMEB-xm-t2i-newline: mteb strips the line breaks .* pass xvlm2vec"):
-        run(colour_model_of_mteb(), [task for task in tasks if task.metadata.name.endswith("t2i-newline")])
+        run(color_model_of_mteb(), [task for task in tasks if task.metadata.name.endswith("t2i-newline")])
 
 
 def test_ties_are_shared_where_mteb_favours_one_side(published: Callable) -> None:
@@ -132,13 +132,13 @@ def test_counts_of_results() -> None:
     assert counts.tied.tolist() == [1, 0, 0]
 
 
-class ColourRetrieval(AbsTaskRetrieval):
+class ColorRetrieval(AbsTaskRetrieval):
     """A task of the same type as XM3600T2IRetrieval, whose data is made here."""
 
     metadata = TaskMetadata(
-        name="ColourT2IRetrieval",
-        description="Images of one colour by its name.",
-        dataset={"path": "local/colours", "revision": "1"},
+        name="ColorT2IRetrieval",
+        description="Images of one color by its name.",
+        dataset={"path": "local/colors", "revision": "1"},
         type="Any2AnyMultilingualRetrieval",
         category="t2i",
         modalities=["text", "image"],
@@ -149,7 +149,7 @@ class ColourRetrieval(AbsTaskRetrieval):
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         from PIL import Image as PILImage
 
-        images = [PILImage.new("RGB", (8, 8), colour) for colour in COLOURS]
+        images = [PILImage.new("RGB", (8, 8), color) for color in COLORS]
         corpus = Dataset.from_dict({"id": [f"c{i}" for i in range(3)], "image": images}).cast_column("image", Image())
         self.dataset = {
             language: {
@@ -166,14 +166,14 @@ class ColourRetrieval(AbsTaskRetrieval):
         self.data_loaded = True
 
 
-def test_a_task_of_mteb_becomes_rows(colour_model: Callable, tmp_path: Any) -> None:
-    results = evaluate_mteb(as_encoder(colour_model("en"), name="colours"), [ColourRetrieval()], progress=False)
+def test_a_task_of_mteb_becomes_rows(color_model: Callable, tmp_path: Any) -> None:
+    results = evaluate_mteb(as_encoder(color_model("en"), name="colors"), [ColorRetrieval()], progress=False)
     rows = {row["language"]: row for row in results.rows}
     assert {language: (row["n"], row["p_at_1"]) for language, row in rows.items()} == {
         "en": (3, 1.0),
         "de": (3, pytest.approx(1 / 3)),
     }
-    assert (rows["en"]["benchmark"], rows["en"]["dataset"], rows["en"]["task"]) == ("mteb", "ColourT2IRetrieval", "t2i")
+    assert (rows["en"]["benchmark"], rows["en"]["dataset"], rows["en"]["task"]) == ("mteb", "ColorT2IRetrieval", "t2i")
     assert rows["en"]["main_score"] == {"name": "ndcg_at_10", "value": 1.0}
     assert rows["de"]["ties"] == 3
     results.save(tmp_path)
@@ -187,7 +187,7 @@ def test_instructions_follow_the_language_of_the_subset() -> None:
         seen.extend(text for text in texts if text)
         return np.random.default_rng(0).normal(size=(len(texts), 4))
 
-    evaluate_mteb(as_encoder(embed), [ColourRetrieval()], progress=False)
+    evaluate_mteb(as_encoder(embed), [ColorRetrieval()], progress=False)
     german, english = instructions()["t2i"]["de"], instructions()["t2i"]["en"]
     assert german["query"].replace("{text}", "grün") in seen
     assert english["query"].replace("{text}", "red") in seen
@@ -195,9 +195,9 @@ def test_instructions_follow_the_language_of_the_subset() -> None:
     encoder = as_encoder(embed)
     encoder.instructed = False
     seen.clear()
-    run(EncoderForMteb(encoder), ColourRetrieval())
+    run(EncoderForMteb(encoder), ColorRetrieval())
     assert set(seen) == {*WORDS["en"], *WORDS["de"]}
-    assert subset_language(ColourRetrieval.metadata, "de") == "de"
+    assert subset_language(ColorRetrieval.metadata, "de") == "de"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_of_many_tasks_those_count_that_have_the_language(caplog: pytest.LogCapt
         mteb_tasks_of(Namespace(benchmark="jina-vdr", languages=("de", "tlh")))
 
 
-class ColourModel(AbsEncoder):
+class ColorModel(AbsEncoder):
     """As mteb's own models are: it looks at the features of the loader's data set, and at the prompt type."""
 
     def __init__(self, model_name: str = "", revision: str | None = None, **kwargs: Any) -> None:
@@ -259,9 +259,9 @@ class ColourModel(AbsEncoder):
         return np.array(parts)
 
 
-def colour_model_of_mteb() -> ColourModel:
-    model = ColourModel()
-    model.mteb_model_meta = ModelMeta.create_empty({"name": "local/colours", "modalities": ["text", "image"]})
+def color_model_of_mteb() -> ColorModel:
+    model = ColorModel()
+    model.mteb_model_meta = ModelMeta.create_empty({"name": "local/colors", "modalities": ["text", "image"]})
     return model
 
 
@@ -271,21 +271,21 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> str:
 
     """The name of a model that mteb loads; of texts, since for images it wants torchvision to be installed."""
     name = "local/words"
-    meta = ModelMeta.create_empty({"name": name, "revision": "1", "loader": ColourModel, "modalities": ["text"]})
+    meta = ModelMeta.create_empty({"name": name, "revision": "1", "loader": ColorModel, "modalities": ["text"]})
     monkeypatch.setitem(MODEL_REGISTRY, name, meta)
     return name
 
 
 def test_a_model_of_mteb(published: Callable) -> None:
-    encoder = MtebModelEncoder(colour_model_of_mteb())
-    assert (encoder.name, encoder.embeds, encoder.instructed) == ("local/colours", {TEXT, IMAGE, PAIR}, False)
+    encoder = MtebModelEncoder(color_model_of_mteb())
+    assert (encoder.name, encoder.embeds, encoder.instructed) == ("local/colors", {TEXT, IMAGE, PAIR}, False)
     results = evaluate(encoder, read_benchmark("xtd10", published("xtd10")), progress=False)
     assert results.scores()["t2i"] == {"en": 1.0, "de": pytest.approx(1 / 3), "ja": pytest.approx(1 / 3)}
 
 
 def test_a_model_of_mteb_has_its_own_prompts_on_mtebs_tasks() -> None:
-    encoder = MtebModelEncoder(colour_model_of_mteb())
-    results = evaluate_mteb(encoder, [ColourRetrieval()], progress=False)
+    encoder = MtebModelEncoder(color_model_of_mteb())
+    results = evaluate_mteb(encoder, [ColorRetrieval()], progress=False)
     assert results.rows[0]["p_at_1"] == 1.0
     assert {str(side.value) for side in encoder.model.sides} == {"query", "document"}
 
@@ -295,7 +295,7 @@ def test_a_vector_that_is_no_number_is_named() -> None:
         return np.array([[np.nan if text and "rot" in text else 1.0] for text in texts])
 
     with pytest.raises(ValueError, match=r"broken returned a vector with a NaN .*: rot"):
-        evaluate_mteb(as_encoder(broken), [ColourRetrieval()], progress=False)
+        evaluate_mteb(as_encoder(broken), [ColorRetrieval()], progress=False)
 
 
 def test_cross_encoders_do_not_embed() -> None:
@@ -306,7 +306,7 @@ def test_cross_encoders_do_not_embed() -> None:
         MtebModelEncoder(Cross())
 
 
-class WordRetrieval(ColourRetrieval):
+class WordRetrieval(ColorRetrieval):
     """Texts on both sides."""
 
     metadata = TaskMetadata(

@@ -25,7 +25,7 @@ TASKS = {
 }
 CODES = ("en", "de", "fr", "ru", "fa", "ar", "zh", "ja", "ko", "tr")
 CONTROLS = ("ko", "tr")
-COLOURS = {
+COLORS = {
     "red": "#d64541",
     "blue": "#3867d6",
     "green": "#20a464",
@@ -49,13 +49,13 @@ WORDS = {
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028'\""
 
 
-def draw(colour: str, shape: str, rng: random.Random) -> Image.Image:
+def draw(color: str, shape: str, rng: random.Random) -> Image.Image:
     """A 48-pixel image of one shape on a noisy pale ground."""
     ground = tuple(rng.randrange(200, 245) for _ in range(3))
     image = Image.new("RGB", (48, 48), ground)
     pen = ImageDraw.Draw(image)
     x, y, r = rng.randrange(19, 29), rng.randrange(19, 29), rng.randrange(11, 17)
-    fill = COLOURS[colour]
+    fill = COLORS[color]
     if shape == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif shape == "square":
@@ -67,10 +67,10 @@ def draw(colour: str, shape: str, rng: random.Random) -> Image.Image:
     return image
 
 
-def phrase(code: str, colour: str, shape: str) -> str:
+def phrase(code: str, color: str, shape: str) -> str:
     """The name of a shape in one language; grammar is not the point."""
     words = WORDS[code].split()
-    first, second = words[list(COLOURS).index(colour)], words[6 + SHAPES.index(shape)]
+    first, second = words[list(COLORS).index(color)], words[6 + SHAPES.index(shape)]
     parts = (second, first) if code in ("fr", "fa", "ar") else (first, second)
     return ("" if code in ("zh", "ja") else " ").join(parts)
 
@@ -81,8 +81,8 @@ def role(code: str) -> str:
 
 def make_data(seed: int = 0) -> ReportData:
     rng = random.Random(seed)
-    concepts = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    ids = [f"{colour} {shape}" for colour, shape in concepts]
+    concepts = [(color, shape) for color in COLORS for shape in SHAPES]
+    ids = [f"{color} {shape}" for color, shape in concepts]
 
     def score(mean: float) -> dict:
         p = min(max(rng.gauss(mean, 0.015), 0.0), 1.0)
@@ -344,8 +344,8 @@ def test_write_is_atomic(data, tmp_path, monkeypatch):
     assert os.listdir(path.parent) == ["report.html"]
 
 
-def luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color: str) -> float:
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -1,4 +1,4 @@
-"""The page of one result or two, from an evaluation of known models on drawn colours, opened in a browser."""
+"""The page of one result or two, from an evaluation of known models on drawn colors, opened in a browser."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.eval.sizes import size_summary
 
 LEVELS = (0, 96, 176, 255)
-COLOURS = {f"{r} {g} {b}": (r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS if max(r, g, b)}
-IMAGES = {name: Image.new("RGB", (40, 40), colour) for name, colour in COLOURS.items()}
+COLORS = {f"{r} {g} {b}": (r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS if max(r, g, b)}
+IMAGES = {name: Image.new("RGB", (40, 40), color) for name, color in COLORS.items()}
 CODES = ("en", "de", "ar")
 TEMPLATES = {
     "i2t": {code: {"query": "?"} for code in CODES},
@@ -34,8 +34,8 @@ TEMPLATES = {
 }
 
 
-def tasks(codes: tuple[str, ...] = CODES, dataset: str = "colours") -> list[RankingTask]:
-    names = list(COLOURS)
+def tasks(codes: tuple[str, ...] = CODES, dataset: str = "colors") -> list[RankingTask]:
+    names = list(COLORS)
     found = []
     for code in codes:
         texts = [f"{code} {name}" for name in names]
@@ -51,20 +51,20 @@ def tasks(codes: tuple[str, ...] = CODES, dataset: str = "colours") -> list[Rank
 
 
 def encoder(name: str, noise: dict[str, float]) -> CallableEncoder:
-    """Reads the colour off an image or a text; texts of a language are blurred by its noise."""
-    blur = np.random.default_rng(0).normal(size=(len(COLOURS), 16))
+    """Reads the color off an image or a text; texts of a language are blurred by its noise."""
+    blur = np.random.default_rng(0).normal(size=(len(COLORS), 16))
     project = np.random.default_rng(1).normal(size=(3, 16))
 
     def embed(texts: list, images: list) -> np.ndarray:
         rows = []
         for text, image in zip(texts, images, strict=True):
             if image is not None:
-                code, colour = "", np.asarray(image)[0, 0]
+                code, color = "", np.asarray(image)[0, 0]
             else:
-                code, _, colour_name = text.partition(" ")
-                colour = np.array(COLOURS[colour_name])
-            wave = np.sin((colour / 60.0) @ project)
-            place = list(COLOURS.values()).index(tuple(int(v) for v in colour))
+                code, _, color_name = text.partition(" ")
+                color = np.array(COLORS[color_name])
+            wave = np.sin((color / 60.0) @ project)
+            place = list(COLORS.values()).index(tuple(int(v) for v in color))
             rows.append(wave + noise.get(code, 0.0) * blur[place])
         return np.array(rows)
 
@@ -178,10 +178,10 @@ def test_changes_as_a_table(folders: tuple[Path, Path], capsys: pytest.CaptureFi
 
 
 def test_entries_for_the_hub(folders: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
-    assert main(["report", str(folders[1]), "--eval-results", "acme/colours"]) == 0
+    assert main(["report", str(folders[1]), "--eval-results", "acme/colors"]) == 0
     entries = parse_eval_result_entries(yaml.safe_load(capsys.readouterr().out))
     assert {entry.task_id for entry in entries} == {"i2t_en", "t2i_en", "i2t_de", "t2i_de", "t2i_ar"}
-    assert {entry.dataset_id for entry in entries} == {"acme/colours"}
+    assert {entry.dataset_id for entry in entries} == {"acme/colors"}
     assert next(entry.value for entry in entries if entry.task_id == "t2i_en") == 100.0
 
 
