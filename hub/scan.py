@@ -71,21 +71,11 @@ def list_files(folder: Path) -> list[Content]:
 
 
 def check_name(name: str) -> None:
-    """Raises for the name of a file that would lie outside of its repository, or inside of git's own files.
-
-    Raises:
-        ScanError: Naming the file.
-    """
+    """Raises a `ScanError` for a file name that leads out of its repository, or into git's own files."""
     parts = PurePosixPath(name).parts
     leads_out = not parts or name.startswith("/") or "\\" in name or ".." in parts or re.match(r"[A-Za-z]:", name)
     if leads_out or ".git" in parts or not name.isprintable():
         raise ScanError(f"{name!r} is no name for a file of a repository: it may be written elsewhere.")
-
-
-def check_names(names: Iterable[str]) -> None:
-    """`check_name` for each; use it before files of a repository are downloaded."""
-    for name in names:
-        check_name(name)
 
 
 def scan_folder(folder: Path, private: Mapping[str, str] | None = None) -> list[Content]:
@@ -153,11 +143,7 @@ def _header(path: Path) -> bytes:
 
 
 def _texts(path: Path) -> Iterator[bytes]:
-    """The texts of a table, a column of a group of rows at a time, and what is written about the columns.
-
-    Raises:
-        ScanError: It is no parquet file.
-    """
+    """The texts of a table, a column of a group of rows at a time, and what is written about the columns."""
     try:
         with pq.ParquetFile(path) as file:
             yield (file.schema_arrow.to_string(truncate_metadata=False)).encode()

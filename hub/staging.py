@@ -41,7 +41,8 @@ def staged_folder(folder: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield staging
-        _write_manifest(staging, kind)
+        manifest = {"made_by": MADE_BY, "version": __version__, "kind": kind, "files": _file_names(staging)}
+        write_json(staging / MANIFEST, manifest)
         _make_readable(staging)
         move_into_place([(staging, target)])
     finally:
@@ -75,11 +76,7 @@ def move_into_place(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def check_replaceable(folder: Path, kind: str) -> None:
-    """Raises unless `folder` is missing, empty, or an untouched earlier export of this kind.
-
-    Raises:
-        ExportError: Naming what stands in the way.
-    """
+    """Raises an `ExportError` unless `folder` is missing, empty, or an untouched earlier export of this kind."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -107,11 +104,6 @@ def _make_readable(folder: Path) -> None:
     folder.chmod(_FOLDER_MODE)
     for path in folder.rglob("*"):
         path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
-
-
-def _write_manifest(folder: Path, kind: str) -> None:
-    content = {"made_by": MADE_BY, "version": __version__, "kind": kind, "files": _file_names(folder)}
-    write_json(folder / MANIFEST, content)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, weights_fingerprint
-from .scan import check_names
+from .scan import check_name
 
 LOADERS = ("automodel", "sentence-transformers", "peft", "native")
 """`AutoModel`, `SentenceTransformer`, `PeftModel` over the base, and `SentenceTransformer` without remote code."""
@@ -132,9 +132,9 @@ def verify(
     Args:
         path_or_id: A folder, a Hub id, or `id@revision`.
         revision: Revision of a Hub id.
-        loaders: Of `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for an adapter,
-            `"native"` for a release without remote code; one process each.
-        dtypes: Of `"float32"`, `"bfloat16"` and `"float16"`.
+        loaders: Ways to load: `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for
+            an adapter, `"native"` for a release without remote code; one process each.
+        dtypes: Any of `"float32"`, `"bfloat16"` and `"float16"`.
         device: Where to run; a GPU if there is one.
         base: Folder of the model below an adapter, where it is not the one that the adapter names.
         cache_dir: Where a Hub id is downloaded to; the usual cache by default.
@@ -260,7 +260,7 @@ def has_remote_code(folder: Path) -> bool:
 def _locate(
     path_or_id: str | os.PathLike[str], revision: str | None, cache_dir: str | os.PathLike[str] | None
 ) -> tuple[str, str | None, Path]:
-    """Source, revision and local folder of a release; files of a Hub id are downloaded at one commit."""
+    """Source, revision and local folder; files of a Hub id are downloaded at one commit."""
     name = os.fspath(path_or_id)
     if Path(name).is_dir():
         if revision is not None:
@@ -285,7 +285,8 @@ def download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[st
     try:
         with hub_errors(f"downloading {repo_id}", (RepositoryNotFoundError, RevisionNotFoundError)):
             if not constants.is_offline_mode():
-                check_names(HfApi().list_repo_files(repo_id, revision=revision))
+                for name in HfApi().list_repo_files(repo_id, revision=revision):
+                    check_name(name)
             return Path(snapshot_download(repo_id, revision=revision, cache_dir=cache))
     except GatedRepoError as error:
         raise FileNotFoundError(f"{repo_id} is gated: ask for access on its page, then `hf auth login`.") from error
@@ -297,11 +298,7 @@ def download(repo_id: str, revision: str | None, cache_dir: str | os.PathLike[st
 
 
 def _base_of(folder: Path, cache_dir: str | os.PathLike[str] | None) -> str | None:
-    """Folder of the model below an adapter, if it is a folder here; else it is downloaded, and its id is kept.
-
-    Raises:
-        FileNotFoundError: The base is gone.
-    """
+    """Folder of the model below an adapter, if it is a folder here; else it is downloaded, and its id is kept."""
     base = adapter_base(folder)
     if Path(base.source).is_dir():
         return base.source

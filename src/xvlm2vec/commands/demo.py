@@ -47,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
                         "of a released model")  # fmt: skip
     parser.add_argument("--benchmark", metavar="PATH_OR_ID", help="folder or Hub id of the benchmark (default: beside "
                         "the model, or the id with -benchmark behind it)")  # fmt: skip
-    parser.add_argument("--title", metavar="TEXT", help="of the page")
-    parser.add_argument("--port", type=console.positive, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--title", metavar="TEXT", help="title of the page")
+    parser.add_argument(
+        "--port", type=console.positive, metavar="N", help="port of the page (default: the first free one from 7860 on)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     return parser
 

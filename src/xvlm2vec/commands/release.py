@@ -200,13 +200,13 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")
     model.add_argument("--adapter", metavar="DIR", help="folder of an adapter that was trained on RUN")
     model.add_argument(
-        "--name", metavar="NAME", help="of the model (default: the repository's, or the last part of RUN)"
+        "--name", metavar="NAME", help="name of the model (default: the repository's, or the last part of RUN)"
     )
     model.add_argument("--description", default="", metavar="TEXT", help="a paragraph for the card")
-    model.add_argument("--license", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    model.add_argument("--license", metavar="ID", help="license of the weights, such as apache-2.0")
     console.add_old_name(parser, "--licence", "--license")
     model.add_argument("--languages", type=console.language_codes, default=(), metavar="CODES",
-                       help="that it is meant for")  # fmt: skip
+                       help="languages that it is meant for")  # fmt: skip
     model.add_argument("--datasets", type=console.names, default=(), metavar="IDS", help="what it was trained on, by "
                        "Hub ids or names")  # fmt: skip
     model.add_argument("--limit", dest="limits", action="append", default=[], metavar="TEXT", help="a sentence on "

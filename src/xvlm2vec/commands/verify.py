@@ -24,11 +24,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("path", metavar="PATH_OR_ID[@REVISION]", help="folder, or Hub id with or without a revision")
     parser.add_argument("--write", action="store_true", help="store the vectors of the model in this folder instead: "
                         "golden.json and golden.safetensors")  # fmt: skip
-    parser.add_argument("--loaders", type=console.names, metavar="NAMES", help="of automodel,sentence-transformers; "
+    parser.add_argument("--loaders", type=console.names, metavar="NAMES", help="automodel,sentence-transformers; "
                         "peft for an adapter; native without remote code (default: all that fit)")  # fmt: skip
     console.add_old_name(parser, "--doors", "--loaders", type=console.names)
     parser.add_argument("--dtypes", type=console.names, default=("float32", "bfloat16"), metavar="NAMES",
-                        help="of float32,bfloat16,float16 (default float32,bfloat16)")  # fmt: skip
+                        help="any of float32,bfloat16,float16 (default float32,bfloat16)")  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
     flags = parser.parse_args(console.with_help(arguments))
     console.set_up()

@@ -113,7 +113,7 @@ def release_card(
     """What the card says: the flags, the scores, and what the training wrote down beside the model.
 
     Args:
-        flags: Of `xvlm2vec release`.
+        flags: The flags of `xvlm2vec release`.
         model: Folder or Hub id of the model, or of that below the adapter.
         adapter: Folder or Hub id of the adapter, if there is one.
         base_revision: Commit of the model below the adapter, if that is on the Hub.
