@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from xvlm2vec.common.files import readable_size, replaced_file
 from xvlm2vec.common.fingerprint import fingerprint, saved_digest
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.packing import ImageStates
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
@@ -81,6 +82,7 @@ class ImageCache:
 class UsesCache(Protocol):
     """What computes with kept states where there are some, as `forward_passes.Passes` does."""
 
+    embedder: XVLM2VecModel
     cache: ImageCache | None
 
 
