@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,7 +77,7 @@ class ReleaseCard:
         languages: Language codes that the model is meant for.
         base_model: Id of the model that training started from.
         base_model_relation: `"finetune"`, `"adapter"`, `"merge"` or `"quantized"`.
-        method: How it was made, in a few words.
+        method: The method of training, in a few words.
         license: Identifier of the weights' license as the Hub spells it, such as `"apache-2.0"`.
         datasets: Ids or names of the training data.
         tags: Further tags.
@@ -148,7 +148,7 @@ def write_card(
     adapter_base: str | None = None,
     base_revision: str | None = None,
 ) -> Path:
-    """Writes `README.md`.
+    """Writes `README.md`, and returns its path.
 
     Args:
         folder: The folder of the release.
@@ -159,9 +159,6 @@ def write_card(
         weights: How many weights there are, and in which precision.
         adapter_base: Given for the card of an adapter: the model below it.
         base_revision: Its revision.
-
-    Returns:
-        The file.
     """
     is_adapter = adapter_base is not None
     if is_adapter:
@@ -294,8 +291,13 @@ def _check_sizes(sizes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, LanguageScores]]) -> None:
-    for model, task, language, score in _leaves(scores):
-        where = f"score of {model}, task {task}, language {language}"
+    leaves = [
+        (f"score of {model}, task {task}, language {language}", score)
+        for model, tasks in scores.items()
+        for task, languages in tasks.items()
+        for language, score in languages.items()
+    ]
+    for where, score in leaves:
         value, interval = score.get("p_at_1"), score.get("ci95")
         if not _is_fraction(value):
             raise CardError(f"{where}: p_at_1 is {value!r}, which is no fraction.")
@@ -304,12 +306,6 @@ def _check_scores(scores: Mapping[str, Mapping[str, LanguageScores]]) -> None:
             raise CardError(f"{where}: ci95 is {interval!r}; expected the lower and the upper end, as fractions.")
         if not isinstance(score.get("n", 0), int):
             raise CardError(f"{where}: n is {score['n']!r}; expected the number of rows.")
-
-
-def _leaves(scores: Mapping[str, Mapping[str, LanguageScores]]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
-    for model, tasks in scores.items():
-        for task, languages in tasks.items():
-            yield from ((model, task, language, score) for language, score in languages.items())
 
 
 def _is_fraction(value: Any) -> bool:

@@ -17,7 +17,14 @@ from .staging import ExportError
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _AGAIN = "run the same command again; files that went over whole are not sent twice."
-_TIMEOUT, _MANY, _SERVER = 408, 429, 500
+_ADVICE = {
+    401: f"the token was not accepted; make a new one on {TOKENS_PAGE}, then run `hf auth login`, or set HF_TOKEN.",
+    403: f"the token may not do that; give it the right to write there on {TOKENS_PAGE}.",
+    404: "there is no such repository or revision, or the token may not see it.",
+    408: _AGAIN,
+    412: "somebody committed there in the meantime, and nothing was changed; look at it, then run again.",
+    429: "too many requests; wait a few minutes, then run the same command again.",
+}
 
 
 class HubError(ExportError):
@@ -34,9 +41,7 @@ def hub_errors(action: str, passing: tuple[type[Exception], ...] = ()) -> Iterat
     """
     try:
         yield
-    except ExportError:
-        raise
-    except passing:
+    except (ExportError, *passing):
         raise
     except LocalTokenNotFoundError as error:
         raise HubError(f"{action}: there is no token; run `hf auth login`, or set HF_TOKEN.") from error
@@ -66,23 +71,11 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _advice(error: HfHubHTTPError | None) -> str:
+    """What the Hub answered and what to do; the same request is made again only where it may go better."""
     if error is None:
         return f"the connection broke; {_AGAIN}"
     status = error.response.status_code
-    message = error.server_message or ""
-    quoted = f" ({message})" if message else ""
+    quoted = f" ({error.server_message})" if error.server_message else ""
     meaning = 404 if isinstance(error, RepositoryNotFoundError) else status
-    return f"the Hub answered {status}{quoted}: {_advice_for(meaning)}"
-
-
-def _advice_for(status: int) -> str:
-    """What to do about an answer; the same request is made again only where it may go better."""
-    advice = {
-        401: f"the token was not accepted; make a new one on {TOKENS_PAGE}, then run `hf auth login`, or set HF_TOKEN.",
-        403: f"the token may not do that; give it the right to write there on {TOKENS_PAGE}.",
-        404: "there is no such repository or revision, or the token may not see it.",
-        412: "somebody committed there in the meantime, and nothing was changed; look at it, then run again.",
-        _MANY: "too many requests; wait a few minutes, then run the same command again.",
-    }
-    may_pass = status >= _SERVER or status == _TIMEOUT
-    return advice.get(status, _AGAIN if may_pass else "it will not take this as it is; correct what it names.")
+    otherwise = _AGAIN if status >= 500 else "it will not take this as it is; correct what it names."
+    return f"the Hub answered {status}{quoted}: {_ADVICE.get(meaning, otherwise)}"

@@ -86,9 +86,6 @@ def export_benchmark(
         templates: The instructions that it is evaluated with, `{task: {language: {"query", "target"}}}`; written into
             `templates.json`, where `xvlm2vec evaluate` finds them.
 
-    Returns:
-        The folder.
-
     Raises:
         ExportError: No rows, a name that `datasets` cannot load, or a foreign folder.
     """
@@ -98,10 +95,10 @@ def export_benchmark(
         for task, languages in tasks.items():
             for language, rows in languages.items():
                 write_parquet(rows, staging / task / f"{_split(language)}.parquet")
-            configs.append(_config(task, list(map(_split, languages)), task))
+            configs.append(_config(task, list(map(_split, languages))))
         if images is not None:
             write_parquet(images, staging / IMAGES_CONFIG / f"{IMAGES_SPLIT}.parquet")
-            configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT], IMAGES_CONFIG))
+            configs.append(_config(IMAGES_CONFIG, [IMAGES_SPLIT]))
         if templates is not None:
             content = json.dumps(templates, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
             write_text(staging / TEMPLATES_FILE, content)
@@ -142,8 +139,8 @@ def _split(language: str) -> str:
     return language.replace("-", "_")
 
 
-def _config(name: str, splits: Sequence[str], folder: str) -> dict[str, Any]:
-    files = [{"split": split, "path": f"{folder}/{split}.parquet"} for split in splits]
+def _config(name: str, splits: Sequence[str]) -> dict[str, Any]:
+    files = [{"split": split, "path": f"{name}/{split}.parquet"} for split in splits]
     return {"config_name": name, "data_files": files}
 
 

@@ -55,9 +55,6 @@ def export_model(
         card: What to say in `README.md`; without it the card holds what the model itself tells.
         max_shard_size: Largest weights file, as transformers takes it.
 
-    Returns:
-        The folder.
-
     Raises:
         ExportError: Not such a model, a foreign folder, an adapter that does not merge, or an export that would not
             load without this package.
@@ -72,13 +69,12 @@ def export_model(
         _complete_config(staging / "config.json")
         check_weights(staging)
         golden = write_golden(staging, merged, processor)
-        dims = golden.vectors.shape[1]
         write_card(
             staging,
             card,
             prompts=golden.prompts,
             image_size=golden.image_size,
-            dims=dims,
+            dims=golden.vectors.shape[1],
             weights=describe_weights(merged),
         )
         write_scores(staging, card)
@@ -117,18 +113,15 @@ def export_adapter(
     card: ReleaseCard | None = None,
     processor: XVLM2VecProcessor | None = None,
 ) -> Path:
-    """Writes the adapter alone, and proves by loading it again that it is complete.
+    """Writes the adapter alone into a folder, and proves by loading it again that it is complete.
 
     Args:
         model: A `PeftModel` around an `XVLM2VecModel`.
         folder: Where to write, as for `export_model`.
-        base: Folder or Hub id of the model below the adapter; recorded as given.
+        base: Folder or Hub id of the model below the adapter; written down as it is.
         base_revision: Its revision on the Hub.
         card: What to say in `README.md`.
         processor: The model's processor; with it golden files are written, too, by which `verify` checks the adapter.
-
-    Returns:
-        The folder.
 
     Raises:
         ExportError: Trained weights would be left behind, or do not come back when loaded.
@@ -143,13 +136,13 @@ def export_adapter(
             str(staging), selected_adapters=["default"], save_embedding_layers=False, safe_serialization=True
         )
         path = staging / "adapter_config.json"
-        changes = {
+        config = json.loads(path.read_text(encoding="utf-8")) | {
             "base_model_name_or_path": os.fspath(base),
             "revision": base_revision,
             "task_type": "FEATURE_EXTRACTION",
             "auto_mapping": None,
         }
-        _update_json(path, changes)
+        write_json(path, config)
         _compare_states("the written file", load_file(staging / "adapter_model.safetensors"), expected)
         reloaded = PeftModel.from_pretrained(copy.deepcopy(model).unload(), staging)
         _compare_states("the adapter, loaded again,", _adapter_state(reloaded), expected)
@@ -184,11 +177,7 @@ def tested_versions() -> dict[str, str]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises if a saved tensor belongs to an adapter rather than to the model.
-
-    Raises:
-        ExportError: Naming such keys.
-    """
+    """Raises an `ExportError` if a saved tensor belongs to an adapter rather than to the model."""
     strays = [key for key in tensor_places(folder) if any(trace in key for trace in ADAPTER_TRACES)]
     if strays:
         raise ExportError(
@@ -218,11 +207,7 @@ def check_self_contained(folder: Path) -> None:
 
 
 def check_no_pickles(folder: Path) -> None:
-    """Raises if a file could run code when it is loaded.
-
-    Raises:
-        ExportError: Naming the files.
-    """
+    """Raises an `ExportError` that names the files which could run code when they are loaded."""
     pickles = sorted(path.name for path in folder.rglob("*") if is_named_pickle(path))
     if pickles:
         raise ExportError(f"{', '.join(pickles)} may run code when loaded and must not be released.")
@@ -250,10 +235,6 @@ def _drop_key(content: Any, key: str) -> None:
         content.pop(key, None)
         for value in content.values():
             _drop_key(value, key)
-
-
-def _update_json(path: Path, changes: dict[str, Any]) -> None:
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
 def _import_faults(path: Path) -> list[str]:

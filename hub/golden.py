@@ -281,16 +281,14 @@ def tensor_places(folder: Path) -> dict[str, Path]:
     if index.is_file():
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         places = {key: folder / file for key, file in files.items()}
-    elif (folder / "model.safetensors").is_file():
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            places = dict.fromkeys(file.keys(), folder / "model.safetensors")
-    elif (folder / ADAPTER_WEIGHTS).is_file():
-        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-            places = dict.fromkeys(file.keys(), folder / ADAPTER_WEIGHTS)
     else:
-        raise GoldenError(
-            f"{folder} holds neither model.safetensors nor {ADAPTER_WEIGHTS}; save the model there first."
-        )
+        weights = [folder / name for name in ("model.safetensors", ADAPTER_WEIGHTS) if (folder / name).is_file()]
+        if not weights:
+            raise GoldenError(
+                f"{folder} holds neither model.safetensors nor {ADAPTER_WEIGHTS}; save the model there first."
+            )
+        with safe_open(weights[0], framework="pt") as file:
+            places = dict.fromkeys(file.keys(), weights[0])
     missing = sorted({path.name for path in places.values() if not path.is_file()})
     if missing:
         raise GoldenError(f"{folder} lacks {', '.join(missing)}, which its index names; the copy is incomplete.")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.abc
 import json
@@ -106,16 +107,11 @@ def through_sentence_transformers(
     return _arrange(embed, ways), {"prompts": dict(model.prompts)}
 
 
-def through_native(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
-    """Embeds through `SentenceTransformer` with no code but that of the libraries."""
-    return through_sentence_transformers(job, rows, dtype, trust_remote_code=False)
-
-
 LOADERS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
     "peft": through_peft,
-    "native": through_native,
+    "native": functools.partial(through_sentence_transformers, trust_remote_code=False),
 }
 
 

@@ -22,7 +22,6 @@ from .export import check_no_pickles, merge_adapter
 from .golden import write_golden
 from .staging import ExportError, staged_folder
 
-KIND = "native"
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 NORMALIZE = "sentence_transformers.base.modules.normalize.Normalize"
@@ -54,17 +53,14 @@ def export_native(
         card: What to say in `README.md`.
         max_shard_size: Largest weights file.
 
-    Returns:
-        The folder.
-
     Raises:
-        NativeError: The backbone is none of transformers, or is run in a way of its own.
+        NativeError: transformers has no such backbone, or only the released code writes its prompts.
         ExportError: An adapter that does not merge, or a foreign folder.
     """
     merged: Any = merge_adapter(model, processor) if isinstance(model, PeftModel) else model
     check_native(merged)
     card = card or ReleaseCard(name=Path(folder).name)
-    with staged_folder(folder, KIND) as staging:
+    with staged_folder(folder, "native") as staging:
         merged.backbone.save_pretrained(staging, max_shard_size=max_shard_size)
         plain_processor(processor).save_pretrained(staging)
         _write_modules(staging, merged.config)
@@ -77,11 +73,7 @@ def export_native(
 
 
 def check_native(model: XVLM2VecModel) -> None:
-    """Raises if the libraries alone cannot compute a model's vectors.
-
-    Raises:
-        NativeError: Saying why.
-    """
+    """Raises a `NativeError` that says why, if the libraries alone cannot compute a model's vectors."""
     backbone = model.config.vlm_config.model_type if model.config.vlm_config is not None else None
     if backbone in OWN_BACKBONES:
         raise NativeError(
@@ -168,11 +160,7 @@ def _write_modules(folder: Path, config: Any) -> None:
 
 
 def _check_plain(folder: Path) -> None:
-    """Raises if something in the folder would be run, or would have to be.
-
-    Raises:
-        NativeError: Naming it.
-    """
+    """Raises if something in the folder would be run, or would have to be."""
     check_no_pickles(folder)
     code = sorted(path.name for path in folder.rglob("*.py"))
     configs = [path for path in folder.glob("*.json") if path.stat().st_size < 1_000_000]

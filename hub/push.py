@@ -9,14 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    RepoCard,
-    get_token,
-    snapshot_download,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token, snapshot_download
 
 from xvlm2vec import __version__
 from xvlm2vec.common.files import write_text
@@ -71,11 +64,7 @@ class HubTarget:
         return self.repo_id + SUFFIXES[part]
 
     def parts_of(self, run: ReleaseInputs) -> list[str]:
-        """The parts that a release has.
-
-        Raises:
-            PushError: A Space is wanted, and there is no benchmark for it to search.
-        """
+        """The parts that a release has; a `PushError` if a Space is wanted and there is no benchmark to search."""
         if self.space and run.benchmark is None:
             raise PushError(NO_BENCHMARK)
         present = {
@@ -123,7 +112,6 @@ class _Plan:
     """A part on its way: what is there, and what it takes to make it what it shall be."""
 
     part: str
-    folder: Path
     remote: Remote
     additions: list[CommitOperationAdd]
     deletions: list[CommitOperationDelete]
@@ -208,16 +196,19 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
     version = next_version(target.version, list(remotes.values()))
     _check_all(draft, remotes, version)
     pushed: dict[str, Pushed] = {}
+
+    def push(*names: str) -> None:
+        plans = [_plan(api, draft, target, remotes[part], part, version) for part in names]
+        pushed.update({done.part: done for done in _push(plans, api, version)})
+
     if BASE in remotes:
-        pushed[BASE] = _push([_plan(api, draft, target, remotes[BASE], BASE, version)], api, version)[0]
+        push(BASE)
         pin_base(draft, pushed[BASE].commit)
-    rest = [part for part in ORDER if part in remotes and part not in (BASE, SPACE)]
-    plans = [_plan(api, draft, target, remotes[part], part, version) for part in rest]
-    pushed |= {done.part: done for done in _push(plans, api, version)}
+    push(*(part for part in ORDER if part in remotes and part not in (BASE, SPACE)))
     if SPACE in remotes:  # once more, with the commits that it reads
         repos = {part: done.repo_id for part, done in pushed.items()}
         add_space(draft, repos, {part: done.commit for part, done in pushed.items()})
-        pushed[SPACE] = _push([_plan(api, draft, target, remotes[SPACE], SPACE, version)], api, version)[0]
+        push(SPACE)
     parts = tuple(pushed[part] for part in ORDER if part in pushed)
     if target.version is None and not any(done.changed for done in parts):
         version = remotes[parts[-1].part].version or version
@@ -231,12 +222,7 @@ def push_release(api: HfApi, draft: Path, target: HubTarget, remotes: dict[str, 
 
 
 def _check_all(draft: Path, remotes: Mapping[str, Remote], version: str) -> None:
-    """Scans and compares every part before the first is pushed; the Space with the commits that are known so far.
-
-    Raises:
-        ScanError: A folder holds something that must not be published.
-        PushError: A card that the Hub does not take, or a version that exists with other content.
-    """
+    """Scans and compares every part before the first is pushed; the Space with the commits that are known so far."""
     private = {"your token": get_token() or ""}
     commits: dict[str, str] = {}
     for part in (part for part in ORDER if part in remotes):
@@ -251,11 +237,7 @@ def _check_all(draft: Path, remotes: Mapping[str, Remote], version: str) -> None
 
 
 def check_card(path: Path, kind: str) -> None:
-    """Asks the Hub whether it takes the metadata of a card.
-
-    Raises:
-        PushError: Naming the fields that it does not take.
-    """
+    """Asks the Hub whether it takes the metadata of a card; a `PushError` names what it does not take."""
     with hub_errors(f"checking the card in {path.parent.name}"):
         try:
             RepoCard(path.read_text(encoding="utf-8")).validate(repo_type=kind)
@@ -275,15 +257,12 @@ def pin_base(draft: Path, commit: str) -> None:
 
 
 def add_space(draft: Path, repos: Mapping[str, str], commits: Mapping[str, str]) -> Path:
-    """Writes the Space into a draft.
+    """Writes the Space into a draft, and returns its folder.
 
     Args:
         draft: The folder of the release, with model and benchmark.
         repos: Ids of their repositories, by part.
         commits: The commits of them that the Space is to read.
-
-    Returns:
-        Its folder.
     """
     places = [Place(draft / part, repos[part], commits[part]) for part in (MODEL, BENCHMARK)]
     license = read_metadata(draft / MODEL / "README.md").get("license")
@@ -305,7 +284,7 @@ def _plan(api: HfApi, draft: Path, target: HubTarget, remote: Remote, part: str,
             head = api.repo_info(remote.repo_id, repo_type=remote.kind).sha
         remote = Remote(remote.repo_id, remote.kind, head)
     additions = [CommitOperationAdd(content.name, content.path) for content in changed]
-    return _Plan(part, draft / part, remote, additions, [CommitOperationDelete(name) for name in gone])
+    return _Plan(part, remote, additions, [CommitOperationDelete(name) for name in gone])
 
 
 def _push(plans: list[_Plan], api: HfApi, version: str) -> list[Pushed]:

@@ -179,11 +179,7 @@ def release_to_folder(
 
 
 def _check_before(run: ReleaseInputs, folder: Path) -> None:
-    """What can be told before the work of an export begins.
-
-    Raises:
-        ExportError: A part that cannot be written.
-    """
+    """Raises for a part that cannot be written, before the work of an export begins."""
     if run.adapter is not None and not run.card.adapter_base:
         raise ExportError("the adapter's card names no `adapter_base`; without its base an adapter cannot be loaded.")
     if run.space and run.benchmark is None:

@@ -81,16 +81,13 @@ def write_space(
         folder: Where to write: missing, empty, or an earlier Space, which is replaced.
         model: The released model.
         benchmark: The released benchmark.
-        title: Of the page.
-        license: Of the Space, as the Hub spells it.
-
-    Returns:
-        The folder.
+        title: Title of the page.
+        license: License of the Space, as the Hub spells it.
 
     Raises:
         ExportError: The benchmark has no images with captions, or the folder is a foreign one.
     """
-    gallery = read_gallery(Path(benchmark.folder))
+    gallery = read_gallery(benchmark.folder)
     settings = space_settings(model, benchmark, title, gallery)
     with staged_folder(folder, "space") as staging:
         shutil.copyfile(APP, staging / "app.py")
@@ -105,17 +102,15 @@ def write_space(
 def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dict[str, Any]]) -> dict[str, Any]:
     """What `space.json` holds: where everything lies, languages, example queries and scores."""
     codes = list(dict.fromkeys(code for entry in gallery for code in entry["captions"]))
-    card = Path(model.folder) / "README.md"
-    taught = _card_languages(card) or codes
-    scores = _read_scores(Path(model.folder) / SCORES_FILE)
-    tasks = [task for task in scores.get("student", {})]
+    taught = _card_languages(model.folder / "README.md") or codes
+    scores = _read_scores(model.folder / SCORES_FILE)
     return {
         "title": title,
         "model": model.settings(),
         "benchmark": benchmark.settings(),
         "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
         "examples": {code: _examples(gallery, code) for code in codes},
-        "tasks": {task: task_title(task) for task in tasks},
+        "tasks": {task: task_title(task) for task in scores.get("student", {})},
         "scores": scores,
     }
 
@@ -136,8 +131,8 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
         raise ExportError(f"{benchmark} has no images with captions to search: it needs the task {names}.")
     order = _language_order(benchmark)
     return [
-        {"path": path, "captions": {code: found[code] for code in sorted(found, key=order)}}
-        for path, found in list(captions.items())[:MAX_GALLERY]
+        {"path": path, "captions": {code: texts[code] for code in sorted(texts, key=order)}}
+        for path, texts in list(captions.items())[:MAX_GALLERY]
     ]
 
 
@@ -165,8 +160,7 @@ def _first(column: pa.ChunkedArray) -> list[str]:
 
 def _language_order(benchmark: Path) -> Any:
     """The order in which the benchmark's card names its languages."""
-    card = benchmark / "README.md"
-    place = {code: number for number, code in enumerate(_card_languages(card))}
+    place = {code: number for number, code in enumerate(_card_languages(benchmark / "README.md"))}
     return lambda code: (place.get(code, place.get(code.split("-")[0], len(place))), code)
 
 
@@ -190,11 +184,7 @@ def _language(code: str, taught: bool) -> dict[str, Any]:
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
-    """The scores of `scores.json`; none where an older release has no such file.
-
-    Raises:
-        ExportError: It is damaged.
-    """
+    """The scores of `scores.json`; none where an older release has no such file."""
     if not path.is_file():
         return {}
     try:

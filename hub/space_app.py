@@ -39,7 +39,7 @@ MAX_PIXELS = 16_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # what an upload may be; rarer decoders are not lent to strangers
 LONGEST_EDGE = 1024  # a larger image is made smaller before it is embedded
 THUMBNAIL = 256
-FOUND = 12
+RESULTS = 12
 EXAMPLES = 6
 STEP = 100  # images between two lines of the log
 MEAN = "mean"
@@ -74,7 +74,7 @@ class Searcher:
 
     def _nearest(self, query: np.ndarray) -> list[tuple[int, float]]:
         scores = self.vectors @ unit(query)[0]
-        order = np.argsort(-scores, kind="stable")[:FOUND]
+        order = np.argsort(-scores, kind="stable")[:RESULTS]
         return [(int(number), float(scores[number])) for number in order]
 
 
@@ -149,11 +149,8 @@ def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
     """The encoded images of a benchmark, a folder or a data set on the Hub, in the order of their paths."""
     folder = Path(benchmark["id"])
     if not folder.is_dir():
-        patterns = ["images/*.parquet"]
-        revision = benchmark["revision"]
-        folder = Path(
-            snapshot_download(benchmark["id"], repo_type="dataset", revision=revision, allow_patterns=patterns)
-        )
+        where = {"repo_type": "dataset", "revision": benchmark["revision"]}
+        folder = Path(snapshot_download(benchmark["id"], allow_patterns=["images/*.parquet"], **where))
     missing = set(paths)
     images: dict[str, bytes] = {}
     for file in sorted(folder.glob("images/*.parquet")):
@@ -224,7 +221,7 @@ def results_page(searcher: Searcher, nearest: Sequence[tuple[int, float]], langu
     Args:
         searcher: What searched.
         nearest: Numbers and cosines.
-        language: Of the captions.
+        language: Language of the captions.
         asked: The text that was searched; empty for an image. An image with this very caption is marked.
         ms: How long it took.
     """
@@ -406,8 +403,8 @@ def main(folder: Path, port: int | None = None, open_browser: bool = False) -> N
     """Serves the page until it is interrupted.
 
     Args:
-        folder: With `space.json` and `gallery.json`.
-        port: Of the server; by default the first free one from 7860 on.
+        folder: The folder with `space.json` and `gallery.json`.
+        port: Port of the server; by default the first free one from 7860 on.
         open_browser: Whether the page is opened.
     """
     settings = json.loads((folder / "space.json").read_text(encoding="utf-8"))

@@ -196,8 +196,8 @@ def test_searches_rank_by_the_models_own_vectors(searcher: space_app.Searcher, r
     gallery = model.encode(text=[""] * len(images), images=images, instruction="document")
     scores = model.encode(text=["rot / blau"], instruction="query") @ gallery.T
     found = searcher.by_text("rot / blau", "de")
-    assert [number for number, _ in found] == np.argsort(-scores[0], kind="stable")[: space_app.FOUND].tolist()
-    np.testing.assert_allclose([score for _, score in found], -np.sort(-scores[0])[: space_app.FOUND], atol=1e-5)
+    assert [number for number, _ in found] == np.argsort(-scores[0], kind="stable")[: space_app.RESULTS].tolist()
+    np.testing.assert_allclose([score for _, score in found], -np.sort(-scores[0])[: space_app.RESULTS], atol=1e-5)
     for number in (0, 17):
         assert searcher.by_image(images[number])[0] == (number, pytest.approx(1, abs=1e-5))
 
