@@ -39,9 +39,10 @@ def hub_errors(action: str, passing: tuple[type[Exception], ...] = ()) -> Iterat
         action: What is being done, as in "pushing to org/name".
         passing: Errors that the caller tells of itself.
     """
+    clear: tuple[type[Exception], ...] = (ExportError, *passing)
     try:
         yield
-    except (ExportError, *passing):
+    except clear:
         raise
     except LocalTokenNotFoundError as error:
         raise HubError(f"{action}: there is no token; run `hf auth login`, or set HF_TOKEN.") from error
