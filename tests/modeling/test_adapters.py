@@ -69,7 +69,7 @@ def change(folder: Path, values: dict[str, Any]) -> None:
         {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*layers\.1\..*"},
         {"target_modules": ["q_proj", "mlp.up_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]},
         {"target_modules": ["q_proj", "k_proj"], "layers_to_transform": [1]},
-        {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "layers"},
         {"target_modules": ["q_proj"], "fan_in_fan_out": True},
     ],
     ids=str,

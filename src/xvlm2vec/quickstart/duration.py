@@ -5,7 +5,7 @@ from __future__ import annotations
 from .config import QuickstartConfig
 
 # Seconds of a whole run, and of `mlp_seconds`, on the idle machine of benchmarks/results/quickstart_busy.json.
-REFERENCE_RUN, REFERENCE_WORK = 1_280, 0.0042
+REFERENCE_RUN, REFERENCE_WORK = 1_230, 0.0042
 SMALL_SHARE = 1 / 12  # see docs/quickstart
 
 
