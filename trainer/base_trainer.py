@@ -25,6 +25,7 @@ from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
 from .hub_pushes import adapter_base, upload, upload_checkpoint, write_card
 from .sharding import choose_layers, let_cpus_shard, use_vision_in_every_pass, with_its_class
 from .streaming import fill_up, stream_loader
+from .threads import restored_threads
 from .vision_parameters import vision_parameters
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class EmbedderTrainer(Trainer):
                 raise ValueError(f"There is no complete checkpoint in {folder} to resume from.")
         trains_vision = any(weight.requires_grad for weight in vision_parameters(self.embedder))
         hook: AbstractContextManager[Any] = use_vision_in_every_pass(self.embedder) if trains_vision else nullcontext()
-        with hook:
+        with hook, restored_threads():
             return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:

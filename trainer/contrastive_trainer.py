@@ -22,6 +22,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
+from transformers.trainer_utils import TrainOutput
 
 from xvlm2vec.common.columns import PAIR_COLUMNS
 from xvlm2vec.common.image_marks import without_marks
@@ -33,7 +34,7 @@ from .contrastive_config import ContrastiveConfig
 from .losses import with_whole_size
 from .optimizers import MuonAdamW
 from .precision import training_attention
-from .threads import ChooseThreads
+from .threads import ChooseThreads, restored_threads
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,11 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     def __init__(self, *arguments: Any, adapted: PeftModel | None = None, **options: Any) -> None:
         self.adapted = adapted
         super().__init__(*arguments, **options)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in transformers; torch has its threads back when it ends."""
+        with restored_threads():
+            return super().train(*args, **kwargs)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from xvlm2vec.modeling.threads import ThreadChoice
@@ -18,7 +21,9 @@ class ChooseThreads(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Starts with the threads that torch has."""
+        """Starts with the threads that torch has, those of an earlier try with a larger batch included."""
+        if self._choice is not None:
+            self._choice.stop()
         self._choice = ThreadChoice(args.device)
 
     def on_step_begin(
@@ -28,9 +33,13 @@ class ChooseThreads(TrainerCallback):
         if self._choice is not None:
             self._choice.check()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Gives torch its threads back."""
-        if self._choice is not None:
-            self._choice.stop()
+
+@contextmanager
+def restored_threads() -> Iterator[None]:
+    """Gives torch back the threads that it had, also where a training ends by an error or by the user."""
+    count = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)

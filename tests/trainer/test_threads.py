@@ -35,6 +35,14 @@ class Counts(TrainerCallback):
         self.found.append(torch.get_num_threads())
 
 
+class Fails(Counts):
+    """Stops a training by an error, as a user's callback or Ctrl+C does."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        raise KeyboardInterrupt
+
+
 def test_contrastive_training_chooses(one_is_faster, tmp_path, model, processor):
     from datasets import Dataset
 
@@ -47,10 +55,25 @@ def test_contrastive_training_chooses(one_is_faster, tmp_path, model, processor)
     assert counts.found == [1, 1]
     assert torch.get_num_threads() == 2
 
+    fails = Fails()
+    args = ContrastiveConfig(output_dir=str(tmp_path / "other"), per_device_train_batch_size=2, use_cpu=True)
+    with pytest.raises(KeyboardInterrupt):
+        train_contrastive(args, Dataset.from_list([row] * 4), [fails], model=str(tmp_path / "model"))
+    assert fails.found == [1]
+    assert torch.get_num_threads() == 2, "an interrupted training gives the threads back, too"
+
 
 def test_distillation_chooses(one_is_faster, tmp_path, model, processor, corpus):
     counts = Counts()
     args = SelfDistillationConfig(output_dir=str(tmp_path), max_steps=2, report_to="none", use_cpu=True, bf16=False)
     SelfDistillationTrainer(copy.deepcopy(model), args, corpus, processing_class=processor, callbacks=[counts]).train()
     assert counts.found == [1, 1]
+    assert torch.get_num_threads() == 2
+
+    fails = Fails()
+    args = SelfDistillationConfig(output_dir=str(tmp_path / "other"), max_steps=2, use_cpu=True, bf16=False)
+    trainer = SelfDistillationTrainer(copy.deepcopy(model), args, corpus, processing_class=processor, callbacks=[fails])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert fails.found == [1]
     assert torch.get_num_threads() == 2

@@ -56,6 +56,8 @@ def announce(run: RunFolder) -> None:
         run.folder, taught,
     )  # fmt: skip
     done = len(run.state.seconds)
-    whole = f"About {expected_minutes(run.config)} minutes on this machine, 3 GB of memory."
-    logger.info("%s", f"{done} of 7 stages are done; the rest follows." if done else whole)
+    if done:
+        logger.info("%d of 7 stages are done; the rest follows.", done)
+    else:
+        logger.info("About %d minutes on this machine, up to 3 GB of memory.", expected_minutes(run.config))
     logger.info("Ctrl+C stops it whenever you like; the same command goes on where it stopped.\n")
