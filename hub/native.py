@@ -12,8 +12,9 @@ from peft import PeftModel
 
 from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.templates import render_template
+from xvlm2vec.modeling.backbones import OWN_BACKBONES
 from xvlm2vec.modeling.families import family_of
-from xvlm2vec.modeling.modeling_xvlm2vec import OWN_BACKBONES, XVLM2VecModel
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.sentence_transformers_files import write_sentence_transformers_files
 

@@ -6,19 +6,51 @@ import os
 from typing import Any
 
 import transformers
-from transformers import ProcessorMixin
+from transformers import AutoConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+from .families import backbone_type, family_of
+from .hub_files import hub_kwargs, read_json
 from .processing_phi3_v import Phi3VProcessor
+from .processor_checks import refuse_adapter_folder
+from .text_processor import TextProcessor
 
 PROCESSOR_FILE = "processor_config.json"
-OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProcessor}
+OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProcessor, "TextProcessor": TextProcessor}
 
 
 def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
     """Loads a processor of ours or of transformers by its class name, without its video part."""
     processor_class = OWN_PROCESSORS.get(name) or images_only(getattr(transformers, name))
     return processor_class.from_pretrained(source, **options)
+
+
+def load_plain(
+    source: str | os.PathLike[str], layout: str | None, options: dict[str, Any]
+) -> tuple[ProcessorMixin, str, int | None]:
+    """The processor of a plain checkpoint.
+
+    Args:
+        source: Folder or Hub id.
+        layout: Another entry of `families` than that of the backbone.
+        options: What the processor and its tokenizer take, and those of the Hub.
+
+    Returns:
+        The processor, what names the entry in `families`, and the backbone's context in tokens.
+
+    Raises:
+        ValueError: transformers knows no processor for the backbone, or this is an adapter only.
+    """
+    hub = hub_kwargs(options)
+    refuse_adapter_folder(source, hub)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=options.get("trust_remote_code"), **hub)
+    model_type = layout or backbone_type(config)
+    stored = read_json(source, PROCESSOR_FILE, hub).get("processor_class")
+    inner = load_inner(family_of(model_type).processor or stored or processor_class_name(config), source, options)
+    complete_settings(inner, config)
+    if not options.keys() & {"size", "max_pixels"}:
+        limit_pixels(inner, family_of(model_type).max_pixels)
+    return inner, model_type, getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def limit_pixels(inner: ProcessorMixin, budget: int | None) -> None:

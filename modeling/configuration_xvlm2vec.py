@@ -18,8 +18,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from .configuration_phi3_v import Phi3VConfig
 from .families import check_image_settings, check_layout
-
-POOLINGS = ("lasttoken", "mean")
+from .heads import check_heads, width_behind
+from .pooling import check_pooling
+from .recipe import Recipe
 
 OWN_CONFIGS: dict[str, type[PreTrainedConfig]] = {Phi3VConfig.model_type: Phi3VConfig}
 
@@ -34,7 +35,8 @@ class XVLM2VecConfig(PreTrainedConfig):
 
     Args:
         vlm_config: Configuration (or its dictionary) of the backbone, any vision-language model of transformers.
-        pooling: `"lasttoken"` (hidden state of the last attended token) or `"mean"` (mean over attended tokens).
+        pooling: `"lasttoken"` (hidden state of the last attended token), `"mean"` (mean over attended tokens), or
+            another of `pooling.POOLINGS`; several joined by `+` give their vectors side by side.
         normalize: Whether `embeddings` have length 1.
         prompts: Named instructions, for example `{"query-de": "...", "document": "..."}`; `encode` and
             sentence-transformers put them before the text.
@@ -44,6 +46,10 @@ class XVLM2VecConfig(PreTrainedConfig):
             `XVLM2VecModel.from_vlm2vec`.
         image_settings: Settings of the processor that change what the model sees of an image (`square`,
             `num_crops`), as in training; `encode` warns of a processor with others. Empty where any will do.
+        recipe: How rows are written where it is not the backbone's or the layout's way, see `recipe.Recipe`.
+        heads: What stands between pooling and the last normalisation, see `heads.make_heads`; each a dictionary with a
+            `type`, and `folder`, where the embedder that it was taken from keeps its weights.
+        adopted: Where an embedder was taken over from: `source`, `revision` and `digest` of its files.
 
     Raises:
         ValueError: For an unknown pooling, layout or image setting, or Matryoshka sizes beyond the hidden size.
@@ -62,6 +68,9 @@ class XVLM2VecConfig(PreTrainedConfig):
         matryoshka_dims: list[int] | None = None,
         layout: str | None = None,
         image_settings: dict[str, int] | None = None,
+        recipe: Recipe | dict[str, Any] | None = None,
+        heads: list[dict[str, Any]] | None = None,
+        adopted: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vlm_config, dict):
@@ -72,10 +81,13 @@ class XVLM2VecConfig(PreTrainedConfig):
             vlm_config = (
                 config_class(**values) if config_class else AutoConfig.for_model(vlm_config["model_type"], **values)
             )
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling={pooling!r} is unknown; choose one of {', '.join(POOLINGS)}.")
         self.vlm_config = vlm_config
-        self.pooling = pooling
+        self.pooling = check_pooling(pooling)
+        self.heads = check_heads(heads or ())
+        self.recipe = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
+        if self.recipe is not None:
+            Recipe.from_dict(self.recipe)
+        self.adopted = dict(adopted or {})
         self.normalize = normalize
         self.prompts = dict(prompts or {})
         self.matryoshka_dims = sorted(matryoshka_dims, reverse=True) if matryoshka_dims else None
@@ -103,6 +115,11 @@ class XVLM2VecConfig(PreTrainedConfig):
         return self.vlm_config.get_text_config()
 
     @property
+    def two_towers(self) -> bool:
+        """Whether texts and images have a tower each."""
+        return bool((self.recipe or {}).get("two_towers"))
+
+    @property
     def legacy_rope_by_batch(self) -> bool:
         """Whether a Phi-3.5-V backbone has the RoPE fault of the original; kept in `vlm_config`, which it reads.
 
@@ -126,7 +143,14 @@ class XVLM2VecConfig(PreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width of `pooler_output` and of an uncut embedding; sentence-transformers reads it."""
-        return self.get_text_config().hidden_size
+        return width_behind(self.heads, self._pooled_size())
+
+    def _pooled_size(self) -> int:
+        """Values of a vector behind the pooling."""
+        if self.two_towers:
+            projected = getattr(self.vlm_config, "projection_dim", None)
+            return projected or self.vlm_config.text_config.projection_size  # type: ignore[union-attr]
+        return self.get_text_config().hidden_size * len(self.pooling.split("+"))
 
 
 def _warn_of_old_name() -> None:

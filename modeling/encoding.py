@@ -134,9 +134,13 @@ class _Run:
         same: dict[Any, Unit] = {}
         for number, row in enumerate(self.rows):
             if number not in self.problems:
-                images = tuple(map(_identity, row.images)) if self.packed and row.images else number
-                same.setdefault(images, []).append(number)
+                shared = number if not self.packed or not row.images else self._shared(row)
+                same.setdefault(shared, []).append(number)
         return sorted(same.values(), key=lambda unit: (bool(self.rows[unit[0]].images), self._tokens(unit)))
+
+    def _shared(self, row: TextImageRow) -> tuple[Any, ...]:
+        """What rows must have in common to share their images: these, and what is written before them."""
+        return self.processor.recipe.shared_part(row), *map(_identity, row.images)
 
     def _tokens(self, unit: Unit) -> tuple[int, int]:
         """Tokens and pixels of a unit, its images counted once."""

@@ -55,7 +55,7 @@ def expand_images(
     return batch
 
 
-def token_inputs(family: Family, batch: BatchFeature) -> list[str]:
+def needed_inputs(family: Family, batch: BatchFeature) -> list[str]:
     """Names of per-token inputs worth keeping: tokenizers emit token types of zeros that no backbone asked for."""
     needed = {"input_ids", "mm_token_type_ids", *family.required, *family.required_with_images}
     types = batch.get("token_type_ids")

@@ -11,31 +11,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .backbone_inputs import backbone_inputs
-from .configuration_phi3_v import Phi3VConfig
+from .backbones import new_backbone
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
 from .families import backbone_type, family_of
+from .heads import make_heads
 from .hub_files import pinned
 from .loading import CheckpointError, check_loading, readable_files
 from .lora_weights import Adapter
-from .modeling_phi3_v import Phi3VModel
 from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
-from .pooling import chosen_dim, pool, truncate_embeddings, warn_of_untrained_dim
+from .pooling import chosen_dim, image_span, pool, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .processor_checks import check_processor
 from .published_checkpoints import find_published
 from .rows import make_rows
 from .sentence_transformers_files import write_sentence_transformers_files
+from .towers import tower_vectors
 
-AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
 _LOADING = threading.RLock()
 """Held while a model's processor is loaded: the first calls of `encode` may come from several threads at once."""
-OWN_BACKBONES: dict[str, type[PreTrainedModel]] = {Phi3VConfig.model_type: Phi3VModel}
 
 # A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
 HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
@@ -47,8 +46,8 @@ class XVLM2VecOutput(ModelOutput):
 
     Args:
         embeddings: `(B, D)`, the final vectors, of length 1 if `config.normalize`.
-        pooler_output: `(B, H)`, pooled and un-normalised, what self-distillation compares.
-        last_hidden_state: `(B, L, H)`.
+        pooler_output: `(B, H)`, pooled, through the heads, and un-normalised: what self-distillation compares.
+        last_hidden_state: `(B, L, H)`; `None` of a model with two towers.
         image_means: `(B, H)`, only of a pack and if asked for: the mean state of each row's images and the token
             behind them; of its first token where there is no image.
     """
@@ -88,6 +87,7 @@ class XVLM2VecModel(PreTrainedModel):
                 )
             backbone = new_backbone(config.vlm_config)
         self.backbone = backbone
+        self.heads = make_heads(config.heads)
         config.vlm_config = backbone.config  # one and the same, so that a change of settings acts
         self._processor: XVLM2VecProcessor | None = None
         self._processor_source: str | os.PathLike[str] | None = None
@@ -96,7 +96,7 @@ class XVLM2VecModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The wrapper owns no weights: the backbone's classes initialise their own."""
+        """Only heads are the wrapper's own, and torch initialises these; the backbone's classes do their own."""
 
     @classmethod
     def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XVLM2VecModel:
@@ -248,6 +248,9 @@ class XVLM2VecModel(PreTrainedModel):
             options = {name: value for name, value in more_inputs.items() if value is not None}
             result = self._embed_pack(pack.to(self.device), **options)
             return result if return_dict is not False else result.to_tuple()
+        if self.config.two_towers:
+            result = self._result(tower_vectors(self.backbone, input_ids, attention_mask, more_inputs))
+            return result if return_dict is not False else result.to_tuple()
         if attention_mask is None:
             reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
@@ -260,10 +263,9 @@ class XVLM2VecModel(PreTrainedModel):
             raise ValueError(
                 f"{type(self.backbone).__name__} gives no `last_hidden_state`, so there is nothing to pool."
             )
-        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
-        result = XVLM2VecOutput(
-            embeddings=self.finish(pooled), pooler_output=pooled, last_hidden_state=outputs.last_hidden_state
-        )
+        span = self._image_span(input_ids, attention_mask) if "image_span" in self.config.pooling else None
+        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling, span)
+        result = self._result(pooled, outputs.last_hidden_state)
         return result if return_dict is not False else result.to_tuple()
 
     def pack(self, groups: Sequence[TokenGroup], max_tokens: int) -> list[Pack]:
@@ -284,12 +286,25 @@ class XVLM2VecModel(PreTrainedModel):
     ) -> XVLM2VecOutput:
         family = family_of(backbone_type(self.config))
         hidden = run_pack(self.backbone, family, pack, image_states, dense)
-        pooled = hidden[0, pack.last] if self.config.pooling == "lasttoken" else pack.averages(hidden)
         means = pack.averages(hidden, heads_only=True) if image_means else None
-        return XVLM2VecOutput(self.finish(pooled), pooled, hidden, means)
+        return self._result(pack.pooled(hidden, self.config.pooling), hidden, means)
+
+    def _result(
+        self, pooled: torch.Tensor, hidden: torch.Tensor | None = None, image_means: torch.Tensor | None = None
+    ) -> XVLM2VecOutput:
+        """The output from pooled states: heads, then normalisation."""
+        for head in self.heads:
+            pooled = head(pooled)
+        return XVLM2VecOutput(self.finish(pooled), pooled, hidden, image_means)
+
+    def _image_span(self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor:
+        config = self.backbone.config
+        if input_ids is None:
+            raise ValueError("pooling='image_span' looks for the marks around images: pass `input_ids`.")
+        return image_span(input_ids, attention_mask, config.vision_start_token_id, config.vision_end_token_id)
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Embeddings from pooled hidden states `(B, H)`: of length 1 if `config.normalize`."""
+        """Embeddings from what the heads gave, `(B, H)`: of length 1 if `config.normalize`."""
         if not self.config.normalize:
             return pooled
         return nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype)
@@ -313,6 +328,8 @@ class XVLM2VecModel(PreTrainedModel):
         options = dict(self._processor_options)
         if self.config.layout is not None:
             options["layout"] = self.config.layout
+        if self.config.recipe is not None:
+            options["recipe"] = self.config.recipe
         # A model that runs as remote code was loaded by somebody who trusts this repository's code.
         trusted = type(self).__module__.startswith("transformers_modules")
         return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
@@ -341,7 +358,8 @@ class XVLM2VecModel(PreTrainedModel):
             text: One string, or one string (or `None`) per row.
             images: One image, or per row an image, a list of images, or `None`; see `load_image` for what
                 counts as an image.
-            instruction: Put verbatim before the text of every row; a name from `config.prompts` stands for its text.
+            instruction: Put before the text of every row, or where the model's recipe says; a name from
+                `config.prompts` stands for its text. `None` is the recipe's default one, an empty string none.
             processor: The processor; by default the one saved beside the weights.
             max_tokens_per_batch: Tokens of one forward pass, padding included; halved where memory runs out.
             max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
@@ -383,13 +401,3 @@ class XVLM2VecModel(PreTrainedModel):
             vectors = truncate_embeddings(vectors, dim, self.config.normalize)
         result = vectors[0] if single else vectors
         return result if convert_to_tensor else result.numpy()
-
-
-def new_backbone(config: PreTrainedConfig) -> PreTrainedModel:
-    """A backbone without its weights.
-
-    Ours are found by name: as remote code, configuration and model may come from two copies of these files, and the
-    registers of transformers compare classes.
-    """
-    model_class = OWN_BACKBONES.get(config.model_type)
-    return model_class._from_config(config) if model_class is not None else AutoModel.from_config(config)

@@ -114,6 +114,46 @@ class Pack:
         groups = [member.group.images for member in self.members if member.group.images]
         return {name: join([images[name] for images in groups]) for name in (groups[0] if groups else ())}
 
+    def pooled(self, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Each row's states `(1, N, H)` as `pooling.pool` pools them when it is alone, `(R, H)` for each way."""
+        return torch.cat([self._pooled(hidden, mode) for mode in pooling.split("+")], dim=-1)
+
+    def _pooled(self, hidden: torch.Tensor, mode: str) -> torch.Tensor:
+        if mode == "lasttoken":
+            return hidden[0, self.last]
+        if mode == "mean":
+            return self.averages(hidden)
+        count = (self.layout.index[self.last] + 1).to(torch.promote_types(hidden.dtype, torch.float32))[:, None]
+        if mode == "mean_sqrt_len_tokens":
+            return (self.averages(hidden).to(count.dtype) * count.sqrt()).to(hidden.dtype)
+        if mode == "weightedmean":  # the sum of 1 to n is n * (n + 1) / 2
+            weighted = hidden.to(count.dtype) * (self.layout.index + 1).to(count.dtype)[None, :, None]
+            return (self.averages(weighted) * 2 / (count + 1)).to(hidden.dtype)
+        if mode == "cls":
+            return hidden[0, self._first_tokens()]
+        if mode == "max":
+            return self._largest(hidden)
+        raise ValueError(f"packs cannot be pooled by {mode!r}.")
+
+    def _first_tokens(self) -> torch.Tensor:
+        """Place `(R,)` of each row's first token: its prefix's, or its own where it has no prefix."""
+        starts = (self.layout.index == 0).nonzero()[:, 0]
+        of_group = torch.empty(len(self.members), dtype=torch.long, device=starts.device)
+        of_group[self.layout.group[starts]] = starts  # without a prefix, a group has one text
+        return of_group[self.layout.group[self.last]]
+
+    def _largest(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Largest value `(R, H)` of each row's states."""
+        states, in_prefix = hidden[0], self.layout.text == -1
+        low = float("-inf")
+        texts = states.new_full((len(self.rows), states.shape[1]), low)
+        places = self.layout.text[~in_prefix][:, None].expand(-1, states.shape[1])
+        texts = texts.scatter_reduce(0, places, states[~in_prefix], "amax")
+        prefixes = states.new_full((len(self.members), states.shape[1]), low)
+        places = self.layout.group[in_prefix][:, None].expand(-1, states.shape[1])
+        prefixes = prefixes.scatter_reduce(0, places, states[in_prefix], "amax")
+        return torch.maximum(texts, prefixes[self.layout.group[self.last]])
+
     def averages(self, hidden: torch.Tensor, heads_only: bool = False) -> torch.Tensor:
         """Mean `(R, H)` of each row's states `(1, N, H)`, or of its image part only, computed at least in float32."""
         layout, states = self.layout, hidden[0].to(torch.promote_types(hidden.dtype, torch.float32))

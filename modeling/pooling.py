@@ -15,23 +15,68 @@ def last_token_index(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.ne(0) * columns).argmax(dim=1)
 
 
-def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Pools hidden states, in their own dtype for the last token and in float32 for the mean.
+POOLINGS = ("lasttoken", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "image_span")
+"""Ways to pool; several joined by `+` give their vectors side by side. The names are those of sentence-transformers,
+`image_span` aside: the mean over an image and the marks around it, over all tokens of a row without (jina-v4)."""
+
+
+def check_pooling(pooling: str) -> str:
+    """The pooling, or a `ValueError` if it is unknown."""
+    unknown = [mode for mode in pooling.split("+") if mode not in POOLINGS]
+    if unknown:
+        raise ValueError(f"pooling={pooling!r} is unknown; choose one of {', '.join(POOLINGS)}, or several with +.")
+    return pooling
+
+
+def pool(
+    hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: str, span: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pools hidden states, in their own dtype for single tokens and at least in float32 for means.
 
     Args:
         hidden: `(B, L, H)`.
         attention_mask: `(B, L)`.
-        pooling: `"lasttoken"` or `"mean"`.
+        pooling: One of `POOLINGS`, or several joined by `+`.
+        span: `(B, L)` bool, the tokens of `image_span`.
 
     Returns:
-        `(B, H)`, un-normalised.
+        `(B, H)` for each way, side by side, un-normalised.
     """
-    if pooling == "lasttoken":
+    mask = attention_mask.ne(0).to(hidden.device)
+    return torch.cat([_pool_one(hidden, mask, mode, span) for mode in pooling.split("+")], dim=-1)
+
+
+def _pool_one(hidden: torch.Tensor, mask: torch.Tensor, mode: str, span: torch.Tensor | None) -> torch.Tensor:
+    if mode in ("lasttoken", "cls"):
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        return hidden[rows, last_token_index(attention_mask).to(hidden.device)]
-    weights = attention_mask.ne(0).unsqueeze(-1).to(torch.float32)
-    total = (hidden.to(torch.float32) * weights).sum(dim=1)
-    return (total / weights.sum(dim=1)).to(hidden.dtype)
+        columns = last_token_index(mask) if mode == "lasttoken" else mask.int().argmax(dim=1)
+        return hidden[rows, columns]
+    if mode == "max":
+        return hidden.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)
+    if mode == "image_span" and span is not None:
+        mask = span.to(hidden.device)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weights = mask.to(wide)
+    if mode == "weightedmean":
+        weights = weights * mask.cumsum(dim=1).to(wide)
+    total = (hidden.to(wide) * weights[..., None]).sum(dim=1)
+    count = weights.sum(dim=1, keepdim=True)
+    return (total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)).to(hidden.dtype)
+
+
+def image_span(input_ids: torch.Tensor, attention_mask: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    """Which tokens `image_span` takes the mean over, `(B, L)` bool: from an image's first mark through its last.
+
+    Args:
+        input_ids: `(B, L)` int64.
+        attention_mask: `(B, L)`.
+        start: Id of the mark before an image.
+        end: Id of the mark behind it.
+    """
+    opened, closed = input_ids.eq(start).cumsum(dim=1), input_ids.eq(end).cumsum(dim=1)
+    inside = (opened > closed) | input_ids.eq(end)
+    attended = attention_mask.ne(0)
+    return torch.where(opened[:, -1:] > 0, inside & attended, attended)
 
 
 def chosen_dim(dim: int | None, truncate_dim: int | None, config: Any) -> int | None:

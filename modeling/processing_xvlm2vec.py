@@ -1,4 +1,4 @@
-"""Turns rows of text and images into a backbone's inputs, the image always before the text."""
+"""Turns rows of text and images into a backbone's inputs, as the recipe of the model writes them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, BatchFeature, ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .arguments import check_options, template_options
-from .backbone_processors import PROCESSOR_FILE, complete_settings, limit_pixels, load_inner, processor_class_name
+from .backbone_processors import PROCESSOR_FILE, load_inner, load_plain
 from .concurrency import CopyableLock, LockedTokenizer
-from .families import Family, backbone_type, check_image_settings, check_layout, family_of
+from .families import Family, check_image_settings, check_layout, family_of
 from .hub_files import hub_kwargs, read_json
-from .image_tokens import expand_images, token_inputs
 from .images import load_image
 from .messages import read_messages
-from .padding import TokenRow, pad_rows, split_rows, spread_rows
-from .processor_checks import check_beside, refuse_adapter_folder
+from .padding import TokenRow, pad_rows, split_rows
+from .processor_checks import check_beside, check_padding_side
+from .recipe import Recipe, recipe_of
 from .row_lengths import measure_rows
 from .rows import TextImageRow, make_rows
+from .token_inputs import token_inputs
+from .towers import tower_inputs
 from .truncation import Prompt, cut_text
-
-_NOT_IMAGES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
 
 
 class XVLM2VecProcessor(ProcessorMixin):
@@ -40,6 +40,8 @@ class XVLM2VecProcessor(ProcessorMixin):
         max_length: Longer rows lose the end of their text; by default the backbone's context. Saved with the processor.
         square: Pixels of the square into which every image is squeezed first, whatever its shape, where a model was
             trained like that. Saved with the processor.
+        recipe: How rows are written where it is not the family's way, as by an embedder with a chat template. Saved
+            with the processor.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class XVLM2VecProcessor(ProcessorMixin):
         allow_urls: bool = False,
         max_length: int | None = None,
         square: int | None = None,
+        recipe: Recipe | Mapping[str, Any] | None = None,
     ) -> None:
         self.inner = inner
         self.model_type = model_type
         self.allow_urls = allow_urls
         self.max_length = max_length
         self.square = square
+        self.own_recipe = recipe if isinstance(recipe, Recipe | None) else Recipe.from_dict(recipe)
         self.chat_template = None
         self._warned_lengths: set[int | None] = set()
         self.lock = CopyableLock()
@@ -76,6 +80,11 @@ class XVLM2VecProcessor(ProcessorMixin):
     def family(self) -> Family:
         """How this backbone's prompts are written."""
         return family_of(self.model_type)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How rows are written: the recipe of this processor, or that of its family."""
+        return self.own_recipe or recipe_of(self.family, getattr(self.inner, "image_token", None))
 
     @property
     def locked_tokenizer(self) -> LockedTokenizer:
@@ -105,7 +114,7 @@ class XVLM2VecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `allow_urls`, `max_length`, `square`, `layout` (another entry of `families` than that of the
+            **kwargs: `allow_urls`, `max_length`, `square`, `recipe`, `layout` (another entry of `families` than that of the
                 backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
@@ -113,29 +122,19 @@ class XVLM2VecProcessor(ProcessorMixin):
                 model in the same folder, or the folder holds an adapter only.
         """
         kwargs.pop("_from_auto", None)
-        settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square") if key in kwargs}
+        settings = {key: kwargs.pop(key) for key in ("allow_urls", "max_length", "square", "recipe") if key in kwargs}
         layout = check_layout(kwargs.pop("layout")) if kwargs.get("layout") else kwargs.pop("layout", None)
         hub = hub_kwargs(kwargs)
         saved = read_json(pretrained_model_name_or_path, PROCESSOR_FILE, hub)
         if "inner_class" in saved:
             wrapper = saved["xvlm2vec"]
             inner = load_inner(saved["inner_class"], pretrained_model_name_or_path, kwargs)
-            saved_settings: dict[str, Any] = {key: wrapper.get(key) for key in ("max_length", "square")}
+            saved_settings: dict[str, Any] = {key: wrapper.get(key) for key in ("max_length", "square", "recipe")}
             processor = cls(inner, layout or wrapper["model_type"], **(saved_settings | settings))
             if layout is None:
-                check_beside(processor.model_type, pretrained_model_name_or_path, hub)
+                check_beside(processor, pretrained_model_name_or_path, hub)
             return processor
-        refuse_adapter_folder(pretrained_model_name_or_path, hub)
-        config = AutoConfig.from_pretrained(
-            pretrained_model_name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub
-        )
-        model_type = layout or backbone_type(config)
-        name = family_of(model_type).processor or saved.get("processor_class") or processor_class_name(config)
-        inner = load_inner(name, pretrained_model_name_or_path, kwargs)
-        complete_settings(inner, config)
-        if not kwargs.keys() & {"size", "max_pixels"}:
-            limit_pixels(inner, family_of(model_type).max_pixels)
-        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        inner, model_type, context = load_plain(pretrained_model_name_or_path, layout, kwargs)
         return cls(inner, model_type, **{"max_length": context, **settings})
 
     def save_pretrained(
@@ -152,13 +151,18 @@ class XVLM2VecProcessor(ProcessorMixin):
             "auto_map": {"AutoProcessor": f"processing_xvlm2vec.{type(self).__name__}"},
             "inner_class": type(self.inner).__name__,
             # Whether addresses are fetched is for the loading user to say, not for the files.
-            "xvlm2vec": {"model_type": self.model_type, "max_length": self.max_length, "square": self.square},
+            "xvlm2vec": self._settings(),
         }
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
         custom_object_save(self, folder)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
         return [str(path)]
+
+    def _settings(self) -> dict[str, Any]:
+        """What rebuilds this wrapper around its inner processor."""
+        settings = {"model_type": self.model_type, "max_length": self.max_length, "square": self.square}
+        return settings if self.own_recipe is None else {**settings, "recipe": self.own_recipe.to_dict()}
 
     def __call__(
         self,
@@ -173,7 +177,8 @@ class XVLM2VecProcessor(ProcessorMixin):
         Args:
             text: One string, or one string or `None` per row. A string is text, also where it looks like a path.
             images: One image, or per row an image, a list of images, or `None`; see `load_image`.
-            instruction: Put verbatim before every row's text; never cut.
+            instruction: Put where the recipe says, by default right before every row's text; never cut. `None`
+                stands for the recipe's default one.
             max_length: Longer rows lose the end of their text, with one warning per value; by default the
                 processor's `max_length` or its tokenizer's, whichever is smaller.
             **kwargs: As for `prepare`.
@@ -221,16 +226,19 @@ class XVLM2VecProcessor(ProcessorMixin):
             raise ValueError(
                 "A batch is made of padded torch tensors: return_tensors='pt', padding=True or 'max_length'."
             )
+        tokenizer, recipe = self.inner.tokenizer, self.recipe
+        check_padding_side(self, padding_side)
         tokens, extras, cut = self.token_rows(rows, numbers=numbers, max_length=max_length, **image_options)
         limit = self.limit(max_length)
-        tokenizer = self.inner.tokenizer
         batch = pad_rows(
             tokens,
             pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
             side=padding_side or tokenizer.padding_side,
-            width=(limit or 0) if padding == "max_length" else 0,
-            multiple=pad_to_multiple_of or 1,
+            width=recipe.pad_to or ((limit or 0) if padding == "max_length" else 0),
+            multiple=1 if recipe.pad_to else pad_to_multiple_of or 1,
         )
+        if recipe.attend_padding:
+            batch["attention_mask"][:] = 1
         return BatchFeature({**batch, **extras}), cut
 
     def token_rows(
@@ -250,36 +258,59 @@ class XVLM2VecProcessor(ProcessorMixin):
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
         images = [self._load(row, number) for row, number in zip(rows, numbers, strict=True)]
-        prompts = [self._prompt(row, number) for row, number in zip(rows, numbers, strict=True)]
-        tokens, extras = self._tokenize(prompts, images, numbers, image_options)
+        prompts = [self.prompt_of(row, number) for row, number in zip(rows, numbers, strict=True)]
+        tokenize = tower_inputs if self.recipe.two_towers else token_inputs
+        tokens, extras = tokenize(self, prompts, images, numbers, image_options)
         cut = 0
         for index, number in enumerate(numbers):
-            if not len(tokens[index]["input_ids"]):
+            if not len(tokens[index]["input_ids"]) and not (self.recipe.two_towers and images[index]):
                 raise ValueError(
                     f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
                 )
             if limit is not None:
-                shorter = cut_text(tokens[index], prompts[index], self.locked_tokenizer, limit, f"row {number}")
+                shorter = cut_text(
+                    tokens[index],
+                    prompts[index],
+                    self.locked_tokenizer,
+                    limit,
+                    f"row {number}",
+                    self.recipe.special_tokens,
+                )
                 cut += shorter is not tokens[index]
                 tokens[index] = shorter
         return tokens, extras, cut
 
     def prompt(self, text: str, images: int, row: int = 0) -> str:
-        """The string that stands for a row: its images' placeholders, then its text.
+        """The string that stands for a row without an instruction: text, and placeholders of so many images.
 
         Raises:
-            ValueError: The text holds a token that would be taken for an image.
+            ValueError: As `prompt_of`.
         """
-        placeholder = self.family.image or getattr(self.inner, "image_token", None)
-        if images and placeholder is None:
+        return self.prompt_of(TextImageRow(text, (None,) * images, ""), row).string
+
+    def prompt_of(self, row: TextImageRow, number: Any = 0) -> Prompt:
+        """The string that stands for a row, and where its text lies.
+
+        Raises:
+            ValueError: The text or the instruction holds a token that would be taken for an image, the recipe has no
+                form for such rows, or how an image is written is unknown.
+        """
+        recipe = self.recipe
+        if row.images and recipe.image is None and not recipe.two_towers:
             raise ValueError(
                 f"{self.model_type!r} has no entry in `families` and its {type(self.inner).__name__} names no "
                 "`image_token`, so how its prompts show an image is unknown. Add an entry."
+                if self.inner.image_processor is not None
+                else f"row {number} has an image, but this model embeds texts only."
             )
-        marks = [token for token in (placeholder, *self.family.reserved) if token and token in text]
+        written = recipe.instruction_of(row) + row.text
+        marks = [token for token in (recipe.image, *self.family.reserved) if token and token in written]
         if marks:
-            raise ValueError(f"row {row}: the text holds {marks[0]!r}, which stands for an image; take it out.")
-        return (placeholder or "") * images + (self.family.after_images if images else "") + text
+            raise ValueError(f"row {number}: the text holds {marks[0]!r}, which stands for an image; take it out.")
+        try:
+            return recipe.render(row)
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from error
 
     def row_lengths(self, rows: Sequence[TextImageRow]) -> list[int]:
         """Tokens of each row: exact for texts, and from their sizes for images, which are not decoded.
@@ -328,11 +359,6 @@ class XVLM2VecProcessor(ProcessorMixin):
         limits = [limit for limit in (self.max_length, of_tokenizer) if limit is not None and limit < 10**9]
         return min(limits) if limits else None
 
-    def _prompt(self, row: TextImageRow, number: int) -> Prompt:
-        string = self.prompt(row.instruction + row.text, len(row.images), number)
-        string = self.family.before_text + string if not row.images else string
-        return Prompt(string + self.family.after_text, len(string) - len(row.text), len(string))
-
     @property
     def max_aspect_ratio(self) -> float | None:
         """The longest side of an image may be this many times the shortest."""
@@ -350,34 +376,6 @@ class XVLM2VecProcessor(ProcessorMixin):
         ]
         return images if self.square is None else [image.resize((self.square, self.square)) for image in images]
 
-    def _tokenize(
-        self, prompts: list[Prompt], images: list[list[Any]], numbers: Sequence[int], options: dict[str, Any]
-    ) -> tuple[list[TokenRow], dict[str, Any]]:
-        """Tokens of each row and the image inputs of the batch."""
-        tokens: list[TokenRow] = [{} for _ in prompts]
-        plain = [index for index, row_images in enumerate(images) if not row_images]
-        with_images = [index for index, row_images in enumerate(images) if row_images]
-        extras: dict[str, Any] = {}
-        if with_images:
-            with self.lock:
-                batch = expand_images(
-                    self.inner,
-                    self.family,
-                    [prompts[index] for index in with_images],
-                    [images[index] for index in with_images],
-                    [numbers[index] for index in with_images],
-                    options,
-                )
-            for index, row in zip(with_images, split_rows(batch, token_inputs(self.family, batch)), strict=True):
-                tokens[index] = row
-            extras = {name: value for name, value in batch.items() if name not in _NOT_IMAGES}
-            for name in extras.keys() & set(self.family.row_inputs):
-                extras[name] = spread_rows(torch.as_tensor(extras[name]), with_images, len(prompts))
-        for index, row_ids in zip(plain, self.text_ids([prompts[index].string for index in plain]), strict=True):
-            ids = torch.as_tensor(row_ids, dtype=torch.long)
-            tokens[index] = {"input_ids": ids} | {name: torch.zeros_like(ids) for name in self.family.required}
-        return tokens, extras
-
     def text_ids(self, strings: list[str]) -> list[Any]:
         """Token ids of rows without images, without padding."""
         if not strings:
@@ -386,7 +384,7 @@ class XVLM2VecProcessor(ProcessorMixin):
             with self.lock:
                 batch = self.inner(text=strings, padding=True, return_tensors="pt")
             return [row["input_ids"] for row in split_rows(batch, ["input_ids"])]
-        return self.locked_tokenizer(strings)["input_ids"]
+        return self.locked_tokenizer(strings, add_special_tokens=self.recipe.special_tokens)["input_ids"]
 
 
 def warn_cut(cut: int, rows: int, max_length: int | None) -> None:

@@ -25,6 +25,12 @@ def check_processor(processor: Any, config: PreTrainedConfig) -> None:
             f"This processor writes prompts for {processor.model_type!r}, but this model takes {model_type!r}: the "
             "vectors would be wrong. Use `model.processor`, or pass `layout` to XVLM2VecProcessor.from_pretrained."
         )
+    written = None if processor.own_recipe is None else processor.own_recipe.to_dict()
+    if written != config.recipe:
+        raise ValueError(
+            "This processor writes rows by another recipe than that of the model: the vectors would be wrong. Use "
+            "`model.processor`."
+        )
     other = processor.other_images(config.image_settings)
     if other:
         warnings.warn(
@@ -34,18 +40,36 @@ def check_processor(processor: Any, config: PreTrainedConfig) -> None:
         )
 
 
-def check_beside(model_type: str, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
+def check_beside(processor: Any, source: str | os.PathLike[str], hub: dict[str, Any]) -> None:
     """Compares a saved processor with the embedding model in the same folder or repository.
 
     Raises:
         ValueError: The model was trained with other prompts than the processor writes.
     """
+    model_type = processor.model_type
     trained = read_json(source, "config.json", hub).get("layout")
     if trained not in (None, model_type):
         raise ValueError(
             f"The processor in {os.fspath(source)!r} has layout={model_type!r} for {trained!r}, with which "
             "the model beside it was trained: vectors would be wrong. Save the model's own there: "
             "`model.processor.save_pretrained`, with the model as XVLM2VecModel.from_vlm2vec loaded it."
+        )
+
+
+def check_padding_side(processor: Any, side: str | None) -> None:
+    """Raises a `ValueError` for padding on a side that would change vectors.
+
+    Backbones whose positions are known to `families` take either; of the others, and of towers that pool the last
+    place whatever stands there, the tokenizer's own is the one that they were trained with.
+    """
+    usual = processor.inner.tokenizer.padding_side
+    fixed = processor.recipe.two_towers or (
+        processor.inner.image_processor is None and processor.family.first_position is None
+    )
+    if side not in (None, usual) and fixed:
+        raise ValueError(
+            f"padding_side={side!r}: this {processor.model_type!r} model is padded on the {usual} side; on the other its "
+            "vectors would be other ones."
         )
 
 

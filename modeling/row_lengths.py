@@ -13,6 +13,8 @@ from .rows import TextImageRow
 
 UNSEEN = (1024, 1024)
 """What a URL's image is taken for until it is fetched."""
+TOWER_IMAGE = 256
+"""What the tower for images of a two-tower model is taken to cost, in tokens of a text."""
 CHUNK = 8192
 """Texts tokenized at a time."""
 
@@ -45,7 +47,7 @@ def measure_rows(processor: Any, rows: Sequence[TextImageRow], problems: dict[in
     seen: dict[int, tuple[int, int]] = {}
     for number, row in enumerate(rows):
         try:
-            prompts[number] = processor.prompt(row.instruction + row.text, len(row.images), number)
+            prompts[number] = processor.prompt_of(row, number).string
             sizes[number] = _image_sizes(processor, row, number, seen)
         except ValueError as error:
             if problems is None:
@@ -65,6 +67,8 @@ def image_tokens(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
     """Tokens that images of these sizes (width, height) become, as the backbone's own processor counts them."""
     if not sizes:
         return []
+    if processor.recipe.two_towers:
+        return [TOWER_IMAGE] * len(sizes)
     count = getattr(processor.inner, "_get_num_multimodal_tokens", None)
     if count is not None:
         return count(image_sizes=[(height, width) for width, height in sizes]).num_image_tokens
@@ -89,9 +93,9 @@ def _image_sizes(
 
 
 def _text_tokens(processor: Any, prompts: Sequence[str]) -> list[int]:
-    tokenizer = processor.locked_tokenizer
+    tokenizer, added = processor.locked_tokenizer, processor.recipe.special_tokens
     return [
         len(ids)
         for start in range(0, len(prompts), CHUNK)
-        for ids in tokenizer(list(prompts[start : start + CHUNK]))["input_ids"]
+        for ids in tokenizer(list(prompts[start : start + CHUNK]), add_special_tokens=added)["input_ids"]
     ]

@@ -12,11 +12,14 @@ MOST_TOLD = 20
 
 @dataclass(frozen=True)
 class TextImageRow:
-    """One row to embed: text (may be empty), images (may be none), and the instruction right before the text."""
+    """One row to embed: text (may be empty), images (may be none), and its instruction.
+
+    `None` as the instruction stands for the model's default one, an empty string for none.
+    """
 
     text: str
     images: tuple[Any, ...] = ()
-    instruction: str = ""
+    instruction: str | None = None
 
 
 class BadRowsError(ValueError):
@@ -47,7 +50,7 @@ def make_rows(
     Args:
         text: A string, a sequence of strings or `None`, or `None`. A string is always text, whatever it looks like.
         images: An image, a sequence with an image, a list of images or `None` per row, or `None`.
-        instruction: Put verbatim before every row's text.
+        instruction: Of every row; `None` for the model's default one, if it has one.
         problems: Takes up what is wrong with rows, by number; a bad row is then an empty one.
 
     Returns:
@@ -72,7 +75,7 @@ def make_rows(
     rows = []
     for index, (row_text, row_images) in enumerate(zip(texts, image_rows, strict=True)):
         try:
-            rows.append(make_row(index, row_text, row_images, instruction or ""))
+            rows.append(make_row(index, row_text, row_images, instruction))
         except ValueError as error:
             if problems is None:
                 raise
@@ -86,21 +89,21 @@ def is_several(images: Any) -> bool:
     return isinstance(images, Sequence) and not isinstance(images, str | bytes | bytearray | memoryview)
 
 
-def make_row(index: int, text: str | None, images: Any, instruction: str = "") -> TextImageRow:
+def make_row(index: int, text: str | None, images: Any, instruction: str | None = None) -> TextImageRow:
     """One row of text, images, or both.
 
     Args:
         index: Number of the row, for errors.
         text: The text or `None`.
         images: An image, images (`None` among them are left out), or `None`.
-        instruction: Put verbatim before the text.
+        instruction: As in `TextImageRow`.
 
     Raises:
         ValueError: The text is no string or cannot be written as UTF-8, or there is neither text nor image.
     """
     if text is not None and not isinstance(text, str):
         raise ValueError(f"row {index}: text is a {type(text).__name__}, not a string.")
-    check_encodable(index, instruction + (text or ""))
+    check_encodable(index, (instruction or "") + (text or ""))
     candidates = images if is_several(images) else (images,)
     row_images = tuple(image for image in candidates if image is not None)
     if text is None and not row_images:

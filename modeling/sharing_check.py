@@ -14,6 +14,7 @@ from .concurrency import evaluation_mode
 from .families import backbone_type, family_of
 from .model_parts import embedder_of, language_model
 from .packs import TokenGroup, pack_groups, rope_kinds, rope_limit_of
+from .recipe import Recipe
 from .rows import TextImageRow
 from .token_groups import token_groups
 from .tree_attention import NAME
@@ -48,6 +49,13 @@ def packing_blocker(model: Any, training: bool = False) -> str:
     embedder = embedder_of(model)
     backbone, family = embedder.backbone, family_of(backbone_type(embedder.config))
     text = backbone.config.get_text_config()
+    if embedder.config.two_towers:
+        return "texts and images have a tower each"
+    if "image_span" in embedder.config.pooling:
+        return "its vectors are means over an image's tokens, which packs do not keep apart"
+    recipe = embedder.config.recipe
+    if recipe is not None and not Recipe.from_dict(recipe).shares_images:
+        return "its prompts write the text before the image, so that nothing of an image is common to several texts"
     if family.not_causal:
         return family.not_causal
     if not getattr(text, "is_causal", True):

@@ -63,25 +63,26 @@ def _with_images(
     (first,), images, num_truncated = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
     ids = [first["input_ids"].tolist()]
     tails = tail_ids(processor, rows)
-    prefix = split_prefix(ids[0], tails[0])
+    fronts = [processor.recipe.shared_part(row) for row in rows]
+    prefix = split_prefix(ids[0], tails[0]) if fronts[0] is not None else None
     limit = processor.limit(max_length)
-    for row, name, tail in zip(rows[1:], names[1:], tails[1:], strict=True):
-        if prefix and tail and (limit is None or len(prefix) + len(tail) <= limit):
+    for row, name, tail, front in zip(rows[1:], names[1:], tails[1:], fronts[1:], strict=True):
+        if prefix and tail and front == fronts[0] and (limit is None or len(prefix) + len(tail) <= limit):
             ids.append(prefix + tail)
             continue
         (whole,), _, truncated = processor.token_rows([row], numbers=[name], max_length=max_length)
         ids.append(whole["input_ids"].tolist())
         num_truncated += truncated
-    front = common_prefix(ids)
-    texts = [row[len(front) :] for row in ids]
+    common = common_prefix(ids)
+    texts = [row[len(common) :] for row in ids]
     token = image_token_id(processor)
-    places = [place for place, value in enumerate(front) if value == token or value < 0]
+    places = [place for place, value in enumerate(common) if value == token or value < 0]
     unequal = any(len(row.images) != len(rows[0].images) for row in rows)
     if unequal or any(value == token or value < 0 for text in texts for value in text):
         raise ValueError(
             f"Rows {names[0]} to {names[-1]}: an image is not common to all of them, or is the last token of a row."
         )
-    return TokenGroup(front, texts, images, places[-1] + 2 if places else 1), num_truncated
+    return TokenGroup(common, texts, images, places[-1] + 2 if places else 1), num_truncated
 
 
 def common_prefix(ids: Sequence[list[int]]) -> list[int]:
@@ -100,18 +101,17 @@ def image_token_id(processor: XVLM2VecProcessor) -> int | None:
 
 def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list[list[int]]:
     """Token ids of each row behind its last image; of the whole row if it has none."""
-    tokenizer, family = processor.locked_tokenizer, processor.family
-    if family.texts_by_processor:
-        separators = [family.after_images if row.images else "" for row in rows]
-        texts = [mark + row.instruction + row.text for mark, row in zip(separators, rows, strict=True)]
+    tokenizer, recipe = processor.locked_tokenizer, processor.recipe
+    strings = [processor.prompt_of(row, number).string for number, row in enumerate(rows)]
+    if processor.family.texts_by_processor:
+        fronts = [(recipe.shared_part(row) or "") if row.images else "" for row in rows]
+        texts = [string.removeprefix(front) for string, front in zip(strings, fronts, strict=True)]
         return [list(map(int, ids)) for ids in processor.text_ids(texts)]
-    strings = [processor.prompt(row.instruction + row.text, len(row.images), i) for i, row in enumerate(rows)]
-    ids_of_rows = tokenizer([string + family.after_text for string in strings])["input_ids"] if rows else []
+    ids_of_rows = tokenizer(strings, add_special_tokens=recipe.special_tokens)["input_ids"] if rows else []
     if not any(row.images for row in rows):
         return ids_of_rows
     # Tokenized with its placeholders, one an image: some tokenizers write the start of a text in another way.
-    placeholder = family.image or getattr(processor.inner, "image_token", "")
-    last = tokenizer(placeholder, add_special_tokens=False)["input_ids"][-1]
+    last = tokenizer(recipe.image or "", add_special_tokens=False)["input_ids"][-1]
     return [
         ids[len(ids) - ids[::-1].index(last) :] if row.images and last in ids else ids
         for ids, row in zip(ids_of_rows, rows, strict=True)

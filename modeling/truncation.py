@@ -19,7 +19,9 @@ class Prompt:
     stop: int
 
 
-def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, name: str) -> TokenRow:
+def cut_text(
+    row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, name: str, special_tokens: bool = True
+) -> TokenRow:
     """Takes tokens of the user's text out of a row, from its end, until the row has `max_length` tokens.
 
     The row is cut as tokens, not as a string: what stays is what the whole row had there. The text's last token
@@ -31,6 +33,7 @@ def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, nam
         tokenizer: A fast tokenizer, the one that made the row.
         max_length: Tokens that may stay.
         name: How an error calls the row.
+        special_tokens: Whether the tokenizer added its own.
 
     Raises:
         ValueError: What must stay is longer than `max_length`, or the tokenizer cannot tell where its tokens lie.
@@ -38,7 +41,7 @@ def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, nam
     excess = len(row["input_ids"]) - max_length
     if excess <= 0:
         return row
-    start, stop = _text_tokens(row["input_ids"], prompt, tokenizer)
+    start, stop = _text_tokens(row["input_ids"], prompt, tokenizer, special_tokens)
     if stop == len(row["input_ids"]):
         stop -= 1
     if excess > stop - start:
@@ -49,11 +52,11 @@ def cut_text(row: TokenRow, prompt: Prompt, tokenizer: Any, max_length: int, nam
     return {key: torch.cat([values[: stop - excess], values[stop:]]) for key, values in row.items()}
 
 
-def _text_tokens(ids: torch.Tensor, prompt: Prompt, tokenizer: Any) -> tuple[int, int]:
+def _text_tokens(ids: torch.Tensor, prompt: Prompt, tokenizer: Any, special_tokens: bool) -> tuple[int, int]:
     """First and last (exclusive) token of a row that lie wholly in the user's text."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"{type(tokenizer).__name__} does not tell where its tokens lie, so texts cannot be cut.")
-    plain = tokenizer(prompt.string, return_offsets_mapping=True)
+    plain = tokenizer(prompt.string, return_offsets_mapping=True, add_special_tokens=special_tokens)
     inside = [
         index
         for index, (first, last) in enumerate(plain["offset_mapping"])

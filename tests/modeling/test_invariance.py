@@ -206,7 +206,7 @@ def test_remote_code_in_a_process_without_the_package(
 
 
 def test_matrix_sees_the_wrong_pooled_column(wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modeling_xvlm2vec, "pool", lambda hidden, mask, pooling: hidden[:, -1])
+    monkeypatch.setattr(modeling_xvlm2vec, "pool", lambda hidden, mask, pooling, span: hidden[:, -1])
     assert wrapped.shortfall([5, 3, 4], wrapped.vectors([5, 3, 4], padding_side="right")) > 100 * SHORTFALL
 
 
