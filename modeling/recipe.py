@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class Recipe:
         between_images: What stands between two images.
         default_instruction: Of rows that name no instruction; an empty one is chosen by an empty string.
         end_of_instruction: Put behind an instruction that does not end in a punctuation mark.
+        strip_instruction: Whether instructions lose their outer white space.
         strip_text: Whether texts lose their outer white space.
         lower_text: Whether texts become lower case.
         special_tokens: Whether the tokenizer adds its own special tokens; `False` where the forms hold them all.
@@ -50,6 +51,7 @@ class Recipe:
     between_images: str = ""
     default_instruction: str = ""
     end_of_instruction: str = ""
+    strip_instruction: bool = False
     strip_text: bool = False
     lower_text: bool = False
     special_tokens: bool = True
@@ -101,10 +103,9 @@ class Recipe:
     def instruction_of(self, row: TextImageRow) -> str:
         """The instruction that is written for a row; empty if none is."""
         instruction = self.default_instruction if row.instruction is None else row.instruction
-        end = self.end_of_instruction
-        if not end or not (instruction := instruction.strip()):
-            return instruction
-        return instruction if unicodedata.category(instruction[-1]).startswith("P") else instruction + end
+        instruction = instruction.strip() if self.strip_instruction else instruction
+        ends = not instruction or unicodedata.category(instruction[-1]).startswith("P")
+        return instruction if ends else instruction + self.end_of_instruction
 
     def shared_part(self, row: TextImageRow) -> str | None:
         """What of a row's string other texts over the same images may share: all through its last image.

@@ -1,0 +1,1 @@
+"""Takes over an embedder as it is: its recipe is read from it, and proven by its own vectors."""

@@ -1,0 +1,208 @@
+"""Takes over an embedder: reads its recipe, copies it, and proves the copy before anybody gets it."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
+from xvlm2vec.modeling.heads import HEADS
+from xvlm2vec.modeling.loading import check_loading, readable_files
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.text_processor import TextProcessor
+
+from .extract import EmbedderRecipe, extract_recipe
+from .golden_rows import golden_rows, images
+from .oracle import Oracle, load_oracle, text_padding
+from .proof import Proof, Truth, ask, distance, prove
+from .sources import AdoptionError, Source, open_source
+
+logger = logging.getLogger(__name__)
+
+HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
+UNUSED = ("pooler.", "cls.predictions", "lm_head.", "classifier.", "logit_scale", "logit_bias")
+"""Weights that no vector depends on, which some folders lack and others have too many of."""
+PLAIN_TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An embedder that was taken over.
+
+    Attributes:
+        model: The copy, an `XVLM2VecModel` in evaluation mode.
+        processor: Its processor.
+        recipe: What was read from the original, or given by hand.
+        proof: That the copy has the original's vectors.
+        source: The original.
+    """
+
+    model: XVLM2VecModel
+    processor: XVLM2VecProcessor
+    recipe: EmbedderRecipe
+    proof: Proof
+    source: Source
+
+    def save(self, folder: str | Path) -> None:
+        """Writes what `XVLM2VecModel.from_pretrained` loads, weights included."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def adopt(
+    name: str,
+    *,
+    revision: str | None = None,
+    recipe: EmbedderRecipe | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    image_first: bool = True,
+) -> Adopted:
+    """Takes over an embedder as it is.
+
+    Args:
+        name: Folder or Hub id of a `SentenceTransformer`, or of a CLIP, SigLIP or another two-tower model.
+        revision: Branch, tag or commit of a Hub id.
+        recipe: A recipe instead of the one that would be read; it is proven like that.
+        dtype: In which both sides of the proof are computed, and the copy is loaded.
+        device: Where they are computed.
+        trust_remote_code: Whether code in the embedder's folder may be run.
+        image_first: Whether the image stands before the text in rows of both, as in `{"image": ..., "text": ...}`.
+
+    Raises:
+        AdoptionError: It cannot be taken over, or a row of the proof differs.
+        FileNotFoundError: There is no such folder or repository.
+    """
+    source = open_source(name, revision)
+    check_adoptable(source)
+    oracle = load_oracle(
+        source, dtype=dtype, device=device, trust_remote_code=trust_remote_code, image_first=image_first
+    )
+    notes = _set_trained_padding(oracle, source)
+    recipe = recipe or extract_recipe(oracle, source)
+    recipe = replace(recipe, notes=(*recipe.notes, *notes))
+    rows = golden_rows(kinds_of(recipe), recipe.prompts, _takes_instructions(recipe), recipe.max_length)
+    truths = ask(oracle, rows)
+    inner, model_class = _inner_processor(oracle), type(oracle.transformer.auto_model)
+    heads = [module for module in list(oracle.model)[1 if recipe.writing.two_towers else 2 :] if _has_weights(module)]
+    states = [module.state_dict() for module in heads]
+    del oracle, heads
+    gc.collect()
+    model, processor = _copy(source, recipe, inner, model_class, states, dtype, device)
+    proof = prove(model, processor, truths)
+    if proof.batch_dependent:
+        recipe = replace(recipe, notes=(*recipe.notes, _batch_note(proof)))
+    return Adopted(model, processor, recipe, proof, source)
+
+
+def check_adoptable(source: Source) -> None:
+    """Raises for a model that says too little of itself: sentence-transformers would guess, and may guess wrongly."""
+    if source.form == "sentence-transformers" or source.model_type in PLAIN_TWO_TOWERS:
+        return
+    raise AdoptionError(
+        f"{source.name} has no modules.json, so nothing says how its states become a vector: sentence-transformers would "
+        "take their mean. Pass --recipe with its pooling, or wrap it by XVLM2VecModel.from_backbone and train it with "
+        "`xvlm2vec contrast`."
+    )
+
+
+def kinds_of(recipe: EmbedderRecipe) -> frozenset[str]:
+    """The kinds of rows that a recipe writes."""
+    return frozenset(name.removesuffix("+instruction") for name in recipe.writing.forms)
+
+
+def _takes_instructions(recipe: EmbedderRecipe) -> bool:
+    return any("{instruction}" in form for form in recipe.writing.forms.values())
+
+
+def _set_trained_padding(oracle: Oracle, source: Source) -> list[str]:
+    """Gives SigLIP the padding that it was trained with, and says what that changes."""
+    options = oracle.options
+    pad_to = text_padding(source, options.get("text", {}))
+    if pad_to is None:
+        return []
+    from xvlm2vec.modeling.rows import TextImageRow
+
+    row = TextImageRow("a red bicycle leans against the wall")
+    saved = oracle.vector(row)
+    text = {**options.get("text", {}), "padding": "max_length", "max_length": pad_to, "truncation": True}
+    oracle.transformer.processing_kwargs = {**options, "text": text}
+    far = distance(saved, oracle.vector(row))
+    return [
+        f"it pools the last of {pad_to} places, and its folder pads texts to their batch only, so that a text's vector "
+        f"depends on the texts beside it. Here every text is padded to {pad_to}, as in its training: {row.text!r} then "
+        f"has a cosine of {1 - far:.3f} to its vector from the folder as saved."
+    ]
+
+
+def _batch_note(proof: Proof) -> str:
+    return (
+        "in its own SentenceTransformer a row's vector depends on the rows beside it (1 - cosine up to "
+        f"{proof.batch_dependent:.1e}); the copy has the vectors of rows that are encoded alone."
+    )
+
+
+def _inner_processor(oracle: Oracle) -> Any:
+    """The embedder's own processor, as sentence-transformers set it up."""
+    processor = copy.deepcopy(oracle.transformer.processor)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    side = oracle.options.get("text", {}).get("padding_side")
+    if side:
+        tokenizer.padding_side = side
+    return processor if tokenizer is not processor else TextProcessor(processor)
+
+
+def _has_weights(module: Any) -> bool:
+    return bool(module.state_dict())
+
+
+def _copy(
+    source: Source,
+    recipe: EmbedderRecipe,
+    inner: Any,
+    model_class: type[Any],
+    states: list[dict[str, torch.Tensor]],
+    dtype: torch.dtype,
+    device: str,
+) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
+    """The copy, loaded from the original's files with every weight accounted for."""
+    with readable_files(source.transformer), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backbone, info = model_class.from_pretrained(
+            source.transformer, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    info["missing_keys"] = {key for key in info["missing_keys"] if not _is_unused(key)}
+    info["unexpected_keys"] = {key for key in info["unexpected_keys"] if not _is_unused(key)}
+    check_loading(info, source.name, ignorable=HEAD_KEYS)
+    config = XVLM2VecConfig(
+        vlm_config=backbone.config,
+        dtype=dtype,
+        pooling=recipe.pooling,
+        normalize=recipe.normalize,
+        prompts=recipe.prompts,
+        matryoshka_dims=list(recipe.matryoshka_dims) or None,
+        recipe=recipe.writing,
+        heads=[dict(head) for head in recipe.heads],
+        adopted={"source": source.name, "revision": source.revision, "digest": source.digest()},
+    )
+    model = XVLM2VecModel(config, backbone=backbone).to(dtype)  # type: ignore[attr-defined]
+    weighted = [head for head in model.heads if _has_weights(head)]
+    for head, state in zip(weighted, states, strict=True):
+        head.load_state_dict(state)
+    processor = XVLM2VecProcessor(inner, backbone.config.model_type, max_length=recipe.max_length, recipe=recipe.writing)
+    model.processor = processor
+    model.config.name_or_path = source.name
+    return model.to(device).eval(), processor  # type: ignore[arg-type]
+
+
+def _is_unused(key: str) -> bool:
+    return any(f".{part}" in f".{key}" for part in UNUSED)

@@ -1,0 +1,162 @@
+"""The embedder's own `SentenceTransformer`, which says what is right."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from xvlm2vec.modeling.rows import TextImageRow
+
+from .sources import AdoptionError, Source
+
+MISSING_LIBRARY = (
+    "its processor needs torchvision, which does not import here: pip install 'xvlm2vec[vision]' into an environment "
+    "whose torch has a torchvision (say torch 2.14.1 with torchvision 0.29.1)"
+)
+
+
+@dataclass
+class Oracle:
+    """An embedder as sentence-transformers runs it, one row at a time.
+
+    Attributes:
+        model: The `SentenceTransformer`.
+        image_first: Whether the image stands before the text in rows of both.
+        text_options: What differs from the folder as it was saved, such as the padding of SigLIP.
+    """
+
+    model: Any
+    image_first: bool = True
+    text_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def transformer(self) -> Any:
+        """The first module."""
+        return self.model[0]
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether rows go through a chat template."""
+        return "message" in self.transformer.modality_config
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The defaults of the processor's calls, by modality."""
+        return {key: dict(value) for key, value in (self.transformer.processing_kwargs or {}).items()}
+
+    def row(self, row: TextImageRow) -> Any:
+        """A row as `encode` takes it."""
+        if not row.images:
+            return row.text
+        shown: Any = list(row.images) if len(row.images) > 1 else row.images[0]
+        if not row.text:
+            return {"image": shown}
+        parts = {"image": shown, "text": row.text}
+        return parts if self.image_first else dict(reversed(parts.items()))
+
+    def vector(self, row: TextImageRow, batch: list[TextImageRow] | None = None) -> torch.Tensor:
+        """The row's vector `(D,)` float32, whole, from `encode` alone, or as the first of a batch."""
+        rows = [self.row(each) for each in (row, *(batch or ()))]
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            vectors = self.model.encode(
+                rows,
+                batch_size=len(rows),
+                convert_to_tensor=True,
+                show_progress_bar=False,
+                truncate_dim=self.model.get_embedding_dimension() or None,
+                **self._prompt(row),
+            )
+        return vectors[0].float().cpu()
+
+    def ids(self, row: TextImageRow) -> list[int] | None:
+        """The tokens that the row becomes; `None` where there are none to see, as of an image in a tower of its own."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            features = self.transformer.preprocess([self.row(row)], prompt=self.prompt(row))
+        if "input_ids" not in features:
+            return None
+        ids = features["input_ids"][0]
+        mask = features.get("attention_mask")
+        return (ids if mask is None else ids[mask[0].bool()]).tolist()
+
+    def prompt(self, row: TextImageRow) -> str | None:
+        """The prompt that a row is encoded with: its own, or the default one."""
+        if row.instruction is not None:
+            return row.instruction
+        name = self.model.default_prompt_name
+        return self.model.prompts[name] if name else None
+
+    def render(self, row: TextImageRow) -> str:
+        """The string of a row before images are expanded, from the chat template."""
+        formatter, transformer = self.transformer.input_formatter, self.transformer
+        modality, inputs, _ = formatter.parse_inputs([self.row(row)])
+        _, inputs = formatter.batch_to_message(modality, inputs)
+        messages, prompt = inputs["message"], self.prompt(row)
+        if prompt:
+            messages = formatter.prepend_prompt_to_messages(messages, prompt)
+        dropped = {"restore_suffix", "truncation", "max_length", "padding", "return_tensors"}
+        chat = {key: value for key, value in self.options.get("chat_template", {}).items() if key not in dropped}
+        return transformer.processor.apply_chat_template(messages[0], tokenize=False, **chat)
+
+    def _prompt(self, row: TextImageRow) -> dict[str, Any]:
+        prompt = self.prompt(row)
+        return {} if row.instruction is None else {"prompt": prompt}
+
+
+def load_oracle(source: Source, *, dtype: torch.dtype, device: str, trust_remote_code: bool, image_first: bool) -> Oracle:
+    """Loads an embedder with sentence-transformers, in one dtype.
+
+    Raises:
+        AdoptionError: sentence-transformers cannot load it; the message says what would help.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    _check_modules(source, trust_remote_code)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = SentenceTransformer(
+                str(source.folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"dtype": dtype},
+                local_files_only=True,
+            )
+    except ImportError as error:
+        if "torchvision" not in str(error).lower():
+            raise
+        raise AdoptionError(f"{source.name} cannot be proven, so it is not adopted: {MISSING_LIBRARY}.") from error
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+        if "torchvision" in str(error).lower():
+            raise AdoptionError(f"{source.name} cannot be proven, so it is not adopted: {MISSING_LIBRARY}.") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise AdoptionError(f"sentence-transformers cannot load {source.name}: {reason}") from error
+    return Oracle(model.eval(), image_first)
+
+
+def _check_modules(source: Source, trust_remote_code: bool) -> None:
+    """Raises for modules that would run a stranger's code, before any is run."""
+    foreign = [str(module.get("type")) for module in source.modules if not is_stock(str(module.get("type")))]
+    if foreign and not trust_remote_code:
+        raise AdoptionError(
+            f"{source.name} has modules with code of their own ({', '.join(foreign)}): pass --trust-remote-code if you "
+            "trust it."
+        )
+
+
+def is_stock(path: str) -> bool:
+    """Whether a module's class is one of sentence-transformers."""
+    return path.startswith("sentence_transformers.")
+
+
+def text_padding(source: Source, options: Mapping[str, Any]) -> int | None:
+    """Tokens to which a model that pools the last place (SigLIP) was trained to pad, where its folder does not say."""
+    if not source.model_type.startswith("siglip") or options.get("padding") == "max_length":
+        return None
+    text = source.config.get("text_config") or {}
+    return int(text.get("max_position_embeddings") or 64)

@@ -1,0 +1,120 @@
+"""The embedder that is taken over: its folder, what it is made of, and a digest of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from xvlm2vec.modeling.hub_ids import is_path
+
+Form = Literal["sentence-transformers", "plain"]
+BLOCK = 1 << 20
+NOT_MODEL = (".git", ".cache", "onnx", "openvino")
+"""Folders beside a model that say nothing of its vectors."""
+
+
+class AdoptionError(ValueError):
+    """An embedder cannot be taken over as it is, or the proof of it failed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An embedder as its author saved it.
+
+    Args:
+        name: What the user calls it, a folder or Hub id.
+        folder: Its files on this machine.
+        revision: The commit of a Hub id.
+        form: Whether sentence-transformers saved it, or it is a plain model of transformers.
+        modules: The entries of `modules.json`; empty for a plain one.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    form: Form
+    modules: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def transformer(self) -> Path:
+        """The folder that holds configuration and weights of the transformer."""
+        return self.folder / (self.modules[0].get("path") or "") if self.modules else self.folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the transformer."""
+        return read_object(self.transformer / "config.json")
+
+    @property
+    def model_type(self) -> str:
+        """The transformer's kind."""
+        return str(self.config.get("model_type"))
+
+    def digest(self) -> str:
+        """SHA-256 of all files that make the vectors."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            inside = path.relative_to(self.folder)
+            if path.is_file() and inside.parts[0] not in NOT_MODEL and path.suffix != ".md":
+                digest.update(f"{inside.as_posix()} {path.stat().st_size}\n".encode())
+                _add_file(digest, path)
+        return digest.hexdigest()
+
+
+def open_source(name: str, revision: str | None = None) -> Source:
+    """Finds an embedder, and downloads it where it is a Hub id.
+
+    Raises:
+        AdoptionError: It has no configuration, or its `modules.json` is damaged.
+        FileNotFoundError: There is no such folder.
+    """
+    folder, commit = _files_of(name, revision)
+    modules: Any = ()
+    if (folder / "modules.json").is_file():
+        try:
+            modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+            modules = sorted(modules, key=lambda module: module["idx"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdoptionError(f"{name}: modules.json is damaged ({error}).") from error
+    source = Source(name, folder, commit, "sentence-transformers" if modules else "plain", tuple(modules))
+    if not (source.transformer / "config.json").is_file():
+        raise AdoptionError(f"{name} has no {source.transformer.relative_to(folder) / 'config.json'}: no model is here.")
+    return source
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file.
+
+    Raises:
+        AdoptionError: The file holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdoptionError(f"{path.name} is no JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise AdoptionError(f"{path.name} holds a {type(content).__name__} where an object is meant.")
+    return content
+
+
+def _files_of(name: str, revision: str | None) -> tuple[Path, str | None]:
+    if is_path(name):
+        if not Path(name).is_dir():
+            raise FileNotFoundError(f"there is no folder {name}.")
+        return Path(name).resolve(), None
+    from huggingface_hub import snapshot_download
+
+    # Weights in other formats would be the larger part of many repositories.
+    folder = Path(snapshot_download(name, revision=revision, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.msgpack"]))
+    return folder, folder.name
+
+
+def _add_file(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
