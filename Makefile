@@ -30,7 +30,7 @@ quickstart:
 	$(BIN)/xvlm2vec quickstart --output $(OUTPUT) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vision$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
 
 doors: $(VENV)/.dev
 	$(BIN)/python -m pytest $(DOORS) $(PYTEST_ARGS)

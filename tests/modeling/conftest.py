@@ -69,9 +69,9 @@ def llama_tokenizer(*more: str) -> Any:
     return tokenizer
 
 
-def gemma_tokenizer(extra: dict[str, str]) -> Any:
+def gemma_tokenizer(extra: dict[str, str], **settings: Any) -> Any:
     vocab, merges = train_bpe(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *extra.values()], metaspace=True)
-    return transformers.GemmaTokenizer(vocab=vocab, merges=merges, extra_special_tokens=extra)
+    return transformers.GemmaTokenizer(vocab=vocab, merges=merges, extra_special_tokens=extra, **settings)
 
 
 def build_qwen(name: str) -> tuple[Any, Any]:
@@ -284,18 +284,22 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 def build(name: str, folder: Path) -> Path:
     """Writes a checkpoint with its language-model head, as families publish them."""
     config, processor = BUILDERS[name]()
-    torch.manual_seed(0)
     # Phi-3.5-V is ours, and has no head.
     auto = transformers.AutoModel if name == "phi3_v" else transformers.AutoModelForImageTextToText
+    with_large_weights(auto, config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def with_large_weights(auto: Any, config: Any, seed: int = 0) -> Any:
+    """A model whose weights are far larger than training starts with: rows must differ much for a fault to show."""
+    torch.manual_seed(seed)
     model = auto.from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:
-                # Far larger than training starts with: rows must differ much for a fault to show.
                 weight.normal_(0, weight.flatten(1).shape[1] ** -0.5)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return model
 
 
 @pytest.fixture(scope="session")
