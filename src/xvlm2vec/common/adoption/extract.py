@@ -69,7 +69,7 @@ def extract_recipe(oracle: Oracle, source: Source) -> EmbedderRecipe:
         normalize=normalize,
         prompts=prompts,
         max_length=_limit(oracle),
-        matryoshka_dims=(model.truncate_dim,) if model.truncate_dim else (),
+        matryoshka_dims=(oracle.truncate_dim,) if oracle.truncate_dim else (),
     )
 
 

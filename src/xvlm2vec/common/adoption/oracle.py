@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,12 +26,12 @@ class Oracle:
     Attributes:
         model: The `SentenceTransformer`.
         image_first: Whether the image stands before the text in rows of both.
-        text_options: What differs from the folder as it was saved, such as the padding of SigLIP.
+        truncate_dim: The size to which the folder cuts vectors; the proof compares whole ones.
     """
 
     model: Any
     image_first: bool = True
-    text_options: dict[str, Any] = field(default_factory=dict)
+    truncate_dim: int | None = None
 
     @property
     def transformer(self) -> Any:
@@ -68,7 +68,6 @@ class Oracle:
                 batch_size=len(rows),
                 convert_to_tensor=True,
                 show_progress_bar=False,
-                truncate_dim=self.model.get_embedding_dimension() or None,
                 **self._prompt(row),
             )
         return vectors[0].float().cpu()
@@ -104,8 +103,7 @@ class Oracle:
         return transformer.processor.apply_chat_template(messages[0], tokenize=False, **chat)
 
     def _prompt(self, row: TextImageRow) -> dict[str, Any]:
-        prompt = self.prompt(row)
-        return {} if row.instruction is None else {"prompt": prompt}
+        return {} if row.instruction is None else {"prompt": row.instruction}
 
 
 def load_oracle(source: Source, *, dtype: torch.dtype, device: str, trust_remote_code: bool, image_first: bool) -> Oracle:
@@ -136,7 +134,8 @@ def load_oracle(source: Source, *, dtype: torch.dtype, device: str, trust_remote
             raise AdoptionError(f"{source.name} cannot be proven, so it is not adopted: {MISSING_LIBRARY}.") from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise AdoptionError(f"sentence-transformers cannot load {source.name}: {reason}") from error
-    return Oracle(model.eval(), image_first)
+    size, model.truncate_dim = model.truncate_dim, None
+    return Oracle(model.eval(), image_first, size)
 
 
 def _check_modules(source: Source, trust_remote_code: bool) -> None:
