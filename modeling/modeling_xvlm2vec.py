@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .adopted import load_referenced, references
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .backbone_inputs import backbone_inputs
 from .backbones import new_backbone
@@ -185,6 +186,9 @@ class XVLM2VecModel(PreTrainedModel):
         if adapter is not None:
             return cls._from_adapter(adapter, base_options(adapter, kwargs))
         refuse_adapter(pretrained_model_name_or_path, kwargs)
+        reference = references(pretrained_model_name_or_path, kwargs)
+        if reference:
+            return load_referenced(cls, pretrained_model_name_or_path, reference, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
         with readable_files(pretrained_model_name_or_path):
@@ -263,7 +267,7 @@ class XVLM2VecModel(PreTrainedModel):
             raise ValueError(
                 f"{type(self.backbone).__name__} gives no `last_hidden_state`, so there is nothing to pool."
             )
-        span = self._image_span(input_ids, attention_mask) if "image_span" in self.config.pooling else None
+        span = image_span(self.config, input_ids, attention_mask)
         pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling, span)
         result = self._result(pooled, outputs.last_hidden_state)
         return result if return_dict is not False else result.to_tuple()
@@ -296,12 +300,6 @@ class XVLM2VecModel(PreTrainedModel):
         for head in self.heads:
             pooled = head(pooled)
         return XVLM2VecOutput(self.finish(pooled), pooled, hidden, image_means)
-
-    def _image_span(self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor:
-        config = self.backbone.config
-        if input_ids is None:
-            raise ValueError("pooling='image_span' looks for the marks around images: pass `input_ids`.")
-        return image_span(input_ids, attention_mask, config.vision_start_token_id, config.vision_end_token_id)
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
         """Embeddings from what the heads gave, `(B, H)`: of length 1 if `config.normalize`."""

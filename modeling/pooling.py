@@ -64,15 +64,22 @@ def _pool_one(hidden: torch.Tensor, mask: torch.Tensor, mode: str, span: torch.T
     return (total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)).to(hidden.dtype)
 
 
-def image_span(input_ids: torch.Tensor, attention_mask: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    """Which tokens `image_span` takes the mean over, `(B, L)` bool: from an image's first mark through its last.
+def image_span(config: Any, input_ids: torch.Tensor | None, attention_mask: torch.Tensor) -> torch.Tensor | None:
+    """The tokens of `image_span`, `(B, L)` bool: from an image's first mark through its last; `None` if not needed.
 
     Args:
+        config: An `XVLM2VecConfig`, whose backbone names the marks.
         input_ids: `(B, L)` int64.
         attention_mask: `(B, L)`.
-        start: Id of the mark before an image.
-        end: Id of the mark behind it.
+
+    Raises:
+        ValueError: There are no ids to look for the marks.
     """
+    if "image_span" not in config.pooling.split("+"):
+        return None
+    if input_ids is None:
+        raise ValueError("pooling='image_span' looks for the marks around images: pass `input_ids`.")
+    start, end = config.vlm_config.vision_start_token_id, config.vlm_config.vision_end_token_id
     opened, closed = input_ids.eq(start).cumsum(dim=1), input_ids.eq(end).cumsum(dim=1)
     inside = (opened > closed) | input_ids.eq(end)
     attended = attention_mask.ne(0)

@@ -48,6 +48,12 @@ def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XV
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _default_prompt(config: XVLM2VecConfig) -> str | None:
+    """The name of the prompt of rows that name none, as the recipe has it."""
+    instruction = (config.recipe or {}).get("default_instruction")
+    return next((name for name, prompt in config.prompts.items() if instruction and prompt == instruction), None)
+
+
 def _settings(path: Path, config: XVLM2VecConfig) -> dict[str, Any]:
     """The settings of sentence-transformers; those that it has just written itself are kept.
 
@@ -56,8 +62,9 @@ def _settings(path: Path, config: XVLM2VecConfig) -> dict[str, Any]:
     defaults = {
         "model_type": "SentenceTransformer",
         "prompts": config.prompts,
-        "default_prompt_name": None,
+        "default_prompt_name": _default_prompt(config),
         "similarity_fn_name": "cosine",
+        **({"truncate_dim": config.adopted["truncate_dim"]} if config.adopted.get("truncate_dim") else {}),
     }
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "__version__" not in stored:

@@ -12,24 +12,20 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.modeling.adopted import load_transformer
 from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
-from xvlm2vec.modeling.heads import HEADS
-from xvlm2vec.modeling.loading import check_loading, readable_files
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.text_processor import TextProcessor
 
 from .extract import EmbedderRecipe, extract_recipe
-from .golden_rows import golden_rows, images
+from .golden_rows import golden_rows
 from .oracle import Oracle, load_oracle, text_padding
-from .proof import Proof, Truth, ask, distance, prove
+from .proof import Proof, ask, distance, prove
 from .sources import AdoptionError, Source, open_source
 
 logger = logging.getLogger(__name__)
 
-HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
-UNUSED = ("pooler.", "cls.predictions", "lm_head.", "classifier.", "logit_scale", "logit_bias")
-"""Weights that no vector depends on, which some folders lack and others have too many of."""
 PLAIN_TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 
 
@@ -87,17 +83,18 @@ def adopt(
     oracle = load_oracle(
         source, dtype=dtype, device=device, trust_remote_code=trust_remote_code, image_first=image_first
     )
-    notes = _set_trained_padding(oracle, source)
+    notes = [*_set_trained_padding(oracle, source), *_cut_note(oracle)]
     recipe = recipe or extract_recipe(oracle, source)
     recipe = replace(recipe, notes=(*recipe.notes, *notes))
     rows = golden_rows(kinds_of(recipe), recipe.prompts, _takes_instructions(recipe), recipe.max_length)
     truths = ask(oracle, rows)
     inner, model_class = _inner_processor(oracle), type(oracle.transformer.auto_model)
     heads = [module for module in list(oracle.model)[1 if recipe.writing.two_towers else 2 :] if _has_weights(module)]
-    states = [module.state_dict() for module in heads]
+    states, truncate_dim = [module.state_dict() for module in heads], oracle.truncate_dim
     del oracle, heads
     gc.collect()
     model, processor = _copy(source, recipe, inner, model_class, states, dtype, device)
+    model.config.adopted["truncate_dim"] = truncate_dim
     proof = prove(model, processor, truths)
     if proof.batch_dependent:
         recipe = replace(recipe, notes=(*recipe.notes, _batch_note(proof)))
@@ -144,6 +141,13 @@ def _set_trained_padding(oracle: Oracle, source: Source) -> list[str]:
     ]
 
 
+def _cut_note(oracle: Oracle) -> list[str]:
+    size = oracle.truncate_dim
+    return [] if size is None else [
+        f"its folder cuts vectors to {size} values; `encode(dim={size})` does, and what is compared and taught is whole."
+    ]  # fmt: skip
+
+
 def _batch_note(proof: Proof) -> str:
     return (
         "in its own SentenceTransformer a row's vector depends on the rows beside it (1 - cosine up to "
@@ -175,14 +179,9 @@ def _copy(
     device: str,
 ) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
     """The copy, loaded from the original's files with every weight accounted for."""
-    with readable_files(source.transformer), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        backbone, info = model_class.from_pretrained(
-            source.transformer, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    info["missing_keys"] = {key for key in info["missing_keys"] if not _is_unused(key)}
-    info["unexpected_keys"] = {key for key in info["unexpected_keys"] if not _is_unused(key)}
-    check_loading(info, source.name, ignorable=HEAD_KEYS)
+        backbone = load_transformer(source.transformer, model_class, source.name, dtype=dtype)
     config = XVLM2VecConfig(
         vlm_config=backbone.config,
         dtype=dtype,
@@ -192,7 +191,12 @@ def _copy(
         matryoshka_dims=list(recipe.matryoshka_dims) or None,
         recipe=recipe.writing,
         heads=[dict(head) for head in recipe.heads],
-        adopted={"source": source.name, "revision": source.revision, "digest": source.digest()},
+        adopted={
+            "source": str(source.folder) if source.revision is None else source.name,
+            "revision": source.revision,
+            "digest": source.digest(),
+            "transformer": source.transformer.relative_to(source.folder).as_posix(),
+        },
     )
     model = XVLM2VecModel(config, backbone=backbone).to(dtype)  # type: ignore[attr-defined]
     weighted = [head for head in model.heads if _has_weights(head)]
@@ -202,7 +206,3 @@ def _copy(
     model.processor = processor
     model.config.name_or_path = source.name
     return model.to(device).eval(), processor  # type: ignore[arg-type]
-
-
-def _is_unused(key: str) -> bool:
-    return any(f".{part}" in f".{key}" for part in UNUSED)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from xvlm2vec.modeling.adopted import digest_of, files_of
 from xvlm2vec.modeling.hub_ids import is_path
 
 Form = Literal["sentence-transformers", "plain"]
-BLOCK = 1 << 20
-NOT_MODEL = (".git", ".cache", "onnx", "openvino")
-"""Folders beside a model that say nothing of its vectors."""
 
 
 class AdoptionError(ValueError):
@@ -55,13 +52,7 @@ class Source:
 
     def digest(self) -> str:
         """SHA-256 of all files that make the vectors."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
-            inside = path.relative_to(self.folder)
-            if path.is_file() and inside.parts[0] not in NOT_MODEL and path.suffix != ".md":
-                digest.update(f"{inside.as_posix()} {path.stat().st_size}\n".encode())
-                _add_file(digest, path)
-        return digest.hexdigest()
+        return digest_of(self.folder)
 
 
 def open_source(name: str, revision: str | None = None) -> Source:
@@ -71,7 +62,8 @@ def open_source(name: str, revision: str | None = None) -> Source:
         AdoptionError: It has no configuration, or its `modules.json` is damaged.
         FileNotFoundError: There is no such folder.
     """
-    folder, commit = _files_of(name, revision)
+    folder = files_of(name, revision)
+    commit = None if is_path(name) else folder.name
     modules: Any = ()
     if (folder / "modules.json").is_file():
         try:
@@ -100,21 +92,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AdoptionError(f"{path.name} holds a {type(content).__name__} where an object is meant.")
     return content
-
-
-def _files_of(name: str, revision: str | None) -> tuple[Path, str | None]:
-    if is_path(name):
-        if not Path(name).is_dir():
-            raise FileNotFoundError(f"there is no folder {name}.")
-        return Path(name).resolve(), None
-    from huggingface_hub import snapshot_download
-
-    # Weights in other formats would be the larger part of many repositories.
-    folder = Path(snapshot_download(name, revision=revision, ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.msgpack"]))
-    return folder, folder.name
-
-
-def _add_file(digest: Any, path: Path) -> None:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
