@@ -67,3 +67,15 @@ def sentence_transformer_abilities(model: SentenceTransformer) -> tuple[frozense
         return frozenset(parts), False
     joint = model.supports(("image", "text")) or model.supports(("text", "image"))
     return frozenset(parts | {PAIR} | ({SEVERAL} if "message" in model.modalities else set())), joint
+
+
+def model_abilities(recipe: Any) -> tuple[frozenset[str], bool]:
+    """What an `XVLM2VecModel` embeds, from its `Recipe`, and whether it can be told what to do with an image.
+
+    Models of two towers count as able to embed a pair: the sum of both unit vectors stands for it.
+    """
+    if recipe.two_towers:
+        return frozenset({TEXT, IMAGE, PAIR}), False
+    kinds = {"text": {TEXT}, "image": {IMAGE, SEVERAL}, "image+text": {PAIR}}
+    abilities = [kinds[form.removesuffix("+instruction")] for form in recipe.forms]
+    return frozenset().union(*abilities), "image" in recipe.forms

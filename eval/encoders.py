@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 
-from .abilities import EVERYTHING, IMAGE, PAIR, TEXT, row_kind, sentence_transformer_abilities
+from .abilities import EVERYTHING, IMAGE, PAIR, TEXT, model_abilities, row_kind, sentence_transformer_abilities
 from .function_fingerprint import function_fingerprint
 from .metrics import unit_rows
+from .pairs import sums_of_pairs
 from .ranking import Row
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class ModelEncoder:
         name: Name in results (default: where the model came from).
         dim: Shorten vectors to this many dimensions.
         max_tokens_per_batch: Rows times padded length of one forward pass.
+        instruction: Of every row, see `XVLM2VecModel.encode`.
+
+    Attributes:
+        embeds: What the model takes (see `abilities`); of two towers as of `SentenceTransformerEncoder`.
+        instructed: Whether it can be told what to do with an image.
     """
 
     def __init__(
@@ -78,12 +84,15 @@ class ModelEncoder:
         name: str | None = None,
         dim: int | None = None,
         max_tokens_per_batch: int = 16_384,
+        instruction: str | None = None,
     ) -> None:
         self.model = model
+        self.instruction = instruction
         self.processor = processor or model.processor
         self.name = name or model.config.name_or_path or type(model).__name__
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
+        self.embeds, self.instructed = model_abilities(self.processor.recipe)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,21 +101,30 @@ class ModelEncoder:
             "dim": self.dim,
             "config": plain_config(self.model.config),
             "processor": saved_digest(self.processor),
+            **({} if self.instruction is None else {"instruction": self.instruction}),
         }
         return fingerprint(settings, self.model.state_dict())
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed through `model.encode`, which sorts, batches by length, and decodes the images of one batch at a time.
 
+        A pair of two towers is the sum of both unit vectors.
+
         Raises:
             BadRowsError: Rows cannot be embedded; names the files of their images.
         """
+        if self.model.config.two_towers:
+            return sums_of_pairs(rows, lambda parts: self._encode(parts, images))
+        return self._encode(rows, images)
+
+    def _encode(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         from xvlm2vec.modeling.rows import BadRowsError
 
         try:
             vectors = self.model.encode(
                 text=[row.text for row in rows],
                 images=row_images(rows, images),
+                instruction=self.instruction,
                 processor=self.processor,
                 max_tokens_per_batch=self.max_tokens_per_batch,
                 dim=self.dim,
@@ -128,6 +146,7 @@ class SentenceTransformerEncoder:
         name: Name in results.
         batch_size: Rows of one forward pass.
         dim: Shorten vectors to this many dimensions.
+        instruction: Of every row, `encode`'s `prompt`.
 
     Attributes:
         embeds: What the model takes (see `abilities`).
@@ -142,8 +161,10 @@ class SentenceTransformerEncoder:
         name: str | None = None,
         batch_size: int = BATCH_SIZE,
         dim: int | None = None,
+        instruction: str | None = None,
     ) -> None:
         self.model = model
+        self.instruction = instruction
         self.name = name or str(model.model_card_data.base_model or type(model[0]).__name__)
         self.batch_size = batch_size
         self.dim = dim
@@ -157,6 +178,7 @@ class SentenceTransformerEncoder:
             "dim": self.dim,
             "modules": [repr(module) for module in self.model],
             "prompts": self.model.prompts,
+            **({} if self.instruction is None else {"instruction": self.instruction}),
             "processor": saved_digest(self.model.tokenizer),
         }
         return fingerprint(settings, self.model.state_dict())
@@ -180,6 +202,7 @@ class SentenceTransformerEncoder:
             inputs,
             batch_size=self.batch_size,
             truncate_dim=self.dim,
+            prompt=self.instruction,
             convert_to_numpy=True,
             show_progress_bar=False,
         )

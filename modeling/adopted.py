@@ -82,8 +82,8 @@ def load_referenced(
     files = files_of(adopted["source"], adopted.get("revision"))
     if digest_of(files) != adopted["digest"]:
         raise CheckpointError(
-            f"{os.fspath(folder)!r} was taken over from {adopted['source']!r}, whose files have changed since: adopt it "
-            "anew (`xvlm2vec adopt`), so that it is proven again."
+            f"{os.fspath(folder)!r} was taken over from {adopted['source']!r}, whose files have changed since: adopt "
+            "it anew (`xvlm2vec adopt`), so that it is proven again."
         )
     more = {key: value for key, value in options.items() if key not in hub}
     backbone = load_transformer(files / adopted.get("transformer", ""), AutoModel, adopted["source"], **more)

@@ -124,7 +124,9 @@ FAMILIES: dict[str, Family] = {
         not_causal="the whole prompt attends in both directions (a prefix language model)",
     ),
     # Texts only; their positions are counted from the first token, wherever padding stands.
-    **dict.fromkeys(("bert", "electra", "albert"), Family(first_position=0, not_causal="texts are read in both directions")),
+    **dict.fromkeys(
+        ("bert", "electra", "albert"), Family(first_position=0, not_causal="texts are read in both directions")
+    ),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"), Family(first_position=0, causal=True)),
     # Positions are the backbone's own: it counts attended tokens by itself, and its RoPE wants to know row lengths.
     "phi3_v": Family(

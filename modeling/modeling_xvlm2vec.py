@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .adopted import load_referenced, references
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
+from .adopted import load_referenced, references
 from .backbone_inputs import backbone_inputs
 from .backbones import new_backbone
 from .configuration_xvlm2vec import XVLM2VecConfig

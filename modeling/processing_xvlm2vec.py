@@ -114,8 +114,8 @@ class XVLM2VecProcessor(ProcessorMixin):
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            **kwargs: `allow_urls`, `max_length`, `square`, `recipe`, `layout` (another entry of `families` than that of the
-                backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
+            **kwargs: `allow_urls`, `max_length`, `square`, `recipe`, `layout` (another entry of `families` than that of
+                the backbone, as for `"qwen2_vl-vlm2vec"`), and what the backbone's processor and tokenizer take.
 
         Raises:
             ValueError: transformers knows no processor for the backbone, the layout is unknown or not that of the
@@ -281,12 +281,13 @@ class XVLM2VecProcessor(ProcessorMixin):
         return tokens, extras, cut
 
     def prompt(self, text: str, images: int, row: int = 0) -> str:
-        """The string that stands for a row without an instruction: text, and placeholders of so many images.
+        """What the backbone's own processor is given for a row without an instruction, with so many images.
 
         Raises:
             ValueError: As `prompt_of`.
         """
-        return self.prompt_of(TextImageRow(text, (None,) * images, ""), row).string
+        string = self.prompt_of(TextImageRow(text, (None,) * images, ""), row).string
+        return string.removesuffix(self.family.after_text)
 
     def prompt_of(self, row: TextImageRow, number: Any = 0) -> Prompt:
         """The string that stands for a row, and where its text lies.

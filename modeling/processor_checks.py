@@ -68,8 +68,8 @@ def check_padding_side(processor: Any, side: str | None) -> None:
     )
     if side not in (None, usual) and fixed:
         raise ValueError(
-            f"padding_side={side!r}: this {processor.model_type!r} model is padded on the {usual} side; on the other its "
-            "vectors would be other ones."
+            f"padding_side={side!r}: this {processor.model_type!r} model is padded on the {usual} side; on the other "
+            "its vectors would be other ones."
         )
 
 

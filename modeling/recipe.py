@@ -1,8 +1,8 @@
 """A recipe: how one embedder writes its rows, as data. Rendering is here; what reads recipes from models is not.
 
-A row has one of three kinds, `text`, `image` and `image+text`, and for each kind a recipe has a form: a string with the
-slots `{images}`, `{instruction}` and `{text}`. A second form, of the name `text+instruction` and so on, is for rows with
-an instruction where these are written in another way, as by a chat template with a system turn of its own.
+A row has one of three kinds, `text`, `image` and `image+text`, and for each kind a recipe has a form: a string with
+the slots `{images}`, `{instruction}` and `{text}`. A second form, of the name `text+instruction` and so on, is for rows
+with an instruction where these are written in another way, as by a chat template with a system turn of its own.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Recipe:
         """
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown or "forms" not in values:
-            fault = f"has {', '.join(map(repr, unknown))}, which this version does not know" if unknown else "has no forms"
+            fault = (
+                f"has {', '.join(map(repr, unknown))}, which this version does not know" if unknown else "has no forms"
+            )
             raise ValueError(f"the recipe {fault}; it may have {', '.join(field.name for field in fields(cls))}.")
         return cls(**values)
 
@@ -140,7 +142,9 @@ class Recipe:
                 "it has an image and a text, but this model has one tower for images and one for texts, and embeds "
                 "either: make two rows of it."
             )
-        raise ValueError(f"the model's recipe has no form for rows of the kind {kind!r}; it has {', '.join(self.forms)}.")
+        raise ValueError(
+            f"the model's recipe has no form for rows of the kind {kind!r}; it has {', '.join(self.forms)}."
+        )
 
     def _text(self, text: str) -> str:
         text = text.strip() if self.strip_text else text

@@ -49,13 +49,9 @@ def packing_blocker(model: Any, training: bool = False) -> str:
     embedder = embedder_of(model)
     backbone, family = embedder.backbone, family_of(backbone_type(embedder.config))
     text = backbone.config.get_text_config()
-    if embedder.config.two_towers:
-        return "texts and images have a tower each"
-    if "image_span" in embedder.config.pooling:
-        return "its vectors are means over an image's tokens, which packs do not keep apart"
-    recipe = embedder.config.recipe
-    if recipe is not None and not Recipe.from_dict(recipe).shares_images:
-        return "its prompts write the text before the image, so that nothing of an image is common to several texts"
+    written = _recipe_blocker(embedder.config)
+    if written:
+        return written
     if family.not_causal:
         return family.not_causal
     if not getattr(text, "is_causal", True):
@@ -72,6 +68,17 @@ def packing_blocker(model: Any, training: bool = False) -> str:
     if any(kind["rope_type"] == "dynamic" for kind in rope_kinds(text)):
         return "its dynamic RoPE makes positions depend on the longest row so far"
     return find_dropout(model) if training else ""
+
+
+def _recipe_blocker(config: Any) -> str:
+    """Why rows cannot share a pack as this embedder writes and pools them; empty if they can."""
+    if config.two_towers:
+        return "texts and images have a tower each"
+    if "image_span" in config.pooling:
+        return "its vectors are means over an image's tokens, which packs do not keep apart"
+    if config.recipe is not None and not Recipe.from_dict(config.recipe).shares_images:
+        return "its prompts write the text before the image, so that nothing of an image is common to several texts"
+    return ""
 
 
 def find_dropout(model: nn.Module) -> str:

@@ -41,7 +41,9 @@ def tower_inputs(
     """
     for row, number in zip(images, numbers, strict=True):
         if len(row) > 1:
-            raise ImageError(f"row {number} has {len(row)} images, but a tower for images embeds one: make a row of each.")
+            raise ImageError(
+                f"row {number} has {len(row)} images, but a tower for images embeds one: make a row of each."
+            )
     texts = [index for index, row in enumerate(images) if not row]
     tokens: list[TokenRow] = [{"input_ids": torch.zeros(0, dtype=torch.long)} for _ in prompts]
     for index, ids in zip(texts, processor.text_ids([prompts[index].string for index in texts]), strict=True):

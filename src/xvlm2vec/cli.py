@@ -21,6 +21,7 @@ COMMANDS = {
         "xvlm2vec.commands.corpus",
         "make a corpus: the emoji world, or a CSV and a folder of images",
     ),
+    "adopt": ("xvlm2vec.commands.adopt", "take over the embedder that you run, proven equal, to teach it languages"),
     "translate": ("xvlm2vec.commands.translate", "translate a corpus into languages that it lacks"),
     "contrast": ("xvlm2vec.commands.contrast", "train an English embedder on pairs (the teacher)"),
     "distill": ("xvlm2vec.commands.distill", "make an embedder multilingual by self-distillation"),

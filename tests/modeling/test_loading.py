@@ -171,7 +171,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"pooling": "cls"}, "pooling='cls' is unknown; choose one of lasttoken, mean"),
+            ({"pooling": "first"}, "pooling='first' is unknown; choose one of lasttoken, mean"),
             ({"matryoshka_dims": [64]}, r"matryoshka_dims \[64\] do not fit a hidden size of 32"),
             ({"matryoshka_dims": [16, 0]}, r"matryoshka_dims \[0\] do not fit"),
         ],

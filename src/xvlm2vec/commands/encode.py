@@ -149,7 +149,10 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
         flags.model, dim=flags.dim, max_tokens=flags.max_tokens, batch_size=flags.batch_size,
         trust=flags.trust_remote_code,
     )  # fmt: skip
-    prefix, recorder = _instruction(encoder, flags.instruction), _BadRowRecorder(encoder)
+    prefix = _instruction(encoder, flags.instruction)
+    if prefix and hasattr(encoder, "instruction"):  # it knows where an instruction belongs
+        encoder.instruction, prefix = prefix, ""
+    recorder = _BadRowRecorder(encoder)
     store = Path(f"{flags.output}.parts") if encoder.fingerprint else None  # nobody knows whether its vectors change
     while True:
         try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xvlm2vec.modeling.hub_ids import is_path
 
-from .models import load_embedder, model_kind, read_json
+from .models import has_two_towers, load_embedder, model_kind
 
 if TYPE_CHECKING:
     from xvlm2vec.eval.encoders import Encoder
@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 MTEB = "mteb:"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-# Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
-TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 
 
 def load_encoder(
@@ -73,7 +71,7 @@ def encoder_kind(source: str) -> Literal["mteb", "function", "sentence-transform
         return "mteb"
     if kind == "sentence-transformers":
         return kind
-    if kind == "backbone" and (read_json(source, "config.json") or {}).get("model_type") in TWO_TOWERS:
+    if kind == "backbone" and has_two_towers(source):
         return "sentence-transformers"
     return "mteb" if kind == "backbone" and _mteb_knows(source) else "embedder"
 
@@ -94,7 +92,23 @@ def _sentence_transformer(source: str, dim: int | None, batch_size: int, trust: 
     from xvlm2vec.eval.encoders import SentenceTransformerEncoder
 
     model = SentenceTransformer(source, trust_remote_code=trust, device=_device())
+    _pad_as_trained(model, source)
     return SentenceTransformerEncoder(model, name=source, batch_size=batch_size, dim=dim)
+
+
+def _pad_as_trained(model: Any, source: str) -> None:
+    """Gives a SigLIP the padding that it was trained with, without which a vector depends on its batch."""
+    from xvlm2vec.common.adoption.padding import pad_as_trained
+
+    pad_to = pad_as_trained(model[0])
+    if pad_to is not None:
+        logger.warning(
+            "%s pools the last of %d places, but its folder pads texts to their batch only. Every text is padded to "
+            "%d, as in its training; otherwise vectors would depend on their batch.",
+            source,
+            pad_to,
+            pad_to,
+        )
 
 
 def _mteb(name: str, dim: int | None, batch_size: int) -> Encoder:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
 ADAPTER_CONFIG = "adapter_config.json"
+# Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
+TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 TEACHER = "teacher"
 """The folder of a quickstart run that holds the model below its adapter."""
 
@@ -38,6 +40,11 @@ def model_kind(source: str, revision: str | None = None) -> Kind:
     raise FileNotFoundError(f"{source} holds no model: it has neither config.json, {ADAPTER_CONFIG} nor modules.json.")
 
 
+def has_two_towers(source: str, revision: str | None = None) -> bool:
+    """Whether a plain model of transformers has one tower for texts and one for images."""
+    return (read_json(source, "config.json", revision) or {}).get("model_type") in TWO_TOWERS
+
+
 def read_json(source: str, name: str, revision: str | None = None) -> Any:
     """A JSON file of a folder or Hub id at a revision, or None if it has no such file.
 
@@ -52,7 +59,10 @@ def read_json(source: str, name: str, revision: str | None = None) -> Any:
 
 
 def load_embedder(source: str, revision: str | None = None, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
-    """An `XVLM2VecModel` and its processor; an adapter is put on its base, at the revision that it names, and merged.
+    """An `XVLM2VecModel` and its processor.
+
+    An adapter is put on its base, at the revision that it names, and merged. An embedder of sentence-transformers or of
+    two towers is taken over as it is, and proven.
 
     Args:
         source: Folder or Hub id.
@@ -72,6 +82,11 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
         base = adapter_base(source, revision)
         model, processor = load_embedder(base.source, base.revision, **options)
         return put_adapter(model, source, revision).merge_and_unload(), processor
+    if kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision)):
+        from .adoption import adopt_model
+
+        adopted = adopt_model(source, revision, **options)
+        return adopted.model, adopted.processor
     if kind != "xvlm2vec":
         raise ValueError(
             f"{source} is a {kind} model, and this needs an XVLM2VecModel; `xvlm2vec contrast --model {source}` wraps "

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModel
 
 from xvlm2vec.modeling.adopted import load_transformer
 from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.text_processor import TextProcessor
 
-from .extract import EmbedderRecipe, extract_recipe
+from .extract import EmbedderRecipe, extract_recipe, with_own_heads
 from .golden_rows import golden_rows
-from .oracle import Oracle, load_oracle, text_padding
+from .oracle import Oracle, load_oracle
+from .padding import pad_as_trained
 from .proof import Proof, ask, distance, prove
 from .sources import AdoptionError, Source, open_source
 
@@ -37,19 +40,30 @@ class Adopted:
         model: The copy, an `XVLM2VecModel` in evaluation mode.
         processor: Its processor.
         recipe: What was read from the original, or given by hand.
-        proof: That the copy has the original's vectors.
+        proof: That the copy has the original's vectors; `None` of a plain model with a recipe by hand, of which there
+            is no `SentenceTransformer` to compare with.
         source: The original.
     """
 
     model: XVLM2VecModel
     processor: XVLM2VecProcessor
     recipe: EmbedderRecipe
-    proof: Proof
+    proof: Proof | None
     source: Source
 
-    def save(self, folder: str | Path) -> None:
-        """Writes what `XVLM2VecModel.from_pretrained` loads, weights included."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: str | Path, by_reference: bool = False) -> None:
+        """Writes what `XVLM2VecModel.from_pretrained` loads.
+
+        Args:
+            folder: Where to.
+            by_reference: Whether the weights stay where they are, and are looked for there.
+        """
+        if by_reference:
+            self.model.config.adopted["by_reference"] = True
+            self.model.config.architectures = [type(self.model).__name__]
+            self.model.config.save_pretrained(folder)
+        else:
+            self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
 
@@ -68,7 +82,8 @@ def adopt(
     Args:
         name: Folder or Hub id of a `SentenceTransformer`, or of a CLIP, SigLIP or another two-tower model.
         revision: Branch, tag or commit of a Hub id.
-        recipe: A recipe instead of the one that would be read; it is proven like that.
+        recipe: A recipe instead of the one that would be read; it is proven like that. Of a plain model it is taken on
+            its word, and `Adopted.proof` is `None`.
         dtype: In which both sides of the proof are computed, and the copy is loaded.
         device: Where they are computed.
         trust_remote_code: Whether code in the embedder's folder may be run.
@@ -79,12 +94,14 @@ def adopt(
         FileNotFoundError: There is no such folder or repository.
     """
     source = open_source(name, revision)
+    if recipe is not None and source.form == "plain" and source.model_type not in PLAIN_TWO_TOWERS:
+        return _by_hand(source, recipe, dtype, device)
     check_adoptable(source)
     oracle = load_oracle(
         source, dtype=dtype, device=device, trust_remote_code=trust_remote_code, image_first=image_first
     )
-    notes = [*_set_trained_padding(oracle, source), *_cut_note(oracle)]
-    recipe = recipe or extract_recipe(oracle, source)
+    notes = [*_pad(oracle), *_cut_note(oracle)]
+    recipe = with_own_heads(recipe, oracle, source) if recipe else extract_recipe(oracle, source)
     recipe = replace(recipe, notes=(*recipe.notes, *notes))
     rows = golden_rows(kinds_of(recipe), recipe.prompts, _takes_instructions(recipe), recipe.max_length)
     truths = ask(oracle, rows)
@@ -101,14 +118,25 @@ def adopt(
     return Adopted(model, processor, recipe, proof, source)
 
 
+def _by_hand(source: Source, recipe: EmbedderRecipe, dtype: torch.dtype, device: str) -> Adopted:
+    """A plain model of transformers with the recipe that somebody wrote for it."""
+    plain = XVLM2VecProcessor.from_pretrained(source.folder, layout=recipe.layout, max_length=recipe.max_length)
+    writing = recipe.writing
+    if writing.image is None and "image" in writing.forms:
+        writing = replace(writing, image=plain.recipe.image)
+    recipe = replace(recipe, writing=writing)
+    model, processor = _copy(source, recipe, plain.inner, AutoModel, [], dtype, device)
+    return Adopted(model, processor, recipe, None, source)
+
+
 def check_adoptable(source: Source) -> None:
     """Raises for a model that says too little of itself: sentence-transformers would guess, and may guess wrongly."""
     if source.form == "sentence-transformers" or source.model_type in PLAIN_TWO_TOWERS:
         return
     raise AdoptionError(
-        f"{source.name} has no modules.json, so nothing says how its states become a vector: sentence-transformers would "
-        "take their mean. Pass --recipe with its pooling, or wrap it by XVLM2VecModel.from_backbone and train it with "
-        "`xvlm2vec contrast`."
+        f"{source.name} has no modules.json, so nothing says how its states become a vector: sentence-transformers "
+        "would take their mean. Pass --recipe with its pooling, or wrap it by XVLM2VecModel.from_backbone and train it "
+        "with `xvlm2vec contrast`."
     )
 
 
@@ -121,18 +149,13 @@ def _takes_instructions(recipe: EmbedderRecipe) -> bool:
     return any("{instruction}" in form for form in recipe.writing.forms.values())
 
 
-def _set_trained_padding(oracle: Oracle, source: Source) -> list[str]:
+def _pad(oracle: Oracle) -> list[str]:
     """Gives SigLIP the padding that it was trained with, and says what that changes."""
-    options = oracle.options
-    pad_to = text_padding(source, options.get("text", {}))
-    if pad_to is None:
-        return []
-    from xvlm2vec.modeling.rows import TextImageRow
-
     row = TextImageRow("a red bicycle leans against the wall")
-    saved = oracle.vector(row)
-    text = {**options.get("text", {}), "padding": "max_length", "max_length": pad_to, "truncation": True}
-    oracle.transformer.processing_kwargs = {**options, "text": text}
+    saved = oracle.vector(row) if oracle.transformer.config.model_type.startswith("siglip") else None
+    pad_to = pad_as_trained(oracle.transformer)
+    if pad_to is None or saved is None:
+        return []
     far = distance(saved, oracle.vector(row))
     return [
         f"it pools the last of {pad_to} places, and its folder pads texts to their batch only, so that a text's vector "
@@ -144,7 +167,7 @@ def _set_trained_padding(oracle: Oracle, source: Source) -> list[str]:
 def _cut_note(oracle: Oracle) -> list[str]:
     size = oracle.truncate_dim
     return [] if size is None else [
-        f"its folder cuts vectors to {size} values; `encode(dim={size})` does, and what is compared and taught is whole."
+        f"its folder cuts vectors to {size} values; `encode(dim={size})` does. What is compared and taught is whole."
     ]  # fmt: skip
 
 
@@ -191,6 +214,7 @@ def _copy(
         matryoshka_dims=list(recipe.matryoshka_dims) or None,
         recipe=recipe.writing,
         heads=[dict(head) for head in recipe.heads],
+        layout=recipe.layout,
         adopted={
             "source": str(source.folder) if source.revision is None else source.name,
             "revision": source.revision,
@@ -202,7 +226,8 @@ def _copy(
     weighted = [head for head in model.heads if _has_weights(head)]
     for head, state in zip(weighted, states, strict=True):
         head.load_state_dict(state)
-    processor = XVLM2VecProcessor(inner, backbone.config.model_type, max_length=recipe.max_length, recipe=recipe.writing)
+    model_type = recipe.layout or backbone.config.model_type
+    processor = XVLM2VecProcessor(inner, model_type, max_length=recipe.max_length, recipe=recipe.writing)
     model.processor = processor
     model.config.name_or_path = source.name
     return model.to(device).eval(), processor  # type: ignore[arg-type]

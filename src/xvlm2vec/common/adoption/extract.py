@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -34,6 +34,7 @@ class EmbedderRecipe:
         prompts: Named prompts.
         max_length: Tokens of a row, or `None` without a limit.
         matryoshka_dims: Sizes to which vectors may be cut.
+        layout: As `XVLM2VecConfig.layout`.
         notes: What a user should know.
     """
 
@@ -44,6 +45,7 @@ class EmbedderRecipe:
     prompts: dict[str, str] = field(default_factory=dict)
     max_length: int | None = None
     matryoshka_dims: tuple[int, ...] = ()
+    layout: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -73,8 +75,18 @@ def extract_recipe(oracle: Oracle, source: Source) -> EmbedderRecipe:
     )
 
 
+def with_own_heads(recipe: EmbedderRecipe, oracle: Oracle, source: Source) -> EmbedderRecipe:
+    """A recipe by hand with the heads of the embedder's own folder, whose weights only that has."""
+    modules = list(oracle.model)
+    two_towers = recipe.writing.two_towers
+    _, behind = _pooling(modules, two_towers, source)
+    heads = [_head(module, folder, source) for module, folder in behind]
+    normalize = bool(heads) and heads[-1]["type"] == "normalize"
+    return replace(recipe, heads=tuple(heads[:-1] if normalize else heads))
+
+
 def _with_default(writing: Recipe, instruction: str) -> Recipe:
-    return Recipe(**{**writing.to_dict(), "forms": writing.forms, "default_instruction": instruction})
+    return replace(writing, default_instruction=instruction)
 
 
 def _pooling(modules: list[Any], two_towers: bool, source: Source) -> tuple[str, list[tuple[Any, str]]]:
@@ -87,11 +99,11 @@ def _pooling(modules: list[Any], two_towers: bool, source: Source) -> tuple[str,
         return "lasttoken", pairs[1:]
     if names[0] not in ("Transformer", "CLIPModel") or len(names) < 2 or names[1] != "Pooling":
         raise AdoptionError(
-            f"{source.name} is made of {', '.join(names)}; a recipe can say what a Transformer and a Pooling behind it do. "
-            + ("A Router sends rows to several models: adopt the folder of one of its routes." if "Router" in names else "")
+            f"{source.name} is made of {', '.join(names)}; a recipe says what a Transformer and a Pooling do."
+            + (" A Router sends rows to several models: adopt one of its routes." if "Router" in names else "")
         )
     pooling = modules[1]
-    if not pooling.include_prompt and not ("message" in modules[0].modality_config):
+    if not pooling.include_prompt and "message" not in modules[0].modality_config:
         raise AdoptionError(
             f"{source.name} leaves the tokens of a prompt out of its pooling (include_prompt: false), which a recipe "
             "cannot say."
@@ -105,7 +117,9 @@ def _head(module: Any, folder: str, source: Source) -> dict[str, Any]:
     name = type(module).__name__
     places = {getattr(module, key, None) for key in ("module_input_name", "module_output_name")}
     if places - {None, "sentence_embedding"}:
-        raise AdoptionError(f"{source.name}: its {name} works on {places.pop()!r}, and a recipe knows vectors of rows only.")
+        raise AdoptionError(
+            f"{source.name}: its {name} works on {places.pop()!r}, and a recipe knows vectors of rows only."
+        )
     if name == "Normalize":
         return {"type": "normalize", "folder": folder}
     if name == "LayerNorm":
@@ -217,8 +231,7 @@ def _form(oracle: Oracle, kind: str, instruction: str, image: str | None, betwee
         places = re.findall(re.escape(content), string, flags=re.IGNORECASE)
         if len(places) != 1:
             raise AdoptionError(
-                f"its chat template writes {'an' if slot[1] == 'i' else 'a'} {slot[1:-1]} {len(places)} times in {string!r}; "
-                "a recipe writes it once."
+                f"its chat template writes the {slot[1:-1]} {len(places)} times in {string!r}; a recipe writes it once."
             )
         string = string.replace(places[0], slot)
     return string

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +105,9 @@ class Oracle:
         return {} if row.instruction is None else {"prompt": row.instruction}
 
 
-def load_oracle(source: Source, *, dtype: torch.dtype, device: str, trust_remote_code: bool, image_first: bool) -> Oracle:
+def load_oracle(
+    source: Source, *, dtype: torch.dtype, device: str, trust_remote_code: bool, image_first: bool
+) -> Oracle:
     """Loads an embedder with sentence-transformers, in one dtype.
 
     Raises:
@@ -151,11 +152,3 @@ def _check_modules(source: Source, trust_remote_code: bool) -> None:
 def is_stock(path: str) -> bool:
     """Whether a module's class is one of sentence-transformers."""
     return path.startswith("sentence_transformers.")
-
-
-def text_padding(source: Source, options: Mapping[str, Any]) -> int | None:
-    """Tokens to which a model that pools the last place (SigLIP) was trained to pad, where its folder does not say."""
-    if not source.model_type.startswith("siglip") or options.get("padding") == "max_length":
-        return None
-    text = source.config.get("text_config") or {}
-    return int(text.get("max_position_embeddings") or 64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from xvlm2vec.modeling.encoding import encode_rows
 from xvlm2vec.modeling.rows import TextImageRow
 
 from .golden_rows import GoldenRow
@@ -47,7 +49,8 @@ class Proof:
         worst_row: The row that has it.
         largest_difference: Largest difference of a value of two vectors.
         dtype: In which both sides were computed.
-        batch_dependent: Largest 1 - cosine of the original between a row alone and in a batch; 0 where it minds nothing.
+        batch_dependent: Largest 1 - cosine of the original between a row alone and in a batch; 0 where none is above
+            the bound.
     """
 
     rows: int
@@ -118,10 +121,6 @@ def prove(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
 
 def embed(model: Any, processor: Any, rows: Sequence[TextImageRow]) -> torch.Tensor:
     """Vectors `(N, D)` float32 of rows whose instructions may differ, through `encode`'s own road."""
-    from xvlm2vec.modeling.encoding import encode_rows
-
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the long row, which is cut on purpose
         return encode_rows(model, processor, rows, max_tokens_per_batch=8192, show_progress=False)
@@ -145,7 +144,9 @@ def _compare_ids(processor: Any, truth: Truth) -> None:
     ids = inputs["input_ids"][0][inputs["attention_mask"][0].bool()].tolist()
     if ids == truth.ids:
         return
-    place = next((n for n, (a, b) in enumerate(zip(ids, truth.ids, strict=False)) if a != b), min(len(ids), len(truth.ids)))
+    place = next(
+        (n for n, (a, b) in enumerate(zip(ids, truth.ids, strict=False)) if a != b), min(len(ids), len(truth.ids))
+    )
     shown = [_tokens(processor, side[max(0, place - 3) : place + SHOWN]) for side in (truth.ids, ids)]
     raise AdoptionError(
         f"the row {truth.row.name!r} becomes other tokens than in its own SentenceTransformer, from token {place} on "

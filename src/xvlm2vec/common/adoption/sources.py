@@ -73,7 +73,9 @@ def open_source(name: str, revision: str | None = None) -> Source:
             raise AdoptionError(f"{name}: modules.json is damaged ({error}).") from error
     source = Source(name, folder, commit, "sentence-transformers" if modules else "plain", tuple(modules))
     if not (source.transformer / "config.json").is_file():
-        raise AdoptionError(f"{name} has no {source.transformer.relative_to(folder) / 'config.json'}: no model is here.")
+        raise AdoptionError(
+            f"{name} has no {source.transformer.relative_to(folder) / 'config.json'}: no model is here."
+        )
     return source
 
 
