@@ -62,7 +62,10 @@ def wordpiece_tokenizer() -> Any:
         vocab_size=500, special_tokens=specials, initial_alphabet=LETTERS, show_progress=False
     )
     tokenizer.train_from_iterator(checkpoints.LINES, trainer)
-    return transformers.BertTokenizer(vocab=tokenizer.get_vocab(), model_max_length=LIMIT)
+    known = tokenizer.get_vocab()
+    names = [*sorted(known, key=known.get), *(f"##{letter}" for letter in LETTERS)]
+    vocab = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return transformers.BertTokenizer(vocab=vocab, model_max_length=LIMIT)
 
 
 def unigram_tokenizer() -> Any:
@@ -100,7 +103,7 @@ def save_xlmr(folder: Path) -> None:
 
 def save_decoder(folder: Path, name: str, tokenizer: Any, side: str) -> None:
     """A language model whose tokenizer ends each text in an EOS, with its head."""
-    tokenizer.padding_side = side
+    tokenizer.init_kwargs["padding_side"] = side  # a save leaves out what the tokenizer was not made with
     eos = tokenizer.eos_token
     single = [eos] if tokenizer.bos_token is None else [tokenizer.bos_token, eos]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(

@@ -28,8 +28,10 @@ SEARCH = {"query": "Find the image that fits this text.", "document": ""}
 def save_checkpoint(folder: Path, family: str, template: str, marks: list[str]) -> None:
     """The checkpoint as its authors publish it: the language-model head, its keys, and a chat template."""
     config, processor = checkpoints.BUILDERS[family]()
-    processor.tokenizer.add_special_tokens({"additional_special_tokens": marks})
-    config.text_config.vocab_size = len(processor.tokenizer)
+    tokenizer = processor.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.add_bos_token = tokenizer.bos_token is not None  # Llama's and Gemma's
+    config.text_config.vocab_size = len(tokenizer)
     save_transformer(folder, enlarged(transformers.AutoModelForImageTextToText, config), processor)
     text = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
