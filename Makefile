@@ -1,12 +1,14 @@
 # make quickstart   the whole story on a laptop (it says how long on this machine); make quickstart ARGS=--small takes a twelfth
 # make test         the tests; SLOW=1 adds the slow ones
 # make check        lint, format, types and tests
+# make vision       the tests of what needs torchvision, in an environment of its own of 6 GB
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that
 #                   pyproject.toml admits, in an environment of its own
 
 PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
+VISION ?= .venv-vision
 BIN := $(VENV)/bin
 OUTPUT ?= runs/quickstart
 ARGS ?=
@@ -22,7 +24,7 @@ DOORS := tests/modeling/test_invariance.py tests/modeling/test_sentence_transfor
 	tests/modeling/test_published_checkpoints.py tests/modeling/test_adapters.py tests/modeling/test_encoding.py \
 	tests/hub/test_export.py tests/hub/test_verify.py
 
-.PHONY: quickstart test lint check doors doors-lowest clean
+.PHONY: quickstart test lint check doors doors-lowest vision clean
 
 quickstart:
 	@echo "First the environment in $(VENV), about 2 GB, if it is not there; then the run into $(OUTPUT)."
@@ -37,6 +39,9 @@ doors: $(VENV)/.dev
 
 doors-lowest: $(LOWEST)/.doors
 	$(LOWEST)/bin/python -m pytest $(DOORS) $(PYTEST_ARGS)
+
+vision: $(VISION)/.vision
+	$(VISION)/bin/python -m pytest -m vision tests/adoption $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -70,5 +75,14 @@ $(LOWEST)/.doors: constraints-lowest.txt $(SOURCES)
 		--upgrade . pytest pytest-timeout
 	@touch $@
 
+# PyPI's torchvision does not import beside a CPU build of torch: the two go first, and fit each other.
+$(VISION)/.vision: constraints-vision.txt $(SOURCES)
+	$(PYTHON) -m venv $(VISION)
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vision.txt \
+		torch torchvision
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vision.txt \
+		--upgrade '.[vision]' pytest pytest-timeout
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist src/*.egg-info
+	rm -rf $(VENV) $(LOWEST) $(VISION) build dist src/*.egg-info

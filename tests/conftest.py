@@ -15,6 +15,22 @@ _CACHE = tempfile.TemporaryDirectory(prefix="xvlm2vec-tests-")
 os.environ.setdefault("XVLM2VEC_CACHE", _CACHE.name)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs torchvision where it does not import, as PyPI's does not beside a CPU build of torch."""
+    vision = [item for item in items if item.get_closest_marker("vision")]
+    if vision and not _torchvision_imports():
+        for item in vision:
+            item.add_marker(pytest.mark.skip(reason="torchvision does not import here; `make vision` runs this test"))
+
+
+def _torchvision_imports() -> bool:
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """With XVLM2VEC_NO_SKIPS set, a skipped test fails the run: something that should be installed is not."""

@@ -21,11 +21,19 @@ enlarged = checkpoints.with_large_weights
 
 FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 TEXT_ONLY = {"text": FORWARD}
-MESSAGES = {"text": FORWARD, "image": FORWARD, "message": {**FORWARD, "format": "structured"}}
+FLAT_MESSAGES = {"text": FORWARD, "message": {**FORWARD, "format": "flat"}}
+IMAGES = {"text": FORWARD, "image": FORWARD, "message": {**FORWARD, "format": "structured"}}
+VIDEOS = {"text": FORWARD, "image": FORWARD, "video": FORWARD, "message": {**FORWARD, "format": "structured"}}
 TWO_TOWERS = {
     "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
     "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
 }
+CARD = """---
+license: apache-2.0
+library_name: sentence-transformers
+---
+# Made by the tests
+"""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -33,9 +41,11 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def save_transformer(folder: Path, model: Any, processor: Any, dtype: torch.dtype = torch.float32) -> None:
-    """A plain transformers folder."""
-    model.to(dtype).save_pretrained(folder)
+def save_transformer(
+    folder: Path, model: Any, processor: Any, dtype: torch.dtype = torch.float32, **settings: Any
+) -> None:
+    """A plain transformers folder; settings of `save_pretrained` follow."""
+    model.to(dtype).save_pretrained(folder, **settings)
     processor.save_pretrained(folder)
 
 
@@ -85,3 +95,4 @@ def save_chain(
     model = {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine", "default_prompt_name": None}
     content = {**model, "__version__": versions, "prompts": all_prompts, **settings}
     write_json(folder / "config_sentence_transformers.json", content)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from saved_chain import checkpoints, enlarged, save_chain, save_transformer, write_json
+from saved_chain import FLAT_MESSAGES, TEXT_ONLY, checkpoints, enlarged, save_chain, save_transformer, write_json
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Module, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
@@ -24,7 +24,7 @@ ENCODER = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 
 LETTERS = [chr(code) for code in range(33, 127)]
 PREFIXES = {"query": "search for: ", "passage": "found: "}
 INSTRUCTION = {"query": "Instruct: find what answers the query\nQuery: ", "document": ""}
-# Published decoders have one, and their modality_config knows texts only: it is never used.
+# Published decoders have one that their modality_config leaves unused; a new save with it renders every text by it.
 CHAT = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
 
 CENTERED = '''"""A module of its own: takes a constant vector off the embedding."""
@@ -62,7 +62,10 @@ def wordpiece_tokenizer() -> Any:
         vocab_size=500, special_tokens=specials, initial_alphabet=LETTERS, show_progress=False
     )
     tokenizer.train_from_iterator(checkpoints.LINES, trainer)
-    return transformers.BertTokenizer(vocab=tokenizer.get_vocab(), model_max_length=LIMIT)
+    known = tokenizer.get_vocab()
+    names = [*sorted(known, key=known.get), *(f"##{letter}" for letter in LETTERS)]
+    vocab = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return transformers.BertTokenizer(vocab=vocab, model_max_length=LIMIT)
 
 
 def unigram_tokenizer() -> Any:
@@ -100,7 +103,8 @@ def save_xlmr(folder: Path) -> None:
 
 def save_decoder(folder: Path, name: str, tokenizer: Any, side: str) -> None:
     """A language model whose tokenizer ends each text in an EOS, with its head."""
-    tokenizer.padding_side = side
+    # A save leaves out what the tokenizer was not made with.
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = side
     eos = tokenizer.eos_token
     single = [eos] if tokenizer.bos_token is None else [tokenizer.bos_token, eos]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -160,9 +164,9 @@ def build_xlmr(folder: Path) -> None:
     save_chain(folder, [Pooling(WIDTH, "cls"), Normalize()])
 
 
-def build_decoder(folder: Path) -> None:
+def build_decoder(folder: Path, modalities: dict[str, Any] = TEXT_ONLY) -> None:
     save_qwen3(folder)
-    save_chain(folder, [Pooling(WIDTH, "lasttoken"), Normalize()], prompts=INSTRUCTION)
+    save_chain(folder, [Pooling(WIDTH, "lasttoken"), Normalize()], modalities, prompts=INSTRUCTION)
 
 
 def build_decoder_right(folder: Path) -> None:
@@ -234,6 +238,7 @@ TEXT_FORMS: dict[str, Callable[[Path], None]] = {
     "dense-f32": build_dense_f32,
     "decoder": build_decoder,
     "decoder-right": build_decoder_right,
+    "decoder-chat": partial(build_decoder, modalities=FLAT_MESSAGES),
     "router": build_router,
     "router-image": build_router_image,
     "custom": build_custom,
