@@ -35,6 +35,7 @@ class Recipe:
         default_instruction: Of rows that name no instruction; an empty one is chosen by an empty string.
         end_of_instruction: Put behind an instruction that does not end in a punctuation mark.
         strip_instruction: Whether instructions lose their outer white space.
+        empty_text: Written for a row of nothing but an empty text.
         strip_text: Whether texts lose their outer white space.
         lower_text: Whether texts become lower case.
         special_tokens: Whether the tokenizer adds its own special tokens; `False` where the forms hold them all.
@@ -52,6 +53,7 @@ class Recipe:
     default_instruction: str = ""
     end_of_instruction: str = ""
     strip_instruction: bool = False
+    empty_text: str = ""
     strip_text: bool = False
     lower_text: bool = False
     special_tokens: bool = True
@@ -94,7 +96,7 @@ class Recipe:
         """
         slots = {"{images}": self.between_images.join([self.image or ""] * len(row.images))}
         slots["{instruction}"] = self.instruction_of(row)
-        slots["{text}"] = self._text(row.text)
+        slots["{text}"] = self._text(row.text) or ("" if row.images else self.empty_text)
         string, start, stop = "", 0, 0
         for part in self._parts[self._form_name(row)]:
             if part == "{text}":

@@ -22,7 +22,17 @@ from xvlm2vec.modeling.loading import CheckpointError
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.rows import TextImageRow
 
-TEXT_ONLY = ["minilm", "minilm-dense", "minilm-matryoshka", "decoder", "xlmr", "weighted", "layernorm"]
+TEXT_ONLY = [
+    "decoder-right",
+    "decoder-chat",
+    "minilm",
+    "minilm-dense",
+    "minilm-matryoshka",
+    "decoder",
+    "xlmr",
+    "weighted",
+    "layernorm",
+]
 TEXT_ONLY += ["dense-residual", "dense-f32", "old-layout"]
 TOWERS = ["clip", "siglip", "clip-bare", "siglip-bare", "clip-old"]
 VLMS = ["llava", "gemma3", "gemma3-dense"]
@@ -60,7 +70,7 @@ def test_vectors_are_those_of_its_own_sentence_transformer(
     copy = adopted(name)
     assert copy.proof is not None
     assert copy.proof.rows > 15
-    own = SentenceTransformer(str(st_model(name)))
+    own = SentenceTransformer(str(st_model(name)), model_kwargs={"dtype": torch.float32})
     own.truncate_dim = None
     padding = {"padding": "max_length", "max_length": 64, "truncation": True}
     if name.startswith("siglip"):
@@ -222,8 +232,23 @@ class TestRefusals:
         with pytest.raises(AdoptionError, match=r"xvlm2vec\[vision\]"):
             adopt(str(st_model(name)))
 
-    def test_limit_that_pushes_the_text_out(self, copy_of: Callable[[str], Path]) -> None:
+    def test_limit_below_an_image(self, copy_of: Callable[[str], Path]) -> None:
         folder = copy_of("gemma3")
         set_json(folder / "tokenizer_config.json", model_max_length=9)
-        with pytest.raises(AdoptionError, match="never cut, but max_length is 9"):
+        with pytest.raises(AdoptionError, match=r"itself cannot embed the row 'image 0'.*truncation"):
             adopt(str(folder))
+
+    def test_limit_that_pushes_the_text_out(self, copy_of: Callable[[str], Path]) -> None:
+        folder = copy_of("minilm-matryoshka")
+        set_json(folder / "tokenizer_config.json", model_max_length=4)
+        with pytest.raises(AdoptionError, match=r"cannot be written by the recipe.*never cut, but max_length is 4"):
+            adopt(str(folder))
+
+    def test_pooling_without_the_prompt(self, st_model: Callable[[str], Path]) -> None:
+        with pytest.raises(AdoptionError, match="include_prompt: false"):
+            adopt(str(st_model("instructor")))
+
+    @pytest.mark.parametrize("name", ["router", "router-image"])
+    def test_router(self, st_model: Callable[[str], Path], name: str) -> None:
+        with pytest.raises(AdoptionError, match="Router"):
+            adopt(str(st_model(name)))

@@ -189,12 +189,15 @@ def _chat_writing(oracle: Oracle) -> Recipe:
         else:
             forms[kind + WITH_INSTRUCTION] = instructed
     string = oracle.render(TextImageRow(TEXT, (), ""))
+    before, _, behind = string.partition(TEXT if TEXT in string else TEXT.lower())
+    empty = oracle.render(TextImageRow("", (), ""))
     bos = tokenizer.bos_token
     adds = processor is not tokenizer and not (bos is not None and string.startswith(bos))
     return Recipe(
         forms=forms,
         image=image,
         between_images=between,
+        empty_text=empty.removeprefix(before).removesuffix(behind),
         strip_text=f"  {TEXT}  " not in oracle.render(TextImageRow(f"  {TEXT}  ", (), "")),
         lower_text=TEXT not in string,
         strip_instruction=f"  {INSTRUCTION}  " not in oracle.render(TextImageRow(TEXT, (), f"  {INSTRUCTION}  ")),

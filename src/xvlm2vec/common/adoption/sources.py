@@ -71,6 +71,12 @@ def open_source(name: str, revision: str | None = None) -> Source:
             modules = sorted(modules, key=lambda module: module["idx"])
         except (ValueError, KeyError, TypeError) as error:
             raise AdoptionError(f"{name}: modules.json is damaged ({error}).") from error
+    if any(str(module.get("type")).endswith(".Router") for module in modules):
+        raise AdoptionError(
+            f"{name} has a Router, which sends rows to several models: a recipe describes one. `encode` and `evaluate` "
+            "run it by its own SentenceTransformer; to teach a route, save it as a SentenceTransformer of its own and "
+            "adopt that."
+        )
     source = Source(name, folder, commit, "sentence-transformers" if modules else "plain", tuple(modules))
     if not (source.transformer / "config.json").is_file():
         raise AdoptionError(
