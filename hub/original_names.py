@@ -85,7 +85,9 @@ def _reverted(
     try:
         old, new = revert_weight_conversion(model, before), revert_weight_conversion(model, after)
     except (NotImplementedError, ValueError) as error:
-        raise ExportError(f"transformers converts {keys[0]} when it loads it, and has no way back ({error}).") from error
+        raise ExportError(
+            f"transformers converts {keys[0]} when it loads it, and has no way back ({error})."
+        ) from error
     names = {key: [name for name in old if key == name or key.endswith(f".{name}")] for key in keys}
     longest = {key: max(ends, key=len) for key, ends in names.items() if ends}
     return {key: (old[name], new[name]) for key, name in longest.items()}
@@ -101,13 +103,14 @@ def tied_keys(stored: StoredTensors, model: PreTrainedModel, placed: Mapping[str
     if whole is None:
         return {}
     parameters = dict(whole.named_parameters(remove_duplicate=False))
-    objects = {key: parameters.get(name) for key, (name, _) in loaded_names(whole, stored.files).items()}
-    follows = {}
-    for key in rest:
-        partners = [other for other in placed if objects.get(key) is not None and objects.get(other) is objects[key]]
-        if partners and torch.equal(stored.read(key), stored.read(partners[0])):
-            follows[key] = partners[0]
-    return follows
+    names = {key: name for key, (name, _) in loaded_names(whole, stored.files).items() if name in parameters}
+    partners = {id(parameters[names[key]]): key for key in placed if key in names}
+    follows = {key: partners.get(id(parameters[names[key]])) for key in rest if key in names}
+    return {
+        key: partner
+        for key, partner in follows.items()
+        if partner is not None and torch.equal(stored.read(key), stored.read(partner))
+    }
 
 
 def _whole_model(config: Any) -> PreTrainedModel | None:
