@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,7 @@ def write_original(
     card_text: str | None = None,
     weights_folder: str | None = None,
     kind: str = "model",
+    finish: Callable[[Path], object] | None = None,
 ) -> OriginalDiff:
     """Writes an embedder's folder again, with taught weights under their old names, and everything else as it was.
 
@@ -85,14 +86,18 @@ def write_original(
         weights_folder: Where in the original the backbone lies, if not where the first entry of `modules.json` says
             (a route of a `Router`).
         kind: What the export's manifest calls it.
+        finish: Called with the folder before it takes its place, to prove it or to add to it; if it raises, nothing is
+            written.
 
     Raises:
-        ExportError: A taught value has no proven place in the original's form, a link leads out of the original, or
-            one of the folders lies in the other.
+        ExportError: The backbone still holds an adapter, a taught value has no proven place in the original's form, a
+            link leads out of the original, or one of the folders lies in the other.
         CheckpointError: A file of the original is missing or damaged.
     """
     origin = Path(source).resolve()
     _check_apart(origin, Path(folder).resolve())
+    if not isinstance(backbone, PreTrainedModel):
+        raise ExportError(f"a {type(backbone).__name__} is no model of transformers; merge its adapter first.")
     modules = read_modules(origin)
     place = inner_path(weights_folder) if weights_folder is not None else _backbone_folder(origin, modules)
     fresh = [head for head in heads if not (origin / inner_path(head.folder)).is_dir()]
@@ -106,6 +111,8 @@ def write_original(
         add_modules(staging, modules, fresh)
         if card_text is not None:
             write_text(staging / CARD, card_text)
+        if finish is not None:
+            finish(staging)
         diff = _compare(origin, staging, left_out, changes)
     return diff
 

@@ -96,21 +96,45 @@ def _reverted(
 def tied_keys(stored: StoredTensors, model: PreTrainedModel, placed: Mapping[str, Any]) -> dict[str, str]:
     """Stored tensors that the model has no place for and that are another's copy, such as a tied `lm_head`.
 
-    The class that the configuration names says what is tied; a copy that it does not tie is a weight of its own.
+    The class that the configuration names says what is tied; a copy that it does not tie is a weight of its own. Where
+    transformers has no such class, the configuration's `tie_word_embeddings` says so of copies of the embeddings.
+
+    Args:
+        stored: The checkpoint.
+        model: The model as it was loaded from it, without a head.
+        placed: The stored tensors that it has a place for.
+
+    Returns:
+        The tensor that is tied to each.
     """
     rest = [key for key in stored.files if key not in placed]
     whole = _whole_model(model.config) if rest else None
-    if whole is None:
-        return {}
+    partners = _partners(rest, placed, stored, whole) if whole is not None else _embeddings(rest, placed, model)
+    return {key: other for key, other in partners.items() if _are_equal(stored.read(key), stored.read(other))}
+
+
+def _partners(
+    rest: Iterable[str], placed: Iterable[str], stored: StoredTensors, whole: PreTrainedModel
+) -> dict[str, str]:
+    """Those of the rest that are, in the whole model, the same parameter as one that has a place."""
     parameters = dict(whole.named_parameters(remove_duplicate=False))
     names = {key: name for key, (name, _) in loaded_names(whole, stored.files).items() if name in parameters}
-    partners = {id(parameters[names[key]]): key for key in placed if key in names}
-    follows = {key: partners.get(id(parameters[names[key]])) for key in rest if key in names}
-    return {
-        key: partner
-        for key, partner in follows.items()
-        if partner is not None and torch.equal(stored.read(key), stored.read(partner))
-    }
+    owners = {id(parameters[names[key]]): key for key in placed if key in names}
+    shared = {key: id(parameters[names[key]]) for key in rest if key in names}
+    return {key: owners[parameter] for key, parameter in shared.items() if parameter in owners}
+
+
+def _embeddings(rest: Iterable[str], placed: Iterable[str], model: PreTrainedModel) -> dict[str, str]:
+    """The key of the input embeddings for each of the rest, if the configuration ties anything to them."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return {}
+    parameters, embeddings = dict(model.named_parameters()), model.get_input_embeddings().weight
+    owner = [key for key, (name, _) in loaded_names(model, placed).items() if parameters.get(name) is embeddings]
+    return dict.fromkeys(rest, owner[0]) if owner else {}
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _whole_model(config: Any) -> PreTrainedModel | None:

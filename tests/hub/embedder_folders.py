@@ -155,3 +155,35 @@ def teach(module: torch.nn.Module, *parts: str, seed: int = 1) -> Any:
             if not parts or any(part in name for part in parts):
                 weight.add_(torch.randn_like(weight) * 0.1)
     return module
+
+
+def decoder(folder: Path, tied: bool, head: str | None) -> Path:
+    """A decoder with a stored head: the embeddings' values, other ones, or what it has of its own (`None`)."""
+    words = tokenizer()
+    settings = TOWER | {"vocab_size": len(words), "num_key_value_heads": 2, "head_dim": 8}
+    config = transformers.Qwen3Config(**settings, tie_word_embeddings=tied)
+    spread(transformers.Qwen3ForCausalLM(config)).save_pretrained(folder)
+    if head is not None:
+        embeddings = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+        edit_weights(folder, {"lm_head.weight": embeddings * (1 if head == "same" else 2)})
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def different(before: Path, after: Path) -> list[str]:
+    """The tensors of two files that differ; names and dtypes must not."""
+    old, new = load_file(before), load_file(after)
+    assert {key: value.dtype for key, value in old.items()} == {key: value.dtype for key, value in new.items()}
+    return sorted(key for key in old if raw(old[key]) != raw(new[key]))
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def weight_files(*folders: Path) -> list[Path]:
+    return [folder / "model.safetensors" for folder in folders]
