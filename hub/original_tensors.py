@@ -78,7 +78,7 @@ def write_tensors(stored: StoredTensors, values: Mapping[str, torch.Tensor]) -> 
     if strange:
         raise ExportError(f"{strange[0]} was taught, and {stored.folder.name} of the original has no such tensor.")
     for key in stored.files:
-        changed = key in values and not is_same(values[key].detach().cpu(), stored.read(key))
+        changed = key in values and not _is_as_stored(values[key].detach().cpu(), stored.read(key))
         if changed:
             stored.write(key, values[key])
         (changes.changed if changed else changes.unchanged).append(key)
@@ -104,7 +104,12 @@ def _check_same_parameters(before: Mapping[str, torch.Tensor], after: Mapping[st
 
 def _new_value(stored: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor | None:
     """What to write for a tensor, or `None` if training left it alone: it may have been loaded in another dtype."""
-    return None if is_same(after, stored) or is_same(after, before) else after
+    return None if is_same(after, before) or _is_as_stored(after, stored) else after
+
+
+def _is_as_stored(value: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether a value is the stored one in its own dtype, or in the stored one's."""
+    return is_same(value, stored) or is_same(stored, value)
 
 
 def _check_arrival(

@@ -11,6 +11,7 @@ import torch
 import transformers
 from embedder_folders import (
     TOWER,
+    contents,
     decoder,
     different,
     edit_weights,
@@ -87,6 +88,27 @@ def test_one_tensor_in_another_dtype_than_the_rest_keeps_it(tmp_path: Path) -> N
     write_original(source, folder, taught)
     assert key in different(*weight_files(source, folder))
     assert torch.equal(load_file(folder / "model.safetensors")[key], taught.encoder.layer[0].output.LayerNorm.weight)
+
+
+def test_a_step_below_the_stored_precision_changes_nothing(tmp_path: Path) -> None:
+    source, folder = write_text_model(tmp_path / "source"), tmp_path / "given"
+    AutoModel.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(source)
+    taught = AutoModel.from_pretrained(source, dtype=torch.float32)
+    with torch.no_grad():
+        taught.pooler.dense.weight.mul_(1 + 2**-15)
+    assert write_original(source, folder, taught).changed_tensors == []
+    assert contents(folder)["model.safetensors"] == contents(source)["model.safetensors"]
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_one_tensor_in_another_dtype_is_not_rounded_by_the_way(rounded: bool, tmp_path: Path) -> None:
+    """Whether the model was loaded in the checkpoint's dtype and then made float32, or was loaded in float32."""
+    source, folder = write_text_model(tmp_path / "source"), tmp_path / "given"
+    AutoModel.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(source)
+    edit_weights(source, {"encoder.layer.0.output.LayerNorm.weight": torch.rand(32)})
+    loaded = AutoModel.from_pretrained(source) if rounded else AutoModel.from_pretrained(source, dtype=torch.float32)
+    diff = write_original(source, folder, teach(loaded.float(), "layer.1.output.dense.bias"))
+    assert diff.changed_tensors == different(*weight_files(source, folder)) == ["encoder.layer.1.output.dense.bias"]
 
 
 @pytest.mark.parametrize(
