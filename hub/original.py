@@ -100,15 +100,15 @@ def write_original(
         raise ExportError(f"a {type(backbone).__name__} is no model of transformers; merge its adapter first.")
     modules = read_modules(origin)
     place = inner_path(weights_folder) if weights_folder is not None else _backbone_folder(origin, modules)
-    fresh = [head for head in heads if not (origin / inner_path(head.folder)).is_dir()]
+    present = {head.folder for head in heads if (origin / inner_path(head.folder)).is_dir()}
     with staged_folder(folder, kind) as staging:
         left_out = copy_original(origin, staging)
         stored = StoredTensors(staging / place)
         changes = [(place, write_backbone(stored, origin / place, backbone))]
         for head in heads:
-            if head not in fresh:
+            if head.folder in present:
                 changes.append((head.folder, write_tensors(StoredTensors(staging / head.folder), head.tensors)))
-        add_modules(staging, modules, fresh)
+        add_modules(staging, modules, [head for head in heads if head.folder not in present])
         if card_text is not None:
             write_text(staging / CARD, card_text)
         if finish is not None:
