@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,6 +147,8 @@ def write_card(
     weights: str | None = None,
     adapter_base: str | None = None,
     base_revision: str | None = None,
+    own_form: Collection[str] = (),
+    original_diff: Sequence[str] = (),
 ) -> Path:
     """Writes `README.md`, and returns its path.
 
@@ -159,6 +161,8 @@ def write_card(
         weights: How many weights there are, and in which precision.
         adapter_base: Given for the card of an adapter: the model below it.
         base_revision: Its revision.
+        own_form: Given for an embedder in the form in which it came: the kinds of rows that it takes.
+        original_diff: How its files differ from the original's.
     """
     is_adapter = adapter_base is not None
     if is_adapter:
@@ -177,6 +181,8 @@ def write_card(
         "weights": weights,
         "score_tables": score_tables(card.scores),
         "task_titles": TASK_TITLES,
+        "own_form": own_form,
+        "original_diff": original_diff,
     }
     path = Path(folder) / "README.md"
     content = render_template("model_card.md", card_data=card_data(card, adapter_base).to_yaml(), **values)

@@ -25,6 +25,7 @@ from xvlm2vec.common.renamed import warn_renamed
 from xvlm2vec.modeling.concurrency import evaluation_mode
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.processor_checks import fixed_padding_side
 
 GOLDEN_JSON = "golden.json"
 GOLDEN_VECTORS = "golden.safetensors"
@@ -129,16 +130,28 @@ def draw_image(name: str, size: tuple[int, int]) -> Image.Image:
 def image_size(processor: XVLM2VecProcessor) -> tuple[int, int]:
     """Size of the images: oblong, unless the backbone takes only images of its own size."""
     image_processor = processor.image_processor
-    if getattr(image_processor, "do_resize", True):
+    if image_processor is None or getattr(image_processor, "do_resize", True):
         return IMAGE_SIZE
     sizes = dict(image_processor.size)
     side = int(sizes.get("longest_edge") or sizes.get("shortest_edge") or sizes["height"])
     return side, int(sizes.get("width") or side)
 
 
-def golden_inputs(size: tuple[int, int]) -> tuple[list[str | None], list[list[Image.Image]]]:
-    """Texts and images of all rows, as `XVLM2VecProcessor` takes them."""
-    return [row.text for row in ROWS], [[draw_image(name, size) for name in row.images] for row in ROWS]
+def rows_for(processor: XVLM2VecProcessor) -> tuple[GoldenRow, ...]:
+    """The rows of the kinds that a model takes: a text-only one no image, one of two towers no more than one."""
+    kinds, towers = processor.recipe.forms, processor.recipe.two_towers
+    return tuple(row for row in ROWS if _kind(row) in kinds and not (towers and len(row.images) > 1))
+
+
+def _kind(row: GoldenRow) -> str:
+    return "text" if not row.images else "image" if row.text is None else "image+text"
+
+
+def golden_inputs(
+    size: tuple[int, int], rows: tuple[GoldenRow, ...] = ROWS
+) -> tuple[list[str | None], list[list[Image.Image]]]:
+    """Texts and images of rows, as `XVLM2VecProcessor` takes them."""
+    return [row.text for row in rows], [[draw_image(name, size) for name in row.images] for row in rows]
 
 
 def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, int]) -> torch.Tensor:
@@ -153,7 +166,7 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
         `(N, D)` float32 on the CPU.
     """
     exact = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
-    texts, image_rows = golden_inputs(size)
+    texts, image_rows = golden_inputs(size, rows_for(processor))
     rows = []
     with evaluation_mode(exact), torch.inference_mode(), _no_tf32():
         for text, images in zip(texts, image_rows, strict=True):
@@ -184,14 +197,15 @@ def write_golden(
     processor = XVLM2VecProcessor.from_pretrained(folder) if processor is None else processor
     size = image_size(processor)
     vectors = golden_vectors(model, processor, size)
-    broken = [row.name for row, vector in zip(ROWS, vectors, strict=True) if not torch.isfinite(vector).all()]
+    golden_rows = rows_for(processor)
+    broken = [row.name for row, vector in zip(golden_rows, vectors, strict=True) if not torch.isfinite(vector).all()]
     if broken:
         raise GoldenError(f"the model gives infinite or undefined values for the rows {', '.join(broken)}.")
     golden = Golden(
-        rows=ROWS,
+        rows=golden_rows,
         vectors=vectors,
         image_size=size,
-        image_sha256={name: _sha256(draw_image(name, size)) for name in _image_names(ROWS)},
+        image_sha256={name: _sha256(draw_image(name, size)) for name in _image_names(golden_rows)},
         prompts=dict(sorted(model.config.prompts.items())),
         weights=weights,
         made_with=_circumstances(model, processor),
@@ -277,6 +291,7 @@ def tensor_places(folder: Path) -> dict[str, Path]:
     Raises:
         GoldenError: There are no weights, or a shard is missing.
     """
+    folder = transformer_folder(folder)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -295,6 +310,15 @@ def tensor_places(folder: Path) -> dict[str, Path]:
     return places
 
 
+def transformer_folder(folder: Path) -> Path:
+    """Where a folder has its transformer: in itself, or where the first entry of `modules.json` says."""
+    modules = folder / "modules.json"
+    if (folder / "config.json").is_file() or not modules.is_file():
+        return folder
+    first = min(json.loads(modules.read_text(encoding="utf-8")), key=lambda module: module["idx"])
+    return folder / first["path"]
+
+
 def _circumstances(model: Any, processor: XVLM2VecProcessor) -> dict[str, Any]:
     return {
         "xvlm2vec": __version__,
@@ -305,6 +329,9 @@ def _circumstances(model: Any, processor: XVLM2VecProcessor) -> dict[str, Any]:
         "image_processor": type(processor.image_processor).__name__,
         "image_backend": image_backend(processor.image_processor),
         "device": model.device.type,
+        "two_towers": processor.recipe.two_towers,
+        "padding_side": fixed_padding_side(processor),
+        "text_first": not processor.recipe.shares_images,
     }
 
 

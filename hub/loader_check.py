@@ -81,7 +81,9 @@ def _through_forward(
         "image_processor": type(processor.image_processor).__name__,
         "attn_implementation": model.config.get_text_config()._attn_implementation,
     }
-    return _arrange(embed, arrangements(len(rows))), facts
+    fixed = job.get("padding_side")  # of models that are padded on one side only
+    ways = {name: way for name, way in arrangements(len(rows)).items() if fixed is None or way[1] in (None, fixed)}
+    return _arrange(embed, ways), facts
 
 
 def through_sentence_transformers(
@@ -99,11 +101,16 @@ def through_sentence_transformers(
         model_kwargs={"dtype": dtype},
     )
 
+    model.truncate_dim = None  # golden vectors are whole
+
     def embed(indices: list[int], side: str | None) -> torch.Tensor:
-        inputs = [_as_sentence_transformers_row(rows[i]) for i in indices]
+        inputs = [_as_sentence_transformers_row(rows[i], job.get("text_first", False)) for i in indices]
         return model.encode(inputs, batch_size=len(inputs), convert_to_tensor=True, show_progress_bar=False)
 
+    # Two towers take a batch of texts, or one of images.
     ways = {name: way for name, way in arrangements(len(rows)).items() if way[1] is None}
+    if job.get("two_towers"):
+        ways = {"alone": ways["alone"]}
     return _arrange(embed, ways), {"prompts": dict(model.prompts)}
 
 
@@ -115,12 +122,15 @@ LOADERS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
 }
 
 
-def _as_sentence_transformers_row(row: dict[str, Any]) -> Any:
+def _as_sentence_transformers_row(row: dict[str, Any], text_first: bool) -> Any:
     images = row["images"]
     if not images:
         return row["text"]
     image = images[0] if len(images) == 1 else images
-    return {"image": image} if row["text"] is None else {"text": row["text"], "image": image}
+    if row["text"] is None:
+        return {"image": image}
+    # The order of a row's parts is that of its prompt, for most chat templates.
+    return {"text": row["text"], "image": image} if text_first else {"image": image, "text": row["text"]}
 
 
 def _arrange(embed: Callable[..., Any], ways: dict[str, tuple[list[list[int]], str | None]]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def write_original(
     weights_folder: str | None = None,
     kind: str = "model",
     finish: Callable[[Path], object] | None = None,
+    write_card: Callable[[Path, OriginalDiff], object] | None = None,
 ) -> OriginalDiff:
     """Writes an embedder's folder again, with taught weights under their old names, and everything else as it was.
 
@@ -88,6 +89,7 @@ def write_original(
         kind: What the export's manifest calls it.
         finish: Called with the folder before it takes its place, to prove it or to add to it; if it raises, nothing is
             written.
+        write_card: Called at the end with the folder and the difference, to write `README.md`; instead of `card_text`.
 
     Raises:
         ExportError: The backbone still holds an adapter, a taught value has no proven place in the original's form, a
@@ -113,7 +115,9 @@ def write_original(
             write_text(staging / CARD, card_text)
         if finish is not None:
             finish(staging)
-        diff = _compare(origin, staging, left_out, changes)
+        diff = _compare(origin, staging, left_out, changes, has_card=write_card is not None)
+        if write_card is not None:
+            write_card(staging, diff)
     return diff
 
 
@@ -132,12 +136,19 @@ def _backbone_folder(origin: Path, modules: list[dict[str, str]]) -> str:
 
 
 def _compare(
-    origin: Path, staging: Path, left_out: dict[str, str], changes: list[tuple[str, TensorChanges]]
+    origin: Path,
+    staging: Path,
+    left_out: dict[str, str],
+    changes: list[tuple[str, TensorChanges]],
+    has_card: bool,
 ) -> OriginalDiff:
-    """The difference, read from the two folders rather than told by who wrote them."""
+    """The difference, read from the two folders rather than told by who wrote them; a card is still to be written."""
     files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
+    if has_card and CARD not in files:
+        files.append(CARD)
     both = [name for name in files if (origin / name).is_file()]
     same = {name for name in both if filecmp.cmp(origin / name, staging / name, shallow=False)}
+    same -= {CARD} if has_card else set()
 
     def keys(which: str) -> list[str]:
         return [f"{place}/{key}" if place else key for place, change in changes for key in getattr(change, which)]

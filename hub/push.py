@@ -16,7 +16,7 @@ from xvlm2vec.common.files import write_text
 
 from .card import read_metadata
 from .connection import hub_errors
-from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, NO_BENCHMARK, SPACE, ReleaseInputs
+from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, NO_BENCHMARK, REMOTE_CODE, SPACE, ReleaseInputs
 from .remote import PushError, Remote, check_account, compare, inspect, next_version, version_exists
 from .scan import list_files, scan_folder
 from .space import Place, write_space
@@ -25,10 +25,11 @@ from .verify import VerifyError, verify
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {MODEL: "", ADAPTER: "-adapter", BASE: "-base", NATIVE: "-native", BENCHMARK: "-benchmark", SPACE: "-space"}
-ORDER = (BASE, ADAPTER, NATIVE, BENCHMARK, MODEL, SPACE)
+SUFFIXES |= {REMOTE_CODE: "-xvlm2vec"}
+ORDER = (BASE, ADAPTER, NATIVE, REMOTE_CODE, BENCHMARK, MODEL, SPACE)
 """The base first, whose commit the adapter names; the Space, which names the commits of model and benchmark, last."""
 KINDS = {BENCHMARK: "dataset", SPACE: "space"}
-MANIFEST_KINDS = {BASE: MODEL}
+MANIFEST_KINDS = {BASE: MODEL, REMOTE_CODE: MODEL}
 BASE_REVISION = "0" * 40
 """What an export writes for the commit of a base that is not pushed yet; `pin_base` puts in the commit."""
 _PINNED_FILES = ("adapter_config.json", "README.md")
@@ -71,6 +72,7 @@ class HubTarget:
             BASE: run.base is not None,
             ADAPTER: run.adapter is not None,
             NATIVE: run.native,
+            REMOTE_CODE: run.with_remote_code,
             BENCHMARK: run.benchmark is not None,
             MODEL: True,
             SPACE: self.space,

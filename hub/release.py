@@ -18,15 +18,19 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .card import ReleaseCard
 from .dataset_export import BenchmarkCard, export_benchmark
-from .export import export_adapter, export_model
+from .export import export_adapter, export_model, merge_adapter
 from .metadata import metadata_problems
 from .native import check_native, export_native
+from .original import OriginalDiff
+from .original_release import export_original, is_adopted
 from .space import Place, write_space
 from .staging import ExportError, check_replaceable, move_into_place
 from .verify import VerifyError, VerifyReport, verify
 
 MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE = "model", "adapter", "base", "native", "benchmark", "space"
-PARTS = (MODEL, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE)
+REMOTE_CODE = "xvlm2vec"
+"""An embedder that was taken over, in our form, beside its own."""
+PARTS = (MODEL, REMOTE_CODE, ADAPTER, BASE, NATIVE, BENCHMARK, SPACE)
 UNVERIFIED = ".unverified"
 NO_BENCHMARK = "a Space searches the images of a benchmark, and this release has none; drop --space."
 
@@ -61,6 +65,7 @@ class ReleaseInputs:
         benchmark: The benchmark, if any.
         base: The model below the adapter, if it is part of the release; the adapter is then verified over it.
         native: Whether the model is also released without remote code.
+        with_remote_code: Whether an embedder that was taken over is also released in our form.
         max_shard_size: Largest weights file.
         space: Whether a Space that searches the benchmark is written, too, which reads the other folders.
     """
@@ -72,16 +77,21 @@ class ReleaseInputs:
     benchmark: BenchmarkInputs | None = None
     base: BaseInputs | None = None
     native: bool = False
+    with_remote_code: bool = False
     max_shard_size: int | str = "5GB"
     space: bool = False
 
 
 @dataclass(frozen=True)
 class Release:
-    """Where the parts of a release lie, by name, and the reports that prove them, the model's first."""
+    """Where the parts of a release lie, by name, and the reports that prove them, the model's first.
+
+    Of an embedder that was taken over, `diff` says how its folder differs from the original.
+    """
 
     folders: dict[str, Path]
     reports: tuple[VerifyReport, ...]
+    diff: OriginalDiff | None = None
 
     @property
     def report(self) -> VerifyReport:
@@ -175,7 +185,7 @@ def release_to_folder(
             folder.rmdir()
     for part in PARTS:
         shutil.rmtree(folder / f"{part}{UNVERIFIED}", ignore_errors=True)
-    return Release({part: folder / part for part in writer.written}, tuple(writer.reports))
+    return Release({part: folder / part for part in writer.written}, tuple(writer.reports), writer.diff)
 
 
 def _check_before(run: ReleaseInputs, folder: Path) -> None:
@@ -186,8 +196,12 @@ def _check_before(run: ReleaseInputs, folder: Path) -> None:
         raise ExportError(NO_BENCHMARK)
     if run.native:
         check_native(run.model)
+    if run.with_remote_code and not is_adopted(run.model):
+        raise ExportError(
+            "--with-remote-code is for embedders that were taken over; others are released in our form anyway."
+        )
     for part in PARTS:
-        check_replaceable(folder / part, MODEL if part == BASE else part)
+        check_replaceable(folder / part, MODEL if part in (BASE, REMOTE_CODE) else part)
 
 
 @dataclass
@@ -201,12 +215,20 @@ class _Writer:
     device: str | None
     written: list[str] = field(default_factory=list)
     reports: list[VerifyReport] = field(default_factory=list)
+    diff: OriginalDiff | None = None
 
     def write_all(self) -> None:
         """All parts that the release has; the adapter after its base, the Space after what it reads."""
         run, card, shards = self.run, self.run.card, self.run.max_shard_size
-        export_model(run.model, run.processor, self._begin(MODEL), card=card, max_shard_size=shards)
+        model = merge_adapter(run.model, run.processor) if isinstance(run.model, PeftModel) else run.model
+        if is_adopted(model):
+            self.diff = export_original(model, run.processor, self._begin(MODEL), card=card)
+        else:
+            export_model(model, run.processor, self._begin(MODEL), card=card, max_shard_size=shards)
         self._verify(MODEL)
+        if run.with_remote_code:
+            export_model(model, run.processor, self._begin(REMOTE_CODE), card=card, max_shard_size=shards)
+            self._verify(REMOTE_CODE)
         if run.base is not None:
             base = run.base
             export_model(base.model, run.processor, self._begin(BASE), card=base.card, max_shard_size=shards)
@@ -257,4 +279,5 @@ def show_proof(release: Release) -> str:
     others = [
         f"{Path(report.source).name}{report.summary().removeprefix(report.source)}" for report in release.reports[1:]
     ]
-    return "\n".join([release.report.table(), *others])
+    lines = [] if release.diff is None else ["Beside the original:", *(f"  {line}" for line in release.diff.summary())]
+    return "\n".join([release.report.table(), *others, *lines])

@@ -24,7 +24,7 @@ from xvlm2vec.modeling.adapters import ADAPTER_CONFIG, adapter_base
 from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
-from .golden import Golden, draw_checked, read_golden, weights_fingerprint
+from .golden import Golden, draw_checked, read_golden, transformer_folder, weights_fingerprint
 from .scan import check_name
 
 LOADERS = ("automodel", "sentence-transformers", "peft", "native")
@@ -174,10 +174,13 @@ def verify(
             "device": device,
             "images": sorted(images),
             "rows": [asdict(row) for row in golden.rows],
+            "two_towers": golden.made_with.get("two_towers", False),
+            "padding_side": golden.made_with.get("padding_side"),
+            "text_first": golden.made_with.get("text_first", False),
         }
         for loader in loaders
     ]
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     with ThreadPoolExecutor(max_workers=len(jobs) if size < SMALL_BYTES else 1) as pool:
         for part in pool.map(lambda job: _check_loader(job, images, golden), jobs):
             report.checks += part.checks
@@ -253,7 +256,7 @@ def _compare_facts(facts: dict[str, Any], loader: str, golden: Golden, report: V
 
 def has_remote_code(folder: Path) -> bool:
     """Whether a model brings its own code, which its `config.json` then names."""
-    path = folder / "config.json"
+    path = transformer_folder(folder) / "config.json"
     return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("auto_map"))
 
 

@@ -56,19 +56,22 @@ def check_beside(processor: Any, source: str | os.PathLike[str], hub: dict[str, 
         )
 
 
-def check_padding_side(processor: Any, side: str | None) -> None:
-    """Raises a `ValueError` for padding on a side that would change vectors.
+def fixed_padding_side(processor: Any) -> str | None:
+    """The only side on which a model may be padded; `None` where vectors depend on neither.
 
     Backbones whose positions are known to `families` take either; of the others, and of towers that pool the last
     place whatever stands there, the tokenizer's own is the one that they were trained with.
     """
-    usual = processor.inner.tokenizer.padding_side
-    fixed = processor.recipe.two_towers or (
-        processor.inner.image_processor is None and processor.family.first_position is None
-    )
-    if side not in (None, usual) and fixed:
+    texts_only = processor.inner.image_processor is None and processor.family.first_position is None
+    return processor.inner.tokenizer.padding_side if processor.recipe.two_towers or texts_only else None
+
+
+def check_padding_side(processor: Any, side: str | None) -> None:
+    """Raises a `ValueError` for padding on a side that would change vectors."""
+    fixed = fixed_padding_side(processor)
+    if fixed is not None and side not in (None, fixed):
         raise ValueError(
-            f"padding_side={side!r}: this {processor.model_type!r} model is padded on the {usual} side; on the other "
+            f"padding_side={side!r}: this {processor.model_type!r} model is padded on the {fixed} side; on the other "
             "its vectors would be other ones."
         )
 

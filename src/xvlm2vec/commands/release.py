@@ -65,7 +65,10 @@ def _to_folder(flags: argparse.Namespace) -> int:
     from xvlm2vec.flags.release import release_inputs
     from xvlm2vec.hub.release import name_for_folder, release_to_folder, show_proof
 
-    inputs = name_for_folder(replace(release_inputs(flags), native=flags.native, space=flags.space), flags.to)
+    inputs = name_for_folder(
+        replace(release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code, space=flags.space),
+        flags.to,
+    )
     problems = _tell_problems(inputs)
     if flags.dry_run:
         return _dry_run(inputs, {}, flags.to, problems)
@@ -88,7 +91,7 @@ def _to_hub(flags: argparse.Namespace) -> int:
     api = HfApi()
     if not flags.dry_run:  # before a large model is loaded
         check_account(api, flags.to.partition("/")[0])
-    inputs = replace(release_inputs(flags), native=flags.native)
+    inputs = replace(release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code)
     if not inputs.card.scores.get("student"):
         raise ValueError(
             f"{flags.model} has no scores, and a model is not published without: run `xvlm2vec evaluate {flags.model} "
@@ -195,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
                         "destination, and show the card")  # fmt: skip
     parser.add_argument("--native", action="store_true", help="also release the same weights without remote code, "
                         "where the backbone is part of transformers")  # fmt: skip
+    parser.add_argument("--with-remote-code", action="store_true", help="release an embedder that was taken over in "
+                        "our form, too, into PLACE/xvlm2vec")  # fmt: skip
     parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
                         "benchmark's images")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")

@@ -1,0 +1,137 @@
+"""Releases an embedder that was taken over in the form in which it came, with a card and golden vectors."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from xvlm2vec.common.files import write_json
+from xvlm2vec.modeling.adopted import digest_of, files_of
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+
+from .card import ReleaseCard, write_card, write_scores
+from .export import describe_weights
+from .golden import Golden, write_golden
+from .original import OriginalDiff, write_original
+from .original_modules import TaughtHead
+from .staging import ExportError
+
+SETTINGS_FILE = "sentence_bert_config.json"
+TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+_KINDS = {"dense": "Dense", "layer_norm": "LayerNorm"}
+
+
+def is_adopted(model: Any) -> bool:
+    """Whether a model was taken over from somebody's own embedder."""
+    return bool(getattr(model.config, "adopted", None)) and "digest" in model.config.adopted
+
+
+def export_original(
+    model: XVLM2VecModel, processor: XVLM2VecProcessor, folder: str | os.PathLike[str], *, card: ReleaseCard
+) -> OriginalDiff:
+    """Writes a taught embedder as its author saved it: only the taught tensors and what is new differ.
+
+    Args:
+        model: An adopted `XVLM2VecModel`, its adapter merged.
+        processor: Its processor.
+        folder: Where to write.
+        card: What `README.md` says.
+
+    Returns:
+        The difference to the original.
+
+    Raises:
+        ExportError: The original is gone or has changed since, or a taught value has no place in its form.
+        CheckpointError: A file of the original is damaged.
+    """
+    source = _original(model.config.adopted)
+    goldens: list[Golden] = []
+
+    def finish(staging: Path) -> None:
+        _cure_padding(staging, model, processor)
+        goldens.append(write_golden(staging, model, processor))
+        write_scores(staging, card)
+
+    def write_readme(staging: Path, diff: OriginalDiff) -> None:
+        write_card(
+            staging,
+            card,
+            prompts=goldens[0].prompts,
+            image_size=goldens[0].image_size,
+            dims=goldens[0].vectors.shape[1],
+            weights=describe_weights(model),
+            own_form=[name for name in processor.recipe.forms if "+instruction" not in name],
+            original_diff=diff.summary(),
+        )
+
+    heads = taught_heads(model, source)
+    return write_original(source, folder, model.backbone, heads, finish=finish, write_card=write_readme)
+
+
+def taught_heads(model: XVLM2VecModel, source: Path) -> list[TaughtHead]:
+    """The modules behind the pooling that have weights, by their folders in the original."""
+    heads = []
+    for head, settings in zip(model.heads, model.config.heads, strict=True):
+        tensors = {name: tensor.detach() for name, tensor in head.state_dict().items()}
+        if not tensors:
+            continue
+        config = None if (source / settings["folder"]).is_dir() else _new_head(settings)
+        heads.append(TaughtHead(settings["folder"], tensors, config, kind=_KINDS[settings["type"]]))
+    return heads
+
+
+def _new_head(settings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a dense layer that the original does not have, as sentence-transformers reads it."""
+    return {
+        "in_features": settings["in_features"],
+        "out_features": settings["out_features"],
+        "bias": settings.get("bias", True),
+        "activation_function": settings.get("activation", "torch.nn.modules.linear.Identity"),
+    }
+
+
+def _original(adopted: dict[str, Any]) -> Path:
+    """The original's folder, the same as when it was taken over."""
+    try:
+        source = files_of(adopted["source"], adopted.get("revision"))
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"the embedder {adopted['source']}, whose form the release would have, is gone: put it back, or release "
+            "in our form with --with-remote-code only."
+        ) from error
+    if digest_of(source) != adopted["digest"]:
+        raise ExportError(
+            f"the files of {adopted['source']} have changed since it was taken over, so that its form is another one "
+            "now. Put them back as they were."
+        )
+    return source
+
+
+def _cure_padding(folder: Path, model: XVLM2VecModel, processor: XVLM2VecProcessor) -> None:
+    """Writes the padding that SigLIP was trained with into its folder, so that it holds for everybody."""
+    pad_to = processor.recipe.pad_to
+    if pad_to is None:
+        return
+    path = folder / model.config.adopted.get("transformer", "") / SETTINGS_FILE
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _settings_of_towers()
+    options = settings.get("processing_kwargs") or {}
+    text = {**options.get("text", {}), "padding": "max_length", "max_length": pad_to, "truncation": True}
+    write_json(path, {**settings, "processing_kwargs": {**options, "text": text}})
+    if not (folder / "modules.json").is_file():
+        write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": TRANSFORMER}])
+
+
+def _settings_of_towers() -> dict[str, Any]:
+    """What sentence-transformers finds out by itself of a plain two-tower model, written down."""
+    output = {"method_output_name": "pooler_output"}
+    return {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            "text": {"method": "get_text_features", **output},
+            "image": {"method": "get_image_features", **output},
+        },
+        "module_output_name": "sentence_embedding",
+    }
