@@ -220,7 +220,7 @@ class _Writer:
     def write_all(self) -> None:
         """All parts that the release has; the adapter after its base, the Space after what it reads."""
         run, card, shards = self.run, self.run.card, self.run.max_shard_size
-        model = merge_adapter(run.model, run.processor) if isinstance(run.model, PeftModel) else run.model
+        model: Any = merge_adapter(run.model, run.processor) if isinstance(run.model, PeftModel) else run.model
         if is_adopted(model):
             self.diff = export_original(model, run.processor, self._begin(MODEL), card=card)
         else:

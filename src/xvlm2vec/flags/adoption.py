@@ -63,6 +63,7 @@ def adopt_model(source: str, revision: str | None = None, trust_remote_code: boo
     if adopted.proof is not None:
         rows, worst = adopted.proof.rows, adopted.proof.worst
         logger.info("%s is taken over as it is, proven on %d rows (1 - cosine at most %.1e)", source, rows, worst)
-    stored = adopted.model.config.vlm_config.dtype if dtype in ("auto", None) else dtype
-    adopted.model.to(getattr(torch, stored) if isinstance(stored, str) else stored or torch.float32)
+    model: Any = adopted.model
+    wanted = model.config.vlm_config.dtype if dtype in ("auto", None) else dtype
+    model.to(getattr(torch, wanted) if isinstance(wanted, str) else wanted or torch.float32)
     return adopted

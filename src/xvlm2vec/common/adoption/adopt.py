@@ -222,7 +222,8 @@ def _copy(
             "transformer": source.transformer.relative_to(source.folder).as_posix(),
         },
     )
-    model = XVLM2VecModel(config, backbone=backbone).to(dtype)  # type: ignore[attr-defined]
+    model: Any = XVLM2VecModel(config, backbone=backbone)
+    model.to(dtype)
     weighted = [head for head in model.heads if _has_weights(head)]
     for head, state in zip(weighted, states, strict=True):
         head.load_state_dict(state)
@@ -230,4 +231,4 @@ def _copy(
     processor = XVLM2VecProcessor(inner, model_type, max_length=recipe.max_length, recipe=recipe.writing)
     model.processor = processor
     model.config.name_or_path = source.name
-    return model.to(device).eval(), processor  # type: ignore[arg-type]
+    return model.to(device).eval(), processor

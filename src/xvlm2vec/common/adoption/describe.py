@@ -27,7 +27,7 @@ _POOLINGS = {
 def describe(adopted: Adopted) -> str:
     """What an embedder does to a row, and the proof of it, as lines for a terminal."""
     recipe, proof = adopted.recipe, adopted.proof
-    lines = [f"{adopted.source.name}: {adopted.model.config.vlm_config.model_type}, taken over as it is", ""]
+    lines = [f"{adopted.source.name}: {adopted.source.model_type}, taken over as it is", ""]
     lines += _lines_of(recipe, adopted)
     lines += ["", "Rows as they are written (line breaks as \\n):"]
     lines += [f"  {name:<15}{string}" for name, string in examples(recipe)]

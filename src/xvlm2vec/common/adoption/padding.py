@@ -17,7 +17,7 @@ def pad_as_trained(transformer: Any) -> int | None:
     Returns:
         That length where the folder did not say so itself, else `None`.
     """
-    config = getattr(transformer, "config", None)
+    config: Any = getattr(transformer, "config", None)
     if not str(getattr(config, "model_type", "")).startswith("siglip") or not hasattr(config, "text_config"):
         return None
     options = {key: dict(value) for key, value in (transformer.processing_kwargs or {}).items()}
