@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.templates import render_template
@@ -62,7 +64,7 @@ def export_native(
     check_native(merged)
     card = card or ReleaseCard(name=Path(folder).name)
     with staged_folder(folder, "native") as staging:
-        merged.backbone.save_pretrained(staging, max_shard_size=max_shard_size)
+        save_as_published(merged.backbone, staging, max_shard_size)
         plain_processor(processor).save_pretrained(staging)
         _write_modules(staging, merged.config)
         golden = write_golden(staging, merged, processor)
@@ -81,11 +83,39 @@ def check_native(model: XVLM2VecModel) -> None:
             f"transformers has no {backbone!r} model any more, so this one needs the code that is released with it; "
             "release it without --native."
         )
+    if model.config.recipe is not None:
+        raise NativeError(
+            "this embedder was taken over, and its release has the form in which it came, without remote code; leave "
+            "--native out."
+        )
     if model.config.layout is not None:
         raise NativeError(
             f"this model was trained with the prompts and positions of {model.config.layout!r}, which only the code "
             "that is released with it writes; release it without --native."
         )
+
+
+def save_as_published(backbone: Any, folder: Path, max_shard_size: int | str = "5GB") -> None:
+    """Writes a backbone under the class and the names of tensors under which its family is published.
+
+    Servers look for `...ForConditionalGeneration` and its names; the base model alone would be saved under others. The
+    language-model head is not written: no vector depends on it, and where it is not tied to the token embeddings, it
+    was left behind when the backbone was loaded.
+
+    Args:
+        backbone: A base model of transformers.
+        folder: Where to.
+        max_shard_size: Largest weights file.
+    """
+    whole_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(backbone.config), None)
+    if whole_class is None:
+        backbone.save_pretrained(folder, max_shard_size=max_shard_size)
+        return
+    with torch.device("meta"):
+        whole = whole_class(copy.deepcopy(backbone.config))
+    setattr(whole, whole.base_model_prefix, backbone)
+    stored = {name: tensor for name, tensor in whole.state_dict().items() if tensor.device.type != "meta"}
+    whole.save_pretrained(folder, state_dict=stored, max_shard_size=max_shard_size)
 
 
 def plain_processor(processor: XVLM2VecProcessor) -> Any:

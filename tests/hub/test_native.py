@@ -11,7 +11,7 @@ import pytest
 import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForImageTextToText
 
 from xvlm2vec import XVLM2VecConfig, XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub.card import ReleaseCard
@@ -51,10 +51,20 @@ def test_the_modules_are_stock(native: Path) -> None:
 
 
 def test_weights_are_the_backbones(native: Path, model: XVLM2VecModel) -> None:
-    saved = load_file(native / "model.safetensors")
+    loaded, info = AutoModel.from_pretrained(native, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     expected = model.backbone.state_dict()
-    assert saved.keys() == expected.keys()
-    assert all(torch.equal(saved[name], expected[name]) for name in saved)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_names_are_those_that_servers_know(native: Path, model: XVLM2VecModel, tmp_path: Path) -> None:
+    """Those of the family's published class, its head aside."""
+    whole = AutoModelForImageTextToText.from_config(model.backbone.config)
+    whole.save_pretrained(tmp_path)
+    published = load_file(tmp_path / "model.safetensors").keys() - {"lm_head.weight"}
+    assert load_file(native / "model.safetensors").keys() == published
+    assert read_json(native / "config.json")["architectures"] == ["Idefics3ForConditionalGeneration"]
 
 
 def test_the_card_names_doors_and_golden_files(native: Path) -> None:

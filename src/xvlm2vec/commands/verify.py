@@ -17,7 +17,8 @@ def main(arguments: Sequence[str]) -> int:
         "Loads a model through AutoModel and SentenceTransformer, an adapter through PeftModel over its base, in fresh "
         "processes without this package, and compares the vectors of a dozen fixed rows with those stored beside it: "
         "alone and in batches, in float32 and bfloat16. Exit code 1 if a row differs. The code in the model's "
-        "repository is run, in a process that is not given your token and whose Hub client is offline.",
+        "repository is run, in a process that is not given your token and whose Hub client is offline. An embedder of "
+        "sentence-transformers that has no golden files is taken over and compared with itself, as by `xvlm2vec adopt`.",
         "xvlm2vec verify release/model\nxvlm2vec verify user/model@v1.0.0 --dtypes float32\n"
         "xvlm2vec verify --write runs/student",
     )
@@ -34,12 +35,39 @@ def main(arguments: Sequence[str]) -> int:
     console.set_up()
     if flags.write:
         return _write(flags.path)
+    if _has_no_golden_files(flags.path):
+        return _adopt(flags.path, flags.device)
     from xvlm2vec.hub.verify import verify
 
     logger.info("Opening %s in fresh processes", flags.path)
     report = verify(flags.path, loaders=flags.loaders, dtypes=flags.dtypes, device=flags.device)
     console.show(report.table())
     return 0 if report.ok else 1
+
+
+def _has_no_golden_files(path: str) -> bool:
+    """Whether this is somebody's own embedder, which has none."""
+    from xvlm2vec.flags.models import has_two_towers, model_kind, read_json
+
+    source, _, revision = path.partition("@")
+    if read_json(source, "golden.json", revision or None) is not None:
+        return False
+    kind = model_kind(source, revision or None)
+    return kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision or None))
+
+
+def _adopt(path: str, device: str | None) -> int:
+    """Proves that an embedder without golden files can be taken over as it is."""
+    import torch
+
+    from xvlm2vec.common.adoption.adopt import adopt
+    from xvlm2vec.common.adoption.describe import describe
+
+    source, _, revision = path.partition("@")
+    logger.info("%s has no golden files: comparing it with its own SentenceTransformer", path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    console.show(describe(adopt(source, revision=revision or None, device=device)))
+    return 0
 
 
 def _write(folder: str) -> int:
