@@ -16,8 +16,7 @@ from xvlm2vec.hub.golden import GoldenError, read_golden, write_golden
 from xvlm2vec.hub.verify import VerifyReport, compare, verify
 
 OTHER_LAYOUT = """
-_prompt = XVLM2VecProcessor.prompt
-XVLM2VecProcessor.prompt = lambda self, text, images, row=0: text + _prompt(self, "", images, row)
+recipe_of = lambda family, token: Recipe({"text": "{text}", "image": "{images}", "image+text": "{text}{images}"}, token)
 """
 LAST_COLUMN = """
 def last_token_index(attention_mask):

@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> int:
         "Loads a model through AutoModel and SentenceTransformer, an adapter through PeftModel over its base, in fresh "
         "processes without this package, and compares the vectors of a dozen fixed rows with those stored beside it: "
         "alone and in batches, in float32 and bfloat16. Exit code 1 if a row differs. The code in the model's "
-        "repository is run, in a process that is not given your token and whose Hub client is offline. An embedder of "
-        "sentence-transformers that has no golden files is taken over and compared with itself, as by `xvlm2vec adopt`.",
+        "repository is run, in a process that is not given your token and whose Hub client is offline. An embedder "
+        "of sentence-transformers without golden files is taken over and compared with itself, as by `xvlm2vec adopt`.",
         "xvlm2vec verify release/model\nxvlm2vec verify user/model@v1.0.0 --dtypes float32\n"
         "xvlm2vec verify --write runs/student",
     )
