@@ -67,9 +67,8 @@ class ModelEncoder:
         model: The model.
         processor: Its processor, if it was not saved beside the weights.
         name: Name in results (default: where the model came from).
-        dim: Shorten vectors to this many dimensions.
+        dim, instruction: See `XVLM2VecModel.encode`; the instruction is that of every row.
         max_tokens_per_batch: Rows times padded length of one forward pass.
-        instruction: Of every row, see `XVLM2VecModel.encode`.
 
     Attributes:
         embeds: What the model takes (see `abilities`); of two towers as of `SentenceTransformerEncoder`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -16,9 +16,6 @@ from .configuration_xvlm2vec import XVLM2VecConfig
 from .hub_files import hub_kwargs, read_json
 from .hub_ids import is_path
 from .loading import CheckpointError, check_loading, read_pickle, readable_files
-
-if TYPE_CHECKING:
-    from .modeling_xvlm2vec import XVLM2VecModel
 
 BLOCK = 1 << 20
 NOT_MODEL = (".git", ".cache", "onnx", "openvino")
@@ -63,9 +60,9 @@ def references(source: str | os.PathLike[str] | None, options: dict[str, Any]) -
 
 
 def load_referenced(
-    cls: type[XVLM2VecModel], folder: str | os.PathLike[str], adopted: dict[str, Any], options: dict[str, Any]
-) -> XVLM2VecModel:
-    """Loads an embedder whose weights lie where it came from.
+    cls: Any, folder: str | os.PathLike[str], adopted: dict[str, Any], options: dict[str, Any]
+) -> Any:
+    """Loads an `XVLM2VecModel` whose weights lie where it came from.
 
     Args:
         cls: The model's class.

@@ -349,7 +349,6 @@ class XVLM2VecModel(PreTrainedModel):
         """Embeds rows of text, images, or both: sorted, packed without padding, an image of several texts once.
 
         Threads may call it at once; the model's mode and attention are what they were when the last of them is done.
-
         Backbones whose attention is not causal, or not known to be, get padded batches instead.
 
         Args:
