@@ -59,9 +59,7 @@ def references(source: str | os.PathLike[str] | None, options: dict[str, Any]) -
     return adopted if adopted.get("by_reference") else {}
 
 
-def load_referenced(
-    cls: Any, folder: str | os.PathLike[str], adopted: dict[str, Any], options: dict[str, Any]
-) -> Any:
+def load_referenced(cls: Any, folder: str | os.PathLike[str], adopted: dict[str, Any], options: dict[str, Any]) -> Any:
     """Loads an `XVLM2VecModel` whose weights lie where it came from.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,14 +11,11 @@ from .image_tokens import expand_images, needed_inputs
 from .padding import TokenRow, split_rows, spread_rows
 from .truncation import Prompt
 
-if TYPE_CHECKING:
-    from .processing_xvlm2vec import XVLM2VecProcessor
-
 _NOT_IMAGES = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels"}
 
 
 def token_inputs(
-    processor: XVLM2VecProcessor,
+    processor: Any,
     prompts: Sequence[Prompt],
     images: Sequence[list[Any]],
     numbers: Sequence[Any],
@@ -27,7 +24,7 @@ def token_inputs(
     """Tokens of each row and the image inputs of the batch.
 
     Args:
-        processor: The model's processor.
+        processor: The model's `XVLM2VecProcessor`.
         prompts: The string of each row.
         images: The RGB images of each row.
         numbers: The row numbers for errors.

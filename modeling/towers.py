@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,14 +11,11 @@ from .images import ImageError
 from .padding import TokenRow
 from .truncation import Prompt
 
-if TYPE_CHECKING:
-    from .processing_xvlm2vec import XVLM2VecProcessor
-
 IMAGE_ROWS = "image_rows"
 
 
 def tower_inputs(
-    processor: XVLM2VecProcessor,
+    processor: Any,
     prompts: Sequence[Prompt],
     images: Sequence[list[Any]],
     numbers: Sequence[Any],
@@ -27,7 +24,7 @@ def tower_inputs(
     """Tokens of the rows that are texts (none of the others), and the images of the others.
 
     Args:
-        processor: The model's processor.
+        processor: The model's `XVLM2VecProcessor`.
         prompts: The string of each row; empty where it is an image.
         images: The RGB images of each row.
         numbers: The row numbers for errors.
