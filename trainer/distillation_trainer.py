@@ -107,9 +107,9 @@ class SelfDistillationTrainer(EmbedderTrainer):
         processors = [self.processor] if teacher is None else [self.processor, teacher.processor]
         with_images = all(map(embeds_both_at_once, processors))
         train_dataset, eval_dataset = (drop_unusable_rows(rows, with_images) for rows in (train_dataset, eval_dataset))
-        check_teacher(args.teacher, model, train_dataset, is_other=teacher is not None)
         if teacher is not None:
             check_other(args.teacher, model, teacher)
+        check_teacher(args.teacher, model, train_dataset, is_other=teacher is not None)
         if any(isinstance(part, IterableDataset) for part in corpora_in(eval_dataset)):
             raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
         frozen = set_up_vision(self.embedder, args.freeze_vision)

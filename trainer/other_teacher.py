@@ -72,6 +72,7 @@ def other_source(
     """
     model: Any = teacher.model
     model.to(device).eval().requires_grad_(False)
+    model.config.use_cache = False  # as the trainer sets it in students: one name in the store for either role
     passes = Passes(model, needs, frozen_vision=True)
     collator = replace(collator, processor=teacher.processor, max_tokens=None, images_alone=True, keeps_english=False)
     collator.sharing = share_images(sharing, model, passes, teacher.processor, row, collator.with_images)

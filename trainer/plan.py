@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from xvlm2vec.modeling.model_parts import embedder_of, language_model
+from xvlm2vec.modeling.model_parts import embedder_of, language_model, token_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .distillation_config import SelfDistillationConfig
@@ -22,6 +23,9 @@ from .vision_parameters import vision_modules
 COUNTED = "counted"
 QUANTIZED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight in 4 bits: half a byte, an 8-bit scale for each block of 64, and a float32 scale for 256 of these."""
+
+ROW = 32
+"""Tokens of a row of towers for texts; what a pass keeps depends on the number of all tokens only."""
 
 # How many states of the size of a trained weight an optimizer keeps, by what stands in its name in transformers.
 _STATES = {"adamw": 2, "lion": 1, "sgd": 0, "adafactor": 0}
@@ -133,7 +137,7 @@ def _units(embedder: XVLM2VecModel, vision: Iterable[nn.Module]) -> list[nn.Modu
     """What FSDP2 shards one by one: the layers of the language model, and its embeddings."""
     left_out = {id(module) for part in vision for module in part.modules()}
     layers = [layer for layer in repeated_layers(embedder) if id(layer) not in left_out]
-    return [*layers, embedder.get_input_embeddings()]
+    return [*layers, token_embeddings(embedder)]
 
 
 def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
@@ -165,7 +169,7 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
     """Bytes of the tensors that autograd keeps of one pass of a language model, weights not counted.
 
     Args:
-        language: A decoder of transformers. Off the meta device the pass is really run.
+        language: A model of texts of transformers, without its head. Off the meta device the pass is really run.
         tokens: Length of the one sequence.
         dtype: Number format of the computation.
     """
@@ -179,12 +183,25 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
             kept[_storage(tensor)] = tensor.untyped_storage()
         return tensor
 
+    run = _run_embeddings if "inputs_embeds" in inspect.signature(language.forward).parameters else _run_ids
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+        run(language, tokens, dtype)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _run_embeddings(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> None:
+    """A pass over one row."""
     shape, device = (1, tokens, language.config.hidden_size), language.device
     inputs = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     positions = torch.arange(tokens, device=device)[None]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
-        language(inputs_embeds=inputs, position_ids=positions, use_cache=False)
-    return sum(storage.nbytes() for storage in kept.values())
+    language(inputs_embeds=inputs, position_ids=positions, use_cache=False)
+
+
+def _run_ids(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> None:
+    """A pass of a tower for texts, which only takes ids, over rows as short as it knows positions for."""
+    language.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    length = min(tokens, ROW)
+    language(input_ids=torch.zeros(-(-tokens // length), length, dtype=torch.long, device=language.device))
 
 
 def _storage(tensor: torch.Tensor) -> int:
