@@ -68,6 +68,7 @@ def distill(
         callbacks=list(callbacks),
         teacher=teacher,
     )
+    del teacher  # its targets are in the store, or the trainer has it
     if not trainer.collator.sharing:  # which has an attention of its own
         training_attention(trainer.embedder)
     if callbacks:

@@ -81,7 +81,9 @@ class MemoryPlan:
         return {**parts, **more, "activations": self.activations, "teacher": self.teacher}
 
 
-def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bool = False) -> MemoryPlan:
+def plan_memory(
+    model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bool = False, teacher: nn.Module | None = None
+) -> MemoryPlan:
     """Computes what training a model takes.
 
     Weights, gradients, optimizer states and copies are exact; activations are what autograd saves in one pass of the
@@ -93,6 +95,7 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         model: On the meta device, in the number formats of the training, with its adapter, frozen where it is frozen.
         args: Settings of the training.
         base_in_4bit: Whether the frozen linear layers are stored in 4 bits (QLoRA).
+        teacher: Another embedder that teaches, on the meta device, in its number format.
     """
     embedder = embedder_of(model)
     vision = vision_modules(embedder)
@@ -104,6 +107,7 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
     trained = [p for p in parameters if p.requires_grad]
     half = args.bf16 or args.fp16
     working = 2 if half else 4
+    copied = [p for name, p in named.items() if not is_adapter(name)]
     trained_tower = sum(p.numel() for p in trained if id(p) in tower)
     return MemoryPlan(
         frozen=_bytes((p for p in parameters if not p.requires_grad and id(p) not in whole), packed),
@@ -113,9 +117,11 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(model, args),
         activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
-        teacher=_bytes((p for name, p in named.items() if not is_adapter(name)), packed)
-        if args.teacher == "copy"
-        else 0,
+        teacher=0
+        if args.teacher != "copy"
+        else _bytes(copied, packed)
+        if teacher is None
+        else _bytes(teacher.parameters()),
         unit=working * max(sum(p.numel() for p in unit.parameters()) for unit in _units(embedder, vision)),
         tower=working * trained_tower,
         parameters=sum(p.numel() for p in parameters),

@@ -21,6 +21,31 @@ BEFORE_HEADS = 2
 """Modules of a saved chain before the heads: transformer and pooling."""
 
 
+def take_place_of_text_tower(student: XVLM2VecModel, towers: XVLM2VecModel) -> None:
+    """Gives a text encoder the projection with which it will take the place of the text tower of two.
+
+    Args:
+        student: The encoder, changed in place.
+        towers: CLIP, SigLIP or their like.
+
+    Raises:
+        ValueError: The one has two towers itself, or the other has not.
+    """
+    if not towers.config.two_towers:
+        raise ValueError(
+            "--student takes the place of the text tower of two towers (CLIP, SigLIP), and --model has none. For "
+            "another embedder as the teacher use --model STUDENT --teacher-model MODEL."
+        )
+    if student.config.two_towers:
+        raise ValueError(
+            "--student has two towers of its own, and a projection behind both would move its images, too. Give a text "
+            "encoder, or teach its text tower by --model STUDENT --teacher-model MODEL."
+        )
+    width = towers.config.hidden_size
+    add_projection(student, width)
+    logger.info("The student takes the place of the text tower, with a projection to its %d values that stays.", width)
+
+
 def add_projection(student: XVLM2VecModel, width: int) -> None:
     """Gives an embedder a last head of its own, to be trained and kept, that brings its vectors to a width.
 
