@@ -1,4 +1,4 @@
-"""`xvlm2vec distill` on two towers and embedders of texts, with another teacher, and with a student for a text tower."""
+"""`xvlm2vec distill` on two towers and embedders of texts, with another teacher, and a student for a text tower."""
 
 from __future__ import annotations
 
