@@ -22,16 +22,9 @@ def embedder_of(model: nn.Module) -> Any:
     raise ValueError(f"A {type(model).__name__} holds no XVLM2VecModel; wrap a backbone with from_backbone first.")
 
 
-def token_embeddings(embedder: Any) -> nn.Module:
-    """The token embeddings of an `XVLM2VecModel`; of two towers, those of the tower for texts."""
-    tower = embedder.backbone.text_model if embedder.config.two_towers else embedder
-    embeddings: nn.Module = tower.get_input_embeddings()
-    return embeddings
-
-
 def path_of_embeddings(embedder: Any) -> str:
     """Where the token embeddings lie in an `XVLM2VecModel`."""
-    embeddings = token_embeddings(embedder)
+    embeddings = embedder.get_input_embeddings()
     return next(name for name, module in embedder.named_modules() if module is embeddings)
 
 

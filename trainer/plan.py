@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from xvlm2vec.modeling.model_parts import embedder_of, language_model, token_embeddings
+from xvlm2vec.modeling.model_parts import embedder_of, language_model
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .distillation_config import SelfDistillationConfig
@@ -143,7 +143,7 @@ def _units(embedder: XVLM2VecModel, vision: Iterable[nn.Module]) -> list[nn.Modu
     """What FSDP2 shards one by one: the layers of the language model, and its embeddings."""
     left_out = {id(module) for part in vision for module in part.modules()}
     layers = [layer for layer in repeated_layers(embedder) if id(layer) not in left_out]
-    return [*layers, token_embeddings(embedder)]
+    return [*layers, embedder.get_input_embeddings()]
 
 
 def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
