@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from saved_forms import build_st
 
 from xvlm2vec.cli import main
 from xvlm2vec.commands import distill
-from xvlm2vec.common.adoption.adopt import adopt
+from xvlm2vec.common.adoption.adopt import Adopted, adopt
 from xvlm2vec.corpus.schema import parallel_features
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -51,17 +52,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
+@pytest.fixture(scope="module")
+def taken_over() -> Callable[[str], Adopted]:
+    return cache(adopt)
+
+
 @pytest.fixture(autouse=True)
-def loads_embedders(monkeypatch: pytest.MonkeyPatch) -> None:
+def loads_embedders(taken_over, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes embedders of sentence-transformers over where the command loads a model."""
 
     def load(name: str, **options: Any) -> tuple[Any, Any]:
-        if (Path(name) / "modules.json").exists() and not (Path(name) / "processor_config.json").is_symlink():
-            adopted = adopt(name)
-            return adopted.model, adopted.processor
-        return before(name, **options)
+        return copy.deepcopy(taken_over(name).model), taken_over(name).processor
 
-    before = distill.load_embedder
     monkeypatch.setattr(distill, "load_embedder", load)
 
 
@@ -71,9 +73,11 @@ def run(model: str, data: str, output: Path, *flags: str) -> tuple[XVLM2VecModel
     return XVLM2VecModel.from_pretrained(output), json.loads((output / "distillation.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "minilm"])
-def test_embedders_are_taught_by_themselves(source, data, tmp_path: Path, name: str) -> None:
-    before = adopt(source(name))
+@pytest.mark.parametrize(
+    "name", ["clip", *(pytest.param(name, marks=pytest.mark.slow) for name in ("siglip", "minilm"))]
+)
+def test_embedders_are_taught_by_themselves(source, taken_over, data, tmp_path: Path, name: str) -> None:
+    before = taken_over(source(name))
     model, summary = run(source(name), data, tmp_path / "run", "--eval-data", data, "--keep-best")
     assert "teacher" not in summary
     old, new = (each.encode(text=["ein roter Hund"], convert_to_tensor=True) for each in (before.model, model))
@@ -83,6 +87,7 @@ def test_embedders_are_taught_by_themselves(source, data, tmp_path: Path, name: 
         assert (model.encode(images=image) == before.model.encode(images=image)).all()
 
 
+@pytest.mark.slow
 def test_another_teacher_of_another_width(source, data, tmp_path: Path) -> None:
     model, summary = run(source("minilm"), data, tmp_path / "run", "--teacher-model", source("clip"))
     assert summary["teacher"] == {"dropped_projection": {"in_features": 32, "out_features": 24}}

@@ -39,7 +39,7 @@ def texts_of(rows):
     return [row["text_en"] for row in rows]
 
 
-@pytest.mark.parametrize("kind", ["cached", "copy"])
+@pytest.mark.parametrize("kind", ["cached", pytest.param("copy", marks=pytest.mark.slow)])
 def test_targets_are_the_vectors_of_the_other_embedder(tmp_path, adopted, corpus, rows, kind):
     teacher = Teacher(*adopted("clip"))
     expected = pooled(teacher.model, teacher.processor, texts_of(rows))
@@ -87,7 +87,7 @@ def test_the_projection_of_the_loss_is_trained_and_dropped(tmp_path, adopted, co
     assert len(model.heads) == 0
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapter"])
+@pytest.mark.parametrize("lora", [pytest.param(False, marks=pytest.mark.slow), True], ids=["all weights", "adapter"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, adopted, corpus, lora):
     def taught(folder, steps):
         model, processor = adopted("minilm")

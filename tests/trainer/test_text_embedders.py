@@ -18,8 +18,8 @@ def english(model, processor, rows):
         return model(**processor(text=[row["text_en"] for row in rows])).pooler_output
 
 
-@pytest.mark.parametrize("name", ["minilm", "minilm-dense", "decoder"])
-@pytest.mark.parametrize("sharing", ["auto", "off"])
+@pytest.mark.parametrize("name", [pytest.param("minilm", marks=pytest.mark.slow), "minilm-dense", "decoder"])
+@pytest.mark.parametrize("sharing", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_translations_approach_the_english_vectors(tmp_path, adopted, corpus, rows, name, sharing, caplog):
     caplog.set_level(logging.INFO)
     model, processor = adopted(name)
@@ -51,6 +51,7 @@ def test_losses_on_images_are_refused(tmp_path, adopted, corpus, loss):
         make_trainer(tmp_path, *adopted("minilm"), corpus, loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["minilm", "decoder"])
 def test_an_adapter_is_its_own_way_back_to_the_teacher(tmp_path, adopted, corpus, name):
     losses = {}
