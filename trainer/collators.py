@@ -233,10 +233,9 @@ class ParallelCollator:
 
     def _checked(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Rows with all columns, and without images that nobody looks at."""
-        checked = [checked_row(row, index) for index, row in enumerate(rows)]
         if self.with_images or self.unimodal:
-            return checked
-        return [type(row)({**row, "image": None}) for row in checked]
+            return [checked_row(row, index) for index, row in enumerate(rows)]
+        return [text_row(row, index) for index, row in enumerate(rows)]
 
     def _batches(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> list[ParallelBatch]:
         if self.max_tokens is None or not rows:
@@ -356,6 +355,16 @@ def checked_row(row: Mapping[str, Any], index: int = 0) -> Any:
     if missing:
         raise ValueError(f"Row {row.get('id', index)!r} lacks the column {missing[0]!r} of a parallel corpus.")
     return parallel_row_without_marks(row)
+
+
+def text_row(row: Mapping[str, Any], index: int = 0) -> Any:
+    """A row of a parallel corpus without its image, for which there need be no column.
+
+    Raises:
+        ValueError: As `checked_row`.
+    """
+    checked = checked_row(type(row)({"image": None, **row}), index)  # type: ignore[call-arg]
+    return type(row)({**checked, "image": None})  # type: ignore[call-arg]
 
 
 def digest_of(images: Sequence[Any]) -> bytes | None:

@@ -314,7 +314,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
             tell_images_left_out(corpora)
         row = self._sample()
         self._share(row)
-        no_image_yet = bool(corpora) and (row is None or row["image"] is None)
+        no_image_yet = bool(corpora) and (row is None or row.get("image") is None)
         self.collator.keeps_rows = self.collator.sharing and self.collator.with_images and no_image_yet
 
     def _sample(self) -> dict[str, Any] | None:

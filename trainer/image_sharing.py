@@ -16,7 +16,7 @@ from xvlm2vec.modeling.packing import check_sharing, packing_blocker, use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
-from .collators import checked_row
+from .collators import checked_row, text_row
 from .forward_passes import Passes
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def choose_way(
         row: A row of a parallel corpus; without one, only the configuration is asked.
         with_images: Whether texts are embedded with their images.
     """
-    sample = texts_of(row if with_images else {**row, "image": None}) if row is not None else []
+    sample = texts_of(row, with_images) if row is not None else []
     reason = ""
     for way in WAYS[setting]:
         reason = broadcast_object_list([sharing_blocker(way, model, processor, sample)])[0]
@@ -162,9 +162,9 @@ def image_places(rows: Dataset) -> Iterator[int]:
         yield from (start + place for place, there in enumerate(valid) if there)
 
 
-def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
-    """The English text and some translations of a row, with its image."""
-    row = checked_row(row)
+def texts_of(row: dict[str, Any], with_images: bool = True) -> list[TextImageRow]:
+    """The English text and some translations of a row, with its image if they are embedded with it."""
+    row = checked_row(row) if with_images else text_row(row)
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
     if row["image"] is None:
         texts = [text for text in texts if not is_blank(text)]

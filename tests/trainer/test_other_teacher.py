@@ -100,6 +100,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, adopted, corpus, lo
     whole = taught("whole", 4)
     taught("parts", 2)
     resumed = taught("parts", 4)
+    again = taught("whole", 4)  # which is through, so that its weights are loaded
+    torch.testing.assert_close(list(again.embedder.parameters()), list(whole.embedder.parameters()))
+    torch.testing.assert_close(list(again.projection.layer.parameters()), list(whole.projection.layer.parameters()))
     assert losses_of(resumed)[-2:] == pytest.approx(losses_of(whole)[-2:], rel=1e-6)
     for name, value in whole.embedder.state_dict().items():
         torch.testing.assert_close(resumed.embedder.state_dict()[name], value, msg=name)
