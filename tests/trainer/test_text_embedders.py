@@ -31,7 +31,7 @@ def test_translations_approach_the_english_vectors(tmp_path, adopted, corpus, ro
     torch.testing.assert_close(trainer.teacher.vectors(batch).english, target, rtol=0, atol=1e-6)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.7 * losses[0]
     assert sum("images of the corpus are left out" in record.message for record in caplog.records) == 1
     assert not [r for r in caplog.records if r.name.startswith("xvlm2vec") and r.levelno >= logging.WARNING]
 
