@@ -23,16 +23,23 @@ def embedder_of(model: nn.Module) -> Any:
 
 
 def path_of_embeddings(embedder: Any) -> str:
-    """Where the token embeddings lie in an `XVLM2VecModel`: beside the layers of the language model."""
+    """Where the token embeddings lie in an `XVLM2VecModel`."""
     embeddings = embedder.get_input_embeddings()
     return next(name for name, module in embedder.named_modules() if module is embeddings)
 
 
 def language_model_path(embedder: Any) -> str:
-    """Path of the module that holds the token embeddings and the layers behind them."""
-    return path_of_embeddings(embedder).rpartition(".")[0]
+    """Path of the innermost module that holds the token embeddings and the layers behind them."""
+    path = path_of_embeddings(embedder).rpartition(".")[0]
+    while "." in path and not _has_layers(embedder.get_submodule(path)):
+        path = path.rpartition(".")[0]
+    return path
 
 
 def language_model(embedder: Any) -> Any:
-    """The language model of an `XVLM2VecModel`, a decoder of transformers without its head."""
+    """The language model of an `XVLM2VecModel`, of transformers and without its head; of two towers, that of texts."""
     return embedder.get_submodule(language_model_path(embedder))
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.ModuleList) and len(part) for part in module.modules())

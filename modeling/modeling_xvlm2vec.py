@@ -272,6 +272,11 @@ class XVLM2VecModel(PreTrainedModel):
         result = self._result(pooled, outputs.last_hidden_state)
         return result if return_dict is not False else result.to_tuple()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings; of two towers, those of the tower for texts, as not every class of them names any."""
+        tower: Any = self.backbone.text_model if self.config.two_towers else super()
+        return tower.get_input_embeddings()
+
     def pack(self, groups: Sequence[TokenGroup], max_tokens: int) -> list[Pack]:
         """Packs groups of rows for `forward`, without padding.
 

@@ -64,7 +64,7 @@ def tower_vectors(
         attention_mask: `(B, L)`.
         inputs: The images, and `image_rows` `(B,)` where there are texts, too.
     """
-    images = dict(inputs)
+    images = {name: value for name, value in inputs.items() if value is not None}  # PEFT passes what it was not given
     image_rows = images.pop(IMAGE_ROWS, None)
     if "pixel_values" not in images:
         return _of_texts(backbone, input_ids, attention_mask)

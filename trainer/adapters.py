@@ -156,6 +156,7 @@ def linear_layers(model: XVLM2VecModel, vision: bool = False) -> str:
         if isinstance(module, nn.Linear)
         # Its parent would take the weight alone and pass over what is put on it.
         and not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention)
+        and "pooler" not in name.split(".")  # of BERT-like models, whose vectors do not depend on it
         and (vision if id(module) in seeing else name.startswith(root))
     ]
     leaves: dict[str, set[str]] = {}

@@ -55,11 +55,14 @@ class ParallelBatch:
         languages: `P` language codes.
         row_of_pair: `(P,)` int64, the row that each translation belongs to.
         digests: A name of each row's images by their content; `None` for a row without.
+        with_images: Whether the texts are embedded with these images, rather than alone.
         groups: Each row's English text, then its translations.
         english: The processor's batch of the English texts.
         translated: The processor's batch of the translations.
         images_only: The processor's batch of the images without text, of the rows that have one, if asked for.
-        translations_only: The processor's batch of these rows' translations without images, if asked for.
+        translations_only: The processor's batch of these rows' translations without images, if asked for and if the
+            translations are not without them anyway.
+        english_rows: The rows without their translations, for a teacher with another processor, if asked for.
         weight: 0 for a batch that only keeps the collective operations of several processes in step.
         passes: How many forward passes of each kind the process with the most needs for its batch in this place; `None`
             where no other process has to be met. See `forward_passes.Passes`.
@@ -71,11 +74,13 @@ class ParallelBatch:
     languages: list[str]
     row_of_pair: torch.Tensor
     digests: list[bytes | None]
+    with_images: bool = True
     groups: list[TokenGroup] | None = None
     english: Inputs | None = None
     translated: Inputs | None = None
     images_only: Inputs | None = None
     translations_only: Inputs | None = None
+    english_rows: list[dict[str, Any]] | None = None
     weight: float = 1.0
     passes: PassCounts | None = None
 
@@ -86,8 +91,9 @@ class ParallelBatch:
 
     @property
     def keys(self) -> list[bytes]:
-        """What names each English row with its images."""
-        return [row_key(text, digest) for text, digest in zip(self.texts, self.digests, strict=True)]
+        """What names each English row, with its images where it is embedded with them."""
+        pairs = zip(self.texts, self.digests, strict=True)
+        return [row_key(text, digest if self.with_images else None) for text, digest in pairs]
 
     @property
     def image_keys(self) -> list[bytes]:
@@ -165,6 +171,10 @@ class ParallelCollator:
         max_tokens: Rows are cut into batches of at most so many tokens (at least one row each); `None` makes one batch.
         unimodal: Whether images without texts, and texts without images, are wanted, too.
         sampler: Draws the translations; all are equal if `None`.
+        with_images: Whether texts are embedded with their images. Where they are not, images are looked at only if they
+            are wanted by themselves.
+        images_alone: Whether these are prepared, too; a teacher that has their vectors only needs their names.
+        keeps_english: Whether the rows go along without their translations.
 
     Attributes:
         epoch: Another epoch draws other translations.
@@ -178,9 +188,15 @@ class ParallelCollator:
     max_tokens: int | None = None
     unimodal: bool = False
     sampler: LanguageSampler | None = None
+    with_images: bool = True
+    images_alone: bool = True
+    keeps_english: bool = False
     epoch: int = field(default=0, init=False)
     keeps_rows: bool = False
-    _is_usable: IsUsable = field(default_factory=IsUsable, init=False, repr=False)
+    _is_usable: IsUsable = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._is_usable = IsUsable(self.with_images)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Tokenises and prepares the rows that can be used; where none can, there is one batch of weight 0.
@@ -188,7 +204,7 @@ class ParallelCollator:
         Raises:
             ValueError: A row lacks a column; the message names it.
         """
-        rows = [checked_row(row, index) for index, row in enumerate(rows)]
+        rows = self._checked(rows)
         rows = [row for row in rows if self._is_usable(row)] or [idle_row(rows[0])]
         chosen = [self._translations(row) for row in rows]
         batches: list[ParallelBatch] = []
@@ -200,17 +216,26 @@ class ParallelCollator:
 
     def english_batches(self, rows: Sequence[dict[str, Any]]) -> list[ParallelBatch]:
         """The rows without their translations, for a teacher."""
-        return self._batches([checked_row(row, index) for index, row in enumerate(rows)], [[] for _ in rows])
+        return self._batches(self._checked(rows), [[] for _ in rows])
 
     def keys(self, rows: Sequence[dict[str, Any]]) -> list[list[bytes]]:
         """For each row, what names its English text with the image; and the image alone if that is wanted."""
-        rows = [checked_row(row, index) for index, row in enumerate(rows)]
+        rows = self._checked(rows)
         english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
         digests = [digest_of(row.images) for row in english]
         return [
-            [row_key(row.text, digest), *([row_key("", digest)] if self.unimodal and digest is not None else [])]
+            [
+                row_key(row.text, digest if self.with_images else None),
+                *([row_key("", digest)] if self.unimodal and digest is not None else []),
+            ]
             for row, digest in zip(english, digests, strict=True)
         ]
+
+    def _checked(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Rows with all columns, and without images that nobody looks at."""
+        if self.with_images or self.unimodal:
+            return [checked_row(row, index) for index, row in enumerate(rows)]
+        return [text_row(row, index) for index, row in enumerate(rows)]
 
     def _batches(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> list[ParallelBatch]:
         if self.max_tokens is None or not rows:
@@ -225,7 +250,8 @@ class ParallelCollator:
 
     def _batch(self, rows: Sequence[dict[str, Any]], chosen: Sequence[list[dict[str, str]]]) -> ParallelBatch:
         """All these rows, with these of their translations, as one batch."""
-        english, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
+        whole, _ = make_rows([row["text_en"] for row in rows], [row["image"] for row in rows])
+        english = whole if self.with_images else [TextImageRow(row.text) for row in whole]
         names = [str(row["id"]) for row in rows]
         pairs = [(index, item) for index, items in enumerate(chosen) for item in items]
         row_of_pair = [index for index, _ in pairs]
@@ -235,7 +261,9 @@ class ParallelCollator:
             translations=[item["text"] for _, item in pairs],
             languages=[item["lang"] for _, item in pairs],
             row_of_pair=torch.tensor(row_of_pair, dtype=torch.long),
-            digests=[digest_of(row.images) for row in english],
+            digests=[digest_of(row.images) for row in whole],
+            with_images=self.with_images,
+            english_rows=[{**row, "translations": []} for row in rows] if self.keeps_english else None,
         )
         translated = [TextImageRow(item["text"], english[index].images) for index, item in pairs]
         if self.sharing:
@@ -243,10 +271,11 @@ class ParallelCollator:
         else:
             batch.english = self._inputs(english, names)
             batch.translated = self._inputs(translated, [names[index] for index in row_of_pair])
-        if self.unimodal:
-            with_image = [index for index, row in enumerate(english) if row.images]
-            images = [TextImageRow("", english[index].images) for index in with_image]
+        if self.unimodal and self.images_alone:
+            with_image = [index for index, row in enumerate(whole) if row.images]
+            images = [TextImageRow("", whole[index].images) for index in with_image]
             batch.images_only = self._inputs(images, [names[index] for index in with_image])
+        if self.unimodal and self.with_images:
             pairs_with_image = [(index, item) for index, item in pairs if english[index].images]
             texts = [TextImageRow(item["text"]) for _, item in pairs_with_image]
             batch.translations_only = self._inputs(texts, [names[index] for index, _ in pairs_with_image])
@@ -289,11 +318,11 @@ class ParallelCollator:
 
     def _padded_lengths(self, rows: Sequence[dict[str, Any]], chosen: Sequence[Sequence[dict[str, str]]]) -> list[int]:
         """Tokens of each row's texts if they were padded to the longest of them (a rough guess for images)."""
-        lengths = []
+        lengths, least = [], self.processor.recipe.pad_to or 0
         for row, items in zip(rows, chosen, strict=True):
-            english, _ = make_rows([row["text_en"]], [row["image"]])
+            english, _ = make_rows([row["text_en"]], [row["image"] if self.with_images else None])
             texts = [TextImageRow(text, english[0].images) for text in (row["text_en"], *(i["text"] for i in items))]
-            lengths.append(len(texts) * max(self.processor.row_lengths(texts)))
+            lengths.append(len(texts) * max(least, *self.processor.row_lengths(texts)))
         return lengths
 
     def _parts(self, lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -328,6 +357,16 @@ def checked_row(row: Mapping[str, Any], index: int = 0) -> Any:
     return parallel_row_without_marks(row)
 
 
+def text_row(row: Mapping[str, Any], index: int = 0) -> Any:
+    """A row of a parallel corpus without its image, for which there need be no column.
+
+    Raises:
+        ValueError: As `checked_row`.
+    """
+    checked = checked_row(type(row)({"image": None, **row}), index)  # type: ignore[call-arg]
+    return type(row)({**checked, "image": None})  # type: ignore[call-arg]
+
+
 def digest_of(images: Sequence[Any]) -> bytes | None:
     """What names a row's images by their content."""
     digests = [content_digest(image) for image in images]
@@ -346,5 +385,7 @@ def take(batch: ParallelBatch, rows: Sequence[int]) -> ParallelBatch:
         languages=[batch.languages[pair] for pair in pairs],
         row_of_pair=torch.tensor([place[row_of_pair[pair]] for pair in pairs], dtype=torch.long),
         digests=[batch.digests[row] for row in rows],
+        with_images=batch.with_images,
+        english_rows=[batch.english_rows[row] for row in rows] if batch.english_rows is not None else None,
         groups=[batch.groups[row] for row in rows] if batch.groups is not None else None,
     )

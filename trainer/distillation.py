@@ -21,6 +21,7 @@ from .checkpoints import train_or_resume
 from .distillation_config import SelfDistillationConfig
 from .distillation_trainer import SelfDistillationTrainer
 from .image_cache import FOLDER as IMAGES
+from .other_teacher import Teacher
 from .precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
@@ -34,6 +35,7 @@ def distill(
     rows: Dataset,
     eval_rows: Dataset | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    teacher: Teacher | None = None,
 ) -> SelfDistillationTrainer:
     """Trains, saves the model (or adapter) and its processor in `args.output_dir`, and says what was done.
 
@@ -46,6 +48,8 @@ def distill(
         rows: A parallel corpus.
         eval_rows: A held-out part of it.
         callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
+        teacher: Another embedder to learn from. Where its vectors are wider or narrower, a projection to them is
+            trained and not saved; `projection.add_projection` gives the model one to keep.
 
     Returns:
         The trainer, with its state and log.
@@ -54,9 +58,17 @@ def distill(
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     args.hub_model_id = args.hub_model_id or output.name  # rather than the name of the folder of checkpoints
+    taught_by = None if teacher is None else str(teacher.model.config.name_or_path)
     trainer = SelfDistillationTrainer(
-        model, args, train_dataset=rows, eval_dataset=eval_rows, processing_class=processor, callbacks=list(callbacks)
+        model,
+        args,
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        processing_class=processor,
+        callbacks=list(callbacks),
+        teacher=teacher,
     )
+    del teacher  # its targets are in the store, or the trainer has it
     if not trainer.collator.sharing:  # which has an attention of its own
         training_attention(trainer.embedder)
     if callbacks:
@@ -66,11 +78,11 @@ def distill(
     trainer.save_model(str(output))
     if trainer.is_world_process_zero():
         shutil.rmtree(Path(args.output_dir) / IMAGES, ignore_errors=True)  # of a run that was killed at its end
-        _write_summary(output / SUMMARY_FILE, trainer)
+        _write_summary(output / SUMMARY_FILE, trainer, taught_by)
     return trainer
 
 
-def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
+def _write_summary(path: Path, trainer: SelfDistillationTrainer, taught_by: str | None) -> None:
     """What a model card tells of the training."""
     args, loss = trainer.args, trainer.distillation_loss
     names = (
@@ -82,7 +94,9 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
     settings: dict[str, Any] = {name: getattr(args, name) for name in names if name != unused}
     start = str(getattr(trainer.embedder.config, "name_or_path", ""))
     content = {
-        **({} if is_path(start) else {"start": start}),  # a path would tell where this machine keeps its models
+        # Paths would tell where this machine keeps its models.
+        **({} if is_path(start) else {"start": start}),
+        **({} if taught_by is None else {"teacher": _teacher(trainer, taught_by)}),
         "versions": {name: version(name) for name in LIBRARIES},
         "loss": {
             "name": type(loss).__name__,
@@ -93,3 +107,13 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer) -> None:
         "log": trainer.state.log_history[-1:],
     }
     write_json(path, content)
+
+
+def _teacher(trainer: SelfDistillationTrainer, name: str) -> dict[str, Any]:
+    """The other embedder that taught, and the projection to its vectors that was dropped."""
+    projection = trainer.projection
+    widths = ("in_features", "out_features")
+    return {
+        **({} if is_path(name) else {"model": name}),
+        **({} if projection is None else {"dropped_projection": {key: projection.settings[key] for key in widths}}),
+    }

@@ -30,7 +30,8 @@ class SelfDistillationConfig(TrainingArguments):
         teacher: Where the English targets come from. `"cached"` embeds the distinct English rows once, before the
             training, into a store on disk that all runs share; `"adapter-off"` runs the student without its adapter
             (LoRA: one copy of the weights); `"copy"` runs a frozen copy of the student as it was at the start. For
-            rows that are made anew whenever they are read, only the last two will do.
+            rows that are made anew whenever they are read, only the last two will do. Of another teacher, `"cached"` is
+            the same, and `"copy"` runs it in every step.
         teacher_store: Folder of the store; by default `xvlm2vec/teacher` in the user's cache.
         sharing: `"tree"` passes all texts of a row over one pass of their image, if a check of one row with an image
             shows that the backbone allows it; `"dense"` does so by one masked attention over all tokens, which is

@@ -1,11 +1,10 @@
-"""Self-knowledge distillation on `transformers.Trainer`: the model learns its own English vectors for translations."""
+"""Distillation on `transformers.Trainer`: a model learns its own English vectors, or another's, for translations."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,28 +14,32 @@ from datasets import Dataset, IterableDataset
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .base_trainer import EmbedderTrainer
-from .collators import FilledRows, ParallelBatch, ParallelCollator
+from .collators import ParallelBatch, ParallelCollator
 from .disk_space import DiskSpaceCheck
 from .distillation_config import SelfDistillationConfig
 from .epochs import TellEpoch
 from .forward_passes import Passes, align_batches, loss_inputs, needs_of
+from .held_out import held_out_loader
 from .image_cache import KeepImages
-from .image_sharing import choose_way, sample_row
+from .image_sharing import sample_row, share_images
 from .language_sampling import language_sampler
 from .losses.base import is_mean_over_pairs
 from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
+from .other_teacher import OtherTeacher, Teacher, check_other, other_source
+from .projection import loss_projection
+from .row_images import check_needs, embeds_both_at_once, tell_images_left_out
 from .teachers import (
     CachedTeacher,
+    EnglishSource,
     ForwardTeacher,
     as_teacher,
     check_teacher,
@@ -46,9 +49,7 @@ from .teachers import (
 )
 from .threads import ChooseThreads
 from .usable_rows import corpora_in, drop_unusable_rows, keep_encoded
-from .vision_parameters import freeze_vision, vision_parameters
-
-logger = logging.getLogger(__name__)
+from .vision_parameters import set_up_vision
 
 
 class SelfDistillationTrainer(EmbedderTrainer):
@@ -61,6 +62,11 @@ class SelfDistillationTrainer(EmbedderTrainer):
     whatever the number of translations of each row. Losses that compare pairs with each other see the pairs of one
     device's batch, and their values are averaged with the number of pairs as the weight.
 
+    Of two towers (CLIP, SigLIP) the tower for texts is trained and nothing else. Texts are then embedded alone, as they
+    are by embedders of texts, and images are looked at only for losses that want their vectors. With another teacher,
+    both get the same rows: an image stands beside a text where both embed that. Where it has another width, a
+    projection is trained that is dropped at the end, see `LossProjection`.
+
     Args:
         model: An `XVLM2VecModel`, or a `peft.PeftModel` around one. It is its own teacher, as it is at the start.
         args: Settings; the defaults if `None`.
@@ -70,10 +76,12 @@ class SelfDistillationTrainer(EmbedderTrainer):
         loss: That of `args.loss`, by default the paper's; another one has weights of its own. It is
             called with `student_en`, `student_lang` and `teacher_en`, each `(P, H)`, `row_of_pair` and `languages`, and
             what else its keywords name: see `loss_inputs`.
+        teacher: Another embedder to learn from, by `args.teacher="cached"`, or `"copy"` to run it in every step.
         **kwargs: As in `transformers.Trainer`.
 
     Raises:
-        ValueError: The vision tower is to be frozen, but has an adapter to train; or the held-out rows are a stream.
+        ValueError: The vision tower is to be frozen, but has an adapter to train; the held-out rows are a stream; or
+            the loss wants of the images what these embedders do not have.
         TeacherError: The teacher cannot be had for this model or corpus.
         DiskSpaceError: The disk is too full for the teacher's vectors.
     """
@@ -89,35 +97,40 @@ class SelfDistillationTrainer(EmbedderTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: XVLM2VecProcessor | None = None,
         loss: nn.Module | None = None,
+        teacher: Teacher | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or SelfDistillationConfig()
-        train_dataset, eval_dataset = drop_unusable_rows(train_dataset), drop_unusable_rows(eval_dataset)
-        self.trained = model
+        self.trained, self.other = model, teacher
         self.embedder = embedder_of(model)
         self.processor = processing_class or self.embedder.processor
-        check_teacher(args.teacher, model, train_dataset)
+        processors = [self.processor] if teacher is None else [self.processor, teacher.processor]
+        with_images = all(map(embeds_both_at_once, processors))
+        train_dataset, eval_dataset = (drop_unusable_rows(rows, with_images) for rows in (train_dataset, eval_dataset))
+        if teacher is not None:
+            check_other(args.teacher, model, teacher)
+        check_teacher(args.teacher, model, train_dataset, is_other=teacher is not None)
         if any(isinstance(part, IterableDataset) for part in corpora_in(eval_dataset)):
             raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
-        if args.freeze_vision:
-            freeze_vision(self.embedder)
-        frozen = not any(weight.requires_grad for weight in vision_parameters(self.embedder))
-        if frozen and not args.freeze_vision:
-            logger.warning(
-                "freeze_vision=False changes nothing: no weight of the vision tower, or of an adapter there, "
-                "is trained. An adapter gets there by AdapterConfig(train_vision=True)."
-            )
+        frozen = set_up_vision(self.embedder, args.freeze_vision)
         if loss is not None and (args.matryoshka_dims or args.loss != type(args).loss):
             raise ValueError("The settings name a loss or Matryoshka sizes and a loss is passed, too; leave one out.")
-        self.distillation_loss = loss or args.make_loss(self.embedder.config.hidden_size)
-        self.passes = Passes(self.embedder, needs_of(self.distillation_loss), frozen)
+        width = (self.embedder if teacher is None else teacher.model).config.hidden_size
+        self.projection = loss_projection(model, width, args.matryoshka_dims, args.seed)
+        self.distillation_loss = loss or args.make_loss(width)
+        needs = needs_of(self.distillation_loss)
+        check_needs(self.distillation_loss, needs, with_images, processors[-1], is_other=teacher is not None)
+        self.passes = Passes(self.embedder, needs, frozen)
         self.collator = ParallelCollator(
             self.processor,
             args.translations_per_row,
             args.seed,
             max_tokens=args.max_tokens_per_forward if is_mean_over_pairs(self.distillation_loss) else None,
-            unimodal=self.passes.needs.unimodal,
+            unimodal=needs.unimodal,
             sampler=language_sampler(train_dataset, args.language_temperature),
+            with_images=with_images,
+            images_alone=teacher is None and args.teacher != "cached",
+            keeps_english=teacher is not None and args.teacher != "cached",
         )
         self._means, self._eval_means, self._pace = RunningMeans(), RunningMeans(), Pace()
         self._step: list[ParallelBatch] = []
@@ -135,13 +148,31 @@ class SelfDistillationTrainer(EmbedderTrainer):
         self.add_callback(self._pace)
         self.add_callback(DiskSpaceCheck(model))
         self.add_callback(ChooseThreads())
-        if frozen:
+        if frozen and with_images:
             self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
+        self.other = None  # it is in the teacher, or no longer needed
         if args.matryoshka_dims:  # after the teacher's vectors were named by the settings that the model had
             self.embedder.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in `EmbedderTrainer`, with the projection of the loss, if there is one."""
+        with self._projecting():
+            return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in transformers, with the projection of the loss, if there is one."""
+        with self._projecting():
+            return super().evaluate(*args, **kwargs)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self._projecting():
+            super()._load_from_checkpoint(*args, **kwargs)
+
+    def _projecting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.projection is None else self.projection.attached()
 
     def compute_loss(
         self,
@@ -211,17 +242,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
             rows = held_out[rows]
         if rows is None:
             raise ValueError("There are no held-out rows: pass an eval_dataset.")
-        args, collator = self.args, self._eval_collator()
-        if args.world_size > 1:
-            rows = FilledRows(rows, args.eval_batch_size * args.world_size)
-        loader = DataLoader(
-            rows,
-            args.eval_batch_size,
-            collate_fn=collator,
-            num_workers=args.dataloader_num_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-        )
-        return self.accelerator.prepare(loader)
+        return self.accelerator.prepare(held_out_loader(rows, self._eval_collator(), self.args))
 
     def evaluation_loop(
         self,
@@ -289,16 +310,24 @@ class SelfDistillationTrainer(EmbedderTrainer):
     def _start_sharing(self) -> None:
         """Finds out on one row of the corpus how the texts of a row go over one pass of their image."""
         corpora = corpora_in(self.train_dataset, self.eval_dataset)
-        row = sample_row(corpora, self.args.teacher == "cached") if self.args.sharing != "off" else None
+        if not self.collator.with_images and not self.passes.needs.unimodal:
+            tell_images_left_out(corpora)
+        row = self._sample()
         self._share(row)
-        self.collator.keeps_rows = self.collator.sharing and bool(corpora) and (row is None or row["image"] is None)
+        no_image_yet = bool(corpora) and (row is None or row.get("image") is None)
+        self.collator.keeps_rows = self.collator.sharing and self.collator.with_images and no_image_yet
+
+    def _sample(self) -> dict[str, Any] | None:
+        """A row, with an image if one is found, on which sharing can be tried."""
+        if self.args.sharing == "off":
+            return None
+        return sample_row(corpora_in(self.train_dataset, self.eval_dataset), self.args.teacher == "cached")
 
     def _share(self, row: dict[str, Any] | None) -> None:
         """Takes the first way that is right for a row, else has each text passed whole."""
-        way = choose_way(self.args.sharing, self.trained, self.processor, row)
-        self.collator.sharing, self.passes.dense = way is not None, way == "dense"
-        if way is not None:
-            use_tree(self.embedder.backbone)
+        self.collator.sharing = share_images(
+            self.args.sharing, self.trained, self.passes, self.processor, row, self.collator.with_images
+        )
 
     def _eval_collator(self) -> ParallelCollator:
         """As for training, with all translations of each row."""
@@ -320,23 +349,35 @@ class SelfDistillationTrainer(EmbedderTrainer):
         collator = self.collator if training else self._eval_collator()
         return [collator(sample["rows"]) if "rows" in sample else sample for sample in samples]
 
-    def _make_teacher(self) -> CachedTeacher | ForwardTeacher:
-        if self.args.teacher == "copy":
-            return ForwardTeacher(frozen_copy(self.trained), self.passes)
-        if self.args.teacher == "adapter-off":
-            return ForwardTeacher(self.trained, self.passes)
-        precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"
-        name = teacher_name(self.embedder, self.processor, precision)
-        teacher = CachedTeacher(self.args.teacher_store or default_store(), name, self.passes)
-        collator = replace(self.collator, max_tokens=self.args.max_tokens_per_forward)
+    def _make_teacher(self) -> CachedTeacher | ForwardTeacher | OtherTeacher:
+        if self.args.teacher != "cached":
+            if self.other is not None:
+                return OtherTeacher(self._source(self.other))
+            copied = self.args.teacher == "copy"
+            return ForwardTeacher(frozen_copy(self.trained) if copied else self.trained, self.passes)
+        source = self._source(self.other)
+        embedder, precision = source.passes.embedder, "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "full"
+        name = teacher_name(embedder, source.collator.processor, precision)
+        folder = self.args.teacher_store or default_store()
+        teacher = CachedTeacher(folder, name, self.passes.needs, embedder.config)
+        source = replace(source, collator=replace(source.collator, max_tokens=self.args.max_tokens_per_forward))
         shows = self.is_world_process_zero() and not self.args.disable_tqdm
         for rows in corpora_in(self.train_dataset, self.eval_dataset):
             share = rows.shard(self.args.world_size, self.args.process_index, contiguous=True)
-            with torch.no_grad(), as_teacher(self.trained), self.compute_loss_context_manager():
-                teacher.fill(share, collator, self.trained, shows)
+            with torch.no_grad(), as_teacher(source.model), self.compute_loss_context_manager():
+                teacher.fill(share, source, shows)
+        if self.other is not None:
+            embedder.to("cpu")  # type: ignore[arg-type]  # transformers wraps `to`
         self.accelerator.wait_for_everyone()
         teacher.reopen()
         return teacher
+
+    def _source(self, other: Teacher | None) -> EnglishSource:
+        """What embeds English rows: the student as it is now, or another embedder, written in its own way."""
+        if other is None:
+            return EnglishSource(self.trained, self.passes, replace(self.collator, images_alone=True))
+        sample, device = self._sample(), self.args.device
+        return other_source(other, self.collator, self.passes.needs, self.args.sharing, sample, device)
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:

@@ -12,11 +12,12 @@ from datasets import Dataset, Image
 from torch import nn
 
 from xvlm2vec.common.texts import is_blank, with_text
-from xvlm2vec.modeling.packing import check_sharing, packing_blocker
+from xvlm2vec.modeling.packing import check_sharing, packing_blocker, use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow, make_rows
 
-from .collators import checked_row
+from .collators import checked_row, text_row
+from .forward_passes import Passes
 
 logger = logging.getLogger(__name__)
 
@@ -64,27 +65,58 @@ def sharing_blocker(way: str, model: nn.Module, processor: XVLM2VecProcessor, sa
         return str(error).rstrip(".")
 
 
-def choose_way(setting: str, model: nn.Module, processor: XVLM2VecProcessor, row: dict[str, Any] | None) -> str | None:
+def choose_way(
+    setting: str, model: nn.Module, processor: XVLM2VecProcessor, row: dict[str, Any] | None, with_images: bool = True
+) -> str | None:
     """The first way that is right for a row, in all processes alike; `None` if each text is to be passed whole.
 
-    Why a way is not taken is logged.
+    Why a way is not taken is logged, as a warning where images then cost time.
 
     Args:
         setting: A key of `WAYS`.
         model: An `XVLM2VecModel`, or a model around one.
         processor: Its processor.
         row: A row of a parallel corpus; without one, only the configuration is asked.
+        with_images: Whether texts are embedded with their images.
     """
-    sample = texts_of(row) if row is not None else []
+    sample = texts_of(row, with_images) if row is not None else []
     reason = ""
     for way in WAYS[setting]:
         reason = broadcast_object_list([sharing_blocker(way, model, processor, sample)])[0]
         if not reason:
             return way
-        logger.warning("Images cannot be shared by the %s attention: %s.", way, reason)
-    if setting != "off":
+        if with_images:
+            logger.warning("Images cannot be shared by the %s attention: %s.", way, reason)
+    if setting != "off" and not with_images:
+        logger.info("Each text is passed whole: %s.", reason)
+    elif setting != "off":
         logger.warning("Each text is passed whole, with its image, which is slower: %s.", reason)
     return None
+
+
+def share_images(
+    setting: str,
+    model: nn.Module,
+    passes: Passes,
+    processor: XVLM2VecProcessor,
+    row: dict[str, Any] | None,
+    with_images: bool = True,
+) -> bool:
+    """Sets a model up for the first way that is right for a row; whether there is one.
+
+    Args:
+        setting: As for `choose_way`, like the others.
+        model: Its backbone gets the attention of packs.
+        passes: Run the model.
+        processor: Its processor.
+        row: A row of a parallel corpus.
+        with_images: Whether texts are embedded with their images.
+    """
+    way = choose_way(setting, model, processor, row, with_images)
+    passes.dense = way == "dense"
+    if way is not None:
+        use_tree(passes.embedder.backbone)
+    return way is not None
 
 
 def sample_row(corpora: Sequence[Any], thorough: bool) -> dict[str, Any] | None:
@@ -130,9 +162,9 @@ def image_places(rows: Dataset) -> Iterator[int]:
         yield from (start + place for place, there in enumerate(valid) if there)
 
 
-def texts_of(row: dict[str, Any]) -> list[TextImageRow]:
-    """The English text and some translations of a row, with its image."""
-    row = checked_row(row)
+def texts_of(row: dict[str, Any], with_images: bool = True) -> list[TextImageRow]:
+    """The English text and some translations of a row, with its image if they are embedded with it."""
+    row = checked_row(row) if with_images else text_row(row)
     texts = [row["text_en"], *[item["text"] for item in with_text(row["translations"])[:2]]]
     if row["image"] is None:
         texts = [text for text in texts if not is_blank(text)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from .vision_parameters import vision_modules
 COUNTED = "counted"
 QUANTIZED_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight in 4 bits: half a byte, an 8-bit scale for each block of 64, and a float32 scale for 256 of these."""
+
+ROW = 32
+"""Tokens of a row of towers for texts; what a pass keeps depends on the number of all tokens only."""
 
 # How many states of the size of a trained weight an optimizer keeps, by what stands in its name in transformers.
 _STATES = {"adamw": 2, "lion": 1, "sgd": 0, "adafactor": 0}
@@ -77,7 +81,9 @@ class MemoryPlan:
         return {**parts, **more, "activations": self.activations, "teacher": self.teacher}
 
 
-def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bool = False) -> MemoryPlan:
+def plan_memory(
+    model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bool = False, teacher: nn.Module | None = None
+) -> MemoryPlan:
     """Computes what training a model takes.
 
     Weights, gradients, optimizer states and copies are exact; activations are what autograd saves in one pass of the
@@ -89,6 +95,7 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         model: On the meta device, in the number formats of the training, with its adapter, frozen where it is frozen.
         args: Settings of the training.
         base_in_4bit: Whether the frozen linear layers are stored in 4 bits (QLoRA).
+        teacher: Another embedder that teaches, on the meta device, in its number format.
     """
     embedder = embedder_of(model)
     vision = vision_modules(embedder)
@@ -100,6 +107,7 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
     trained = [p for p in parameters if p.requires_grad]
     half = args.bf16 or args.fp16
     working = 2 if half else 4
+    copied = [p for name, p in named.items() if not is_adapter(name)]
     trained_tower = sum(p.numel() for p in trained if id(p) in tower)
     return MemoryPlan(
         frozen=_bytes((p for p in parameters if not p.requires_grad and id(p) not in whole), packed),
@@ -109,9 +117,11 @@ def plan_memory(model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bo
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(model, args),
         activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
-        teacher=_bytes((p for name, p in named.items() if not is_adapter(name)), packed)
-        if args.teacher == "copy"
-        else 0,
+        teacher=0
+        if args.teacher != "copy"
+        else _bytes(copied, packed)
+        if teacher is None
+        else _bytes(teacher.parameters()),
         unit=working * max(sum(p.numel() for p in unit.parameters()) for unit in _units(embedder, vision)),
         tower=working * trained_tower,
         parameters=sum(p.numel() for p in parameters),
@@ -165,7 +175,7 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
     """Bytes of the tensors that autograd keeps of one pass of a language model, weights not counted.
 
     Args:
-        language: A decoder of transformers. Off the meta device the pass is really run.
+        language: A model of texts of transformers, without its head. Off the meta device the pass is really run.
         tokens: Length of the one sequence.
         dtype: Number format of the computation.
     """
@@ -179,12 +189,25 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
             kept[_storage(tensor)] = tensor.untyped_storage()
         return tensor
 
+    run = _run_embeddings if "inputs_embeds" in inspect.signature(language.forward).parameters else _run_ids
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+        run(language, tokens, dtype)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _run_embeddings(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> None:
+    """A pass over one row."""
     shape, device = (1, tokens, language.config.hidden_size), language.device
     inputs = torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
     positions = torch.arange(tokens, device=device)[None]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
-        language(inputs_embeds=inputs, position_ids=positions, use_cache=False)
-    return sum(storage.nbytes() for storage in kept.values())
+    language(inputs_embeds=inputs, position_ids=positions, use_cache=False)
+
+
+def _run_ids(language: PreTrainedModel, tokens: int, dtype: torch.dtype) -> None:
+    """A pass of a tower for texts, which only takes ids, over rows as short as it knows positions for."""
+    language.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    length = min(tokens, ROW)
+    language(input_ids=torch.zeros(-(-tokens // length), length, dtype=torch.long, device=language.device))
 
 
 def _storage(tensor: torch.Tensor) -> int:

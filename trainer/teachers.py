@@ -1,4 +1,4 @@
-"""Where the targets of self-distillation come from: a store of the English vectors, the bare adapter's base, a copy."""
+"""Where the targets come from: a store of English vectors, the bare adapter's base, a copy, another embedder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
 from xvlm2vec.common.store import EmbeddingStore
 from xvlm2vec.common.user_cache import cache_folder
 from xvlm2vec.modeling.concurrency import evaluation_mode
+from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .collators import ParallelBatch, ParallelCollator
 from .disk_space import check_room
-from .forward_passes import Passes, RowVectors
+from .forward_passes import Needs, Passes, RowVectors
 from .usable_rows import has_english
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,21 @@ CHUNK = 256
 
 class TeacherError(ValueError):
     """A teacher has no vector for a row, or cannot be had for this model or corpus."""
+
+
+@dataclass(frozen=True)
+class EnglishSource:
+    """What embeds English rows.
+
+    Args:
+        model: The teacher, with gradients off.
+        passes: Runs it.
+        collator: Prepares rows for it.
+    """
+
+    model: nn.Module
+    passes: Passes
+    collator: ParallelCollator
 
 
 class ForwardTeacher:
@@ -68,11 +85,13 @@ class CachedTeacher:
     Args:
         folder: Holds the store.
         name: Names the model in it, see `teacher_name`.
-        passes: Tell what the loss needs.
+        needs: What the loss needs.
+        config: The teacher's configuration.
     """
 
-    def __init__(self, folder: str | Path, name: str, passes: Passes) -> None:
-        self.folder, self.name, self.passes = Path(folder), name, passes
+    def __init__(self, folder: str | Path, name: str, needs: Needs, config: XVLM2VecConfig) -> None:
+        self.folder, self.name, self.needs = Path(folder), name, needs
+        self.width, self.model = config.hidden_size, str(config.name_or_path)
         self.reopen()
 
     def vectors(self, batch: ParallelBatch) -> RowVectors:
@@ -81,22 +100,20 @@ class CachedTeacher:
         Raises:
             TeacherError: A row is not in the store.
         """
-        english = self._read(batch.keys, batch)
-        width = english.shape[1] // 2 if self.passes.needs.image_means else english.shape[1]
+        english, width = self._read(batch.keys, batch), self.width
         image_only = None
-        if self.passes.needs.unimodal:
+        if self.needs.unimodal:
             image_only = english.new_zeros(len(english), width)
             image_only[batch.has_image] = self._read(batch.image_keys, batch)[:, :width]
-        means = english[:, width:] if self.passes.needs.image_means else None
+        means = english[:, width:] if self.needs.image_means else None
         return RowVectors(english[:, :width], means, image_only=image_only)
 
-    def fill(self, rows: Dataset, collator: ParallelCollator, model: nn.Module, show_progress: bool) -> None:
-        """Embeds the English rows that the store lacks and opens it again.
+    def fill(self, rows: Dataset, source: EnglishSource, show_progress: bool) -> None:
+        """Embeds the English rows that the store lacks.
 
         Args:
             rows: This process's share of the corpus.
-            collator: Prepares them.
-            model: The teacher, with gradients off.
+            source: Embeds them.
             show_progress: Whether to show a bar.
 
         Raises:
@@ -106,29 +123,34 @@ class CachedTeacher:
         with tqdm(total=len(rows), desc="Teacher", unit="row", disable=not show_progress, dynamic_ncols=True) as bar:
             for start in range(0, len(rows), CHUNK):
                 part = [rows[index] for index in range(start, min(start + CHUNK, len(rows)))]
-                new = self._lacking(part, collator)
+                new = self._lacking(part, source.collator)
                 if new and not checked:
                     self._check_room(len(rows) - start)
                     checked = True
-                for batch in collator.english_batches(new):
-                    self._add(self.passes.embed_english(model, batch.to(self.passes.embedder.device)), batch)
+                for batch in source.collator.english_batches(new):
+                    batch = batch.to(source.passes.embedder.device)
+                    self._add(source.passes.embed_english(source.model, batch), batch)
                 bar.update(len(part))
 
     def reopen(self) -> None:
         """Opens the store, also to see what other processes have written."""
-        needs = self.passes.needs
-        parts = ["alone"] * needs.unimodal + ["image_means"] * needs.image_means  # as stores of old versions are named
+        parts = ["alone"] * self.needs.unimodal + [
+            "image_means"
+        ] * self.needs.image_means  # as stores of old versions are named
         fingerprint = f"{self.name}:{'+'.join(parts)}" if parts else self.name
-        self.store = EmbeddingStore(self.folder, fingerprint, model=str(self.passes.embedder.config.name_or_path))
+        self.store = EmbeddingStore(self.folder, fingerprint, model=self.model)
 
     def _lacking(self, rows: Sequence[dict[str, Any]], collator: ParallelCollator) -> list[dict[str, Any]]:
-        """The distinct rows that the store does not hold whole."""
-        new: dict[bytes, dict[str, Any]] = {}
-        rows = [row for row in rows if has_english(row)]
-        for row, keys in zip(rows, collator.keys(rows), strict=True):
-            if any(key not in self.store for key in keys):
-                new.setdefault(keys[0], row)
-        return list(new.values())
+        """The distinct rows that the store does not hold whole; where texts are alone, without images that it holds."""
+        new: list[dict[str, Any]] = []
+        coming: set[bytes] = set()
+        rows = [row for row in rows if has_english(row, collator.with_images)]
+        for row, (text, *images) in zip(rows, collator.keys(rows), strict=True):
+            lacking = {key for key in (text, *images) if key not in self.store} - coming
+            if lacking:
+                new.append(row if collator.with_images or lacking - {text} else {**row, "image": None})
+            coming |= lacking
+        return new
 
     def _add(self, vectors: RowVectors, batch: ParallelBatch) -> None:
         english = vectors.english
@@ -136,7 +158,7 @@ class CachedTeacher:
         self.store.add(batch.keys, torch.cat(parts, dim=1).float().cpu().numpy())
         if vectors.image_only is not None and batch.image_keys:
             image_only = vectors.image_only[batch.has_image]
-            filler = [torch.zeros_like(image_only)] * (len(parts) - 1)
+            filler = [part.new_zeros(len(image_only), part.shape[1]) for part in parts[1:]]
             self.store.add(batch.image_keys, torch.cat([image_only, *filler], dim=1).float().cpu().numpy())
 
     def _read(self, keys: Sequence[bytes], batch: ParallelBatch) -> torch.Tensor:
@@ -152,8 +174,8 @@ class CachedTeacher:
         return torch.from_numpy(np.ascontiguousarray(vectors)).to(batch.row_of_pair.device)
 
     def _check_room(self, rows: int) -> None:
-        width = self.passes.embedder.config.hidden_size * (2 if self.passes.needs.image_means else 1)
-        needed = rows * (1 + self.passes.needs.unimodal) * (32 + 4 * width)
+        width = self.width * (2 if self.needs.image_means else 1)
+        needed = rows * (1 + self.needs.unimodal) * (32 + 4 * width)
         check_room(
             self.folder,
             needed,
@@ -162,14 +184,21 @@ class CachedTeacher:
         )
 
 
-def check_teacher(kind: str, model: nn.Module, rows: Any) -> None:
-    """Raises if a teacher cannot be had for a model or a corpus."""
+def check_teacher(kind: str, model: nn.Module, rows: Any, is_other: bool = False) -> None:
+    """Raises if a teacher cannot be had for a model or a corpus.
+
+    Args:
+        kind: One of `TEACHERS`.
+        model: The student.
+        rows: The corpus.
+        is_other: Whether the teacher is another embedder.
+    """
     if kind == "adapter-off" and not hasattr(model, "disable_adapter"):
         raise TeacherError('teacher="adapter-off" needs a model with an adapter; use teacher="cached" or "copy".')
     if kind == "cached" and isinstance(rows, IterableDataset):
         raise TeacherError(
             'teacher="cached" embeds the English rows before the training, but this corpus is streamed; use '
-            'teacher="adapter-off" with an adapter, else teacher="copy".'
+            + ('teacher="copy".' if is_other else 'teacher="adapter-off" with an adapter, else teacher="copy".')
         )
 
 

@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 10_000
 SHOWN = 5
-TRANSLATION, ENGLISH = "translation", "English text and no image"
+TRANSLATION, ENGLISH, ENGLISH_TEXT = "translation", "English text and no image", "English text"
 
 
-def drop_unusable_rows(rows: Any) -> Any:
+def drop_unusable_rows(rows: Any, images: bool = True) -> Any:
     """A corpus without the rows that have no translation, or neither an English text nor an image.
 
     What is left out is counted in a warning. Of a stored corpus only the columns of texts are read; a stream leaves
@@ -28,22 +28,23 @@ def drop_unusable_rows(rows: Any) -> Any:
 
     Args:
         rows: A corpus, several by name, or `None`.
+        images: Whether an image may stand for an English text, as in a model that embeds texts with their images.
 
     Raises:
         ValueError: No row has a translation.
     """
     if isinstance(rows, Mapping):
-        return {name: drop_unusable_rows(part) for name, part in rows.items()}
+        return {name: drop_unusable_rows(part, images) for name, part in rows.items()}
     if isinstance(rows, IterableDataset):  # the filter would decode the images, and store them otherwise
-        return keep_encoded(rows).filter(IsUsable())
+        return keep_encoded(rows).filter(IsUsable(images))
     if not isinstance(rows, Dataset) or not {"id", "translations"} <= set(rows.column_names):
         return rows
     if rows.format["type"] == "custom":
         return rows
-    return _stored(rows)
+    return _stored(rows, images)
 
 
-def _stored(rows: Dataset) -> Dataset:
+def _stored(rows: Dataset, images: bool) -> Dataset:
     """The rows of a stored corpus that can be used."""
     kept: list[int] = []
     left_out: dict[str, list[str]] = {}
@@ -53,7 +54,7 @@ def _stored(rows: Dataset) -> Dataset:
         part = columns[start : start + CHUNK]
         english = part.get("text_en") or ["-"] * len(part["id"])  # the collator names a column that is missing
         for place, (name, items, text) in enumerate(zip(part["id"], part["translations"], english, strict=True), start):
-            missing = _missing_part({"translations": items, "text_en": text})
+            missing = _missing_part({"translations": items, "text_en": text}, images)
             if missing is None or (missing == ENGLISH and _has_image(bare, place)):
                 kept.append(place)
             else:
@@ -61,7 +62,7 @@ def _stored(rows: Dataset) -> Dataset:
     if not left_out:
         return rows
     if not kept:
-        raise ValueError("No row of the corpus has a translation, and an English text or an image.")
+        raise ValueError(f"No row of the corpus has a translation, and an English text{' or an image' * images}.")
     for what, names in left_out.items():
         shown = ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
         logger.warning("%d of %d rows have no %s and are left out: %s", len(names), len(rows), what, shown)
@@ -96,31 +97,37 @@ def corpora_in(*rows: Any) -> list[Any]:
     return [part for part in parts if part is not None]
 
 
-def has_english(row: Mapping[str, Any]) -> bool:
-    """Whether a row has an English text or an image; the collator names a column that is missing."""
-    return "text_en" not in row or not is_blank(row["text_en"]) or row.get("image") is not None
+def has_english(row: Mapping[str, Any], images: bool = True) -> bool:
+    """Whether a row has an English text, or an image if that counts; the collator names a column that is missing."""
+    return "text_en" not in row or not is_blank(row["text_en"]) or (images and row.get("image") is not None)
 
 
-def _missing_part(row: Mapping[str, Any]) -> str | None:
+def _missing_part(row: Mapping[str, Any], images: bool) -> str | None:
     """What a row needs and does not have; the collator names a column that is missing."""
     if "translations" in row and not with_text(row["translations"]):
         return TRANSLATION
-    return None if has_english(row) else ENGLISH
+    if has_english(row, images):
+        return None
+    return ENGLISH if images else ENGLISH_TEXT
 
 
 class IsUsable:
     """Tells whether a row that was just read can be used, and counts the others in warnings that become rare.
 
+    Args:
+        images: As for `drop_unusable_rows`.
+
     Attributes:
         counts: Rows left out by what they lack, of all passes over the corpus, in this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: bool = True) -> None:
+        self.images = images
         self.counts: Counter[str] = Counter()
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         """Rows that are none of a parallel corpus pass: the collator names what they lack."""
-        missing = _missing_part(row)
+        missing = _missing_part(row, self.images)
         if missing is None:
             return True
         self.counts[missing] += 1

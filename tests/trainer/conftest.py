@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from xvlm2vec.common.adoption.adopt import adopt
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 
 sys.path.insert(0, str(Path(__file__).parent))  # steps.py lies beside this file
+sys.path.insert(1, str(Path(__file__).parents[1] / "adoption"))  # builders of saved embedders
 
 TEXTS = {
     "en": ["a red bicycle by the wall", "two dogs run in the park", "the old bakery opens early", "rain over the sea"],
@@ -57,6 +60,26 @@ def processor(built):
 @pytest.fixture
 def model(built):
     return copy.deepcopy(built[0])
+
+
+@pytest.fixture(scope="session")
+def taken_over(tmp_path_factory):
+    from saved_forms import build_st
+
+    return cache(lambda name: adopt(str(build_st(name, tmp_path_factory.mktemp("saved") / name))))
+
+
+@pytest.fixture
+def adopted(taken_over):
+    """Model and processor of a tiny embedder of sentence-transformers, taken over; each call gives a new copy."""
+
+    def get(name):
+        processor = taken_over(name).processor
+        model = copy.deepcopy(taken_over(name).model)
+        model.processor = processor
+        return model, processor
+
+    return get
 
 
 @pytest.fixture(name="image")

@@ -10,12 +10,14 @@ from conftest import TEXTS, TINY, image, parallel_row
 from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
+from xvlm2vec.common.adoption.adopt import adopt
 from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, ImageDistillationLoss, LossSum
+from xvlm2vec.trainer.other_teacher import Teacher
 
 LANGUAGES = (("it", "de", "ar"), ("it",), ("de", "ar"), ("ar",), ("it", "de"))
 
@@ -70,6 +72,12 @@ def turn_long_rows(model, processor, rows):
     model.backbone.text_model.rotary_emb = type(model.backbone.text_model.rotary_emb)(text)
 
 
+def taken_over(source):
+    """Model and processor of an embedder of sentence-transformers."""
+    adopted = adopt(source)
+    return adopted.model, adopted.processor
+
+
 def main(folder, settings):
     torch.set_num_threads(1)
     options = {"rows": 16, "images": True, "adapter": None, "stream": False, **settings.pop("options", {})}
@@ -78,6 +86,8 @@ def main(folder, settings):
     steps = {"max_steps": 4, "learning_rate": 1e-3, "teacher_store": str(folder / "teacher")}
     args = SelfDistillationConfig(output_dir=str(folder), **{**quiet, **steps, **settings})
     model, processor = build_tiny_model(TINY, [text for texts in TEXTS.values() for text in texts])
+    if "embedder" in options:
+        model, processor = taken_over(options["embedder"])
     rows = corpus(options["rows"], options["images"])
     if options.get("rope_limit"):
         turn_long_rows(model, processor, rows)
@@ -95,6 +105,7 @@ def main(folder, settings):
         eval_dataset=corpus(options["held_out"], True) if "held_out" in options else None,
         processing_class=processor,
         loss=aligned if options.get("aligned") else None,
+        teacher=Teacher(*taken_over(options["other"])) if "other" in options else None,
     )
     trainer.train(resume_from_checkpoint=options.get("resume"))
     trainer.save_model(str(folder / "model"))

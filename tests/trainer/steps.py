@@ -18,11 +18,11 @@ def arguments(folder, **settings):
     return SelfDistillationConfig(output_dir=str(folder), **{"teacher": "copy", **quiet, **steps, **settings})
 
 
-def make_trainer(folder, model, processor, rows=None, loss=None, **settings):
+def make_trainer(folder, model, processor, rows=None, loss=None, other=None, **settings):
     args = arguments(folder, **settings)
     eval_rows = rows if args.eval_strategy != "no" else None
     return SelfDistillationTrainer(
-        model, args, train_dataset=rows, eval_dataset=eval_rows, processing_class=processor, loss=loss
+        model, args, train_dataset=rows, eval_dataset=eval_rows, processing_class=processor, loss=loss, teacher=other
     )
 
 

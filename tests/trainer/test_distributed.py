@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from saved_forms import build_st
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.trainer.adapters import load_adapter
@@ -214,3 +215,14 @@ def test_two_processes_measure_each_held_out_row_once(tmp_path):
         for name in entry:
             if "distance" in name or name in ("eval_loss", "eval_english_drift"):
                 assert entry[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)  # one minus a float32 cosine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [{"embedder": "clip"}, {"embedder": "decoder", "other": "clip"}], ids=str)
+def test_adopted_embedders_learn_sharded_what_they_learn_alone(tmp_path, names):
+    """Two towers, and a projection to the width of another teacher, which is not saved."""
+    options = {role: str(build_st(name, tmp_path / name)) for role, name in names.items()}
+    expected = run(tmp_path / "one", **SGD, options=options)
+    results = run(tmp_path / "two", processes=2, config="fsdp2", **SGD, options=options)
+    same_curve(results, expected)
+    same_weights(tmp_path / "two", tmp_path / "one")

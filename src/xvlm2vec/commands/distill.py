@@ -27,7 +27,9 @@ from xvlm2vec.trainer.distillation import distill
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig, renamed
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
+from xvlm2vec.trainer.other_teacher import Teacher
 from xvlm2vec.trainer.progress import StageBar
+from xvlm2vec.trainer.projection import take_place_of_text_tower
 from xvlm2vec.trainer.settings import setting
 from xvlm2vec.trainer.usable_rows import keep_encoded
 
@@ -38,13 +40,27 @@ logger = logging.getLogger(__name__)
 class DistillFlags:
     """Flags of `xvlm2vec distill` beside the settings of the trainer."""
 
-    model: str = field(metadata={"help": "folder or Hub id of the English embedder: an XVLM2VecModel, or an adapter"})
+    model: str = field(
+        metadata={"help": "folder or Hub id of the English embedder: an XVLM2VecModel, an adapter, an embedder of "
+                  "sentence-transformers, or two towers (CLIP, SigLIP), whose text tower is taught"}
+    )  # fmt: skip
     data: str = field(
         metadata={"help": "parallel corpus with the columns id, image, text_en, translations, source: a folder of "
                   "save_to_disk, a folder of parquet files, or a Hub id"}
     )  # fmt: skip
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
+    )
+    teacher_model: str | None = setting(
+        None,
+        "folder or Hub id of another embedder, of any width and tokenizer, whose vectors are the targets instead of "
+        "the model's own; --teacher is then cached, or copy to run it in every step. To another width a projection is "
+        "trained, and dropped at the end",
+    )
+    student: str | None = setting(
+        None,
+        "folder or Hub id of a multilingual text encoder that is to take the place of the text tower of --model (CLIP, "
+        "SigLIP): it is trained, and saved, with a projection to the tower's vectors",
     )
     eval_data: str | None = setting(None, "held-out parallel corpus: its loss and each language's distance are logged")
     keep_best: bool = setting(
@@ -93,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     _check(parsed)
     args = training_arguments(parsed, str(output / "adapter" if adapter.lora else output))
     if flags.plan:
-        console.show(run_plan(flags.model, args, adapter))
+        console.show(run_plan(flags.student or flags.model, args, adapter, _other_teacher(flags)))
         return 0
     adapter.check_machine()
     if args.process_index > 0:  # one of several processes speaks
@@ -116,6 +132,7 @@ def _check(parsed: Parsed) -> None:
     """Raises where flags do not go together."""
     flags = parsed.flags
     parsed.adapter.check(parsed.given)
+    _check_teacher(parsed)
     if flags.lexicon and flags.code_switching is None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")
     if flags.streaming and parsed.settings.get("max_steps", 0) < 1:
@@ -130,6 +147,27 @@ def _check(parsed: Parsed) -> None:
     chosen = {"load_best_model_at_end", "metric_for_best_model", "greater_is_better"} & parsed.given.keys()
     if flags.keep_best and chosen:
         raise ValueError(f"--keep-best takes the worst language's distance; leave {min(chosen)} out.")
+
+
+def _check_teacher(parsed: Parsed) -> None:
+    """Raises where flags of student and teacher do not go together."""
+    flags = parsed.flags
+    if flags.student and flags.teacher_model:
+        raise ValueError("--student learns the text vectors of --model; leave --teacher-model out, or --student.")
+    if flags.student and parsed.adapter.lora:
+        raise ValueError(
+            "--student has a fresh projection, which an adapter would not find on its base again; leave --lora out."
+        )
+    if _other_teacher(flags) and parsed.settings.get("teacher") == "adapter-off":
+        raise ValueError(
+            "--teacher adapter-off is the model without its adapter, and here another model is the teacher; use "
+            "--teacher cached, or copy to run it in every step."
+        )
+
+
+def _other_teacher(flags: DistillFlags) -> str | None:
+    """What teaches, if it is not the model that is taught: another model, or the towers that get another student."""
+    return flags.model if flags.student else flags.teacher_model
 
 
 def _grouped(source: str) -> Dataset:
@@ -162,7 +200,8 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
     """The trainer's settings; what was not given follows the machine and the kind of training."""
     chosen: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
     if "teacher" not in parsed.given and parsed.flags.streaming:
-        chosen["teacher"] = "adapter-off" if parsed.adapter.lora else "copy"
+        own_base = parsed.adapter.lora and not _other_teacher(parsed.flags)
+        chosen["teacher"] = "adapter-off" if own_base else "copy"
     if parsed.flags.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
     if parsed.flags.keep_best:
@@ -175,12 +214,16 @@ def _train(
 ) -> None:
     flags, adapter = parsed.flags, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
-    model, processor = load_embedder(flags.model, **parsed.adapter.loading())
+    model, processor = load_embedder(flags.student or flags.model, **parsed.adapter.loading())
+    teacher = _load_teacher(flags)
+    if teacher is not None and flags.student:
+        set_seed(args.seed)  # the projection's first weights are drawn, in every process alike
+        take_place_of_text_tower(model, teacher.model)
     if adapter is not None:
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         model = add_adapter(model, adapter)
         callbacks = [*callbacks, MergedSpaceCheck(model)]
-    trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks)
+    trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks, teacher=teacher)
     if held_out is not None and not can_measure(trainer):
         logger.info("%s is not measured once more: the training was through before this start", flags.eval_data)
     elif held_out is not None:
@@ -190,6 +233,12 @@ def _train(
             flags.eval_data,
             *(measured[f"eval_{name}"] for name in ("loss", "english_drift", "worst_distance")),
         )
+
+
+def _load_teacher(flags: DistillFlags) -> Teacher | None:
+    """Another embedder that teaches, in the number format in which it is stored."""
+    source = _other_teacher(flags)
+    return Teacher(*load_embedder(source, dtype="auto")) if source else None
 
 
 def can_measure(trainer: SelfDistillationTrainer) -> bool:

@@ -28,7 +28,8 @@ def fingerprint(settings: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
 def plain_config(config: Any) -> dict[str, Any]:
     """A model's settings without where it was loaded from."""
     values = config.to_diff_dict()
-    return {name: value for name, value in values.items() if name not in {"_name_or_path", "transformers_version"}}
+    origin = {"_name_or_path", "adopted", "transformers_version"}
+    return {name: value for name, value in values.items() if name not in origin}
 
 
 def saved_digest(processor: Any) -> str:

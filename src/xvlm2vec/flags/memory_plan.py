@@ -9,7 +9,7 @@ from torch import nn
 
 from xvlm2vec.trainer.plan import MemoryPlan, plan_memory
 
-from .models import adapter_base, model_kind
+from .models import adapter_base, model_kind, read_json
 
 if TYPE_CHECKING:
     from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DEVICES = (1, 2, 4, 8)
 CARDS = (16, 24, 40, 48, 80, 141)
 """Gigabytes of usual GPUs."""
+TOWERS = {"forms": {"text": "{text}", "image": ""}, "two_towers": True}
+"""All that a plan needs to know of the recipe of two towers."""
 ROOM = 0.9
 """The share of a GPU's memory that a run can use: the rest goes to the driver, the libraries and fragments."""
 
@@ -27,7 +29,8 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     """The embedder that a folder or Hub id describes, without weights; only its `config.json` is read.
 
     Args:
-        source: An `XVLM2VecModel`, an adapter on one, or a vision-language model of transformers.
+        source: An `XVLM2VecModel`, an adapter on one, an embedder of sentence-transformers (whose heads do not count),
+            two towers, or a vision-language model of transformers.
         dtype: Number format of the weights; that of the configuration if `None`.
 
     Raises:
@@ -36,40 +39,44 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     from transformers import AutoConfig
 
     import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
+    from xvlm2vec.common.adoption.adopt import PLAIN_TWO_TOWERS
     from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
-    if model_kind(source) == "adapter":
+    kind = model_kind(source)
+    if kind == "adapter":
         return meta_model(adapter_base(source).source, dtype)
-    config = AutoConfig.from_pretrained(source)
+    chain = read_json(source, "modules.json") if kind == "sentence-transformers" else None
+    config = AutoConfig.from_pretrained(source, subfolder=chain[0].get("path", "") if chain else "")
     stored = config.dtype or getattr(config, "vlm_config", config).get_text_config().dtype or torch.float32
     if not isinstance(config, XVLM2VecConfig):
-        config = XVLM2VecConfig(vlm_config=config)
+        config = XVLM2VecConfig(vlm_config=config, recipe=TOWERS if config.model_type in PLAIN_TWO_TOWERS else None)
     with torch.device("meta"):
         model: Any = XVLM2VecModel(config)
         return model.to(dtype or stored)
 
 
-def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags) -> str:
+def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags, teacher: str | None = None) -> str:
     """The table of a run.
 
     Args:
         source: Folder or Hub id of the model.
         args: Settings of the training.
         flags: What is trained instead of all weights, if that is an adapter, and the number format of the weights.
+        teacher: Folder or Hub id of another embedder that teaches.
     """
     from xvlm2vec.modeling.model_parts import embedder_of
     from xvlm2vec.trainer.adapters import add_adapter
-    from xvlm2vec.trainer.vision_parameters import freeze_vision
+    from xvlm2vec.trainer.vision_parameters import set_up_vision
 
     model: Any = meta_model(source, flags.weights_dtype())
     adapter = flags.config(train_vision=not args.freeze_vision)
     if adapter is not None:
         with torch.device("meta"):
             model = add_adapter(model, adapter)
-    if args.freeze_vision:
-        freeze_vision(embedder_of(model))
-    return table(plan_memory(model, args, flags.lora_4bit), args)
+    set_up_vision(embedder_of(model), args.freeze_vision)
+    other = None if teacher is None else meta_model(teacher, None)
+    return table(plan_memory(model, args, flags.lora_4bit, other), args)
 
 
 def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
