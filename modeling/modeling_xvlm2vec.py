@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .adopted import load_referenced, references
@@ -25,6 +23,7 @@ from .heads import make_heads
 from .hub_files import pinned
 from .loading import CheckpointError, check_loading, readable_files
 from .lora_weights import Adapter
+from .output import XVLM2VecOutput
 from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
 from .pooling import chosen_dim, image_span, pool, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
@@ -39,24 +38,6 @@ _LOADING = threading.RLock()
 
 # A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
 HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
-
-
-@dataclass
-class XVLM2VecOutput(ModelOutput):
-    """Output of `XVLM2VecModel`.
-
-    Args:
-        embeddings: `(B, D)`, the final vectors, of length 1 if `config.normalize`.
-        pooler_output: `(B, H)`, pooled, through the heads, and un-normalised: what self-distillation compares.
-        last_hidden_state: `(B, L, H)`; `None` of a model with two towers.
-        image_means: `(B, H)`, only of a pack and if asked for: the mean state of each row's images and the token
-            behind them; of its first token where there is no image.
-    """
-
-    embeddings: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    image_means: torch.Tensor | None = None
 
 
 class XVLM2VecModel(PreTrainedModel):

@@ -118,6 +118,15 @@ class TestReference:
         again = XVLM2VecModel.from_pretrained(tmp_path / "out")
         assert np.array_equal(copy.model.encode(["ein Haus"]), again.encode(["ein Haus"]))
 
+    def test_what_is_taught_keeps_its_own_weights(self, copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+        adopt(str(copy_of("minilm"))).save(tmp_path / "out", by_reference=True)
+        model = XVLM2VecModel.from_pretrained(tmp_path / "out")
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(1.5)
+        model.save_pretrained(tmp_path / "taught")
+        again = XVLM2VecModel.from_pretrained(tmp_path / "taught")
+        assert torch.equal(again.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
     def test_changed_files_want_a_new_adoption(self, copy_of: Callable[[str], Path], tmp_path: Path) -> None:
         source = copy_of("minilm")
         adopt(str(source)).save(tmp_path / "out", by_reference=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "adoption"))
 from saved_forms import build_st
 
 from xvlm2vec.cli import main
-from xvlm2vec.commands import distill
 from xvlm2vec.common.adoption.adopt import Adopted, adopt
 from xvlm2vec.corpus.schema import parallel_features
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -55,16 +53,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def taken_over() -> Callable[[str], Adopted]:
     return cache(adopt)
-
-
-@pytest.fixture(autouse=True)
-def loads_embedders(taken_over, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes embedders of sentence-transformers over where the command loads a model."""
-
-    def load(name: str, **options: Any) -> tuple[Any, Any]:
-        return copy.deepcopy(taken_over(name).model), taken_over(name).processor
-
-    monkeypatch.setattr(distill, "load_embedder", load)
 
 
 def run(model: str, data: str, output: Path, *flags: str) -> tuple[XVLM2VecModel, dict[str, Any]]:

@@ -16,7 +16,7 @@ from xvlm2vec.corpus.code_switching import CodeSwitcher, read_lexicon
 from xvlm2vec.corpus.grouping import group_parallel
 from xvlm2vec.corpus.stored import load_parallel, stream_parallel
 from xvlm2vec.flags import console
-from xvlm2vec.flags.adapters import merge_adapter
+from xvlm2vec.flags.adapters import merge_adapter, stand_on_folder
 from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
@@ -220,6 +220,8 @@ def _train(
         set_seed(args.seed)  # the projection's first weights are drawn, in every process alike
         take_place_of_text_tower(model, teacher.model)
     if adapter is not None:
+        with args.main_process_first(local=False):
+            stand_on_folder(model, processor, Path(flags.output), writes=args.process_index == 0)
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         model = add_adapter(model, adapter)
         callbacks = [*callbacks, MergedSpaceCheck(model)]

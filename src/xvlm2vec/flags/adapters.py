@@ -12,7 +12,10 @@ import torch
 from xvlm2vec.trainer.adapters import AdapterConfig, check_four_bit, four_bit_config, load_adapter
 from xvlm2vec.trainer.settings import setting
 
-from .models import load_embedder
+from .models import load_embedder, model_kind
+
+BASE = "base"
+"""An embedder below an adapter that was taken over for the run: its weights stay where they are."""
 
 
 @dataclass
@@ -75,6 +78,27 @@ class AdapterFlags:
         return {**options, "quantization_config": four_bit_config()} if self.lora_4bit else options
 
 
+def stand_on_folder(model: Any, processor: Any, output: Path, writes: bool) -> None:
+    """Gives an embedder that was just taken over a folder, which the adapter on it can name as its base.
+
+    Args:
+        model: The base, an `XVLM2VecModel`. One that was loaded as such keeps its own place.
+        processor: Its processor.
+        output: The run's folder.
+        writes: Whether this process writes for all.
+    """
+    from xvlm2vec.common.adoption.adopt import save_reference
+
+    if not model.config.adopted or model_kind(str(model.config.name_or_path)) == "xvlm2vec":
+        return
+    folder = output / BASE
+    if writes:
+        save_reference(model, folder)
+        processor.save_pretrained(folder)
+    # PEFT reads the one, this package the other.
+    model.config.name_or_path = model.name_or_path = str(folder.resolve())
+
+
 def merge_adapter(base: str, output: Path, matryoshka_dims: Sequence[int] | None = None) -> None:
     """Writes a base with the adapter in `output/adapter` merged into `output/merged`, an ordinary model.
 
@@ -83,7 +107,8 @@ def merge_adapter(base: str, output: Path, matryoshka_dims: Sequence[int] | None
         output: The run's folder.
         matryoshka_dims: Sizes that the adapter was trained for; an adapter has no place of its own to tell them.
     """
-    model, processor = load_embedder(base)
+    folder = output / BASE
+    model, processor = load_embedder(str(folder) if folder.is_dir() else base)
     if matryoshka_dims:
         model.config.matryoshka_dims = sorted(matryoshka_dims, reverse=True)
     load_adapter(model, output / "adapter").merge_and_unload().save_pretrained(output / "merged")

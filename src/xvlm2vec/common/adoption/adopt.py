@@ -59,9 +59,7 @@ class Adopted:
             by_reference: Whether the weights stay where they are, and are looked for there.
         """
         if by_reference:
-            self.model.config.adopted["by_reference"] = True
-            self.model.config.architectures = [type(self.model).__name__]
-            self.model.config.save_pretrained(folder)
+            save_reference(self.model, folder)
         else:
             self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
@@ -127,6 +125,14 @@ def _by_hand(source: Source, recipe: EmbedderRecipe, dtype: torch.dtype, device:
     recipe = replace(recipe, writing=writing)
     model, processor = _copy(source, recipe, plain.inner, AutoModel, [], dtype, device)
     return Adopted(model, processor, recipe, None, source)
+
+
+def save_reference(model: XVLM2VecModel, folder: str | Path) -> None:
+    """Writes the configuration of an untaught copy, which names where its weights lie."""
+    config = copy.deepcopy(model.config)
+    config.adopted["by_reference"] = True
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
 
 
 def check_adoptable(source: Source) -> None:
@@ -230,5 +236,5 @@ def _copy(
     model_type = recipe.layout or backbone.config.model_type
     processor = XVLM2VecProcessor(inner, model_type, max_length=recipe.max_length, recipe=recipe.writing)
     model.processor = processor
-    model.config.name_or_path = source.name
+    model.config.name_or_path = model.name_or_path = source.name
     return model.to(device).eval(), processor
