@@ -107,7 +107,7 @@ def save_as_published(backbone: Any, folder: Path, max_shard_size: int | str = "
         folder: Where to.
         max_shard_size: Largest weights file.
     """
-    whole_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(backbone.config), None)
+    whole_class: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(backbone.config), None)
     if whole_class is None:
         backbone.save_pretrained(folder, max_shard_size=max_shard_size)
         return

@@ -87,7 +87,7 @@ def load_referenced(cls: Any, folder: str | os.PathLike[str], adopted: dict[str,
     for head, settings in zip(model.heads, config.heads, strict=True):
         if head.state_dict():
             head.load_state_dict(head_weights(files / settings["folder"]))
-    model.config.name_or_path = os.fspath(folder)
+    model.config.name_or_path = model.name_or_path = os.fspath(folder)
     model.config.adopted.pop("by_reference")  # what is saved from here on has its own weights
     return model.to(backbone.dtype).eval()
 

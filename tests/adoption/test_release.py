@@ -101,12 +101,14 @@ def test_a_second_release_takes_the_place_of_the_first(st_model: Callable[[str],
     assert weights.keys() == load_file(st_model("minilm") / "model.safetensors").keys()
 
 
-def test_card_says_how_it_differs(st_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_card_and_golden_rows_are_its_own(st_model: Callable[[str], Path], tmp_path: Path) -> None:
     release(taught(st_model("minilm")), tmp_path / "out")
     card = (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
     assert "the form of the embedder that it was made from" in card
     assert "trust_remote_code" not in card
     assert "- taught: " in card
+    golden = json.loads((tmp_path / "out" / "model" / "golden.json").read_text(encoding="utf-8"))
+    assert all(not row["images"] for row in golden["rows"])
 
 
 def test_original_that_changed_is_an_error(st_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -124,8 +126,3 @@ def test_native_and_remote_code_are_told_apart(st_model: Callable[[str], Path], 
     with pytest.raises(ExportError, match="taken over"):
         release(copy, tmp_path / "out", with_remote_code=True)
 
-
-def test_golden_rows_are_those_that_it_takes(st_model: Callable[[str], Path], tmp_path: Path) -> None:
-    release(taught(st_model("minilm")), tmp_path / "out")
-    golden = json.loads((tmp_path / "out" / "model" / "golden.json").read_text(encoding="utf-8"))
-    assert all(not row["images"] for row in golden["rows"])
