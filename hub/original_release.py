@@ -73,14 +73,30 @@ def export_original(
 
 def taught_heads(model: XVLM2VecModel, source: Path) -> list[TaughtHead]:
     """The modules behind the pooling that have weights, by their folders in the original."""
-    heads = []
+    heads = _pooling_of_plain(model) if not (source / "modules.json").is_file() else []
     for head, settings in zip(model.heads, model.config.heads, strict=True):
         tensors = {name: tensor.detach() for name, tensor in head.state_dict().items()}
         if not tensors:
             continue
         config = None if (source / settings["folder"]).is_dir() else _new_head(settings)
         heads.append(TaughtHead(settings["folder"], tensors, config, kind=_KINDS[settings["type"]]))
+    if heads and model.config.normalize and not (source / "modules.json").is_file():
+        heads.append(TaughtHead(f"{len(heads) + 1}_Normalize", {}, {}, kind="Normalize"))
     return heads
+
+
+def _pooling_of_plain(model: XVLM2VecModel) -> list[TaughtHead]:
+    """The pooling of a plain model, whose own files do not say it; two towers have none."""
+    if model.config.two_towers:
+        return []
+    modes = model.config.pooling.split("+")
+    width = model.config.get_text_config().hidden_size
+    config = {
+        "embedding_dimension": width,
+        "pooling_mode": modes if len(modes) > 1 else modes[0],
+        "include_prompt": True,
+    }
+    return [TaughtHead("1_Pooling", {}, config, kind="Pooling")]
 
 
 def _new_head(settings: dict[str, Any]) -> dict[str, Any]:

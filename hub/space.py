@@ -23,6 +23,7 @@ from xvlm2vec.common.templates import render_template
 
 from .card import SCORES_FILE, read_metadata
 from .export import tested_versions
+from .golden import transformer_folder
 from .staging import ExportError, staged_folder
 
 APP = Path(__file__).with_name("space_app.py")
@@ -56,6 +57,12 @@ class Place:
         """As the app reads it."""
         name = self.hub_id or str(Path(self.home or self.folder).resolve())
         return {"id": name, "revision": self.revision, "on_hub": self.hub_id is not None}
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether a model has the form of sentence-transformers or transformers and no code of its own."""
+        configs = [self.folder / "config.json", transformer_folder(self.folder) / "config.json"]
+        return not any(path.is_file() and '"auto_map"' in path.read_text(encoding="utf-8") for path in configs)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def write_space(
         shutil.copyfile(STYLE, staging / "app.css")
         write_json(staging / "space.json", settings)
         write_json(staging / "gallery.json", gallery)
-        write_text(staging / "requirements.txt", requirements())
+        write_text(staging / "requirements.txt", requirements(model.is_stock))
         write_text(staging / "README.md", _readme(settings, license))
     return Path(folder)
 
@@ -106,7 +113,7 @@ def space_settings(model: Place, benchmark: Place, title: str, gallery: list[dic
     scores = _read_scores(model.folder / SCORES_FILE)
     return {
         "title": title,
-        "model": model.settings(),
+        "model": {**model.settings(), "stock": model.is_stock},
         "benchmark": benchmark.settings(),
         "languages": [_language(code, code in taught) for code in sorted(codes, key=lambda code: code not in taught)],
         "examples": {code: _examples(gallery, code) for code in codes},
@@ -136,10 +143,14 @@ def read_gallery(benchmark: Path) -> list[dict[str, Any]]:
     ]
 
 
-def requirements() -> str:
-    """The libraries of the app beside Gradio, in the versions that the model is tested with."""
-    tested = tested_versions()
-    return "\n".join([*(f"{name}{tested.get(name, '')}" for name in LIBRARIES), "pyarrow"]) + "\n"
+def requirements(stock: bool = False) -> str:
+    """The libraries of the app beside Gradio, in the versions that the model is tested with.
+
+    Args:
+        stock: Whether sentence-transformers runs the model.
+    """
+    tested, names = tested_versions(), [*LIBRARIES, *(["sentence-transformers"] if stock else [])]
+    return "\n".join([*(f"{name}{tested.get(name, '')}" for name in names), "pyarrow"]) + "\n"
 
 
 def _pairs(file: Path, columns: CaptionColumns) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -128,9 +129,7 @@ def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
     """The model and its embeddings of the gallery, which are computed once and then kept in a cache."""
     gallery = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
     place = settings["model"]
-    model = AutoModel.from_pretrained(place["id"], revision=place["revision"], trust_remote_code=True).eval()
-    if torch.cuda.is_available():
-        model = model.to("cuda")
+    model = load_model(place)
     images = read_images(settings["benchmark"], [entry["path"] for entry in gallery])
     cache = cache_file(place, images)
     if cache.is_file():
@@ -143,6 +142,32 @@ def load_searcher(folder: Path, settings: dict[str, Any]) -> Searcher:
             np.save(file, vectors)
         os.replace(draft, cache)
     return Searcher(model, gallery, images, vectors)
+
+
+def load_model(place: dict[str, Any]) -> Any:
+    """The model, by its own code or, where it has none, by sentence-transformers."""
+    if place.get("stock"):
+        from sentence_transformers import SentenceTransformer  # other models do without it
+
+        return StockModel(SentenceTransformer(place["id"], revision=place["revision"]))
+    model = AutoModel.from_pretrained(place["id"], revision=place["revision"], trust_remote_code=True).eval()
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+class StockModel:
+    """A model of sentence-transformers, called as the others are.
+
+    Args:
+        model: A `SentenceTransformer`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = SimpleNamespace(prompts={name: prompt for name, prompt in model.prompts.items() if prompt})
+
+    def encode(self, text: list[str], images: list[Any] | None = None, instruction: str | None = None) -> np.ndarray:
+        """Embeddings of images where there are any, else of texts."""
+        return self.model.encode(images or text, prompt=instruction, show_progress_bar=False)
 
 
 def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:
@@ -166,7 +191,7 @@ def cache_file(place: dict[str, Any], images: Sequence[bytes]) -> Path:
     """Where the embeddings of these images by the model of a place lie, or are to lie."""
     folder = Path(place["id"])
     if folder.is_dir():
-        files = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".json", ".py"}]
+        files = [path for path in sorted(folder.rglob("*")) if path.suffix in {".safetensors", ".json", ".py"}]
         version: list[Any] = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     else:
         config = hf_hub_download(place["id"], "config.json", revision=place["revision"])

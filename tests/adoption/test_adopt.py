@@ -20,6 +20,7 @@ from xvlm2vec.common.adoption.proof import BOUND, distance, embed
 from xvlm2vec.common.adoption.sources import AdoptionError
 from xvlm2vec.modeling.loading import CheckpointError
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.modeling.packing import packing_blocker, token_groups
 from xvlm2vec.modeling.rows import TextImageRow
 
 TEXT_ONLY = [
@@ -261,3 +262,58 @@ class TestRefusals:
     def test_router(self, st_model: Callable[[str], Path], name: str) -> None:
         with pytest.raises(AdoptionError, match="Router"):
             adopt(str(st_model(name)))
+
+
+class TestPlainModels:
+    def test_chat_template_and_a_pooling(self, copy_of: Callable[[str], Path], images: list[Image.Image]) -> None:
+        folder = copy_of("llava")
+        for path in [*folder.glob("*_*/config.json"), folder / "modules.json", folder / "sentence_bert_config.json"]:
+            path.unlink()
+        copy = adopt(str(folder), pooling="mean")
+        assert copy.proof is not None
+        assert copy.recipe.writing.forms["image+text"] == "USER: {images}\n{text} "
+        vectors = copy.model.encode(["ein Haus"], [images[0]])
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    def test_a_folder_that_says_its_pooling_takes_no_other(self, st_model: Callable[[str], Path]) -> None:
+        with pytest.raises(AdoptionError, match="leave --pooling out"):
+            adopt(str(st_model("minilm")), pooling="mean")
+
+
+class TestSharing:
+    def test_text_first_is_not_shared_and_right(
+        self, st_model: Callable[[str], Path], images: list[Image.Image]
+    ) -> None:
+        copy = adopt(str(st_model("gemma3")), image_first=False)
+        assert not copy.recipe.writing.shares_images
+        ours = copy.model.encode(["ein Haus", "ein See"], [images[0], images[0]])
+        own = SentenceTransformer(str(st_model("gemma3")))
+        rows = [{"text": text, "image": images[0]} for text in ("ein Haus", "ein See")]
+        for vector, row in zip(ours, rows, strict=True):
+            assert np.allclose(vector, own.encode([row])[0], atol=1e-5)
+        assert "the text before the image" in packing_blocker(copy.model)
+
+    @pytest.mark.parametrize("pooling", ["lasttoken", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean"])
+    @pytest.mark.parametrize("name", ["llava", "decoder"])
+    def test_packs_pool_as_rows_alone(
+        self, adopted: Callable[[str], Adopted], images: list[Image.Image], name: str, pooling: str
+    ) -> None:
+        """All texts of a group, of unlike lengths, over one pass of what stands before them."""
+        copy = adopted(name)
+        model, processor = copy.model, copy.processor
+        shown = (images[0],) if name == "llava" else ()
+        texts = ["ein Haus", "ein See und ein Haus am See, an dem viele Boote liegen", "x"]
+        shared = "a common beginning of all rows, long enough to be worth a step of its own: " if not shown else ""
+        rows = [TextImageRow(shared + text, shown) for text in texts]
+        before = model.config.pooling
+        model.config.pooling = pooling
+        try:
+            (group,), _ = token_groups(processor, [rows])
+            assert group.prefix
+            (pack,) = model.pack([group], 10_000)
+            with torch.no_grad():
+                packed = model(pack=pack).pooler_output
+                alone = torch.cat([model(**processor.prepare([row])[0]).pooler_output for row in rows])
+        finally:
+            model.config.pooling = before
+        assert torch.allclose(packed, alone, atol=2e-5)

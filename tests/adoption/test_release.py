@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,18 @@ def test_native_and_remote_code_are_told_apart(st_model: Callable[[str], Path], 
     with pytest.raises(ExportError, match="taken over"):
         release(copy, tmp_path / "out", with_remote_code=True)
 
+
+@pytest.mark.slow
+def test_a_plain_model_gets_its_pooling(
+    st_model: Callable[[str], Path], tmp_path: Path, images: list[Image.Image]
+) -> None:
+    folder = Path(shutil.copytree(st_model("llava"), tmp_path / "plain"))
+    for path in folder.glob("*_*/"):
+        shutil.rmtree(path)
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (folder / name).unlink()
+    copy = adopt(str(folder), pooling="mean")
+    release(copy, tmp_path / "out")
+    stock = SentenceTransformer(str(tmp_path / "out" / "model"))
+    row = {"image": images[0], "text": "ein Haus"}
+    assert np.allclose(stock.encode([row]), copy.model.encode(["ein Haus"], [images[0]]), atol=1e-5)

@@ -24,6 +24,10 @@ from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from huggingface_hub import RepoCard
 from PIL import Image, ImageDraw
+from sentence_transformers import SentenceTransformer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "adoption"))
+from saved_forms import build_st
 
 from xvlm2vec import XVLM2VecModel, cli
 from xvlm2vec.commands.demo import find_release
@@ -100,6 +104,22 @@ def settings(written: Path) -> dict:
 def searcher(written: Path, settings: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> space_app.Searcher:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return space_app.load_searcher(written, settings)
+
+
+def test_an_embedder_of_sentence_transformers_is_searched_by_its_own_code(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clip = build_st("clip", tmp_path / "clip")
+    model, benchmark = find_release(str(clip), str(release / "benchmark"))
+    folder = write_space(tmp_path / "space", model, benchmark, title="Two colours")
+    app = space_app.load_searcher(folder, json.loads((folder / "space.json").read_text(encoding="utf-8")))
+    own = SentenceTransformer(str(clip))
+    vector = own.encode(["a red square"])[0]
+    expected = app.vectors @ (vector / np.linalg.norm(vector))
+    assert app.by_text("a red square", "en")[0][0] == int(expected.argmax())
+    assert "sentence-transformers" in (folder / "requirements.txt").read_text(encoding="utf-8")
+    assert not list(folder.glob("modeling_*"))
 
 
 def test_a_space_is_what_demo_runs(written: Path) -> None:

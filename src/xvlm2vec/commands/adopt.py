@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="folder or Hub id of a SentenceTransformer, or of a CLIP or SigLIP; with --recipe also of a plain model "
-        "of transformers",
+        help="folder or Hub id of a SentenceTransformer, or of a CLIP or SigLIP; with --recipe or --pooling also of "
+        "a plain model of transformers",
     )
     parser.add_argument("--output", metavar="DIR", help="write it as a folder that XVLM2VecModel.from_pretrained loads")
     parser.add_argument(
@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a recipe in YAML, or the name of a shipped one, instead of what MODEL says of itself; proven in the same "
         "way where MODEL is a SentenceTransformer",
+    )
+    parser.add_argument(
+        "--pooling",
+        metavar="NAME",
+        help="of a plain model of transformers, whose files do not say how states become a vector: lasttoken, mean, "
+        "...; its rows are written by its chat template",
     )
     parser.add_argument("--save-recipe", metavar="FILE", help="write the recipe as YAML, to read or to change")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a Hub id")

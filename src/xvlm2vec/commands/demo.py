@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "xvlm2vec demo runs/quickstart --open\nxvlm2vec demo user/my-embedder --benchmark user/my-embedder-benchmark",
     )
     parser.add_argument("path", metavar="PATH_OR_ID", help="a release or the folder of a run with one, or the Hub id "
-                        "of a released model")  # fmt: skip
+                        "of a released model; with --benchmark also an embedder of sentence-transformers")  # fmt: skip
     parser.add_argument("--benchmark", metavar="PATH_OR_ID", help="folder or Hub id of the benchmark (default: beside "
                         "the model, or the id with -benchmark behind it)")  # fmt: skip
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
@@ -70,12 +70,27 @@ def find_release(path: str, benchmark: str | None = None) -> tuple[Place, Place]
         small = ["*.json", "*.md"]  # the app downloads the weights itself
         return Place(snapshot(path, allow_patterns=small), path), _benchmark(benchmark or f"{path}-benchmark")
     folder = next((place for place in (Path(path, "release"), Path(path)) if (place / "model").is_dir()), None)
+    if folder is None and benchmark is not None and _is_embedder(path):
+        return Place(Path(path)), _benchmark(benchmark)
     if folder is None:
         raise FileNotFoundError(
             f"{path} holds no release: neither {path}/model nor {path}/release/model is a folder. `xvlm2vec release` "
-            "writes one."
+            "writes one. Of an embedder of sentence-transformers, pass the images to search with --benchmark."
         )
     return Place(folder / "model"), _benchmark(benchmark or str(folder / "benchmark"))
+
+
+def _is_embedder(path: str) -> bool:
+    """Whether this is somebody's own embedder."""
+    from xvlm2vec.flags.models import has_two_towers, model_kind
+
+    if not Path(path).is_dir():
+        return False
+    try:
+        kind = model_kind(path)
+    except FileNotFoundError:
+        return False
+    return kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(path))
 
 
 def _benchmark(source: str) -> Place:

@@ -33,6 +33,7 @@ def adopt_with_flags(flags: argparse.Namespace, recipe: EmbedderRecipe | None) -
         device=flags.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         trust_remote_code=flags.trust_remote_code,
         image_first=flags.order.startswith("image"),
+        pooling=flags.pooling,
     )
 
 

@@ -74,6 +74,7 @@ def adopt(
     device: str = "cpu",
     trust_remote_code: bool = False,
     image_first: bool = True,
+    pooling: str | None = None,
 ) -> Adopted:
     """Takes over an embedder as it is.
 
@@ -86,6 +87,8 @@ def adopt(
         device: Where they are computed.
         trust_remote_code: Whether code in the embedder's folder may be run.
         image_first: Whether the image stands before the text in rows of both, as in `{"image": ..., "text": ...}`.
+        pooling: How the states of a plain model of transformers, whose files do not say it, become a vector; its rows
+            are written by its chat template, and its vectors have length 1.
 
     Raises:
         AdoptionError: It cannot be taken over, or a row of the proof differs.
@@ -94,9 +97,14 @@ def adopt(
     source = open_source(name, revision)
     if recipe is not None and source.form == "plain" and source.model_type not in PLAIN_TWO_TOWERS:
         return _by_hand(source, recipe, dtype, device)
-    check_adoptable(source)
+    check_adoptable(source, pooling)
     oracle = load_oracle(
-        source, dtype=dtype, device=device, trust_remote_code=trust_remote_code, image_first=image_first
+        source,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        image_first=image_first,
+        pooling=pooling,
     )
     notes = [*_pad(oracle), *_cut_note(oracle)]
     recipe = with_own_heads(recipe, oracle, source) if recipe else extract_recipe(oracle, source)
@@ -135,14 +143,17 @@ def save_reference(model: XVLM2VecModel, folder: str | Path) -> None:
     config.save_pretrained(folder)
 
 
-def check_adoptable(source: Source) -> None:
+def check_adoptable(source: Source, pooling: str | None = None) -> None:
     """Raises for a model that says too little of itself: sentence-transformers would guess, and may guess wrongly."""
-    if source.form == "sentence-transformers" or source.model_type in PLAIN_TWO_TOWERS:
+    says_it = source.form == "sentence-transformers" or source.model_type in PLAIN_TWO_TOWERS
+    if says_it and pooling is not None:
+        raise AdoptionError(f"{source.name} says itself how its states become a vector; leave --pooling out.")
+    if says_it or pooling is not None:
         return
     raise AdoptionError(
         f"{source.name} has no modules.json, so nothing says how its states become a vector: sentence-transformers "
-        "would take their mean. Pass --recipe with its pooling, or wrap it by XVLM2VecModel.from_backbone and train it "
-        "with `xvlm2vec contrast`."
+        "would take their mean. Pass --pooling (its rows are then written by its chat template) or --recipe, or wrap "
+        "it by XVLM2VecModel.from_backbone and train it with `xvlm2vec contrast`."
     )
 
 

@@ -106,9 +106,23 @@ class Oracle:
 
 
 def load_oracle(
-    source: Source, *, dtype: torch.dtype, device: str, trust_remote_code: bool, image_first: bool
+    source: Source,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    trust_remote_code: bool,
+    image_first: bool,
+    pooling: str | None = None,
 ) -> Oracle:
     """Loads an embedder with sentence-transformers, in one dtype.
+
+    Args:
+        source: The embedder.
+        dtype: Of all its modules.
+        device: Where it runs.
+        trust_remote_code: Whether code in its folder may be run.
+        image_first: Whether the image stands before the text in rows of both.
+        pooling: Of a plain model, whose files do not say it; vectors then have length 1.
 
     Raises:
         AdoptionError: sentence-transformers cannot load it; the message says what would help.
@@ -116,16 +130,14 @@ def load_oracle(
     from sentence_transformers import SentenceTransformer
 
     _check_modules(source, trust_remote_code)
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = SentenceTransformer(
-                str(source.folder),
-                device=device,
-                trust_remote_code=trust_remote_code,
-                model_kwargs={"dtype": dtype},
-                local_files_only=True,
-            )
+            if pooling is None:
+                model = SentenceTransformer(str(source.folder), device=device, model_kwargs={"dtype": dtype}, **options)
+            else:
+                model = SentenceTransformer(modules=_stock_modules(source, pooling, dtype, options), device=device)
     except ImportError as error:
         if "torchvision" not in str(error).lower():
             raise
@@ -137,6 +149,17 @@ def load_oracle(
         raise AdoptionError(f"sentence-transformers cannot load {source.name}: {reason}") from error
     size, model.truncate_dim = model.truncate_dim, None
     return Oracle(model.eval(), image_first, size)
+
+
+def _stock_modules(source: Source, pooling: str, dtype: torch.dtype, options: dict[str, Any]) -> list[Any]:
+    """A plain model of transformers with this pooling behind it, as sentence-transformers would put it together."""
+    from sentence_transformers.base.modules.normalize import Normalize
+    from sentence_transformers.base.modules.transformer import Transformer
+    from sentence_transformers.sentence_transformer.modules.pooling import Pooling
+
+    load = {"model_kwargs": {"dtype": dtype, **options}, "processor_kwargs": dict(options)}
+    transformer = Transformer(str(source.folder), **load, config_kwargs=dict(options))
+    return [transformer, Pooling(transformer.get_embedding_dimension(), tuple(pooling.split("+"))), Normalize()]
 
 
 def _check_modules(source: Source, trust_remote_code: bool) -> None:
