@@ -52,6 +52,8 @@ def export_original(
 
     def finish(staging: Path) -> None:
         _cure_padding(staging, model, processor)
+        if not (source / "modules.json").is_file() and not model.config.two_towers:
+            write_json(staging / SETTINGS_FILE, _settings_of_plain(processor))
         goldens.append(write_golden(staging, model, processor))
         write_scores(staging, card)
 
@@ -138,6 +140,21 @@ def _cure_padding(folder: Path, model: XVLM2VecModel, processor: XVLM2VecProcess
     write_json(path, {**settings, "processing_kwargs": {**options, "text": text}})
     if not (folder / "modules.json").is_file():
         write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": TRANSFORMER}])
+
+
+def _settings_of_plain(processor: XVLM2VecProcessor) -> dict[str, Any]:
+    """What sentence-transformers finds out by itself of a plain model; beside a `modules.json`, only of texts."""
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    kinds = [name for name in processor.recipe.forms if "instruction" not in name]
+    modalities: dict[str, Any] = dict.fromkeys(kinds, forward)
+    tokenizer = processor.inner.tokenizer
+    if getattr(processor.inner, "chat_template", None) or getattr(tokenizer, "chat_template", None):
+        modalities["message"] = {**forward, "format": "structured" if "image" in kinds else "flat"}
+    return {
+        "transformer_task": "feature-extraction",
+        "modality_config": modalities,
+        "module_output_name": "token_embeddings",
+    }
 
 
 def _settings_of_towers() -> dict[str, Any]:
