@@ -76,8 +76,8 @@ class StoredTensors:
 
     def dtypes(self) -> set[torch.dtype]:
         """The floating dtypes in the files."""
-        found = {self.read(key).dtype for key in self.files}
-        return {dtype for dtype in found if dtype.is_floating_point}
+        dtypes = {self.read(key).dtype for key in self.files}
+        return {dtype for dtype in dtypes if dtype.is_floating_point}
 
 
 def is_same(value: torch.Tensor, stored: torch.Tensor) -> bool:

@@ -77,11 +77,11 @@ class ThreadChoice:
         """Measures anew if it is time to; call it between steps or batches."""
         if not self.active or self.clock() < self._due:
             return
-        found = fastest(candidates(self.count, self.most), self.trial)
-        if found != self.count:
-            logger.debug("Computing with %d of %d threads, which is faster now.", found, self.most)
-        self._use(found)
-        KNOWN.count, KNOWN.at = found, self.clock()
+        chosen = fastest(candidates(self.count, self.most), self.trial)
+        if chosen != self.count:
+            logger.debug("Computing with %d of %d threads, which is faster now.", chosen, self.most)
+        self._use(chosen)
+        KNOWN.count, KNOWN.at = chosen, self.clock()
         self._due = KNOWN.at + EVERY
 
     def _use(self, count: int) -> None:

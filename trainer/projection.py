@@ -78,15 +78,15 @@ def loss_projection(
     Raises:
         ValueError: Vectors are to be cut, but it is the projected ones that would be.
     """
-    own = embedder_of(model).config.hidden_size
-    if own == width:
+    size = embedder_of(model).config.hidden_size
+    if size == width:
         return None
     if matryoshka_dims:
         raise ValueError(
-            f"matryoshka_dims cut the student's vectors of {own} values, but the loss sees them through a projection "
+            f"matryoshka_dims cut the student's vectors of {size} values, but the loss sees them through a projection "
             f"to the teacher's {width}, which is dropped. Leave them out."
         )
-    logger.info("The student has %d values and its teacher %d: a projection is trained, and dropped.", own, width)
+    logger.info("The student has %d values and its teacher %d: a projection is trained, and dropped.", size, width)
     return LossProjection(model, width, seed)
 
 

@@ -52,10 +52,10 @@ def show(text: str) -> None:
 
 def names(text: str) -> tuple[str, ...]:
     """`"de,fr"` as a tuple: the type of flags that take a list."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
+    parts = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
         raise argparse.ArgumentTypeError("expected names with commas between them, such as de,fr")
-    return found
+    return parts
 
 
 def language_codes(text: str) -> tuple[str, ...]:

@@ -174,18 +174,18 @@ def _search(
     names = [(language, concept) for language in world.config.languages for concept in concepts]
     queries = [instruct("c", language, "target", world.name(concept, language)) for language, concept in names]
     beside_image = instruct("c", "en", "query")
-    found: dict[str, np.ndarray] = {}
+    nearest: dict[str, np.ndarray] = {}
     for model_name, (model, processor) in models.items():
         gallery = model.encode(text=[beside_image] * len(images), images=list(images.values()), processor=processor)
         similarities = model.encode(text=queries, processor=processor) @ gallery.T
-        found[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
+        nearest[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
     entries = [
         SearchEntry(
             lang=language,
             text=world.name(concept, language),
             gold=_image_id(concept),
-            teacher=[_image_id(int(place)) for place in found["teacher"][row]],
-            student=[_image_id(int(place)) for place in found["student"][row]],
+            teacher=[_image_id(int(place)) for place in nearest["teacher"][row]],
+            student=[_image_id(int(place)) for place in nearest["student"][row]],
         )
         for row, (language, concept) in enumerate(names)
     ]
