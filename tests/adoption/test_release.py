@@ -67,6 +67,14 @@ def test_form_is_that_of_the_original(st_model: Callable[[str], Path], tmp_path:
     assert not np.allclose(stock, SentenceTransformer(str(st_model(name))).encode([text])[0], atol=1e-3)
 
 
+@pytest.mark.vision
+@pytest.mark.parametrize("name", ["qwen3_vl-embedding", "qwen2_5_vl", "smolvlm"])
+def test_form_of_families_that_need_torchvision(st_model: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    done = release(taught(st_model(name)), tmp_path / "out")
+    assert done.report.ok
+    assert files(tmp_path / "out" / "model") - NEW == files(st_model(name)) - NEW
+
+
 def test_images_of_two_towers_keep_their_vectors(
     st_model: Callable[[str], Path], tmp_path: Path, images: list[Image.Image]
 ) -> None:
