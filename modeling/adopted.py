@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -42,13 +43,17 @@ def files_of(source: str, revision: str | None, **hub: Any) -> Path:
     """The folder of an embedder, downloaded where it is a Hub id.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such folder or repository, or the Hub cannot be reached.
     """
     if is_path(source):
         if not Path(source).is_dir():
             raise FileNotFoundError(f"there is no folder {source}.")
         return Path(source).resolve()
-    return Path(snapshot_download(source, revision=revision, ignore_patterns=OTHER_FORMATS, **hub))
+    try:
+        return Path(snapshot_download(source, revision=revision, ignore_patterns=OTHER_FORMATS, **hub))
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(f"{source} is no folder here, and the Hub does not give it: {reason}") from error
 
 
 def references(source: str | os.PathLike[str] | None, options: dict[str, Any]) -> dict[str, Any]:

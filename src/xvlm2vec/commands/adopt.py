@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         "long, must have the tokens and the vectors of its own SentenceTransformer.encode to a cosine of 0.99999, "
         "alone and among others. Otherwise it stops and names the first row and the first token that differ."
         "\n\n"
-        "distill, encode, evaluate, verify and release take such a MODEL, too, and prove it in the same way first.",
+        "distill, verify and release take such a MODEL, too, and prove it in the same way first; encode, evaluate and demo "
+        "run it by its own SentenceTransformer.",
         "xvlm2vec adopt sentence-transformers/all-MiniLM-L6-v2\n"
         "xvlm2vec adopt ./my-embedder --output adopted/my-embedder\n"
         "xvlm2vec adopt ./a-plain-checkpoint --recipe qwen3-vl-embedding --output adopted/qwen",
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--order",
         choices=ORDERS,
+        metavar="image,text|text,image",
         default=ORDERS[0],
         help="what stands first in rows of both, which for most chat templates are two different prompts (default "
         "image,text)",
