@@ -75,6 +75,7 @@ def test_form_of_families_that_need_torchvision(st_model: Callable[[str], Path],
     assert files(tmp_path / "out" / "model") - NEW == files(st_model(name)) - NEW
 
 
+@pytest.mark.slow
 def test_images_of_two_towers_keep_their_vectors(
     st_model: Callable[[str], Path], tmp_path: Path, images: list[Image.Image]
 ) -> None:
@@ -83,7 +84,8 @@ def test_images_of_two_towers_keep_their_vectors(
     assert np.array_equal(before.encode([images[0]]), after.encode([images[0]]))
 
 
-@pytest.mark.parametrize("name", ["siglip", pytest.param("siglip-bare", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["siglip", "siglip-bare"])
 def test_siglip_is_cured_for_everybody(st_model: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     copy = taught(st_model(name), inside="text_model")
     release(copy, tmp_path / "out")

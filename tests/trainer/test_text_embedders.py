@@ -28,7 +28,7 @@ def test_translations_approach_the_english_vectors(tmp_path, adopted, corpus, ro
     trainer = make_trainer(tmp_path, model, processor, corpus, sharing=sharing, **settings)
     assert trainer.collator.sharing == (name == "decoder" and sharing == "auto")
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])["batches"][0]
-    torch.testing.assert_close(trainer.teacher.vectors(batch).english, target, rtol=0, atol=1e-6)
+    torch.testing.assert_close(trainer.teacher.vectors(batch).english, target, rtol=0, atol=1e-5)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.7 * losses[0]

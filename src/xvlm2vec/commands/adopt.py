@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         "long, must have the tokens and the vectors of its own SentenceTransformer.encode to a cosine of 0.99999, "
         "alone and among others. Otherwise it stops and names the first row and the first token that differ."
         "\n\n"
-        "distill, verify and release take such a MODEL, too, and prove it in the same way first; encode, evaluate and demo "
-        "run it by its own SentenceTransformer.",
+        "distill, verify and release take such a MODEL, too, and prove it in the same way first; encode, evaluate and "
+        "demo run it by its own SentenceTransformer.",
         "xvlm2vec adopt sentence-transformers/all-MiniLM-L6-v2\n"
         "xvlm2vec adopt ./my-embedder --output adopted/my-embedder\n"
         "xvlm2vec adopt ./a-plain-checkpoint --recipe qwen3-vl-embedding --output adopted/qwen",
