@@ -130,7 +130,7 @@ def load_oracle(
     from sentence_transformers import SentenceTransformer
 
     _check_modules(source, trust_remote_code)
-    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
