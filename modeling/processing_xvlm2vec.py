@@ -254,6 +254,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         Returns:
             Each row's tokens, the images of all rows, and the number of rows whose text was cut.
         """
+        image_options = {**self.recipe.image_options, **image_options}
         check_options(self.inner, image_options)
         numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)

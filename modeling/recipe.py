@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ class Recipe:
         special_tokens: Whether the tokenizer adds its own special tokens; `False` where the forms hold them all.
         pad_to: Tokens to which every text is padded, however short the batch is (SigLIP), or `None`.
         attend_padding: Whether the model sees this padding, as one that was trained without an attention mask does.
+        image_options: Arguments of the backbone's processor for images, such as a budget of pixels.
         two_towers: Whether texts and images have a tower each: a row is then one of them.
 
     Raises:
@@ -59,10 +60,12 @@ class Recipe:
     special_tokens: bool = True
     pad_to: int | None = None
     attend_padding: bool = False
+    image_options: Mapping[str, Any] = field(default_factory=dict)
     two_towers: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "forms", dict(self.forms))
+        object.__setattr__(self, "image_options", dict(self.image_options))
         for name, form in self.forms.items():
             _check_form(name, form, self.two_towers)
         if not self.forms:
@@ -75,17 +78,17 @@ class Recipe:
         Raises:
             ValueError: A key is unknown: this version would write other prompts than those that are meant.
         """
-        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        unknown = sorted(values.keys() - {each.name for each in fields(cls)})
         if unknown or "forms" not in values:
             fault = (
                 f"has {', '.join(map(repr, unknown))}, which this version does not know" if unknown else "has no forms"
             )
-            raise ValueError(f"the recipe {fault}; it may have {', '.join(field.name for field in fields(cls))}.")
+            raise ValueError(f"the recipe {fault}; it may have {', '.join(each.name for each in fields(cls))}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields that are not as by default, as plain data."""
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = {each.name: each.default for each in fields(self)} | {"image_options": {}}
         return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     def render(self, row: TextImageRow) -> Prompt:

@@ -184,6 +184,18 @@ class TestSiglip:
 
 
 class TestTwoTowers:
+    def test_options_of_the_image_processor_are_part_of_the_recipe(
+        self, copy_of: Callable[[str], Path], tmp_path: Path, images: list[Image.Image]
+    ) -> None:
+        folder = copy_of("clip")
+        set_json(folder / "sentence_bert_config.json", processing_kwargs={"image": {"do_normalize": False}})
+        copy = adopt(str(folder))
+        assert copy.recipe.writing.image_options == {"do_normalize": False}
+        own = SentenceTransformer(str(folder)).encode([images[0]])
+        assert np.allclose(copy.model.encode(images=[images[0]]), own, atol=1e-5)
+        copy.save(tmp_path / "out")
+        assert np.allclose(XVLM2VecModel.from_pretrained(tmp_path / "out").encode(images=[images[0]]), own, atol=1e-5)
+
     def test_a_row_of_both_is_refused(self, adopted: Callable[[str], Adopted], images: list[Image.Image]) -> None:
         with pytest.raises(ValueError, match="one tower for images and one for texts"):
             adopted("clip").model.encode(["ein Haus"], [images[0]])

@@ -64,6 +64,7 @@ def extract_recipe(oracle: Oracle, source: Source) -> EmbedderRecipe:
     model = oracle.model
     default = model.default_prompt_name
     prompts = {name: prompt for name, prompt in model.prompts.items() if prompt}
+    writing = replace(writing, image_options=oracle.options.get("image", {}))
     return EmbedderRecipe(
         writing=writing if default is None else _with_default(writing, model.prompts[default]),
         pooling=pooling,
