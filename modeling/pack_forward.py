@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +11,13 @@ import torch
 from transformers import PreTrainedModel
 
 from .families import Family
-from .packs import Pack, TokenGroup, rope_limit_of
+from .image_inputs import join_images, like_shapes, parameters_of
+from .packs import Pack, TokenGroup
+from .rope import rope_limit_of
 from .tree_attention import use_tree
 
-IMAGE_KEYS = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
+_SPLIT = ("pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions")
+"""What a vision tower gives for each image token, or what no language model reads."""
 
 
 @dataclass(frozen=True)
@@ -25,29 +28,50 @@ class ImageStates:
         states: `(T, H)`, one for each image token; image by image where the backbone gives a list.
         deepstack: The same for each layer of the language model that gets images, too.
         listed: Whether the backbone gives a list.
+        others: What else the tower gave for a whole batch; the language model may read it (Ovis 2's marks).
     """
 
     states: tuple[torch.Tensor, ...]
     deepstack: tuple[tuple[torch.Tensor, ...], ...] = ()
     listed: bool = True
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
-    """Runs the vision tower once over the images of a pack: one entry for each group with images, in their order.
+    """Runs the vision tower over the images of a pack: one entry for each group with images, in their order.
+
+    Images of one shape go together; none is padded, so that none depends on its neighbours.
 
     Raises:
         ValueError: The number of states is not the number of image tokens.
     """
-    images = {name: value.to(backbone.device) for name, value in pack.images().items() if name in IMAGE_KEYS}
-    if not images:
-        return []
-    features = backbone.get_image_features(**images, return_dict=True)
     groups = [member.group for member in pack.members if member.group.images]
+    found: list[ImageStates] = [ImageStates(())] * len(groups)
+    for places in like_shapes([group.images for group in groups]):
+        chosen = [groups[place] for place in places]
+        for place, states in zip(places, _states_of(backbone, chosen), strict=True):
+            found[place] = states
+    return found
+
+
+def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]:
+    """The states of groups whose images have one shape."""
+    wanted = parameters_of(backbone.get_image_features)
+    images = {
+        name: value.to(backbone.device) if isinstance(value, torch.Tensor) else value
+        for name, value in join_images([group.images for group in groups]).items()
+        if name in wanted
+    }
+    features = backbone.get_image_features(**images, return_dict=True)
     counts = [count_image_tokens(backbone, group) for group in groups]
     states = split_by_group(features.pooler_output, counts)
     layers = [split_by_group(layer, counts) for layer in getattr(features, "deepstack_features", None) or ()]
     listed = isinstance(features.pooler_output, list | tuple)
-    return [ImageStates(group, tuple(layer[place] for layer in layers), listed) for place, group in enumerate(states)]
+    others = {name: value for name, value in features.items() if name not in _SPLIT}
+    return [
+        ImageStates(group, tuple(layer[place] for layer in layers), listed, others)
+        for place, group in enumerate(states)
+    ]
 
 
 def split_by_group(states: Any, counts: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
@@ -78,7 +102,7 @@ def encoder_outputs(states: Sequence[ImageStates]) -> dict[str, Any] | None:
     layers = zip(*(group.deepstack for group in states), strict=True)
     deep = [[part for parts in layer for part in parts] for layer in layers]
     joined = features if states[0].listed else torch.cat(features)
-    return {"image": SimpleNamespace(pooler_output=joined, deepstack_features=deep)}
+    return {"image": SimpleNamespace(**states[0].others, pooler_output=joined, deepstack_features=deep)}
 
 
 def count_image_tokens(backbone: Any, group: TokenGroup) -> int:

@@ -13,8 +13,9 @@ from torch import nn
 from .concurrency import evaluation_mode
 from .families import backbone_type, family_of
 from .model_parts import embedder_of, language_model
-from .packs import TokenGroup, pack_groups, rope_kinds, rope_limit_of
+from .packs import TokenGroup, pack_groups
 from .recipe import Recipe
+from .rope import rope_kinds, rope_limit_of
 from .rows import TextImageRow
 from .token_groups import token_groups
 from .tree_attention import NAME
