@@ -67,7 +67,7 @@ def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]
     states = split_by_group(features.pooler_output, counts)
     layers = [split_by_group(layer, counts) for layer in getattr(features, "deepstack_features", None) or ()]
     listed = isinstance(features.pooler_output, list | tuple)
-    others = {name: value for name, value in features.items() if name not in _SPLIT}
+    others = {name: value for name, value in vars(features).items() if name not in _SPLIT}  # `items` leaves None out
     return [
         ImageStates(group, tuple(layer[place] for layer in layers), listed, others)
         for place, group in enumerate(states)
