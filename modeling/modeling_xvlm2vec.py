@@ -109,10 +109,16 @@ class XVLM2VecModel(PreTrainedModel):
             CheckpointError: A weight is missing or unexpected, the checkpoint is no bare backbone but, for example, an
                 adapter, no embedder can be made of it, or its processor is not its own.
         """
+        model = cls._wrap(pretrained_model_name_or_path, kwargs)
+        prove_backbone(model)
+        return model
+
+    @classmethod
+    def _wrap(cls, pretrained_model_name_or_path: str | os.PathLike[str], kwargs: dict[str, Any]) -> XVLM2VecModel:
+        """What `from_backbone` gives, before its processor is looked at."""
         refuse_adapter(pretrained_model_name_or_path, kwargs)
-        settings = {
-            key: kwargs.pop(key) for key in ("pooling", "normalize", "prompts", "matryoshka_dims") if key in kwargs
-        }
+        names = {"pooling", "normalize", "prompts", "matryoshka_dims"} & kwargs.keys()
+        settings = {name: kwargs.pop(name) for name in names}
         backbone = load_backbone(pretrained_model_name_or_path, kwargs)
         if isinstance(backbone.config, XVLM2VecConfig):
             raise CheckpointError(
@@ -122,7 +128,6 @@ class XVLM2VecModel(PreTrainedModel):
         model = cls(config, backbone=backbone)
         model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
         model._processor_options = pinned(pretrained_model_name_or_path, kwargs)
-        prove_backbone(model)
         return model.eval()
 
     @classmethod
@@ -147,7 +152,7 @@ class XVLM2VecModel(PreTrainedModel):
                 published checkpoint has such a backbone.
         """
         published = find_published(pretrained_model_name_or_path, base, kwargs)
-        model = cls.from_backbone(published.backbone, **published.options)
+        model = cls._wrap(published.backbone, dict(published.options))
         if published.adapter is not None:
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
@@ -299,17 +304,19 @@ class XVLM2VecModel(PreTrainedModel):
         """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
         with _LOADING:
             if self._processor is None:
-                try:
-                    self._processor = self._load_processor()
-                except AttributeError as error:  # torch would say that the model has no attribute `processor`
-                    raise CheckpointError(f"The processor of {self.config.name_or_path!r} fails: {error}") from error
+                self._processor = self.load_processor()
             return self._processor
 
     @processor.setter
     def processor(self, processor: XVLM2VecProcessor) -> None:
         self._processor = processor
 
-    def _load_processor(self) -> XVLM2VecProcessor:
+    def load_processor(self) -> XVLM2VecProcessor:
+        """The processor of `config.name_or_path`, loaded anew.
+
+        Raises:
+            CheckpointError: It cannot be loaded.
+        """
         source = self._processor_source or self.config.name_or_path
         if not source:
             raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
@@ -320,7 +327,10 @@ class XVLM2VecModel(PreTrainedModel):
             options["recipe"] = self.config.recipe
         # A model that runs as remote code was loaded by somebody who trusts this repository's code.
         trusted = type(self).__module__.startswith("transformers_modules")
-        return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
+        try:
+            return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
+        except AttributeError as error:  # torch would say that the model has no attribute `processor`
+            raise CheckpointError(f"The processor of {os.fspath(source)!r} fails: {error}") from error
 
     def encode(
         self,

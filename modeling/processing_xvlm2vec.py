@@ -301,7 +301,8 @@ class XVLM2VecProcessor(ProcessorMixin):
         recipe = self.recipe
         if row.images and recipe.image is None and not recipe.two_towers:
             raise ValueError(
-                f"row {number} has an image, but how {self.model_type!r} prompts show one is unknown."
+                f"row {number} has an image, but {self.model_type!r} has no entry in `families` and no chat template "
+                "here that writes one, so how its prompts show it is unknown; give it either."
                 if self.inner.image_processor is not None
                 else f"row {number} has an image, but this model embeds texts only."
             )

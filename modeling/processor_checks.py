@@ -19,6 +19,7 @@ from .rows import TextImageRow
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Files of which a checkpoint with a processor for images has one."""
+_NO_LIMIT = 10**9
 
 
 def check_processor(processor: Any, config: PreTrainedConfig) -> None:
@@ -104,7 +105,7 @@ def prove_backbone(model: Any) -> None:
     if not any(read_json(source, name, hub) for name in PROCESSOR_FILES):
         return
     try:
-        processor = model.processor
+        processor = model.load_processor()
         fault = _misfit(processor, model.backbone) if processor.inner.image_processor is not None else ""
     except ImportError as error:
         fault = str(error)
@@ -123,7 +124,7 @@ def _misfit(processor: Any, backbone: Any) -> str:
         return ""  # a layout of its own
     image = Image.new("RGB", (224, 224), (127, 90, 60))
     try:
-        batch, _ = processor.prepare([TextImageRow("a", (image,))])
+        batch, _ = processor.prepare([TextImageRow("a", (image,))], max_length=_NO_LIMIT)
     except ValueError as error:
         return str(error)
     known = parameters_of(backbone.forward)
