@@ -14,6 +14,7 @@ from .families import Family
 from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
 from .rope import rope_limit_of
+from .state_forks import fork_states
 from .tree_attention import use_tree
 
 _SPLIT = ("pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions")
@@ -136,6 +137,7 @@ def run_pack(
             "model's own `pack`."
         )
     use_tree(backbone)
+    fork_states(backbone)
     states = image_states(backbone, pack) if images is None else images
     encoded = encoder_outputs(states)
     return backbone(

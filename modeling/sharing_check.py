@@ -17,6 +17,7 @@ from .packs import TokenGroup, pack_groups
 from .recipe import Recipe
 from .rope import rope_kinds, rope_limit_of
 from .rows import TextImageRow
+from .state_forks import unknown_layers
 from .token_groups import token_groups
 from .tree_attention import NAME
 
@@ -61,7 +62,7 @@ def packing_blocker(model: Any, training: bool = False) -> str:
         return f"its attention is {text._attn_implementation!r}; load it with attn_implementation='sdpa'"
     if getattr(text, "legacy_rope_by_batch", False):
         return "legacy_rope_by_batch makes a row's vector depend on the length of its batch"
-    kinds = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
+    kinds = unknown_layers(language_model(embedder), getattr(text, "layer_types", None) or ())
     if kinds:
         return f"packs do not know layers of the kind {kinds[0]!r}"
     if getattr(text, "use_bidirectional_attention", None):
