@@ -8,10 +8,10 @@ Every cell (P tokens of images, K translations, 24 tokens of text) is measured i
 and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
 timed, losses and gradients of all variants are compared. "sentence_transformers" is a training step of its trainer with
 its MSELoss, the targets as labels and a column for each language. The vision tower is a small one; it, the reference's
-language-model head and the optimiser are rows of their own. `--shape hybrid` measures a model in the shape of Qwen3.5,
-with three layers of linear attention to one of full attention, in place of LLaVA. "deduplicated" is what separate passes
-cost at best. A ratio's label begins with its cell; those without are of
-the only cell asked for, or of 768 tokens and 4 languages.
+language-model head and the optimiser are rows of their own. "deduplicated" is what separate passes cost at best.
+`--shape hybrid` measures a model in the shape of Qwen3.5, with three layers of linear attention to one of full
+attention, in place of LLaVA. A ratio's label begins with its cell; those without are of the only cell asked for, or of
+768 tokens and 4 languages.
 """
 
 from __future__ import annotations

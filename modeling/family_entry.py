@@ -50,7 +50,10 @@ class Family:
         texts_by_processor: Whether rows without images need the family's processor, too, because it writes tokens
             that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with images.
         processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
-        causal: Whether every token sees only what stands before it: rows that begin alike can then share that part.
+        causal: Whether every token sees only what stands before it, or, of its own image, everything: rows that begin
+            alike can then share that part.
+        image_layers: In which layers the tokens of an image, a run of its token, see each other in both directions:
+            `"all"` or `"windows"`, those with a sliding window; none if empty.
         not_causal: The reason why tokens see what follows, where that is known.
         refused: Why no embedder can be made of it.
     """
@@ -78,5 +81,6 @@ class Family:
     texts_by_processor: bool = False
     processor: str | None = None
     causal: bool = False
+    image_layers: str = ""
     not_causal: str = ""
     refused: str = ""

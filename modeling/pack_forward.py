@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .families import Family
 from .image_inputs import join_images, like_shapes, parameters_of
@@ -145,8 +145,27 @@ def run_pack(
         # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
         position_ids=pack.positions(backbone, family.first_position),
-        tree=replace(pack.layout, dense=dense),
+        tree=replace(pack.layout, dense=dense, **seen_both_ways(backbone.config, family, pack)),
         use_cache=False,
         return_dict=True,
         **({"mm_encoder_outputs": encoded} if encoded else {}),
     ).last_hidden_state
+
+
+def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:
+    """What a pack's layout says of images whose tokens see each other in both directions; empty where none do."""
+    layers, token = image_layers(config, family), getattr(config, "image_token_id", None)
+    if not layers or token is None:
+        return {}
+    is_image = pack.input_ids[0].eq(token)
+    follows = torch.zeros_like(is_image)
+    follows[1:] = is_image[1:] & is_image[:-1] & (pack.layout.group[1:] == pack.layout.group[:-1])
+    numbers = (is_image & ~follows).cumsum(dim=0) - 1
+    return {"images": torch.where(is_image, numbers, -1), "images_in_windows": layers == "windows"}
+
+
+def image_layers(config: PreTrainedConfig, family: Family) -> str:
+    """In which layers an image's tokens see each other in both directions: `"all"`, `"windows"`, or, empty, in none."""
+    if getattr(config.get_text_config(), "use_bidirectional_attention", None) == "vision":
+        return "windows"
+    return family.image_layers

@@ -62,7 +62,7 @@ class States:
     def update_conv_state(
         self, conv_states: torch.Tensor, layer_idx: int, state_idx: int = 0, conv_kernel_size: int = 0, **_: Any
     ) -> torch.Tensor:
-        """Keeps the last inputs `(B, C, W)` of a convolution, and returns all, those before the first token included."""
+        """Keeps the last inputs `(B, C, W)` of a convolution; returns all, those before the first token included."""
         before = self.start.get(("conv", state_idx))
         whole = conv_states if before is None else torch.cat([before, conv_states], dim=-1)
         whole = pad(whole, (max(conv_kernel_size - whole.shape[-1], 0), 0))
@@ -133,7 +133,7 @@ def is_mixer(module: nn.Module) -> bool:
         return False
     parameters = inspect.signature(module.forward).parameters
     takes_layout = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return takes_layout and _cache_name(module) is not None
+    return takes_layout and bool(cache_name(module))
 
 
 def unknown_layers(decoder: Any, kinds: Sequence[str]) -> list[str]:
@@ -148,7 +148,7 @@ def before_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, An
     if layout is None:
         return None
     hidden = args[0] if args else options["hidden_states"]
-    cache = _cache_name(module)
+    cache = cache_name(module)
     others = {name: value for name, value in options.items() if name not in ("tree", "hidden_states", cache, *MASKS)}
     runs = runs_of(layout, hidden)
     pieces = []
@@ -162,7 +162,7 @@ def before_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, An
 
 def after_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], rows: Any) -> torch.Tensor | None:
     """Joins what a mixer made of all parts of a pack, `(1, N, H)`."""
-    states = options.get(_cache_name(module) or "")
+    states = options.get(cache_name(module))
     if not isinstance(states, LastStates) or states.run is None:
         return None
     return torch.cat([*states.pieces, states.run.tokens(rows)], dim=1)
@@ -199,6 +199,7 @@ def spread(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     return rows.expand(-1, 2, -1) if block.width == 1 else rows
 
 
-def _cache_name(module: nn.Module) -> str | None:
+def cache_name(module: nn.Module) -> str:
+    """What a module calls its cache; empty if it takes none."""
     parameters = inspect.signature(module.forward).parameters
-    return next((name for name in CACHES if name in parameters), None)
+    return next((name for name in CACHES if name in parameters), "")

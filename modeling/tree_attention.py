@@ -24,6 +24,10 @@ NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
 """The attention's name: transformers has one table for all, and each release in a process its own code."""
 
 
+UNKNOWN = ("softcap", "position_bias", "s_aux", "sinks", "cache")
+"""What some layers ask of their attention, and this one does not compute."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Texts of like length, side by side in a pack.
@@ -91,6 +95,9 @@ class TreeLayout:
         text: `(N,)` int64, the text of each token, numbered over the pack; -1 in a prefix.
         index: `(N,)` int64, the place of each token in its full row.
         dense: Mask one attention over all tokens instead: far slower, for checks.
+        images: `(N,)` int64, for backbones whose images' tokens see each other in both directions: the number of each
+            token's image, counted over the pack, and -1 where it is of none.
+        images_in_windows: Whether they do so in layers with a sliding window only.
     """
 
     buckets: tuple[Bucket, ...]
@@ -98,6 +105,8 @@ class TreeLayout:
     text: torch.Tensor
     index: torch.Tensor
     dense: bool = False
+    images: torch.Tensor | None = None
+    images_in_windows: bool = False
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""
@@ -106,9 +115,22 @@ class TreeLayout:
     def mask(self, window: int | None) -> torch.Tensor:
         """`(N, N)` bool, whether the query (row) sees the key (column), within a sliding window if there is one."""
         query, key = (..., None), (None, ...)
-        sees = (self.group[query] == self.group[key]) & (self.index[key] <= self.index[query])
+        sees = self.index[key] <= self.index[query]
+        images = self.images_for(window)
+        if images is not None:
+            sees |= same_image(images)
+        sees &= self.group[query] == self.group[key]
         sees &= (self.text[key] == -1) | (self.text[key] == self.text[query])
         return sees if window is None else sees & (self.index[query] - self.index[key] < window)
+
+    def images_for(self, window: int | None) -> torch.Tensor | None:
+        """`images`, if their tokens see each other in both directions in a layer with this sliding window."""
+        return None if self.images_in_windows and window is None else self.images
+
+
+def same_image(images: torch.Tensor) -> torch.Tensor:
+    """Whether two tokens are of one image: `(..., N)` numbers of images, -1 for none, as `(..., N, N)` bool."""
+    return (images[..., :, None] == images[..., None, :]) & (images[..., :, None] >= 0)
 
 
 def move(instance: Any, device: torch.device, **changes: Any) -> Any:
@@ -146,7 +168,7 @@ def tree_attention(
     """
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    unknown = [name for name in ("softcap", "position_bias", "s_aux", "cache") if options.get(name) is not None]
+    unknown = [name for name in UNKNOWN if options.get(name) is not None]
     if unknown:
         raise ValueError(f"Tree attention knows no `{unknown[0]}`, which {type(module).__name__} asks for.")
     settings: dict[str, Any] = {"scale": options.get("scaling"), "dropout_p": options.get("dropout") or 0.0}
@@ -157,9 +179,13 @@ def tree_attention(
         return result.transpose(1, 2).contiguous(), None
     sizes = [size for bucket in tree.buckets for size in bucket.sizes]
     parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
+    images = tree.images_for(window)
+    numbers = iter([None] * len(sizes) if images is None else images.split(sizes))
     pieces = []
     for bucket in tree.buckets:
-        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings)
+        of_prefixes, *_ = islice(numbers, len(bucket.sizes))
+        texts = [next(parts) for _ in bucket.sizes]
+        pieces += bucket_attention(bucket, texts[0], texts[1:], window, settings, of_prefixes)
     return torch.cat(pieces, dim=1), None
 
 
@@ -168,7 +194,12 @@ States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def bucket_attention(
-    bucket: Bucket, prefixes: States, texts: list[States], window: int | None, settings: dict[str, Any]
+    bucket: Bucket,
+    prefixes: States,
+    texts: list[States],
+    window: int | None,
+    settings: dict[str, Any],
+    images: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Attention of one bucket.
 
@@ -178,6 +209,7 @@ def bucket_attention(
         texts: The same `(1, heads, tokens, D)` of each block.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
+        images: `(G * P,)` int64, `TreeLayout.images` of the prefixes, where these see each other in both directions.
 
     Returns:
         `(1, G * P, heads, D)`, and `(1, tokens, heads, D)` of each block.
@@ -190,7 +222,9 @@ def bucket_attention(
     if bucket.prefix:
         shape = (bucket.groups, bucket.prefix)
         query, key, value = (states[0].unflatten(1, shape).transpose(0, 1) for states in prefixes)
-        pieces.append(causal(query, key, value, window=window, settings=settings).transpose(1, 2).flatten(0, 1)[None])
+        numbers = None if images is None else images.unflatten(0, shape)
+        seen = causal(query, key, value, window=window, settings=settings, images=numbers)
+        pieces.append(seen.transpose(1, 2).flatten(0, 1)[None])
         rows = [(first, prepend_prefix(key, second), prepend_prefix(value, third)) for first, second, third in rows]
     attended = [causal(*states, window=window, settings=settings) for states in rows]
     return pieces + [block.gather(states) for block, states in zip(bucket.blocks, attended, strict=True)]
@@ -204,7 +238,12 @@ def prepend_prefix(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def causal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, settings: dict[str, Any]
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    settings: dict[str, Any],
+    images: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention of the last `T` tokens of rows.
 
@@ -214,6 +253,8 @@ def causal(
         value: As `key`.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
+        images: `(R, T)` int64, with `S == T`, the image of each token, -1 for none, whose tokens see each other in
+            both directions.
 
     Returns:
         `(R, heads, T, D)`.
@@ -221,20 +262,28 @@ def causal(
     tokens, seen = query.shape[2], key.shape[2]
     share = query.shape[1] // key.shape[1]
     windowed = window is not None and window < seen
-    if tokens == seen and not windowed:
+    if tokens == seen and not windowed and images is None:
         return sdpa(query, key, value, is_causal=True, enable_gqa=share > 1, **settings)
     mask = None
     if tokens > 1 or windowed:
-        ahead = (
-            torch.arange(seen, device=query.device) - torch.arange(seen - tokens, seen, device=query.device)[:, None]
-        )
-        mask = (ahead <= 0) & (ahead > -window) if windowed and window is not None else ahead <= 0
+        mask = causal_mask(tokens, seen, window if windowed else None, images, query.device)
     if share == 1:
         return sdpa(query, key, value, attn_mask=mask, **settings)
     # The heads that share a key stand behind each other as further queries: no key is repeated in memory.
     folded = query.unflatten(1, (-1, share)).flatten(2, 3)
-    repeated = None if mask is None else mask.repeat(share, 1)
+    repeated = None if mask is None else mask.tile(share, 1)
     return sdpa(folded, key, value, attn_mask=repeated, **settings).unflatten(2, (share, tokens)).flatten(1, 2)
+
+
+def causal_mask(
+    tokens: int, seen: int, window: int | None, images: torch.Tensor | None, device: torch.device
+) -> torch.Tensor:
+    """Which of `seen` keys the last `tokens` queries see: `(T, S)` bool; `(R, 1, T, S)` with images as in `causal`."""
+    ahead = torch.arange(seen, device=device) - torch.arange(seen - tokens, seen, device=device)[:, None]
+    mask = ahead <= 0
+    if images is not None:
+        mask = mask | same_image(images)[:, None]
+    return mask if window is None else mask & (ahead > -window)
 
 
 def use_tree(backbone: PreTrainedModel) -> None:
