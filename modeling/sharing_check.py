@@ -129,7 +129,7 @@ def check_sharing(
             return _compare(model, processor, rows)
     except Exception as error:  # packs are not known to every backbone, which may then fail in any way
         message = (str(error).splitlines() or [""])[0].rstrip(".")
-        return SharingCheck(False, f"{type(error).__name__} in a pack: {message}")
+        return SharingCheck(False, f"{type(error).__name__}: {message}")
 
 
 def _compare(model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> SharingCheck:
@@ -216,8 +216,8 @@ def has_changed(embedder: Any, before: torch.Tensor, after: torch.Tensor) -> boo
     Experts of a mixture multiply as many tokens as are sent to them, and round in other ways with other tokens: only
     there differences within the tolerance count as rounding.
     """
-    text = embedder.backbone.config.get_text_config()
-    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    settings = embedder.backbone.config.get_text_config().to_dict().items()
+    if any("expert" in name and isinstance(value, int) and value > 1 for name, value in settings):
         return relative_difference(after, before) > TOLERANCE[before.dtype]
     return not torch.equal(before, after)
 

@@ -162,8 +162,8 @@ def before_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, An
 
 def after_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], rows: Any) -> torch.Tensor | None:
     """Joins what a mixer made of all parts of a pack, `(1, N, H)`."""
-    states = options.get(cache_name(module))
-    if not isinstance(states, LastStates) or states.run is None:
+    states = next((value for value in options.values() if isinstance(value, LastStates)), None)
+    if states is None or states.run is None:
         return None
     return torch.cat([*states.pieces, states.run.tokens(rows)], dim=1)
 

@@ -271,6 +271,41 @@ def test_families_that_look_ahead_are_found(
     assert check_sharing(model, processor, some_rows(images)[0]).reason == "tokens see those that follow them"
 
 
+def test_a_fault_among_unlike_images_is_found(
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load("qwen2_vl", torch.float32)
+    right = pack_forward.image_states
+
+    def mixed_up(*args: Any) -> list[Any]:
+        first, *others = right(*args)
+        return [first, *(replace(one, states=tuple(part.flip(0) for part in one.states)) for one in others)]
+
+    monkeypatch.setattr(pack_forward, "image_states", mixed_up)
+    assert "vectors differ" in check_sharing(model, processor, some_rows(images)[0]).reason
+
+
+def test_whatever_fails_is_a_reason(
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load("qwen2_vl", torch.float32)
+    rows = some_rows(images)[0]
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise AttributeError("no attribute 'all'.\nAnd more.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.backbone, "get_image_features", broken)
+        assert check_sharing(model, processor, rows).reason == "AttributeError: no attribute 'all'"
+    with monkeypatch.context() as patch:
+        patch.setattr(sharing_check, "packing_blocker", broken)
+        assert not check_sharing(model, processor, rows).ok
+    assert check_sharing(model, processor, rows).ok
+    # A processor that refuses all images of other shapes than the rows'.
+    monkeypatch.setattr(sharing_check, "SIZES", ((5000, 2), (2, 5000)))
+    assert "takes none of the images" in check_sharing(model, processor, rows).reason
+
+
 def test_texts_that_see_each_other_are_found_in_any_format(
     load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
