@@ -31,6 +31,11 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torc
 """Largest difference of a vector's values, relative to the largest one: rounding stays below, faults far above."""
 SIZES = ((96, 288), (336, 168), (24, 24))
 """Widths and heights of images with which sharing is tried: a tall one, one of several tiles, a tiny one."""
+WHY_UNKNOWN = {
+    "indexed_attention": ", whose sparse attention chooses tokens by their places in a whole row",
+    "chunked_attention": ", whose attention is cut into chunks of a whole row",
+    "hybrid": ", whose attention is biased by the distance of tokens in a whole row",
+}
 LONG_INSTRUCTION = "Represent what is written here so that texts of the same meaning are found, whatever they are: "
 """What rows without images have in common where sharing is tried."""
 
@@ -65,13 +70,13 @@ def packing_blocker(model: Any, training: bool = False) -> str:
         return family.not_causal
     if not getattr(text, "is_causal", True):
         return "its configuration says that attention is not causal"
+    kinds = unknown_layers(language_model(embedder), getattr(text, "layer_types", None) or ())
+    if kinds:
+        return f"packs do not know layers of the kind {kinds[0]!r}{WHY_UNKNOWN.get(kinds[0], '')}"
     if text._attn_implementation not in ("sdpa", NAME):
         return f"its attention is {text._attn_implementation!r}; load it with attn_implementation='sdpa'"
     if getattr(text, "legacy_rope_by_batch", False):
         return "legacy_rope_by_batch makes a row's vector depend on the length of its batch"
-    kinds = unknown_layers(language_model(embedder), getattr(text, "layer_types", None) or ())
-    if kinds:
-        return f"packs do not know layers of the kind {kinds[0]!r}"
     if getattr(text, "use_bidirectional_attention", None) not in (None, False, "vision"):
         return "its configuration says that tokens attend in both directions"
     if any(kind["rope_type"] == "dynamic" for kind in rope_kinds(text)):

@@ -28,7 +28,7 @@ MASKS = ("attention_mask", "conv_mask")
 """What mixers call the mask of padding, of which a pack has none."""
 RECURRENT = frozenset({"linear_attention", "conv"})
 """Kinds of layers that mix tokens by a mixer alone."""
-OTHER_KINDS = frozenset({"full_attention", "sliding_attention", "moe", "mlp"})
+OTHER_KINDS = frozenset({"full_attention", "sliding_attention", "reference_sliding_attention", "moe", "mlp"})
 """Kinds of layers that go through the attention `"tree"`, or do not mix tokens."""
 MARK = "forks_states"
 """An attribute of backbones whose mixers have their hooks, which copies of a backbone have, too."""

@@ -336,7 +336,7 @@ def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None
     assert "in both directions" in packing_blocker(model)
     text.layer_types = ["conv", "full_attention"]
     assert "layers of the kind 'conv'" in packing_blocker(model)
-    text._attn_implementation = "eager"
+    text.layer_types, text._attn_implementation = None, "eager"
     assert "attention is 'eager'" in packing_blocker(model)
     text.is_causal = False
     assert "not causal" in packing_blocker(model)
