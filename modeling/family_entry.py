@@ -44,6 +44,8 @@ class Family:
         flat_images: Whether its processor takes the images of all rows in one list.
         padded_right: Whether the backbone counts positions from the left, padding included, whatever it is given: rows
             are then moved to the left for it.
+        images_of_one_row: Whether the vision tower takes the images of one row only, and not those of several as one
+            batch along the first axis.
         blank_is_padding: Whether the backbone takes an all-zero image for padding and drops it.
         max_pixels: Budget of pixels per image; larger images are made smaller by the family's image processor.
         max_aspect_ratio: The longest side may be this many times the shortest; longer images are an error.
@@ -53,7 +55,9 @@ class Family:
         causal: Whether every token sees only what stands before it, or, of its own image, everything: rows that begin
             alike can then share that part.
         image_layers: In which layers the tokens of an image, a run of its token, see each other in both directions:
-            `"all"` or `"windows"`, those with a sliding window; none if empty.
+            `"all"`, though no farther back than a sliding window reaches; `"any distance"`, as well, but beyond it;
+            `"windows"`, those with a sliding window only; none if empty, or if the `use_bidirectional_attention` of
+            the backbone's language model is `None`.
         not_causal: The reason why tokens see what follows, where that is known.
         refused: Why no embedder can be made of it.
     """
@@ -75,6 +79,7 @@ class Family:
     renamed: Mapping[str, str] = field(default_factory=dict)
     flat_images: bool = False
     padded_right: bool = False
+    images_of_one_row: bool = False
     blank_is_padding: bool = False
     max_pixels: int | None = None
     max_aspect_ratio: float | None = None

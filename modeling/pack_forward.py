@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .families import Family
+from .families import Family, family_of
 from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
 from .rope import rope_limit_of
@@ -41,14 +41,17 @@ class ImageStates:
 def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
     """Runs the vision tower over the images of a pack: one entry for each group with images, in their order.
 
-    Images of one shape go together; none is padded, so that none depends on its neighbours.
+    Images of one shape go together, if the tower takes such; none is padded, so that none depends on its neighbours.
 
     Raises:
         ValueError: The number of states is not the number of image tokens.
     """
     groups = [member.group for member in pack.members if member.group.images]
+    together = like_shapes([group.images for group in groups])
+    if family_of(backbone.config.model_type).images_of_one_row:
+        together = [[place] for place in range(len(groups))]
     found: list[ImageStates] = [ImageStates(())] * len(groups)
-    for places in like_shapes([group.images for group in groups]):
+    for places in together:
         chosen = [groups[place] for place in places]
         for place, states in zip(places, _states_of(backbone, chosen), strict=True):
             found[place] = states
@@ -161,11 +164,11 @@ def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict
     follows = torch.zeros_like(is_image)
     follows[1:] = is_image[1:] & is_image[:-1] & (pack.layout.group[1:] == pack.layout.group[:-1])
     numbers = (is_image & ~follows).cumsum(dim=0) - 1
-    return {"images": torch.where(is_image, numbers, -1), "images_in_windows": layers == "windows"}
+    return {"images": torch.where(is_image, numbers, -1), "image_layers": layers}
 
 
 def image_layers(config: PreTrainedConfig, family: Family) -> str:
-    """In which layers an image's tokens see each other in both directions: `"all"`, `"windows"`, or, empty, in none."""
-    if getattr(config.get_text_config(), "use_bidirectional_attention", None) == "vision":
-        return "windows"
+    """In which layers the tokens of an image see each other in both directions, as in `Family.image_layers`."""
+    if getattr(config.get_text_config(), "use_bidirectional_attention", "") is None:
+        return ""
     return family.image_layers

@@ -97,7 +97,7 @@ class TreeLayout:
         dense: Mask one attention over all tokens instead: far slower, for checks.
         images: `(N,)` int64, for backbones whose images' tokens see each other in both directions: the number of each
             token's image, counted over the pack, and -1 where it is of none.
-        images_in_windows: Whether they do so in layers with a sliding window only.
+        image_layers: In which layers they do so, as in `Family.image_layers`.
     """
 
     buckets: tuple[Bucket, ...]
@@ -106,7 +106,7 @@ class TreeLayout:
     index: torch.Tensor
     dense: bool = False
     images: torch.Tensor | None = None
-    images_in_windows: bool = False
+    image_layers: str = ""
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""
@@ -115,22 +115,31 @@ class TreeLayout:
     def mask(self, window: int | None) -> torch.Tensor:
         """`(N, N)` bool, whether the query (row) sees the key (column), within a sliding window if there is one."""
         query, key = (..., None), (None, ...)
-        sees = self.index[key] <= self.index[query]
-        images = self.images_for(window)
-        if images is not None:
-            sees |= same_image(images)
-        sees &= self.group[query] == self.group[key]
-        sees &= (self.text[key] == -1) | (self.text[key] == self.text[query])
-        return sees if window is None else sees & (self.index[query] - self.index[key] < window)
+        sees = self.sees(self.index, self.images, window) & (self.group[query] == self.group[key])
+        return sees & ((self.text[key] == -1) | (self.text[key] == self.text[query]))
 
-    def images_for(self, window: int | None) -> torch.Tensor | None:
-        """`images`, if their tokens see each other in both directions in a layer with this sliding window."""
-        return None if self.images_in_windows and window is None else self.images
+    def prefix_masks(self, window: int | None) -> list[torch.Tensor | None]:
+        """What tokens of each bucket's prefixes see, `(G, 1, P, P)` bool; `None` where that is what stands before."""
+        if self.images is None or (self.image_layers == "windows" and window is None):
+            return [None] * len(self.buckets)
+        masks: list[torch.Tensor | None] = []
+        start = 0
+        for bucket in self.buckets:
+            place, shape = slice(start, start + bucket.sizes[0]), (bucket.groups, bucket.prefix)
+            index, images = (part[place].unflatten(0, shape) for part in (self.index, self.images))
+            masks.append(self.sees(index, images, window)[:, None])
+            start += sum(bucket.sizes)
+        return masks
 
-
-def same_image(images: torch.Tensor) -> torch.Tensor:
-    """Whether two tokens are of one image: `(..., N)` numbers of images, -1 for none, as `(..., N, N)` bool."""
-    return (images[..., :, None] == images[..., None, :]) & (images[..., :, None] >= 0)
+    def sees(self, index: torch.Tensor, images: torch.Tensor | None, window: int | None) -> torch.Tensor:
+        """Which tokens `(..., N, N)` of one row see each other, given their places and images `(..., N)`."""
+        back = index[..., :, None] - index[..., None, :]
+        within = back < window if window is not None else torch.ones_like(back, dtype=torch.bool)
+        sees = (back >= 0) & within
+        if images is None or (self.image_layers == "windows" and window is None):
+            return sees
+        same = (images[..., :, None] == images[..., None, :]) & (images[..., :, None] >= 0)
+        return sees | (same if self.image_layers == "any distance" else same & within)
 
 
 def move(instance: Any, device: torch.device, **changes: Any) -> Any:
@@ -179,13 +188,9 @@ def tree_attention(
         return result.transpose(1, 2).contiguous(), None
     sizes = [size for bucket in tree.buckets for size in bucket.sizes]
     parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
-    images = tree.images_for(window)
-    numbers = iter([None] * len(sizes) if images is None else images.split(sizes))
     pieces = []
-    for bucket in tree.buckets:
-        of_prefixes, *_ = islice(numbers, len(bucket.sizes))
-        texts = [next(parts) for _ in bucket.sizes]
-        pieces += bucket_attention(bucket, texts[0], texts[1:], window, settings, of_prefixes)
+    for bucket, mask in zip(tree.buckets, tree.prefix_masks(window), strict=True):
+        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings, mask)
     return torch.cat(pieces, dim=1), None
 
 
@@ -199,7 +204,7 @@ def bucket_attention(
     texts: list[States],
     window: int | None,
     settings: dict[str, Any],
-    images: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Attention of one bucket.
 
@@ -209,7 +214,7 @@ def bucket_attention(
         texts: The same `(1, heads, tokens, D)` of each block.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
-        images: `(G * P,)` int64, `TreeLayout.images` of the prefixes, where these see each other in both directions.
+        mask: `(G, 1, P, P)` bool, what tokens of the prefixes see, where that is not just what stands before.
 
     Returns:
         `(1, G * P, heads, D)`, and `(1, tokens, heads, D)` of each block.
@@ -222,8 +227,7 @@ def bucket_attention(
     if bucket.prefix:
         shape = (bucket.groups, bucket.prefix)
         query, key, value = (states[0].unflatten(1, shape).transpose(0, 1) for states in prefixes)
-        numbers = None if images is None else images.unflatten(0, shape)
-        seen = causal(query, key, value, window=window, settings=settings, images=numbers)
+        seen = causal(query, key, value, window=window, settings=settings, mask=mask)
         pieces.append(seen.transpose(1, 2).flatten(0, 1)[None])
         rows = [(first, prepend_prefix(key, second), prepend_prefix(value, third)) for first, second, third in rows]
     attended = [causal(*states, window=window, settings=settings) for states in rows]
@@ -243,7 +247,7 @@ def causal(
     value: torch.Tensor,
     window: int | None,
     settings: dict[str, Any],
-    images: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention of the last `T` tokens of rows.
 
@@ -253,8 +257,7 @@ def causal(
         value: As `key`.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
-        images: `(R, T)` int64, with `S == T`, the image of each token, -1 for none, whose tokens see each other in
-            both directions.
+        mask: `(R, 1, T, S)` bool, which keys queries see, instead of those before them.
 
     Returns:
         `(R, heads, T, D)`.
@@ -262,28 +265,19 @@ def causal(
     tokens, seen = query.shape[2], key.shape[2]
     share = query.shape[1] // key.shape[1]
     windowed = window is not None and window < seen
-    if tokens == seen and not windowed and images is None:
+    if tokens == seen and not windowed and mask is None:
         return sdpa(query, key, value, is_causal=True, enable_gqa=share > 1, **settings)
-    mask = None
-    if tokens > 1 or windowed:
-        mask = causal_mask(tokens, seen, window if windowed else None, images, query.device)
+    if mask is None and (tokens > 1 or windowed):
+        ahead = (
+            torch.arange(seen, device=query.device) - torch.arange(seen - tokens, seen, device=query.device)[:, None]
+        )
+        mask = (ahead <= 0) & (ahead > -window) if windowed and window is not None else ahead <= 0
     if share == 1:
         return sdpa(query, key, value, attn_mask=mask, **settings)
     # The heads that share a key stand behind each other as further queries: no key is repeated in memory.
     folded = query.unflatten(1, (-1, share)).flatten(2, 3)
     repeated = None if mask is None else mask.tile(share, 1)
     return sdpa(folded, key, value, attn_mask=repeated, **settings).unflatten(2, (share, tokens)).flatten(1, 2)
-
-
-def causal_mask(
-    tokens: int, seen: int, window: int | None, images: torch.Tensor | None, device: torch.device
-) -> torch.Tensor:
-    """Which of `seen` keys the last `tokens` queries see: `(T, S)` bool; `(R, 1, T, S)` with images as in `causal`."""
-    ahead = torch.arange(seen, device=device) - torch.arange(seen - tokens, seen, device=device)[:, None]
-    mask = ahead <= 0
-    if images is not None:
-        mask = mask | same_image(images)[:, None]
-    return mask if window is None else mask & (ahead > -window)
 
 
 def use_tree(backbone: PreTrainedModel) -> None:

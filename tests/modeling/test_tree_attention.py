@@ -134,6 +134,25 @@ def test_any_budget_and_the_dense_mask_give_the_same(
     assert len(model.pack(groups, 1)) == texts
 
 
+@pytest.mark.parametrize("layers", ["all", "windows", "any distance"])
+@torch.no_grad()
+def test_images_in_both_directions(
+    layers: str, load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(families.FAMILIES, "gemma3", replace(families.FAMILIES["gemma3"], image_layers=layers))
+    model, processor = load("gemma3_windows")
+    rows = some_rows(images)
+    model.backbone.config.text_config.sliding_window = 3  # shorter than an image
+    for layer in model.backbone.language_model.layers:
+        layer.self_attn.sliding_window = 3 if layer.self_attn.is_sliding else None
+    packs = model.pack(token_groups(processor, rows)[0], 10_000)
+    found = together(model, packs)
+    torch.testing.assert_close(together(model, packs, dense=True), found, rtol=0, atol=1e-7 * found.abs().max().item())
+    same = torch.allclose(found, alone(model, processor, rows), atol=1e-5 * found.abs().max().item())
+    # Gemma 3 does so as far as windows reach. What images see in its last layer, which has none, no text sees.
+    assert same is (layers != "any distance")
+
+
 def test_packs_keep_to_their_budget() -> None:
     groups = [TokenGroup([1] * 10, [[2] * size for size in (5, 30, 5, 5)]), TokenGroup([], [[3] * 8] * 6)]
     packs = pack_groups(groups, 32)
