@@ -44,13 +44,20 @@ class Family:
         flat_images: Whether its processor takes the images of all rows in one list.
         padded_right: Whether the backbone counts positions from the left, padding included, whatever it is given: rows
             are then moved to the left for it.
+        images_of_one_row: Whether the vision tower takes the images of one row only, and not those of several as one
+            batch along the first axis.
         blank_is_padding: Whether the backbone takes an all-zero image for padding and drops it.
         max_pixels: Budget of pixels per image; larger images are made smaller by the family's image processor.
         max_aspect_ratio: The longest side may be this many times the shortest; longer images are an error.
         texts_by_processor: Whether rows without images need the family's processor, too, because it writes tokens
             that its tokenizer does not. Elsewhere they never meet it: some mistreat them among rows with images.
         processor: Name of the processor class where it is not the one that transformers has for the `model_type`.
-        causal: Whether every token sees only what stands before it: rows that begin alike can then share that part.
+        causal: Whether every token sees only what stands before it, or, of its own image, everything: rows that begin
+            alike can then share that part.
+        image_layers: In which layers the tokens of an image, a run of its token, see each other in both directions:
+            `"all"`, though no farther back than a sliding window reaches; `"any distance"`, as well, but beyond it;
+            `"windows"`, those with a sliding window only; none if empty, or if the `use_bidirectional_attention` of
+            the backbone's language model is `None`.
         not_causal: The reason why tokens see what follows, where that is known.
         refused: Why no embedder can be made of it.
     """
@@ -72,11 +79,13 @@ class Family:
     renamed: Mapping[str, str] = field(default_factory=dict)
     flat_images: bool = False
     padded_right: bool = False
+    images_of_one_row: bool = False
     blank_is_padding: bool = False
     max_pixels: int | None = None
     max_aspect_ratio: float | None = None
     texts_by_processor: bool = False
     processor: str | None = None
     causal: bool = False
+    image_layers: str = ""
     not_causal: str = ""
     refused: str = ""

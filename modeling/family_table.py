@@ -83,7 +83,8 @@ FAMILIES: dict[str, Family] = {
         first_position=0,
         # Images attend in both directions where the token types say so.
         required_with_images=("token_type_ids",),
-        not_causal="the tokens of an image attend in both directions",
+        causal=True,
+        image_layers="all",
     ),
     "paligemma": Family(
         template=False,

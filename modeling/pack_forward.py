@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from .families import Family
+from .families import Family, family_of
 from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
 from .rope import rope_limit_of
+from .state_forks import fork_states
 from .tree_attention import use_tree
 
 _SPLIT = ("pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions")
@@ -40,14 +41,17 @@ class ImageStates:
 def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
     """Runs the vision tower over the images of a pack: one entry for each group with images, in their order.
 
-    Images of one shape go together; none is padded, so that none depends on its neighbours.
+    Images of one shape go together, if the tower takes such; none is padded, so that none depends on its neighbours.
 
     Raises:
         ValueError: The number of states is not the number of image tokens.
     """
     groups = [member.group for member in pack.members if member.group.images]
+    together = like_shapes([group.images for group in groups])
+    if family_of(backbone.config.model_type).images_of_one_row:
+        together = [[place] for place in range(len(groups))]
     found: list[ImageStates] = [ImageStates(())] * len(groups)
-    for places in like_shapes([group.images for group in groups]):
+    for places in together:
         chosen = [groups[place] for place in places]
         for place, states in zip(places, _states_of(backbone, chosen), strict=True):
             found[place] = states
@@ -136,6 +140,7 @@ def run_pack(
             "model's own `pack`."
         )
     use_tree(backbone)
+    fork_states(backbone)
     states = image_states(backbone, pack) if images is None else images
     encoded = encoder_outputs(states)
     return backbone(
@@ -143,8 +148,27 @@ def run_pack(
         # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
         position_ids=pack.positions(backbone, family.first_position),
-        tree=replace(pack.layout, dense=dense),
+        tree=replace(pack.layout, dense=dense, **seen_both_ways(backbone.config, family, pack)),
         use_cache=False,
         return_dict=True,
         **({"mm_encoder_outputs": encoded} if encoded else {}),
     ).last_hidden_state
+
+
+def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:
+    """What a pack's layout says of images whose tokens see each other in both directions; empty where none do."""
+    layers, token = image_layers(config, family), getattr(config, "image_token_id", None)
+    if not layers or token is None:
+        return {}
+    is_image = pack.input_ids[0].eq(token)
+    follows = torch.zeros_like(is_image)
+    follows[1:] = is_image[1:] & is_image[:-1] & (pack.layout.group[1:] == pack.layout.group[:-1])
+    numbers = (is_image & ~follows).cumsum(dim=0) - 1
+    return {"images": torch.where(is_image, numbers, -1), "image_layers": layers}
+
+
+def image_layers(config: PreTrainedConfig, family: Family) -> str:
+    """In which layers the tokens of an image see each other in both directions, as in `Family.image_layers`."""
+    if getattr(config.get_text_config(), "use_bidirectional_attention", "") is None:
+        return ""
+    return family.image_layers
