@@ -56,6 +56,17 @@ class Shape:
     vocabulary: int = 32_000
     key_value_heads: int = 0
 
+    def forward_flops(self, tokens: int, before: int = 0) -> float:
+        """FLOPs of a forward pass over a row's tokens that stand behind others.
+
+        A token costs two operations for each weight of the layers, and four for each value of a token that it attends
+        to.
+        """
+        keys = self.hidden * (self.key_value_heads or self.heads) // self.heads
+        weights = self.layers * self.hidden * (2 * self.hidden + 2 * keys + 3 * self.intermediate)
+        attended = 4 * self.hidden * self.layers
+        return 2 * weights * tokens + attended * (tokens * before + tokens * (tokens + 1) / 2)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -80,19 +91,9 @@ class Cell:
 
 
 def text_flops(cell: Cell, shape: Shape) -> dict[str, float]:
-    """FLOPs of the language model in a step: a backward pass counts as two forward passes.
-
-    A token costs two operations for each weight of the layers, and four for each value of a token that it attends to.
-    """
-    keys = shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
-    weights = shape.layers * shape.hidden * (2 * shape.hidden + 2 * keys + 3 * shape.intermediate)
-    attended = 4 * shape.hidden * shape.layers
-
-    def forward(tokens: int, before: int = 0) -> float:
-        return 2 * weights * tokens + attended * (tokens * before + tokens * (tokens + 1) / 2)
-
-    whole, count = forward(cell.prefix + cell.text), cell.languages
-    shared = forward(cell.prefix) + (count + 1) * forward(cell.text, cell.prefix)
+    """FLOPs of the language model in a step: a backward pass counts as two forward passes."""
+    whole, count = shape.forward_flops(cell.prefix + cell.text), cell.languages
+    shared = shape.forward_flops(cell.prefix) + (count + 1) * shape.forward_flops(cell.text, cell.prefix)
     each = {
         "reference": 7 * count * whole,
         "cached_teacher": 6 * count * whole,
@@ -451,6 +452,7 @@ def compare(bench: Bench, shape: Shape, repeats: int) -> tuple[list[dict[str, An
     ]
     rows += [{**at, "variant": name, "seconds": round(value, 4)} for name, value in bench.apart(shape).items()]
     ratios = {f"{name}_over_reference": medians["reference"] / medians[name] for name in bench.steps}
+    ratios["all_over_deduplicated"] = medians["deduplicated"] / medians["all"]
     ratios["all_over_sentence_transformers"] = medians["sentence_transformers"] / medians["all"]
     ratios["flop_estimate"] = flops["reference"] / flops["all"]
     ratios["flop_estimate_sentence_transformers"] = flops["sentence_transformers"] / flops["all"]

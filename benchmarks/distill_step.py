@@ -2,13 +2,16 @@
 
     python benchmarks/distill_step.py --prefix 768 --languages 4
     python benchmarks/distill_step.py --json distill_step.json --plot distill_step.svg
+    python benchmarks/distill_step.py --shape hybrid --prefix 768 --json distill_step_hybrid.json
 
 Every cell (P tokens of images, K translations, 24 tokens of text) is measured in one process on one thread: forward
 and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
 timed, losses and gradients of all variants are compared. "sentence_transformers" is a training step of its trainer with
 its MSELoss, the targets as labels and a column for each language. The vision tower is a small one; it, the reference's
-language-model head and the optimiser are rows of their own. A ratio's label begins with its cell; those without are of
-the only cell asked for, or of 768 tokens and 4 languages.
+language-model head and the optimiser are rows of their own. "deduplicated" is what separate passes cost at best.
+`--shape hybrid` measures a model in the shape of Qwen3.5, with three layers of linear attention to one of full
+attention, in place of LLaVA. A ratio's label begins with its cell; those without are of the only cell asked for, or of
+768 tokens and 4 languages.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 
 import torch
 from distill_cells import Bench, Cell, Shape, build_model, compare, llava_image
+from distill_hybrid import HybridShape, build_hybrid, qwen_image
 
 PREFIXES, LANGUAGES = (64, 256, 768), (1, 4, 12)
 HEADLINE = (768, 4)
@@ -40,18 +44,20 @@ def main() -> None:
         help="tokens of images: a square up to 256, or a multiple of 256 (default 64 256 768)",
     )
     parser.add_argument("--languages", type=int, nargs="*", default=LANGUAGES, help="translations (default 1 4 12)")
+    parser.add_argument("--shape", choices=("llava", "hybrid"), default="llava", help="the model (default llava)")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each kind (default 3)")
     parser.add_argument("--json", type=Path, help="where the numbers go; cells that it holds already are kept")
     parser.add_argument("--plot", type=Path, help="draw the ratios (needs matplotlib)")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    content = json.loads(flags.json.read_text()) if flags.json and flags.json.exists() else new_content()
+    shape = HybridShape() if flags.shape == "hybrid" else Shape()
+    content = json.loads(flags.json.read_text()) if flags.json and flags.json.exists() else new_content(shape)
     for prefix in flags.prefix:
         for languages in flags.languages:
             if f"P={prefix} K={languages} flop_estimate" in content["ratios"]:
                 print(f"{flags.json} holds the cell P={prefix} K={languages} already", flush=True)
                 continue
-            rows, ratios = measure(Cell(prefix, languages), Shape(), flags.repeats)
+            rows, ratios = measure(Cell(prefix, languages), shape, flags.repeats)
             content["rows"] += rows
             content["ratios"] |= {f"P={prefix} K={languages} {name}": value for name, value in ratios.items()}
             if (prefix, languages) == HEADLINE or len(flags.prefix) * len(flags.languages) == 1:
@@ -71,15 +77,19 @@ def image_tokens(text: str) -> int:
     return tokens
 
 
-def new_content() -> dict[str, Any]:
+def new_content(shape: Shape) -> dict[str, Any]:
     """The head of a result."""
     machine = {"cores": os.cpu_count(), "threads": 1, "python": platform.python_version(), "torch": torch.__version__}
-    return {"name": "distill_step", "machine": machine, "shape": asdict(Shape()), "rows": [], "ratios": {}}
+    name = "distill_step_hybrid" if isinstance(shape, HybridShape) else "distill_step"
+    return {"name": name, "machine": machine, "shape": asdict(shape), "rows": [], "ratios": {}}
 
 
 def measure(cell: Cell, shape: Shape, repeats: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Rows and ratios of one cell."""
-    bench = Bench(cell, build_model(shape, cell.prefix), llava_image(cell.prefix))
+    if isinstance(shape, HybridShape):
+        bench = Bench(cell, build_hybrid(shape), qwen_image(cell.prefix))
+    else:
+        bench = Bench(cell, build_model(shape, cell.prefix), llava_image(cell.prefix))
     bench.check()
     return compare(bench, shape, repeats)
 

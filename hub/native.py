@@ -15,7 +15,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.templates import render_template
 from xvlm2vec.modeling.backbones import OWN_BACKBONES
-from xvlm2vec.modeling.families import family_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.sentence_transformers_files import write_sentence_transformers_files
@@ -134,12 +133,13 @@ def chat_template(processor: XVLM2VecProcessor) -> str:
     Raises:
         NativeError: How the backbone's prompts show an image is unknown.
     """
-    family = family_of(processor.model_type)
-    image = family.image or getattr(processor.inner, "image_token", None)
+    family = processor.family
+    image = family.image
     if image is None:
         raise NativeError(f"{processor.model_type!r} names no token for an image, so no chat template can write one.")
     parts = {
         "image": image,
+        "before_images": family.before_images,
         "after_images": family.after_images,
         "before_text": family.before_text,
         "after_text": family.after_text,
@@ -147,7 +147,8 @@ def chat_template(processor: XVLM2VecProcessor) -> str:
     quoted = {name: json.dumps(part, ensure_ascii=False) for name, part in parts.items()}
     images = (
         "{%- for message in messages %}{% if message['content'] is not string %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}{{ " + quoted["image"] + " }}{% set ns.images = true %}{% endif %}"
+        "{% if part['type'] == 'image' %}{% if not ns.images %}{{ " + quoted["before_images"] + " }}{% endif %}"
+        "{{ " + quoted["image"] + " }}{% set ns.images = true %}{% endif %}"
         "{% endfor %}{% endif %}{% endfor %}"
     )
     return (

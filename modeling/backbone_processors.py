@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any
 
 import transformers
 from transformers import AutoConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import is_torchvision_available
 
-from .families import backbone_type, family_of
+from .families import backbone_type, family_of, refuse_family
 from .hub_files import hub_kwargs, read_json
+from .loading import CheckpointError
 from .processing_phi3_v import Phi3VProcessor
 from .processor_checks import refuse_adapter_folder
 from .text_processor import TextProcessor
 
 PROCESSOR_FILE = "processor_config.json"
+NEEDS = ("torchvision", "timm", "num2words")
+"""What processors of transformers want beyond its own requirements."""
+# What they raise where a part cannot be made; a folder that is not there is no such case.
+_NOT_LOADED = (ImportError, AttributeError, TypeError, ValueError)
 OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProcessor, "TextProcessor": TextProcessor}
 
 
 def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any]) -> ProcessorMixin:
-    """Loads a processor of ours or of transformers by its class name, without its video part."""
-    processor_class = OWN_PROCESSORS.get(name) or images_only(getattr(transformers, name))
-    return processor_class.from_pretrained(source, **options)
+    """Loads a processor of ours or of transformers by its class name: the whole one where its needs are installed.
+
+    Elsewhere it goes without its video part, as no video is ever embedded.
+
+    Raises:
+        CheckpointError: It loads in neither way; names the extra to install.
+    """
+    if name in OWN_PROCESSORS:
+        return OWN_PROCESSORS[name].from_pretrained(source, **options)
+    whole = getattr(transformers, name)
+    without = images_only(whole)
+    errors = []
+    for processor_class in dict.fromkeys((whole, without) if is_torchvision_available() else (without, whole)):
+        try:
+            return processor_class.from_pretrained(source, **options)
+        except _NOT_LOADED as error:
+            errors.append(error)
+    missing = [package for package in NEEDS if not is_installed(package)]
+    if not missing:
+        raise errors[0]
+    reason = str(errors[0]).strip().partition("\n")[0]
+    raise CheckpointError(
+        f"{name} does not load here: {reason} Of what such processors need, {', '.join(missing)} is not installed: "
+        "pip install 'xvlm2vec[vision]'."
+    ) from errors[0]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def load_plain(
@@ -39,12 +73,14 @@ def load_plain(
         The processor, what names the entry in `families`, and the backbone's context in tokens.
 
     Raises:
-        ValueError: transformers knows no processor for the backbone, or this is an adapter only.
+        ValueError: This is an adapter only.
+        CheckpointError: transformers knows no processor for the backbone, or it is no embedder.
     """
     hub = hub_kwargs(options)
     refuse_adapter_folder(source, hub)
     config = AutoConfig.from_pretrained(source, trust_remote_code=options.get("trust_remote_code"), **hub)
     model_type = layout or backbone_type(config)
+    refuse_family(model_type, source)
     stored = read_json(source, PROCESSOR_FILE, hub).get("processor_class")
     inner = load_inner(family_of(model_type).processor or stored or processor_class_name(config), source, options)
     complete_settings(inner, config)
@@ -70,10 +106,10 @@ def complete_settings(inner: Any, config: Any) -> None:
 
 
 def processor_class_name(config: Any) -> str:
-    """Name of the processor class that transformers has for a backbone, or a `ValueError` if it has none."""
+    """Name of the processor class that transformers has for a backbone, or a `CheckpointError` if it has none."""
     name = PROCESSOR_MAPPING_NAMES.get(config.model_type)
     if name is None:
-        raise ValueError(f"transformers knows no processor for a {config.model_type!r} model.")
+        raise CheckpointError(f"transformers knows no processor for a {config.model_type!r} model.")
     return name
 
 

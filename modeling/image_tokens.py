@@ -9,9 +9,15 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from .families import Family
+from .family_entry import TYPES
 from .images import ImageError
 from .truncation import Prompt
 
+NOT_IMAGES = ("input_ids", "attention_mask", TYPES, "token_type_ids", "labels")
+"""What a processor returns for tokens, whether it is kept or not."""
+_NOT_TOKENS = ("attention_mask", "labels", "pixel_values", "image_sizes", "image_grid_thw")
+# What processors raise for rows that they cannot take.
+_REFUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, RuntimeError)
 BLANK_VALUE = 1e-4  # far below one step of an 8-bit image, and above the smallest numbers of float16
 
 
@@ -41,27 +47,68 @@ def expand_images(
     """
     # The backbone's processor writes `after_text` itself.
     strings = [prompt.string.removesuffix(family.after_text) for prompt in prompts]
+    options = {"padding": True, "return_tensors": "pt", **options}
+    if TYPES in family.required_with_images:
+        options.setdefault(f"return_{TYPES}", True)
     try:
-        batch = inner(text=strings, images=list(images), **{"padding": True, "return_tensors": "pt", **options})
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        batch = _called(inner, family, strings, images, options)
+    except _REFUSED as error:
         for row in range(len(prompts) if len(prompts) > 1 else 0):
             one = slice(row, row + 1)
             expand_images(inner, family, prompts[one], images[one], numbers[one], options)
         sizes = ", ".join(f"{image.width} x {image.height}" for row in images for image in row)
         named = f"row {numbers[0]}" if len(prompts) == 1 else f"rows {', '.join(map(str, numbers))} together"
         raise ImageError(f"{named}: {type(inner).__name__} refuses images of {sizes}: {error}") from error
+    for name, other in family.renamed.items():
+        if name in batch:
+            batch[other] = batch.pop(name)
     if family.blank_is_padding:
         mark_blank_images(batch)
     return batch
 
 
-def needed_inputs(family: Family, batch: BatchFeature) -> list[str]:
-    """Names of per-token inputs worth keeping: tokenizers emit token types of zeros that no backbone asked for."""
-    needed = {"input_ids", "mm_token_type_ids", *family.required, *family.required_with_images}
+def _called(
+    inner: ProcessorMixin, family: Family, strings: list[str], images: Sequence[list[Any]], options: dict[str, Any]
+) -> BatchFeature:
+    """What a processor makes of rows; images of one row that have other numbers of tiles are put side by side."""
+    if family.flat_images:
+        return inner(text=strings, images=[image for row in images for image in row], **options)
+    try:
+        return inner(text=strings, images=list(images), **options)
+    except ValueError:
+        if len(strings) != 1 or len(images[0]) == 1:
+            raise
+        made = inner(text=strings, images=list(images), **{**options, "return_tensors": None})
+        tiles = made.get("pixel_values")
+        if not isinstance(tiles, list) or not all(isinstance(part, torch.Tensor) for part in tiles):
+            raise
+        made["pixel_values"] = torch.cat(tiles)[None]
+        return BatchFeature({name: torch.as_tensor(value) for name, value in made.items()})
+
+
+def token_names(family: Family, batch: BatchFeature) -> list[str]:
+    """Names of what a batch has for each token, told by its shape: these inputs are padded and cut with the tokens.
+
+    The attention mask is made anew, and tokenizers emit token types of zeros that no backbone asked for.
+    """
+    shape = batch["input_ids"].shape
+    like_tokens = [
+        name
+        for name, value in batch.items()
+        if name not in _NOT_TOKENS and isinstance(value, torch.Tensor) and value.shape[:2] == shape
+    ]
     types = batch.get("token_type_ids")
-    if types is not None and bool(types.any()):
-        needed.add("token_type_ids")
-    return [name for name in batch if name in needed]
+    if (
+        types is not None
+        and not bool(types.any())
+        and "token_type_ids"
+        not in (
+            *family.required,
+            *family.required_with_images,
+        )
+    ):
+        like_tokens.remove("token_type_ids")
+    return like_tokens
 
 
 def mark_blank_images(batch: BatchFeature) -> None:

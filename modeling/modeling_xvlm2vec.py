@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .adopted import load_referenced, references
-from .backbone_inputs import backbone_inputs
-from .backbones import new_backbone
+from .backbone_forward import backbone_states
+from .backbones import load_backbone, new_backbone
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
 from .families import backbone_type, family_of
@@ -27,7 +27,7 @@ from .output import XVLM2VecOutput
 from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
 from .pooling import chosen_dim, image_span, pool, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
-from .processor_checks import check_processor
+from .processor_checks import check_processor, prove_backbone
 from .published_checkpoints import find_published
 from .rows import make_rows
 from .sentence_transformers_files import write_sentence_transformers_files
@@ -35,9 +35,6 @@ from .towers import tower_vectors
 
 _LOADING = threading.RLock()
 """Held while a model's processor is loaded: the first calls of `encode` may come from several threads at once."""
-
-# A backbone stored with its language-model head: the head is never run, so its weight is left behind on purpose.
-HEAD_KEYS = ("lm_head.weight", "lm_head.bias")
 
 
 class XVLM2VecModel(PreTrainedModel):
@@ -90,17 +87,20 @@ class XVLM2VecModel(PreTrainedModel):
                 `AutoModel.from_pretrained`.
 
         Raises:
-            CheckpointError: A weight is missing or unexpected, or the checkpoint is no bare backbone but, for example,
-                an adapter.
+            CheckpointError: A weight is missing or unexpected, the checkpoint is no bare backbone but, for example, an
+                adapter, no embedder can be made of it, or its processor is not its own.
         """
+        model = cls._wrap(pretrained_model_name_or_path, kwargs)
+        prove_backbone(model)
+        return model
+
+    @classmethod
+    def _wrap(cls, pretrained_model_name_or_path: str | os.PathLike[str], kwargs: dict[str, Any]) -> XVLM2VecModel:
+        """What `from_backbone` gives, before its processor is looked at."""
         refuse_adapter(pretrained_model_name_or_path, kwargs)
-        settings = {
-            key: kwargs.pop(key) for key in ("pooling", "normalize", "prompts", "matryoshka_dims") if key in kwargs
-        }
-        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names them all
-        with readable_files(pretrained_model_name_or_path):
-            backbone, info = AutoModel.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        check_loading(info, pretrained_model_name_or_path, ignorable=HEAD_KEYS)
+        names = {"pooling", "normalize", "prompts", "matryoshka_dims"} & kwargs.keys()
+        settings = {name: kwargs.pop(name) for name in names}
+        backbone = load_backbone(pretrained_model_name_or_path, kwargs)
         if isinstance(backbone.config, XVLM2VecConfig):
             raise CheckpointError(
                 f"{os.fspath(pretrained_model_name_or_path)!r} is an embedding model already: use from_pretrained."
@@ -133,7 +133,7 @@ class XVLM2VecModel(PreTrainedModel):
                 published checkpoint has such a backbone.
         """
         published = find_published(pretrained_model_name_or_path, base, kwargs)
-        model = cls.from_backbone(published.backbone, **published.options)
+        model = cls._wrap(published.backbone, dict(published.options))
         if published.adapter is not None:
             published.adapter.merge_into(model.backbone)
             model.config.name_or_path = os.fspath(pretrained_model_name_or_path)
@@ -240,17 +240,9 @@ class XVLM2VecModel(PreTrainedModel):
             reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
         family = family_of(backbone_type(self.config))
-        inputs = backbone_inputs(family, self.backbone.config, input_ids, attention_mask, more_inputs)
-        outputs = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **inputs
-        )
-        if getattr(outputs, "last_hidden_state", None) is None:
-            raise ValueError(
-                f"{type(self.backbone).__name__} gives no `last_hidden_state`, so there is nothing to pool."
-            )
+        states = backbone_states(self.backbone, family, input_ids, attention_mask, more_inputs)
         span = image_span(self.config, input_ids, attention_mask)
-        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling, span)
-        result = self._result(pooled, outputs.last_hidden_state)
+        result = self._result(pool(states, attention_mask, self.config.pooling, span), states)
         return result if return_dict is not False else result.to_tuple()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -298,14 +290,19 @@ class XVLM2VecModel(PreTrainedModel):
         """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
         with _LOADING:
             if self._processor is None:
-                self._processor = self._load_processor()
+                self._processor = self.load_processor()
             return self._processor
 
     @processor.setter
     def processor(self, processor: XVLM2VecProcessor) -> None:
         self._processor = processor
 
-    def _load_processor(self) -> XVLM2VecProcessor:
+    def load_processor(self) -> XVLM2VecProcessor:
+        """The processor of `config.name_or_path`, loaded anew.
+
+        Raises:
+            CheckpointError: It cannot be loaded.
+        """
         source = self._processor_source or self.config.name_or_path
         if not source:
             raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
@@ -316,7 +313,10 @@ class XVLM2VecModel(PreTrainedModel):
             options["recipe"] = self.config.recipe
         # A model that runs as remote code was loaded by somebody who trusts this repository's code.
         trusted = type(self).__module__.startswith("transformers_modules")
-        return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
+        try:
+            return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
+        except AttributeError as error:  # torch would say that the model has no attribute `processor`
+            raise CheckpointError(f"The processor of {os.fspath(source)!r} fails: {error}") from error
 
     def encode(
         self,

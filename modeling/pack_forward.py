@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from .families import Family
-from .packs import Pack, TokenGroup, rope_limit_of
+from .families import Family, family_of
+from .image_inputs import join_images, like_shapes, parameters_of
+from .packs import Pack, TokenGroup
+from .rope import rope_limit_of
+from .state_forks import fork_states
 from .tree_attention import use_tree
 
-IMAGE_KEYS = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
+_SPLIT = ("pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions")
+"""What a vision tower gives for each image token, or what no language model reads."""
 
 
 @dataclass(frozen=True)
@@ -25,29 +29,53 @@ class ImageStates:
         states: `(T, H)`, one for each image token; image by image where the backbone gives a list.
         deepstack: The same for each layer of the language model that gets images, too.
         listed: Whether the backbone gives a list.
+        others: What else the tower gave for a whole batch; the language model may read it (Ovis 2's marks).
     """
 
     states: tuple[torch.Tensor, ...]
     deepstack: tuple[tuple[torch.Tensor, ...], ...] = ()
     listed: bool = True
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
-    """Runs the vision tower once over the images of a pack: one entry for each group with images, in their order.
+    """Runs the vision tower over the images of a pack: one entry for each group with images, in their order.
+
+    Images of one shape go together, if the tower takes such; none is padded, so that none depends on its neighbours.
 
     Raises:
         ValueError: The number of states is not the number of image tokens.
     """
-    images = {name: value.to(backbone.device) for name, value in pack.images().items() if name in IMAGE_KEYS}
-    if not images:
-        return []
-    features = backbone.get_image_features(**images, return_dict=True)
     groups = [member.group for member in pack.members if member.group.images]
+    together = like_shapes([group.images for group in groups])
+    if family_of(backbone.config.model_type).images_of_one_row:
+        together = [[place] for place in range(len(groups))]
+    found: list[ImageStates] = [ImageStates(())] * len(groups)
+    for places in together:
+        chosen = [groups[place] for place in places]
+        for place, states in zip(places, _states_of(backbone, chosen), strict=True):
+            found[place] = states
+    return found
+
+
+def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]:
+    """The states of groups whose images have one shape."""
+    wanted = parameters_of(backbone.get_image_features)
+    images = {
+        name: value.to(backbone.device) if isinstance(value, torch.Tensor) else value
+        for name, value in join_images([group.images for group in groups]).items()
+        if name in wanted
+    }
+    features = backbone.get_image_features(**images, return_dict=True)
     counts = [count_image_tokens(backbone, group) for group in groups]
     states = split_by_group(features.pooler_output, counts)
     layers = [split_by_group(layer, counts) for layer in getattr(features, "deepstack_features", None) or ()]
     listed = isinstance(features.pooler_output, list | tuple)
-    return [ImageStates(group, tuple(layer[place] for layer in layers), listed) for place, group in enumerate(states)]
+    others = {name: value for name, value in vars(features).items() if name not in _SPLIT}  # `items` leaves None out
+    return [
+        ImageStates(group, tuple(layer[place] for layer in layers), listed, others)
+        for place, group in enumerate(states)
+    ]
 
 
 def split_by_group(states: Any, counts: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
@@ -78,7 +106,7 @@ def encoder_outputs(states: Sequence[ImageStates]) -> dict[str, Any] | None:
     layers = zip(*(group.deepstack for group in states), strict=True)
     deep = [[part for parts in layer for part in parts] for layer in layers]
     joined = features if states[0].listed else torch.cat(features)
-    return {"image": SimpleNamespace(pooler_output=joined, deepstack_features=deep)}
+    return {"image": SimpleNamespace(**states[0].others, pooler_output=joined, deepstack_features=deep)}
 
 
 def count_image_tokens(backbone: Any, group: TokenGroup) -> int:
@@ -112,6 +140,7 @@ def run_pack(
             "model's own `pack`."
         )
     use_tree(backbone)
+    fork_states(backbone)
     states = image_states(backbone, pack) if images is None else images
     encoded = encoder_outputs(states)
     return backbone(
@@ -119,8 +148,27 @@ def run_pack(
         # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
         position_ids=pack.positions(backbone, family.first_position),
-        tree=replace(pack.layout, dense=dense),
+        tree=replace(pack.layout, dense=dense, **seen_both_ways(backbone.config, family, pack)),
         use_cache=False,
         return_dict=True,
         **({"mm_encoder_outputs": encoded} if encoded else {}),
     ).last_hidden_state
+
+
+def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:
+    """What a pack's layout says of images whose tokens see each other in both directions; empty where none do."""
+    layers, token = image_layers(config, family), getattr(config, "image_token_id", None)
+    if not layers or token is None:
+        return {}
+    is_image = pack.input_ids[0].eq(token)
+    follows = torch.zeros_like(is_image)
+    follows[1:] = is_image[1:] & is_image[:-1] & (pack.layout.group[1:] == pack.layout.group[:-1])
+    numbers = (is_image & ~follows).cumsum(dim=0) - 1
+    return {"images": torch.where(is_image, numbers, -1), "image_layers": layers}
+
+
+def image_layers(config: PreTrainedConfig, family: Family) -> str:
+    """In which layers the tokens of an image see each other in both directions, as in `Family.image_layers`."""
+    if getattr(config.get_text_config(), "use_bidirectional_attention", "") is None:
+        return ""
+    return family.image_layers

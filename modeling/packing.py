@@ -17,8 +17,10 @@ Whether a model may do so is told by its configuration (`packing_blocker`) and p
 Other modules import packing from here only; a test keeps that.
 """
 
+from .image_inputs import join
 from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack
-from .packs import Member, Pack, TokenGroup, join, pack_groups, rope_limit_of
+from .packs import Member, Pack, TokenGroup, pack_groups
+from .rope import rope_limit_of
 from .sharing_check import SharingCheck, check_sharing, packing_blocker
 from .token_groups import common_prefix, token_groups
 from .tree_attention import TreeLayout, tree_attention, use_tree

@@ -8,9 +8,9 @@ from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
-from transformers import PreTrainedConfig
 
+from .image_inputs import join_images
+from .rope import rope_positions
 from .tree_attention import Block, Bucket, TreeLayout, move
 
 
@@ -112,7 +112,7 @@ class Pack:
     def images(self) -> dict[str, torch.Tensor]:
         """The image inputs of all groups as one batch; empty if there is no image."""
         groups = [member.group.images for member in self.members if member.group.images]
-        return {name: join([images[name] for images in groups]) for name in (groups[0] if groups else ())}
+        return join_images(groups)
 
     def pooled(self, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
         """Each row's states `(1, N, H)` as `pooling.pool` pools them when it is alone, `(R, H)` for each way."""
@@ -177,25 +177,16 @@ class Pack:
             first: Position of a row's first token where the backbone counts tokens; `None` as in `Family`.
 
         Returns:
-            `(1, N)` int64, or `(3, 1, N)` for M-RoPE.
+            `(1, N)` int64, or `(A, 1, N)` for M-RoPE of `A` axes.
         """
         index = self.layout.index[None]
         if first is not None or not hasattr(backbone, "get_rope_index"):
             return index + (first or 0)
-        prefixes = [rope_positions(backbone, member.group) for member in self.members]
+        prefixes = [rope_positions(backbone, member.group.prefix, member.group.images) for member in self.members]
         offsets = [int(places.max()) + 1 - places.shape[1] if places.numel() else 0 for places in prefixes]
         positions = index + torch.tensor(offsets, device=index.device)[self.layout.group]
         front = torch.cat(prefixes, dim=1).to(index.device)
-        return positions.expand(3, -1).masked_scatter(self.layout.text == -1, front)[:, None]
-
-
-def rope_positions(backbone: Any, group: TokenGroup) -> torch.Tensor:
-    """M-RoPE positions `(3, P)` int64 of a group's prefix, on the CPU."""
-    ids = torch.tensor([group.prefix], dtype=torch.long)
-    if not group.images:
-        return torch.arange(len(group.prefix)).expand(3, -1)
-    types = ids.eq(backbone.config.image_token_id).long()
-    return backbone.get_rope_index(ids, types, image_grid_thw=group.images["image_grid_thw"])[0][:, 0]
+        return positions.expand(len(front), -1).masked_scatter(self.layout.text == -1, front)[:, None]
 
 
 def pack_groups(groups: Sequence[TokenGroup], budget: int, rope_limit: int | None = None) -> list[Pack]:
@@ -353,29 +344,3 @@ def _shape(block: Sequence[Text], groups: int) -> Block:
     sources = starts[:, None] + columns.minimum(lengths[:, None] - 1)
     places = torch.arange(rows)[:, None] * width + columns
     return replace(shape, pad=sources.flatten(), unpad=places[columns < lengths[:, None]])
-
-
-def join(batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Joins image inputs `(n, ...)` of several groups along the first axis, smaller ones padded with zeros."""
-    largest = [max(sizes) for sizes in zip(*(batch.shape[1:] for batch in batches), strict=True)]
-    same_size = []
-    for batch in batches:
-        missing = [(0, target - size) for target, size in zip(largest, batch.shape[1:], strict=True)]
-        same_size.append(pad(batch, list(chain.from_iterable(reversed(missing)))) if any(map(sum, missing)) else batch)
-    return torch.cat(same_size)
-
-
-def rope_kinds(config: PreTrainedConfig) -> list[dict[str, Any]]:
-    """The RoPE parameters of a language model: one entry, or one for each kind of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kinds = [parameters] if "rope_type" in parameters else list(parameters.values())
-    return [kind for kind in kinds if isinstance(kind, dict) and "rope_type" in kind]
-
-
-def rope_limit_of(config: PreTrainedConfig) -> int | None:
-    """Tokens of a row beyond which a backbone uses other RoPE factors (longrope); `None` if it never does."""
-    text = config.get_text_config()
-    longrope = [kind for kind in rope_kinds(text) if kind["rope_type"] == "longrope"]
-    if not longrope:
-        return None
-    return longrope[0].get("original_max_position_embeddings") or text.original_max_position_embeddings

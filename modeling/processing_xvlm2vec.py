@@ -18,6 +18,7 @@ from .backbone_processors import PROCESSOR_FILE, load_inner, load_plain
 from .concurrency import CopyableLock, LockedTokenizer
 from .families import Family, check_image_settings, check_layout, family_of
 from .hub_files import hub_kwargs, read_json
+from .image_marks import marked_family
 from .images import load_image
 from .messages import read_messages
 from .padding import TokenRow, pad_rows, split_rows
@@ -76,15 +77,16 @@ class XVLM2VecProcessor(ProcessorMixin):
         """The wrapper holds one whole processor rather than the parts transformers would look for."""
         return []
 
-    @property
+    @cached_property
     def family(self) -> Family:
-        """How this backbone's prompts are written."""
-        return family_of(self.model_type)
+        """How this backbone's prompts are written: the entry of its family, with what its own processor says."""
+        name = f"This {self.model_type!r} checkpoint"
+        return marked_family(family_of(self.model_type), self.inner, name, reads_template=self.own_recipe is None)
 
     @cached_property
     def recipe(self) -> Recipe:
         """How rows are written: the recipe of this processor, or that of its family."""
-        return self.own_recipe or recipe_of(self.family, getattr(self.inner, "image_token", None))
+        return self.own_recipe or recipe_of(self.family)
 
     @property
     def locked_tokenizer(self) -> LockedTokenizer:
@@ -300,11 +302,14 @@ class XVLM2VecProcessor(ProcessorMixin):
         recipe = self.recipe
         if row.images and recipe.image is None and not recipe.two_towers:
             raise ValueError(
-                f"{self.model_type!r} has no entry in `families` and its {type(self.inner).__name__} names no "
-                "`image_token`, so how its prompts show an image is unknown. Add an entry."
+                f"row {number} has an image, but {self.model_type!r} has no entry in `families` and no chat template "
+                "here that writes one, so how its prompts show it is unknown; give it either."
                 if self.inner.image_processor is not None
                 else f"row {number} has an image, but this model embeds texts only."
             )
+        most = self.family.most_images
+        if most is not None and len(row.images) > most:
+            raise ValueError(f"row {number} has {len(row.images)} images; a {self.model_type!r} model takes {most}.")
         written = recipe.instruction_of(row) + row.text
         marks = [token for token in (recipe.image, *self.family.reserved) if token and token in written]
         if marks:

@@ -6,11 +6,20 @@ import os
 import warnings
 from typing import Any
 
+from PIL import Image
 from transformers import PreTrainedConfig
 
 from .adapters import ADAPTER_CONFIG
+from .backbone_inputs import is_image_input
 from .families import backbone_type
-from .hub_files import read_json
+from .hub_files import hub_kwargs, read_json
+from .image_inputs import parameters_of
+from .loading import CheckpointError
+from .rows import TextImageRow
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Files of which a checkpoint with a processor for images has one."""
+_NO_LIMIT = 10**9
 
 
 def check_processor(processor: Any, config: PreTrainedConfig) -> None:
@@ -84,3 +93,44 @@ def refuse_adapter_folder(source: str | os.PathLike[str], hub: dict[str, Any]) -
             "with XVLM2VecModel.from_vlm2vec (a published VLM2Vec adapter) or XVLM2VecModel.from_pretrained and take "
             "`model.processor`."
         )
+
+
+def prove_backbone(model: Any) -> None:
+    """Proves on a small image that the processor in a backbone's folder is the backbone's own, if there is one.
+
+    Raises:
+        CheckpointError: It is not, it cannot be loaded, or how it shows an image is unknown.
+    """
+    source, hub = model.config.name_or_path, hub_kwargs(model._processor_options)
+    if not any(read_json(source, name, hub) for name in PROCESSOR_FILES):
+        return
+    try:
+        processor = model.load_processor()
+        fault = _misfit(processor, model.backbone) if processor.inner.image_processor is not None else ""
+    except ImportError as error:
+        fault = str(error)
+    if fault:
+        raise CheckpointError(f"{source!r} has a processor that does not fit its model: {fault}")
+
+
+def _misfit(processor: Any, backbone: Any) -> str:
+    """Why a processor is not that of a backbone; empty if it seems to be."""
+    if processor.recipe.image is None:
+        return (
+            f"how prompts of {processor.model_type!r} show an image is unknown: give the checkpoint a chat template "
+            "that writes one, or the table of families an entry with its marks."
+        )
+    if processor.model_type != backbone.config.model_type:
+        return ""  # a layout of its own
+    image = Image.new("RGB", (224, 224), (127, 90, 60))
+    try:
+        batch, _ = processor.prepare([TextImageRow("a", (image,))], max_length=_NO_LIMIT)
+    except ValueError as error:
+        return str(error)
+    known = parameters_of(backbone.forward)
+    token = getattr(backbone.config, "image_token_id", None)
+    if not any(is_image_input(name) and name in known for name in batch):
+        return f"{type(processor.inner).__name__} makes {', '.join(batch)}, and the model reads no image from these."
+    if token is not None and not bool((batch["input_ids"] == token).any()):
+        return f"{type(processor.inner).__name__} writes no token {token}, which the model takes for an image."
+    return ""

@@ -168,20 +168,18 @@ def replace_slots(parts: list[str], instruction: str) -> str:
     return "".join(instruction if part == "{instruction}" else part for part in parts)
 
 
-def recipe_of(family: Family, image_token: str | None) -> Recipe:
+def recipe_of(family: Family) -> Recipe:
     """The recipe of a backbone that was trained without a chat template: images, instruction, text.
 
     Args:
         family: The backbone's family.
-        image_token: What its processor calls an image, where the family does not say.
     """
-    image = family.image or image_token
     text = "{instruction}{text}" + family.after_text
     forms = {"text": family.before_text + text}
-    if image is not None:
-        front = "{images}" + family.after_images
+    if family.image is not None:
+        front = family.before_images + "{images}" + family.after_images
         forms |= {"image": front + text, "image+text": front + text}
-    return Recipe(forms, image=image)
+    return Recipe(forms, image=family.image)
 
 
 def _check_form(name: str, form: str, two_towers: bool) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from .concurrency import evaluation_mode
 from .families import backbone_type, family_of
 from .model_parts import embedder_of, language_model
-from .packs import TokenGroup, pack_groups, rope_kinds, rope_limit_of
+from .pack_forward import image_layers
+from .packs import TokenGroup, pack_groups
 from .recipe import Recipe
+from .rope import rope_kinds, rope_limit_of
 from .rows import TextImageRow
+from .state_forks import unknown_layers
 from .token_groups import token_groups
 from .tree_attention import NAME
 
@@ -24,6 +29,15 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference of a vector's values, relative to the largest one: rounding stays below, faults far above."""
+SIZES = ((96, 288), (336, 168), (24, 24))
+"""Widths and heights of images with which sharing is tried: a tall one, one of several tiles, a tiny one."""
+WHY_UNKNOWN = {
+    "indexed_attention": ", whose sparse attention chooses tokens by their places in a whole row",
+    "chunked_attention": ", whose attention is cut into chunks of a whole row",
+    "hybrid": ", whose attention is biased by the distance of tokens in a whole row",
+}
+LONG_INSTRUCTION = "Represent what is written here so that texts of the same meaning are found, whatever they are: "
+"""What rows without images have in common where sharing is tried."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +70,14 @@ def packing_blocker(model: Any, training: bool = False) -> str:
         return family.not_causal
     if not getattr(text, "is_causal", True):
         return "its configuration says that attention is not causal"
+    kinds = unknown_layers(language_model(embedder), getattr(text, "layer_types", None) or ())
+    if kinds:
+        return f"packs do not know layers of the kind {kinds[0]!r}{WHY_UNKNOWN.get(kinds[0], '')}"
     if text._attn_implementation not in ("sdpa", NAME):
         return f"its attention is {text._attn_implementation!r}; load it with attn_implementation='sdpa'"
     if getattr(text, "legacy_rope_by_batch", False):
         return "legacy_rope_by_batch makes a row's vector depend on the length of its batch"
-    kinds = sorted(set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"})
-    if kinds:
-        return f"packs do not know layers of the kind {kinds[0]!r}"
-    if getattr(text, "use_bidirectional_attention", None):
+    if getattr(text, "use_bidirectional_attention", None) not in (None, False, "vision"):
         return "its configuration says that tokens attend in both directions"
     if any(kind["rope_type"] == "dynamic" for kind in rope_kinds(text)):
         return "its dynamic RoPE makes positions depend on the longest row so far"
@@ -96,46 +110,101 @@ def find_dropout(model: nn.Module) -> str:
 def check_sharing(
     model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], training: bool = False
 ) -> SharingCheck:
-    """Compares rows of one group in a pack with the same rows alone, as `model` pools them.
+    """Compares rows in a pack with the same rows alone, as `model` pools them.
 
-    In half precision rounding may hide what one text sees of another, or an image of what comes behind it. Both are
-    therefore looked for once more, by changing what must not be seen: then not a bit may change.
+    The rows share the pack with other groups: the same texts on a tall image, one of many tiles and a tiny one, as far
+    as the processor takes such. In half precision rounding may hide what one text sees of another, or an image of what
+    comes behind it. Both are therefore looked for once more, by changing what must not be seen: then not a bit may
+    change.
 
     Args:
         model: An `XVLM2VecModel`, or a model around one.
         processor: The model's processor.
         rows: Rows with the same images (or none) and different texts.
         training: Whether dropout counts, which a comparison in evaluation mode would not see.
+
+    Returns:
+        The outcome. Whatever goes wrong in the comparison is a reason not to share.
     """
-    reason = packing_blocker(model, training)
-    if reason:
-        return SharingCheck(False, reason)
+    try:
+        reason = packing_blocker(model, training)
+        if reason:
+            return SharingCheck(False, reason)
+        with evaluation_mode(model):
+            return _compare(model, processor, rows)
+    except Exception as error:  # packs are not known to every backbone, which may then fail in any way
+        message = (str(error).splitlines() or [""])[0].rstrip(".")
+        return SharingCheck(False, f"{type(error).__name__}: {message}")
+
+
+def _compare(model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> SharingCheck:
     embedder = embedder_of(model)
-    device = embedder.device
-    with evaluation_mode(model):
-        (group,), _ = token_groups(processor, [rows])
-        packed = packed_vectors(model, group)
-        separate = [processor.prepare([row])[0].to(device) for row in rows]
-        expected = torch.cat([model(**inputs).pooler_output for inputs in separate])
-        worst = relative_difference(packed, expected)
-        if worst > TOLERANCE[expected.dtype]:
-            return SharingCheck(False, f"vectors differ by {worst:.1e} from those of the same rows alone", worst)
-        changed = replace(group, texts=[group.texts[0], *([group.texts[0][0]] * len(text) for text in group.texts[1:])])
-        if has_changed(embedder, packed[:1], packed_vectors(model, changed)[:1]):
-            return SharingCheck(False, "a text's vector changes with the other texts of its pack", worst)
-        place = last_image_position(embedder.backbone, separate[0]["input_ids"][0])
-        before = model(**separate[0]).last_hidden_state[:, :place]
-        with negated_from(embedder, place):
-            after = model(**separate[0]).last_hidden_state[:, :place]
-        if has_changed(embedder, before, after):
-            return SharingCheck(False, "tokens see those that follow them", worst)
+    prepared = list(_groups_to_compare(processor, rows))
+    if len(prepared) == 1:
+        return SharingCheck(False, "its processor takes none of the images with which sharing is tried")
+    groups = [group for group, _ in prepared]
+    separate = [inputs.to(embedder.device) for _, alone in prepared for inputs in alone]
+    packed = packed_vectors(model, groups)
+    expected = torch.cat([model(**inputs).pooler_output for inputs in separate])
+    worst = relative_difference(packed, expected)
+    if not worst <= TOLERANCE[expected.dtype]:
+        return SharingCheck(False, f"vectors differ by {worst:.1e} from those of the same rows alone", worst)
+    changed = packed_vectors(model, [_with_other_texts(group) for group in groups])
+    counts = [len(group.texts) for group in groups]
+    first = [sum(counts[:place]) for place in range(len(counts))]
+    if has_changed(embedder, packed[first], changed[first]):
+        return SharingCheck(False, "a text's vector changes with the other texts of its pack", worst)
+    if _looks_ahead(model, embedder, separate[0]):
+        return SharingCheck(False, "tokens see those that follow them", worst)
     return SharingCheck(True, worst=worst)
 
 
-def packed_vectors(model: Any, group: TokenGroup) -> torch.Tensor:
-    """Vectors `(R, H)` of a group's texts from packs as large as it is."""
+def _groups_to_compare(
+    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]
+) -> Iterator[tuple[TokenGroup, list[Any]]]:
+    """Groups for one pack, and the inputs of each of their rows alone; without images that the processor refuses."""
+    yield _prepare(processor, rows)
+    if not rows[0].images:
+        yield _prepare(processor, [replace(row, instruction=LONG_INSTRUCTION) for row in rows])
+        return
+    for size in SIZES:
+        image = noise(*size)
+        with suppress(ValueError):
+            yield _prepare(processor, [replace(row, images=(image,)) for row in rows[:2]])
+
+
+def _prepare(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> tuple[TokenGroup, list[Any]]:
+    (group,), _ = token_groups(processor, [rows])
+    return group, [processor.prepare([row])[0] for row in rows]
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """An image of random colours, always the same."""
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def _with_other_texts(group: TokenGroup) -> TokenGroup:
+    """The group, the tokens of all texts but the first one replaced by another one."""
+    first, *others = group.texts
+    return replace(group, texts=[first, *([first[0]] * len(text) for text in others)])
+
+
+def _looks_ahead(model: Any, embedder: Any, inputs: Any) -> bool:
+    """Whether tokens of a row before its text, or before the last one of an image, see those that follow them."""
+    place = last_image_position(embedder.backbone, inputs["input_ids"][0])
+    if image_layers(embedder.backbone.config, family_of(backbone_type(embedder.config))):
+        place += 1
+    before = model(**inputs).last_hidden_state[:, :place]
+    with negated_from(embedder, place):
+        after = model(**inputs).last_hidden_state[:, :place]
+    return has_changed(embedder, before, after)
+
+
+def packed_vectors(model: Any, groups: Sequence[TokenGroup]) -> torch.Tensor:
+    """Vectors `(R, H)` of the texts of groups, all in one pack as far as positions allow."""
     embedder = embedder_of(model)
-    packs = pack_groups([group], len(group), rope_limit_of(embedder.backbone.config))
+    packs = pack_groups(groups, sum(map(len, groups)), rope_limit_of(embedder.backbone.config))
     vectors = torch.cat([model(pack=pack.to(embedder.device)).pooler_output for pack in packs])
     order = torch.tensor([row for pack in packs for row in pack.rows], device=vectors.device)
     return vectors[order.argsort()]
@@ -152,8 +221,8 @@ def has_changed(embedder: Any, before: torch.Tensor, after: torch.Tensor) -> boo
     Experts of a mixture multiply as many tokens as are sent to them, and round in other ways with other tokens: only
     there differences within the tolerance count as rounding.
     """
-    text = embedder.backbone.config.get_text_config()
-    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    settings = embedder.backbone.config.get_text_config().to_dict().items()
+    if any("expert" in name and isinstance(value, int) and value > 1 for name, value in settings):
         return relative_difference(after, before) > TOLERANCE[before.dtype]
     return not torch.equal(before, after)
 

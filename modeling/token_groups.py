@@ -82,6 +82,7 @@ def _with_images(
         raise ValueError(
             f"Rows {names[0]} to {names[-1]}: an image is not common to all of them, or is the last token of a row."
         )
+    images = {name: values[0] if isinstance(values, list) else values for name, values in images.items()}
     return TokenGroup(common, texts, images, places[-1] + 2 if places else 1), num_truncated
 
 
@@ -110,6 +111,8 @@ def tail_ids(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> list
     ids_of_rows = tokenizer(strings, add_special_tokens=recipe.special_tokens)["input_ids"] if rows else []
     if not any(row.images for row in rows):
         return ids_of_rows
+    if not recipe.image:  # the backbone's processor puts the image where it likes
+        return [[] for _ in rows]
     # Tokenized with its placeholders, one an image: some tokenizers write the start of a text in another way.
     last = tokenizer(recipe.image or "", add_special_tokens=False)["input_ids"][-1]
     return [

@@ -24,6 +24,10 @@ NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
 """The attention's name: transformers has one table for all, and each release in a process its own code."""
 
 
+UNKNOWN = ("softcap", "position_bias", "s_aux", "sinks", "cache")
+"""What some layers ask of their attention, and this one does not compute."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Texts of like length, side by side in a pack.
@@ -91,6 +95,9 @@ class TreeLayout:
         text: `(N,)` int64, the text of each token, numbered over the pack; -1 in a prefix.
         index: `(N,)` int64, the place of each token in its full row.
         dense: Mask one attention over all tokens instead: far slower, for checks.
+        images: `(N,)` int64, for backbones whose images' tokens see each other in both directions: the number of each
+            token's image, counted over the pack, and -1 where it is of none.
+        image_layers: In which layers they do so, as in `Family.image_layers`.
     """
 
     buckets: tuple[Bucket, ...]
@@ -98,6 +105,8 @@ class TreeLayout:
     text: torch.Tensor
     index: torch.Tensor
     dense: bool = False
+    images: torch.Tensor | None = None
+    image_layers: str = ""
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""
@@ -106,9 +115,31 @@ class TreeLayout:
     def mask(self, window: int | None) -> torch.Tensor:
         """`(N, N)` bool, whether the query (row) sees the key (column), within a sliding window if there is one."""
         query, key = (..., None), (None, ...)
-        sees = (self.group[query] == self.group[key]) & (self.index[key] <= self.index[query])
-        sees &= (self.text[key] == -1) | (self.text[key] == self.text[query])
-        return sees if window is None else sees & (self.index[query] - self.index[key] < window)
+        sees = self.sees(self.index, self.images, window) & (self.group[query] == self.group[key])
+        return sees & ((self.text[key] == -1) | (self.text[key] == self.text[query]))
+
+    def prefix_masks(self, window: int | None) -> list[torch.Tensor | None]:
+        """What tokens of each bucket's prefixes see, `(G, 1, P, P)` bool; `None` where that is what stands before."""
+        if self.images is None or (self.image_layers == "windows" and window is None):
+            return [None] * len(self.buckets)
+        masks: list[torch.Tensor | None] = []
+        start = 0
+        for bucket in self.buckets:
+            place, shape = slice(start, start + bucket.sizes[0]), (bucket.groups, bucket.prefix)
+            index, images = (part[place].unflatten(0, shape) for part in (self.index, self.images))
+            masks.append(self.sees(index, images, window)[:, None])
+            start += sum(bucket.sizes)
+        return masks
+
+    def sees(self, index: torch.Tensor, images: torch.Tensor | None, window: int | None) -> torch.Tensor:
+        """Which tokens `(..., N, N)` of one row see each other, given their places and images `(..., N)`."""
+        back = index[..., :, None] - index[..., None, :]
+        within = back < window if window is not None else torch.ones_like(back, dtype=torch.bool)
+        sees = (back >= 0) & within
+        if images is None or (self.image_layers == "windows" and window is None):
+            return sees
+        same = (images[..., :, None] == images[..., None, :]) & (images[..., :, None] >= 0)
+        return sees | (same if self.image_layers == "any distance" else same & within)
 
 
 def move(instance: Any, device: torch.device, **changes: Any) -> Any:
@@ -146,7 +177,7 @@ def tree_attention(
     """
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    unknown = [name for name in ("softcap", "position_bias", "s_aux", "cache") if options.get(name) is not None]
+    unknown = [name for name in UNKNOWN if options.get(name) is not None]
     if unknown:
         raise ValueError(f"Tree attention knows no `{unknown[0]}`, which {type(module).__name__} asks for.")
     settings: dict[str, Any] = {"scale": options.get("scaling"), "dropout_p": options.get("dropout") or 0.0}
@@ -158,8 +189,8 @@ def tree_attention(
     sizes = [size for bucket in tree.buckets for size in bucket.sizes]
     parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
     pieces = []
-    for bucket in tree.buckets:
-        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings)
+    for bucket, mask in zip(tree.buckets, tree.prefix_masks(window), strict=True):
+        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings, mask)
     return torch.cat(pieces, dim=1), None
 
 
@@ -168,7 +199,12 @@ States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def bucket_attention(
-    bucket: Bucket, prefixes: States, texts: list[States], window: int | None, settings: dict[str, Any]
+    bucket: Bucket,
+    prefixes: States,
+    texts: list[States],
+    window: int | None,
+    settings: dict[str, Any],
+    mask: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Attention of one bucket.
 
@@ -178,6 +214,7 @@ def bucket_attention(
         texts: The same `(1, heads, tokens, D)` of each block.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
+        mask: `(G, 1, P, P)` bool, what tokens of the prefixes see, where that is not just what stands before.
 
     Returns:
         `(1, G * P, heads, D)`, and `(1, tokens, heads, D)` of each block.
@@ -190,7 +227,8 @@ def bucket_attention(
     if bucket.prefix:
         shape = (bucket.groups, bucket.prefix)
         query, key, value = (states[0].unflatten(1, shape).transpose(0, 1) for states in prefixes)
-        pieces.append(causal(query, key, value, window=window, settings=settings).transpose(1, 2).flatten(0, 1)[None])
+        seen = causal(query, key, value, window=window, settings=settings, mask=mask)
+        pieces.append(seen.transpose(1, 2).flatten(0, 1)[None])
         rows = [(first, prepend_prefix(key, second), prepend_prefix(value, third)) for first, second, third in rows]
     attended = [causal(*states, window=window, settings=settings) for states in rows]
     return pieces + [block.gather(states) for block, states in zip(bucket.blocks, attended, strict=True)]
@@ -204,7 +242,12 @@ def prepend_prefix(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def causal(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, settings: dict[str, Any]
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    settings: dict[str, Any],
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention of the last `T` tokens of rows.
 
@@ -214,6 +257,7 @@ def causal(
         value: As `key`.
         window: Tokens that a sliding window sees.
         settings: `scale` and `dropout_p`.
+        mask: `(R, 1, T, S)` bool, which keys queries see, instead of those before them.
 
     Returns:
         `(R, heads, T, D)`.
@@ -221,10 +265,9 @@ def causal(
     tokens, seen = query.shape[2], key.shape[2]
     share = query.shape[1] // key.shape[1]
     windowed = window is not None and window < seen
-    if tokens == seen and not windowed:
+    if tokens == seen and not windowed and mask is None:
         return sdpa(query, key, value, is_causal=True, enable_gqa=share > 1, **settings)
-    mask = None
-    if tokens > 1 or windowed:
+    if mask is None and (tokens > 1 or windowed):
         ahead = (
             torch.arange(seen, device=query.device) - torch.arange(seen - tokens, seen, device=query.device)[:, None]
         )
@@ -233,7 +276,7 @@ def causal(
         return sdpa(query, key, value, attn_mask=mask, **settings)
     # The heads that share a key stand behind each other as further queries: no key is repeated in memory.
     folded = query.unflatten(1, (-1, share)).flatten(2, 3)
-    repeated = None if mask is None else mask.repeat(share, 1)
+    repeated = None if mask is None else mask.tile(share, 1)
     return sdpa(folded, key, value, attn_mask=repeated, **settings).unflatten(2, (share, tokens)).flatten(1, 2)
 
 

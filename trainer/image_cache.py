@@ -56,7 +56,9 @@ class ImageCache:
         return ImageStates(states, tuple(deep), listed)
 
     def put(self, digest: bytes, images: ImageStates) -> None:
-        """Keeps the states of a row's images if there is room."""
+        """Keeps the states of a row's images if there is room, and if they are all that the tower gave."""
+        if images.others:
+            return
         layers = (images.states, *images.deepstack)
         tensors = {f"{i:03}.{j:03}": part for i, parts in enumerate(layers) for j, part in enumerate(parts)}
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -108,6 +108,40 @@ def build_qwen(name: str) -> tuple[Any, Any]:
     return config, Parts(processor_class, images, tokenizer)
 
 
+def build_hybrid(name: str) -> tuple[Any, Any]:
+    """Linear attention (Qwen3.5) or short convolutions (LFM3-VL) beside full attention."""
+    tokenizer = qwen_tokenizer(
+        {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}, "<|vision_start|>", "<|vision_end|>"
+    )
+    images = transformers.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
+        patch_size=16, size={"shortest_edge": 36 * 16**2, "longest_edge": 64 * 16**2}
+    )
+    tower = {"hidden_size": 32, "intermediate_size": 64, "patch_size": 16}
+    if name == "qwen3_5":
+        rope = {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 1e4, "partial_rotary_factor": 0.25}
+        text = {"layer_types": ["linear_attention", "full_attention"], "head_dim": 16, "rope_parameters": rope}
+        text |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+        text |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+        tower |= {"depth": 1, "out_hidden_size": 32, "num_heads": 4, "num_position_embeddings": 64}
+        config_class, processor_class = transformers.Qwen3_5Config, "Qwen3VLProcessor"
+    else:
+        text = {"layer_types": ["conv", "sliding_attention"], "sliding_window": 20, "conv_L_cache": 7}
+        text |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "head_dim": 8}
+        tower |= {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2}
+        tower |= {"num_hidden_layers": 2}
+        config_class, processor_class = transformers.Lfm3VlConfig, "Lfm3VlProcessor"
+    ids = tokenizer.convert_tokens_to_ids
+    config = config_class(
+        text_config=LLM | text | {"vocab_size": len(tokenizer)},
+        vision_config=tower,
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )
+    return config, Parts(processor_class, images, tokenizer)
+
+
 class Parts:
     """An image processor and a tokenizer, saved as a checkpoint with the named processor class has them."""
 
@@ -281,9 +315,15 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
+HYBRIDS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "qwen3_5": lambda: build_hybrid("qwen3_5"),
+    "lfm3_vl": lambda: build_hybrid("lfm3_vl"),
+}
+
+
 def build(name: str, folder: Path) -> Path:
     """Writes a checkpoint with its language-model head, as families publish them."""
-    config, processor = BUILDERS[name]()
+    config, processor = (BUILDERS | HYBRIDS)[name]()
     # Phi-3.5-V is ours, and has no head.
     auto = transformers.AutoModel if name == "phi3_v" else transformers.AutoModelForImageTextToText
     with_large_weights(auto, config).save_pretrained(folder)

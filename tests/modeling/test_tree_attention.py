@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
-from xvlm2vec.modeling import pack_forward, sharing_check
+from xvlm2vec.modeling import families, pack_forward, sharing_check
 from xvlm2vec.modeling import tree_attention as tree
 from xvlm2vec.modeling.packing import (
     Pack,
@@ -32,7 +33,8 @@ from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.token_groups import split_prefix
 
 CAUSAL = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_next-llama", "llava_next-mistral", "llava_onevision", "internvl"]
-CAUSAL += ["smolvlm", "idefics3", "phi3_v", "windows", "mixed_windows"]
+CAUSAL += ["smolvlm", "idefics3", "phi3_v", "windows", "mixed_windows", "gemma3", "gemma3_windows"]
+BASES = {"windows": "llava_next-mistral", "mixed_windows": "llava_onevision", "gemma3_windows": "gemma3"}
 TEXTS = ["a red bicycle", "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query"]
 INSTRUCTION = "represent the query for finding the image that it describes: " * 2
 
@@ -46,12 +48,12 @@ def load(checkpoint: Callable[[str], Path]) -> Callable[..., Loaded]:
     """A model in float64 and its processor; two names give a model sliding windows that are shorter than its rows."""
 
     def get(name: str, dtype: torch.dtype = torch.float64) -> Loaded:
-        base = {"windows": "llava_next-mistral", "mixed_windows": "llava_onevision"}.get(name, name)
+        base = BASES.get(name, name)
         config = AutoConfig.from_pretrained(checkpoint(base))
         if base != name:
             config.text_config.sliding_window = 7
             config.text_config.use_sliding_window = True
-        if name == "mixed_windows":
+        if name in ("mixed_windows", "gemma3_windows"):
             config.text_config.layer_types = ["sliding_attention", "full_attention"]
         model = XVLM2VecModel.from_backbone(checkpoint(base), config=config, dtype=dtype)
         return model, XVLM2VecProcessor.from_pretrained(checkpoint(base))
@@ -130,6 +132,25 @@ def test_any_budget_and_the_dense_mask_give_the_same(
         assert sorted(row for pack in packs for row in pack.rows) == list(range(texts))
         torch.testing.assert_close(together(model, packs, **options), whole, rtol=0, atol=1e-6)
     assert len(model.pack(groups, 1)) == texts
+
+
+@pytest.mark.parametrize("layers", ["all", "windows", "any distance"])
+@torch.no_grad()
+def test_images_in_both_directions(
+    layers: str, load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(families.FAMILIES, "gemma3", replace(families.FAMILIES["gemma3"], image_layers=layers))
+    model, processor = load("gemma3_windows")
+    rows = some_rows(images)
+    model.backbone.config.text_config.sliding_window = 3  # shorter than an image
+    for layer in model.backbone.language_model.layers:
+        layer.self_attn.sliding_window = 3 if layer.self_attn.is_sliding else None
+    packs = model.pack(token_groups(processor, rows)[0], 10_000)
+    found = together(model, packs)
+    torch.testing.assert_close(together(model, packs, dense=True), found, rtol=0, atol=1e-7 * found.abs().max().item())
+    same = torch.allclose(found, alone(model, processor, rows), atol=1e-5 * found.abs().max().item())
+    # Gemma 3 does so as far as windows reach. What images see in its last layer, which has none, no text sees.
+    assert same is (layers != "any distance")
 
 
 def test_packs_keep_to_their_budget() -> None:
@@ -246,14 +267,20 @@ def test_the_check_passes_for_every_causal_family(
         assert check.worst < worst
 
 
-@pytest.mark.parametrize(("family", "reason"), [("gemma3", "image attend in both"), ("paligemma", "whole prompt")])
-def test_families_that_look_ahead_are_refused(
-    family: str, reason: str, load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_a_prefix_language_model_is_refused(load: Callable[..., Loaded], images: list[Any]) -> None:
+    model, processor = load("paligemma", torch.float32)
+    assert "whole prompt" in check_sharing(model, processor, some_rows(images)[0]).reason
+
+
+@pytest.mark.parametrize("family", ["gemma3", "paligemma"])
+def test_families_that_look_ahead_are_found(
+    family: str, load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, processor = load(family, torch.float32)
-    assert reason in check_sharing(model, processor, some_rows(images)[0]).reason
-    # Nor would the comparison have let them pass.
+    # As if the table did not say how they look ahead.
+    unknown = replace(families.FAMILIES[family], not_causal="", image_layers="")
+    monkeypatch.setitem(families.FAMILIES, family, unknown)
     monkeypatch.setattr(sharing_check, "packing_blocker", lambda *_: "")
+    model, processor = load(family, torch.float32)
     check = check_sharing(model, processor, some_rows(images)[0])
     assert not check.ok
     assert "differ" in check.reason
@@ -261,6 +288,41 @@ def test_families_that_look_ahead_are_refused(
     monkeypatch.setattr(sharing_check, "TOLERANCE", {torch.bfloat16: 1.0})
     model, processor = load(family, torch.bfloat16)
     assert check_sharing(model, processor, some_rows(images)[0]).reason == "tokens see those that follow them"
+
+
+def test_a_fault_among_unlike_images_is_found(
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load("qwen2_vl", torch.float32)
+    right = pack_forward.image_states
+
+    def mixed_up(*args: Any) -> list[Any]:
+        first, *others = right(*args)
+        return [first, *(replace(one, states=tuple(part.flip(0) for part in one.states)) for one in others)]
+
+    monkeypatch.setattr(pack_forward, "image_states", mixed_up)
+    assert "vectors differ" in check_sharing(model, processor, some_rows(images)[0]).reason
+
+
+def test_whatever_fails_is_a_reason(
+    load: Callable[..., Loaded], images: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = load("qwen2_vl", torch.float32)
+    rows = some_rows(images)[0]
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise AttributeError("no attribute 'all'.\nAnd more.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.backbone, "get_image_features", broken)
+        assert check_sharing(model, processor, rows).reason == "AttributeError: no attribute 'all'"
+    with monkeypatch.context() as patch:
+        patch.setattr(sharing_check, "packing_blocker", broken)
+        assert not check_sharing(model, processor, rows).ok
+    assert check_sharing(model, processor, rows).ok
+    # A processor that refuses all images of other shapes than the rows'.
+    monkeypatch.setattr(sharing_check, "SIZES", ((5000, 2), (2, 5000)))
+    assert "takes none of the images" in check_sharing(model, processor, rows).reason
 
 
 def test_texts_that_see_each_other_are_found_in_any_format(
@@ -289,11 +351,11 @@ def test_what_makes_sharing_inexact_is_said(load: Callable[..., Loaded]) -> None
     assert not packing_blocker(model), "dropout is off in evaluation"
     text.rope_parameters["rope_type"] = "dynamic"
     assert "dynamic RoPE" in packing_blocker(model)
-    text.use_bidirectional_attention = "vision"
+    text.use_bidirectional_attention = "all"
     assert "in both directions" in packing_blocker(model)
     text.layer_types = ["conv", "full_attention"]
     assert "layers of the kind 'conv'" in packing_blocker(model)
-    text._attn_implementation = "eager"
+    text.layer_types, text._attn_implementation = None, "eager"
     assert "attention is 'eager'" in packing_blocker(model)
     text.is_causal = False
     assert "not causal" in packing_blocker(model)

@@ -19,9 +19,9 @@ from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 
 SHARING = (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "llava_next-llama", "llava_next-mistral", "llava_onevision",
-    "smolvlm", "idefics3", "internvl", "phi3_v",
+    "smolvlm", "idefics3", "internvl", "phi3_v", "gemma3", "qwen3_5", "lfm3_vl",
 )  # fmt: skip
-LOOKING_AHEAD = ("gemma3", "paligemma")  # images, or whole prompts, attend in both directions
+LOOKING_AHEAD = ("paligemma",)  # whole prompts attend in both directions
 
 
 @pytest.fixture(scope="module")

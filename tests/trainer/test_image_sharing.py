@@ -35,7 +35,7 @@ def looking_ahead(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(families.FAMILIES, "gemma3", replace(families.FAMILIES["gemma3"], not_causal=""))
+    monkeypatch.setitem(families.FAMILIES, "gemma3", replace(families.FAMILIES["gemma3"], image_layers=""))
     folder = module.build("gemma3", tmp_path / "gemma3")
     return XVLM2VecModel.from_backbone(folder), XVLM2VecProcessor.from_pretrained(folder)
 

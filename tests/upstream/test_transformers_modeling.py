@@ -8,15 +8,21 @@ from unittest.mock import patch
 import torch
 from transformers import (
     Idefics3Processor,
+    Lfm2Config,
     LlavaConfig,
     LlavaNextProcessor,
     PreTrainedModel,
     Qwen2Config,
     Qwen2Model,
+    Qwen3_5TextConfig,
     core_model_loading,
 )
 from transformers.models.auto import processing_auto
+from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 from transformers.utils import PushToHubMixin, extract_commit_hash
+
+from xvlm2vec.modeling.state_forks import States, cache_name, is_mixer
 
 
 def test_push_hook() -> None:
@@ -25,6 +31,29 @@ def test_push_hook() -> None:
     for method in (PushToHubMixin.push_to_hub, PreTrainedModel.save_pretrained):
         source = inspect.getsource(method)
         assert "self._upload_modified_files(" in source, f"{method.__qualname__} no longer uploads through our hook."
+
+
+def test_recurrent_layers_take_and_give_states() -> None:
+    config = Qwen3_5TextConfig(
+        hidden_size=16,
+        linear_num_key_heads=1,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_hidden_layers=1,
+        layer_types=["linear_attention"],
+    )
+    convolution = Lfm2Config(hidden_size=16, num_hidden_layers=1, layer_types=["conv"])
+    torch.manual_seed(0)
+    rows = torch.randn(2, 12, 16)
+    for mixer in (Qwen3_5GatedDeltaNet(config, 0), Lfm2ShortConv(convolution, 0)):
+        name = type(mixer).__name__
+        assert is_mixer(mixer), f"{name} takes its states, or the layout of a pack, in another way: see state_forks.py."
+        first = States()
+        outputs = [mixer(rows[:, :7], **{cache_name(mixer): first})]
+        outputs.append(mixer(rows[:, 7:], **{cache_name(mixer): first.fork(1)}))
+        same = torch.allclose(torch.cat(outputs, dim=1), mixer(rows), atol=1e-5)
+        assert same, f"{name} calls its cache in another way: see state_forks.py."
 
 
 def test_from_config() -> None:
