@@ -143,7 +143,7 @@ def run_pack(
     fork_states(backbone)
     states = image_states(backbone, pack) if images is None else images
     encoded = encoder_outputs(states)
-    return backbone(
+    outputs = backbone(
         input_ids=pack.input_ids,
         # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
@@ -152,7 +152,9 @@ def run_pack(
         use_cache=False,
         return_dict=True,
         **({"mm_encoder_outputs": encoded} if encoded else {}),
-    ).last_hidden_state
+    )
+    found = getattr(outputs, "last_hidden_state", None)
+    return outputs.logits if found is None else found  # of a backbone that is a whole model without its head
 
 
 def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:
