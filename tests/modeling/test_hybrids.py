@@ -151,7 +151,7 @@ def test_exactness_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert apart(gradient(model, found), gradient(model, expected)) < 1e-9
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_no_bit_depends_on_what_a_text_does_not_see(name: str, dtype: torch.dtype) -> None:
