@@ -13,7 +13,10 @@ from typing import Any
 
 from .loading import CheckpointError
 
+OWN_SETTINGS = "xvlm2vec"
+"""Where an adapter's configuration holds what PEFT has no word for: see `language_adapters`."""
 COMPUTED = {
+    OWN_SETTINGS,
     "alpha_pattern",
     "bias",
     "exclude_modules",
@@ -93,6 +96,11 @@ class LoraSettings:
         """How the matrices were initialised, in lower case; empty for the usual way."""
         start = self.config.get("init_lora_weights", True)
         return start.lower() if isinstance(start, str) else ""
+
+    @property
+    def is_activated(self) -> bool:
+        """Whether the adapter acts on texts in its languages only, and so is never merged."""
+        return bool((self.config.get(OWN_SETTINGS) or {}).get("activated"))
 
     @property
     def parts(self) -> tuple[str, ...]:

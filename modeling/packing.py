@@ -17,8 +17,9 @@ Whether a model may do so is told by its configuration (`packing_blocker`) and p
 Other modules import packing from here only; a test keeps that.
 """
 
-from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack
+from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack, run_texts
 from .packs import Member, Pack, TokenGroup, join, pack_groups, rope_limit_of
+from .prefix_states import PrefixStates
 from .sharing_check import SharingCheck, check_sharing, packing_blocker
 from .token_groups import common_prefix, token_groups
 from .tree_attention import TreeLayout, tree_attention, use_tree
@@ -27,6 +28,7 @@ __all__ = [
     "ImageStates",
     "Member",
     "Pack",
+    "PrefixStates",
     "SharingCheck",
     "TokenGroup",
     "TreeLayout",
@@ -39,6 +41,7 @@ __all__ = [
     "packing_blocker",
     "rope_limit_of",
     "run_pack",
+    "run_texts",
     "token_groups",
     "tree_attention",
     "use_tree",

@@ -8,6 +8,7 @@ at once, so that nothing is computed that would be masked away. Any other forwar
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,7 +19,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .activated import Routes
 from .concurrency import attention_to_change, set_attention
+from .prefix_states import PackPrefixes, known_attention
 
 NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
 """The attention's name: transformers has one table for all, and each release in a process its own code."""
@@ -91,6 +94,8 @@ class TreeLayout:
         text: `(N,)` int64, the text of each token, numbered over the pack; -1 in a prefix.
         index: `(N,)` int64, the place of each token in its full row.
         dense: Mask one attention over all tokens instead: far slower, for checks.
+        prefixes: Keeps what the pass makes of prefixes, or holds it, so that the pass has the tokens of texts only.
+        routes: The adapters of the pass; layers that are run again for the backward pass read them here.
     """
 
     buckets: tuple[Bucket, ...]
@@ -98,6 +103,8 @@ class TreeLayout:
     text: torch.Tensor
     index: torch.Tensor
     dense: bool = False
+    prefixes: PackPrefixes | None = None
+    routes: Routes | None = None
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""
@@ -155,12 +162,32 @@ def tree_attention(
         settings["attn_mask"] = tree.mask(window)
         result = sdpa(query, key, value, enable_gqa=query.shape[1] != key.shape[1], **settings)
         return result.transpose(1, 2).contiguous(), None
-    sizes = [size for bucket in tree.buckets for size in bucket.sizes]
+    known = tree.prefixes is not None and tree.prefixes.known
+    sizes = [size for bucket in tree.buckets for size in (bucket.sizes[1:] if known else bucket.sizes)]
     parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
     pieces = []
-    for bucket in tree.buckets:
-        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings)
+    for place, bucket in enumerate(tree.buckets):
+        prefix = None if known else next(parts)
+        texts = list(islice(parts, len(bucket.blocks)))
+        if tree.prefixes is not None:
+            numbers = tree.prefixes.numbers[place]
+            if prefix is None:
+                pieces += known_attention(module, bucket, numbers, texts, tree.prefixes.states, window, settings)
+                continue
+            keep_prefixes(tree.prefixes, module, bucket, numbers, prefix)
+        if prefix is not None:
+            pieces += bucket_attention(bucket, prefix, texts, window, settings)
     return torch.cat(pieces, dim=1), None
+
+
+def keep_prefixes(
+    prefixes: PackPrefixes, layer: torch.nn.Module, bucket: Bucket, numbers: Sequence[int], states: States
+) -> None:
+    """Keeps the keys and values of a bucket's prefixes, of whose groups these are the numbers."""
+    if bucket.prefix:
+        shape = (bucket.groups, bucket.prefix)
+        key, value = (part[0].unflatten(1, shape).transpose(0, 1) for part in states[1:])
+        prefixes.states.keep(layer, numbers, key, value)
 
 
 States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

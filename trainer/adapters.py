@@ -33,6 +33,9 @@ class AdapterConfig:
         train_embeddings: Also train (and save) the token embeddings, in float32, which a language in a script that the
             model has never seen needs.
         train_vision: Also put it on the vision tower and the connector; goes with the trainer's `freeze_vision=False`.
+        rslora: Scaled by `alpha / sqrt(rank)` (rank-stabilised, arXiv 2312.03732).
+        activated: It acts on the tokens of translations only, so that images and English texts keep their vectors: see
+            `activated.add_activated`, which takes it.
     """
 
     rank: int = 16
@@ -40,6 +43,8 @@ class AdapterConfig:
     dora: bool = False
     train_embeddings: bool = False
     train_vision: bool = False
+    rslora: bool = False
+    activated: bool = False
 
 
 class AdapterError(ValueError):
@@ -59,6 +64,7 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
         lora_dropout=0.0,  # the student without its adapter must be the teacher, exactly
         use_dora=config.dora,
+        use_rslora=config.rslora,
         target_modules=linear_layers(model, config.train_vision),
         # PEFT looks for modules that end so: the name alone would also be that of Phi-3.5-V's `vision_embed_tokens`.
         modules_to_save=[path_of_embeddings(model)] if config.train_embeddings else None,
