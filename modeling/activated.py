@@ -145,6 +145,12 @@ def adapter_weights(
     return found
 
 
+def adapter_names(model: nn.Module) -> list[str]:
+    """The names of the adapters beside the layers of a model."""
+    holders: list[Any] = [getattr(module, LORA) for module in model.modules() if has(module, LORA)]
+    return sorted({name for holder in holders for name in holder})
+
+
 def has(module: nn.Module, kind: str) -> bool:
     """Whether a module has adapters of a kind beside it."""
     return isinstance(getattr(module, kind, None), nn.ModuleDict)
@@ -169,7 +175,7 @@ def whole_weight(layer: nn.Linear) -> torch.Tensor:
         return layer.weight
     from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-    whole: torch.Tensor = dequantize_bnb_weight(layer.weight, state)
+    whole: torch.Tensor = dequantize_bnb_weight(layer.weight, state)  # type: ignore[arg-type]  # a parameter in 4 bits
     return whole
 
 
@@ -246,7 +252,8 @@ def _enter_layer(layer: Any, inputs: Any, options: Mapping[str, Any]) -> None:
     tree = options.get("tree")
     stack = _PASS.__dict__.setdefault("outside", [])
     stack.append(getattr(_PASS, "routes", None))
-    _PASS.routes = None if tree is None else tree.routes
+    if tree is not None:
+        _PASS.routes = tree.routes
 
 
 def _leave_layer(layer: Any, inputs: Any, options: Any, output: Any) -> None:

@@ -160,7 +160,7 @@ class _Run:
         return bool(self.adapters and self.adapters[number])
 
     def _kind(self, unit: Unit) -> tuple[bool, bool]:
-        """Units of different kinds never stand in one batch: the base's rows come first, and as if there were no others."""
+        """Units of different kinds never stand in one batch: the base's come first, and as if there were no others."""
         return self._speaks(unit[0]), bool(self.rows[unit[0]].images)
 
     def _shared(self, row: TextImageRow) -> tuple[Any, ...]:

@@ -112,8 +112,8 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
         )
     if not same_base(model, own.get("base", {})):
         raise CheckpointError(
-            f"The adapter {adapter.source!r} was trained on other weights than those of {adapter.base!r} (their digests "
-            "differ): its vectors would be wrong. Load it on the base that it was trained on, at that revision."
+            f"The adapter {adapter.source!r} was trained on other weights than those of {adapter.base!r} (their "
+            "digests differ): its vectors would be wrong. Load it on the base that it was trained on, at that revision."
         )
     placed, whole = adapter.place(model)
     starts = {lora.start for lora in placed.values()} - {"", "gaussian", "eva", "orthogonal", "mica"}
@@ -135,6 +135,7 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
     if whole:
         model.get_submodule(embeddings).modules_to_save[name].weight.copy_(whole[f"{embeddings}.weight"])
     model.language_adapters[name] = LanguageAdapter(dict(adapter.config), list(own["languages"]))
+    model.config.matryoshka_dims = own.get("matryoshka_dims") or model.config.matryoshka_dims
 
 
 def languages_of(model: Any) -> list[str]:
@@ -177,8 +178,10 @@ def save_language_adapters(model: Any, folder: str | os.PathLike[str], state: Ma
         weights = adapter_weights(model, name, state)
         tensors = {key: weight.detach().contiguous().cpu() for key, weight in weights.items()}
         save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt"})
-        content = json.dumps(model.language_adapters[name].content(), indent=2, ensure_ascii=False, sort_keys=True)
-        (place / "adapter_config.json").write_text(content + "\n", encoding="utf-8")
+        content = model.language_adapters[name].content()
+        content[OWN_SETTINGS]["matryoshka_dims"] = model.config.matryoshka_dims
+        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
+        (place / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -48,10 +48,7 @@ class ActivatedPasses(Passes):
 
     def embed_texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts by the base, and the translations with the adapter."""
-        if self._base is None or self._base[0] is not batch:
-            self.embed_english(model, batch)
-        assert self._base is not None  # noqa: S101 - what was just set
-        (_, english, kept), self._base = self._base, None
+        english, kept = self._take_base(model, batch)
         groups = batch.groups or []
         numbers = [number for number, group in enumerate(groups) if len(group.texts) > 1]
         translated = [groups[number].some(range(1, len(groups[number].texts))) for number in numbers]
@@ -68,6 +65,13 @@ class ActivatedPasses(Passes):
         for _ in range(lacking):
             pooled = pooled + 0 * self._packed(model, translated[:1], None, over)[0].sum()
         return RowVectors(english.english, english.english_image, pooled, means)
+
+    def _take_base(self, model: nn.Module, batch: ParallelBatch) -> tuple[RowVectors, dict[bool, PrefixStates]]:
+        """What the base made of a batch, now or just before; it is not held any longer."""
+        if self._base is None or self._base[0] is not batch:
+            self.embed_english(model, batch)
+        base, self._base = self._base, None
+        return base[1:]  # type: ignore[index]  # it was just set
 
     def counts(self, batch: ParallelBatch) -> PassCounts:
         """How many passes of the base, and of the adapter, a batch takes by itself."""
@@ -138,7 +142,7 @@ def share_rows(
     reason = broadcast_object_list([sharing_blocker("tree", model, processor, sample)])[0]
     if reason:
         raise TeacherError(
-            f"An activated adapter runs translations over the prefix that the base made, and this backbone cannot share "
+            "An activated adapter runs translations over the prefix that the base made, and this backbone cannot share "
             f"prefixes: {reason}. Use --adapter lora."
         )
     use_tree(passes.embedder.backbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.hub_ids import is_path
+from xvlm2vec.modeling.lora_settings import LoraSettings
 from xvlm2vec.modeling.model_parts import language_model_path, path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -130,8 +132,15 @@ def load_adapter(model: XVLM2VecModel, folder: str | Path) -> PeftModel:
     """Puts a saved adapter on its base, with every key accounted for.
 
     Raises:
-        AdapterError: A key of the adapter found no module, or a module found no key.
+        AdapterError: A key of the adapter found no module, or a module found no key; or it acts on texts in its
+            languages only, and merged would move every vector.
     """
+    stored = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    if LoraSettings(stored).is_activated:
+        raise AdapterError(
+            f"The adapter in {folder} acts on texts in its languages only and is never merged: load it with "
+            "XVLM2VecModel.from_pretrained, which keeps it beside its base."
+        )
     wrapped = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
     try:
         result: Any = wrapped.load_adapter(str(folder), "default", is_trainable=False)

@@ -125,4 +125,3 @@ def test_native_and_remote_code_are_told_apart(st_model: Callable[[str], Path], 
     copy.model.config.adopted = {}
     with pytest.raises(ExportError, match="taken over"):
         release(copy, tmp_path / "out", with_remote_code=True)
-

@@ -1,6 +1,5 @@
 """Activated adapters: the step is that of plain passes in which only a translation's own tokens are changed."""
 
-import copy
 import importlib.util
 import sys
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.activated import add_activated
 from xvlm2vec.trainer.adapters import AdapterConfig
-from xvlm2vec.trainer.teachers import TeacherError
 
 FAMILIES = ("llava", "llava_next-llama", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "phi3_v")
 KINDS = {
