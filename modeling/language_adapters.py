@@ -25,6 +25,8 @@ from .model_parts import language_model, path_of_embeddings
 from .rows import TextImageRow
 
 BASE_LANGUAGE = "en"
+PEFT_TYPE = "ACTIVATED_LORA"
+"""A type that PEFT does not know, so that it refuses what it would put on all tokens."""
 ADAPTER_FILE = "adapter_model.safetensors"
 DEFAULT = "default"
 """Name of an adapter for all languages."""
@@ -140,7 +142,8 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
 
 def languages_of(model: Any) -> list[str]:
     """The languages that a model has adapters for."""
-    return sorted({language for adapter in model.language_adapters.values() for language in adapter.languages})
+    adapters: dict[str, LanguageAdapter] = getattr(model, "language_adapters", {})  # not of releases before these
+    return sorted({language for adapter in adapters.values() for language in adapter.languages})
 
 
 def adapter_for(model: Any, language: str | None) -> str | None:

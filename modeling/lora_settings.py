@@ -78,7 +78,8 @@ class LoraSettings:
         unknown = self.config.keys() - COMPUTED - WITHOUT_EFFECT
         used = [f"{key}={self.config[key]!r}" for key in sorted(unknown) if self.config[key]]
         used += [f"bias={self.config['bias']!r}"] * (self.config.get("bias", "none") != "none")
-        used += [f"peft_type={self.config.get('peft_type')!r}"] * (self.config.get("peft_type", "LORA") != "LORA")
+        kinds = ("LORA", "ACTIVATED_LORA") if self.is_activated else ("LORA",)
+        used += [f"peft_type={self.config.get('peft_type')!r}"] * (self.config.get("peft_type", "LORA") not in kinds)
         if used:
             raise CheckpointError(
                 f"The adapter {source!r} uses {', '.join(used)}, which is not supported. Merge it with PEFT into its "

@@ -8,7 +8,7 @@ from typing import Any
 
 from xvlm2vec.modeling.activated import LoraShape
 from xvlm2vec.modeling.hub_ids import is_path
-from xvlm2vec.modeling.language_adapters import DEFAULT, add_language_adapter
+from xvlm2vec.modeling.language_adapters import DEFAULT, PEFT_TYPE, add_language_adapter
 from xvlm2vec.modeling.model_parts import path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -46,7 +46,7 @@ def _settings(model: XVLM2VecModel, config: AdapterConfig, alpha: int, targets: 
     is_folder = bool(base) and is_path(base)
     revision = getattr(model.config, "_commit_hash", None)
     return {
-        "peft_type": "LORA",
+        "peft_type": PEFT_TYPE,
         "task_type": "FEATURE_EXTRACTION",
         # A relative path would be looked up from another folder, or on the Hub.
         "base_model_name_or_path": str(Path(base).resolve()) if is_folder else base,

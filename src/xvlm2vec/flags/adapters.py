@@ -30,8 +30,8 @@ class AdapterFlags:
     adapter: str | None = setting(
         None,
         "the kind of adapter: lora acts on all tokens (as --lora) and is merged at the end; activated (distill) acts "
-        "on the tokens of translations only, so that images, English texts and every stored vector stay as they are, bit "
-        "for bit, and is kept beside its base. All --lora-* flags are for both",
+        "on the tokens of translations only, so that images, English texts and every stored vector stay as they are, "
+        "bit for bit, and is kept beside its base. All --lora-* flags are for both",
         choices=["lora", "activated"],
     )
     lora_rank: int = setting(16, "rank of the adapter's matrices")
