@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -156,16 +157,22 @@ def has(module: nn.Module, kind: str) -> bool:
     return isinstance(getattr(module, kind, None), nn.ModuleDict)
 
 
-def follow_layers(layers: Iterable[nn.Module]) -> None:
-    """Lets the layers of a language model act by the routes of their own pass, also when they are run again.
+def follow_routes(checkpoint: Callable[..., Any], layer: Callable[..., Any], *inputs: Any) -> Any:
+    """Runs a layer under activation checkpointing so that adapters act in it alike when it is run again.
 
-    Activation checkpointing runs a layer once more in the backward pass, and perhaps in another thread.
+    That happens in the backward pass, when the routes of the pass are gone, and perhaps in another thread.
+
+    Args:
+        checkpoint: What runs the layer, as transformers calls it.
+        layer: The layer's forward.
+        *inputs: What it takes.
     """
-    for layer in layers:
-        if not getattr(layer, "follows_routes", False):
-            layer.follows_routes = True  # type: ignore[assignment]
-            layer.register_forward_pre_hook(_enter_layer, with_kwargs=True)
-            layer.register_forward_hook(_leave_layer, with_kwargs=True, always_call=True)
+    return checkpoint(partial(_run_layer, getattr(_PASS, "routes", None), layer), *inputs)
+
+
+def _run_layer(routes: Routes | None, layer: Callable[..., Any], *inputs: Any) -> Any:
+    with acting(routes):
+        return layer(*inputs)
 
 
 def whole_weight(layer: nn.Linear) -> torch.Tensor:
@@ -246,15 +253,3 @@ def _check_tokens(module: nn.Module, tokens: int, routes: Routes) -> None:
             f"{type(module).__name__} got {tokens} tokens of a pass of {routes.tokens}, so which of them belong to the "
             "adapter is not known: this backbone sends tokens to parts of a layer. Train it with --adapter lora."
         )
-
-
-def _enter_layer(layer: Any, inputs: Any, options: Mapping[str, Any]) -> None:
-    tree = options.get("tree")
-    stack = _PASS.__dict__.setdefault("outside", [])
-    stack.append(getattr(_PASS, "routes", None))
-    if tree is not None:
-        _PASS.routes = tree.routes
-
-
-def _leave_layer(layer: Any, inputs: Any, options: Any, output: Any) -> None:
-    _PASS.routes = _PASS.outside.pop()

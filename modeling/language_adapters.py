@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .activated import LoraShape, adapter_weights, follow_layers, put_adapter
+from .activated import LoraShape, adapter_weights, put_adapter
 from .base_digest import base_digest, same_base
 from .loading import CheckpointError
 from .lora_settings import OWN_SETTINGS
 from .lora_weights import Adapter
-from .model_parts import language_model, path_of_embeddings
+from .model_parts import path_of_embeddings
 from .rows import TextImageRow
 
 BASE_LANGUAGE = "en"
@@ -83,7 +83,6 @@ def add_language_adapter(model: Any, name: str, config: Mapping[str, Any], shape
     )
     own = {"activated": True, "base_language": BASE_LANGUAGE, "base": base_digest(model) if digest is None else digest}
     put_adapter(model, name, shapes, embeddings)
-    follow_layers(language_model(model).layers)
     model.language_adapters[name] = LanguageAdapter({**config, OWN_SETTINGS: own}, [])
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedModel
 
+from .activated import follow_routes
 from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_inputs import backbone_inputs
@@ -187,6 +190,18 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
         model._processor_source = model._processor_source or adapter.base
         model.config.name_or_path = adapter.source
         return model
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers; adapters act in a layer alike when it is run again."""
+        super()._set_gradient_checkpointing(
+            enable, partial(follow_routes, gradient_checkpointing_func), *args, **kwargs
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Writes weights, configuration, this code, and what sentence-transformers needs to load it all.

@@ -224,7 +224,7 @@ def _run(
             # fail.
             attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=input_ids.device),
             position_ids=positions,
-            tree=replace(pack.layout, dense=dense, prefixes=prefixes, routes=routes),
+            tree=replace(pack.layout, dense=dense, prefixes=prefixes),
             use_cache=False,
             return_dict=True,
             **(more or {}),

@@ -19,7 +19,6 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .activated import Routes
 from .concurrency import attention_to_change, set_attention
 from .prefix_states import PackPrefixes, known_attention
 
@@ -95,7 +94,6 @@ class TreeLayout:
         index: `(N,)` int64, the place of each token in its full row.
         dense: Mask one attention over all tokens instead: far slower, for checks.
         prefixes: Keeps what the pass makes of prefixes, or holds it, so that the pass has the tokens of texts only.
-        routes: The adapters of the pass; layers that are run again for the backward pass read them here.
     """
 
     buckets: tuple[Bucket, ...]
@@ -104,7 +102,6 @@ class TreeLayout:
     index: torch.Tensor
     dense: bool = False
     prefixes: PackPrefixes | None = None
-    routes: Routes | None = None
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""

@@ -1,5 +1,6 @@
 """Activated adapters: the step is that of plain passes in which only a translation's own tokens are changed."""
 
+import copy
 import importlib.util
 import sys
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from steps import make_trainer, named
+from steps import at_step_end, make_trainer, named
 from torch.nn.functional import embedding, linear, mse_loss
 
 from xvlm2vec.modeling.language_adapters import DEFAULT
@@ -16,6 +17,8 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.activated import add_activated
 from xvlm2vec.trainer.adapters import AdapterConfig
+from xvlm2vec.trainer.losses import SelfDistillationLoss, make_loss
+from xvlm2vec.trainer.teachers import TeacherError
 
 FAMILIES = ("llava", "llava_next-llama", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "phi3_v")
 KINDS = {
@@ -133,3 +136,136 @@ def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint
     assert all(gradient.any() for gradient in mine.values())
     for name, gradient in mine.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-6, atol=1e-9, msg=named(name))
+
+
+@pytest.fixture
+def student(model):
+    """The tiny model with a fresh adapter."""
+    torch.manual_seed(3)
+    return add_activated(model, AdapterConfig(rank=4, train_embeddings=True, activated=True))
+
+
+def test_base_weights_are_frozen_and_the_first_term_is_zero(tmp_path, student, processor, corpus, rows):
+    before = {name: weight.clone() for name, weight in student.named_parameters() if not weight.requires_grad}
+    trainer = make_trainer(
+        tmp_path, student, processor, corpus, max_steps=6, teacher="cached", eval_strategy="steps", eval_steps=3
+    )
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "english_drift" in entry]
+    assert len(logged) == 6
+    assert {entry["english_drift"] for entry in logged} == {0.0}
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    assert {entry["eval_english_drift"] for entry in trainer.state.log_history if "eval_loss" in entry} == {0.0}
+    after = dict(student.named_parameters())
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    assert student.language_adapters[DEFAULT].languages == ["ar", "de", "it"]
+    assert not list(tmp_path.glob("**/*.npy"))  # no teacher's vectors are stored
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "self-distillation:1,one-to-many:0.1"},
+        {"loss": "multilingual-contrastive"},
+        {"loss": "image-distillation"},
+        {"matryoshka_dims": [8, 16]},
+        {"muon_learning_rate": 1e-3},
+        {"bf16": True},
+    ],
+    ids=lambda settings: next(iter(settings)) + ":" + str(next(iter(settings.values())))[:16],
+)
+def test_losses_and_settings_train_the_adapter(tmp_path, student, processor, corpus, settings):
+    before = {name: weight.clone() for name, weight in trained_weights(student).items()}
+    loss = make_loss(settings["loss"]) if "loss" in settings else None
+    settings = {name: value for name, value in settings.items() if name != "loss"}
+    trainer = make_trainer(tmp_path, student, processor, corpus, max_steps=2, loss=loss, **settings)
+    trainer.train()
+    assert all(torch.isfinite(weight).all() for weight in student.parameters())
+    assert any(not torch.equal(weight, before[name]) for name, weight in trained_weights(student).items())
+
+
+@pytest.mark.parametrize("distance", ["cosine", "smooth_l1"])
+def test_other_distances(tmp_path, student, processor, rows, distance):
+    loss = SelfDistillationLoss(distance=distance)
+    trainer = make_trainer(tmp_path, student, processor, Dataset.from_list(rows), loss=loss)
+    trainer.compute_loss(student, trainer.data_collator(rows)).backward()
+    assert all(weight.grad is not None for weight in trained_weights(student).values())
+
+
+def test_activation_checkpointing_and_cut_batches_change_no_gradient(tmp_path, student, processor, rows):
+    with torch.no_grad():
+        for weight in trained_weights(student).values():
+            weight += 0.05 * torch.randn_like(weight)
+    found = {}
+    for kind, settings in {
+        "plain": {},
+        "checkpoints": {"activation_checkpointing": True},
+        "cut": {"max_tokens_per_forward": 60},
+    }.items():
+        trainer = make_trainer(tmp_path / kind, student, processor, Dataset.from_list(rows), **settings)
+        if settings.get("activation_checkpointing"):
+            student.gradient_checkpointing_enable()
+        batches = trainer.data_collator(rows)["batches"]
+        assert (len(batches) > 1) is (kind == "cut")
+        student.train()
+        student.zero_grad()
+        pairs = sum(batch.pairs for batch in batches)
+        for batch in batches:
+            trainer.compute_loss(student, {"batches": [batch]}, num_items_in_batch=pairs).backward()
+        found[kind] = {name: weight.grad.clone() for name, weight in trained_weights(student).items()}
+        student.gradient_checkpointing_disable()
+    for kind in ("checkpoints", "cut"):
+        for name, gradient in found["plain"].items():
+            torch.testing.assert_close(found[kind][name], gradient, rtol=1e-4, atol=1e-7, msg=named(f"{kind} {name}"))
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(tmp_path, model, processor, corpus):
+    def train(folder, steps, resume=None):
+        torch.manual_seed(3)
+        student = add_activated(copy.deepcopy(model), AdapterConfig(rank=4, activated=True))
+        trainer = make_trainer(folder, student, processor, corpus, max_steps=4, save_strategy="steps", save_steps=2)
+        if steps < 4:
+            trainer.add_callback(at_step_end(lambda args, state, control, **_: stop_at_step(state, control, steps)))
+        trainer.train(resume_from_checkpoint=resume)
+        return student
+
+    whole = train(tmp_path / "whole", 4)
+    train(tmp_path / "cut", 2)
+    files = {path.name for path in (tmp_path / "cut" / "checkpoint-2").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert not {"model.safetensors", "config.json"} & files
+    resumed = train(tmp_path / "cut", 4, resume=True)
+    for name, weight in trained_weights(whole).items():
+        assert torch.equal(weight, trained_weights(resumed)[name]), name
+    assert resumed.language_adapters[DEFAULT].languages == ["ar", "de", "it"]
+
+
+def stop_at_step(state, control, step):
+    control.should_training_stop = state.global_step >= step
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sharing": "off"}, "sharing='off'"),
+        ({"loss": "cross-modal-alignment"}, "by themselves"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(tmp_path, student, processor, corpus, settings, message):
+    loss = make_loss(settings["loss"]) if "loss" in settings else None
+    settings = {name: value for name, value in settings.items() if name != "loss"}
+    with pytest.raises(TeacherError, match=message):
+        make_trainer(tmp_path, student, processor, corpus, loss=loss, **settings)
+
+
+def test_a_backbone_that_cannot_share_is_refused_with_the_reason(tmp_path, student, processor, corpus):
+    student.backbone.config.get_text_config().is_causal = False
+    with pytest.raises(
+        TeacherError, match="cannot share prefixes: its configuration says that attention is not causal"
+    ):
+        make_trainer(tmp_path, student, processor, corpus)
+
+
+def test_the_vision_tower_stays_frozen(model):
+    with pytest.raises(ValueError, match="cannot train the vision tower"):
+        add_activated(model, AdapterConfig(rank=2, train_vision=True, activated=True))
