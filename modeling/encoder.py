@@ -5,14 +5,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
+from .activated import remove_adapter
+from .adapters import find_adapters
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoding import encode_rows
-from .language_adapters import adapters_for, own_instruction
+from .language_adapters import (
+    LanguageAdapter,
+    adapter_for,
+    adapters_for,
+    languages_of,
+    load_language_adapter,
+    own_instruction,
+)
+from .loading import CheckpointError
+from .lora_settings import OWN_SETTINGS
 from .pooling import chosen_dim, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .processor_checks import check_processor
@@ -26,6 +38,7 @@ class RowEncoder:
     """The part of an `XVLM2VecModel` that embeds rows as people have them."""
 
     config: XVLM2VecConfig
+    language_adapters: dict[str, LanguageAdapter]
     _processor: XVLM2VecProcessor | None
     _processor_source: str | os.PathLike[str] | None
     _processor_options: dict[str, Any]
@@ -55,6 +68,40 @@ class RowEncoder:
         # A model that runs as remote code was loaded by somebody who trusts this repository's code.
         trusted = type(self).__module__.startswith("transformers_modules")
         return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
+
+    def add_languages(self, source: str | os.PathLike[str], **options: Any) -> list[str]:
+        """Puts an activated adapter beside this model, its base, and beside those that are there.
+
+        Args:
+            source: Folder or Hub id of the adapter.
+            **options: As of `from_pretrained`; `revision` and `subfolder` say where it lies.
+
+        Returns:
+            The languages that the model speaks now.
+
+        Raises:
+            CheckpointError: It was trained on another base, is to be merged, or speaks a language that another speaks.
+        """
+        adapters = find_adapters(source, self.config.name_or_path or ".", options)
+        if not adapters:
+            raise CheckpointError(f"{os.fspath(source)!r} holds no adapter.")
+        for name, adapter in adapters.items():
+            taught = "+".join((adapter.config.get(OWN_SETTINGS) or {}).get("languages", [name]))
+            load_language_adapter(self, adapter, name if name not in self.language_adapters else taught)
+        return languages_of(self)
+
+    def remove_languages(self, *languages: str) -> list[str]:
+        """Takes the adapters away that speak these languages; what else they speak goes with them.
+
+        Returns:
+            The languages that the model speaks now.
+        """
+        for language in languages:
+            name = adapter_for(self, language)
+            if name is not None:
+                remove_adapter(cast(nn.Module, self), name)
+                del self.language_adapters[name]
+        return languages_of(self)
 
     def encode(
         self,

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .activated import LoraShape, adapter_weights, put_adapter
+from .adapters import ADAPTERS_INDEX
 from .base_digest import base_digest, same_base
 from .loading import CheckpointError
 from .lora_settings import OWN_SETTINGS
@@ -174,6 +175,10 @@ def save_language_adapters(model: Any, folder: str | os.PathLike[str], state: Ma
         folder: Where they go.
         state: The weights of the model by their names, where they are not in the model itself, as when it is sharded.
     """
+    if list(model.language_adapters) != [DEFAULT]:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        index = json.dumps({"adapters": sorted(model.language_adapters)}, indent=2, ensure_ascii=False)
+        Path(folder, ADAPTERS_INDEX).write_text(index + "\n", encoding="utf-8")
     for name in model.language_adapters:
         place = adapter_folder(model, folder, name)
         place.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedModel
 
 from .activated import follow_routes
-from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
+from .adapters import base_is_embedder, base_options, find_adapters, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_inputs import backbone_inputs
 from .backbones import new_backbone
@@ -147,7 +147,8 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
     ) -> Any:
         """As in transformers, but a missing or unexpected weight is an error, and an adapter is merged into its base.
 
-        An adapter of this package (LoRA or DoRA, as PEFT saves it) is put on the model that its configuration names, at
+        An activated adapter stays beside its base, see `encode` and `add_languages`. Another adapter of this package
+        (LoRA or DoRA, as PEFT saves it) is put on the model that its configuration names, at
         the revision that it names, and every key must land; PEFT is not needed. To train an adapter on, load its base
         and use PEFT.
 
@@ -161,9 +162,9 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
             CheckpointError: A weight is missing, unexpected or of another shape, an adapter's base is gone, or a whole
                 model has an adapter beside it.
         """
-        adapter = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
-        if adapter is not None:
-            return cls._from_adapter(adapter, base_options(adapter, kwargs))
+        adapters = find_adapters(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
+        if adapters:
+            return cls._from_adapters(adapters, base_options(next(iter(adapters.values())), kwargs))
         refuse_adapter(pretrained_model_name_or_path, kwargs)
         reference = references(pretrained_model_name_or_path, kwargs)
         if reference:
@@ -179,12 +180,14 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
         return (model, info) if wants_info else model
 
     @classmethod
-    def _from_adapter(cls, adapter: Adapter, options: dict[str, Any]) -> XVLM2VecModel:
-        """Loads the base of an adapter, with these options, and merges the adapter into it, or puts it beside it."""
+    def _from_adapters(cls, adapters: dict[str, Adapter], options: dict[str, Any]) -> XVLM2VecModel:
+        """Loads the base of adapters, with these options, and merges the one into it, or puts them beside it."""
+        adapter = next(iter(adapters.values()))
         load = cls.from_pretrained if base_is_embedder(adapter, options) else cls.from_backbone
         model = load(adapter.base, **options)
-        if adapter.settings.is_activated:
-            load_language_adapter(model, adapter)
+        if len(adapters) > 1 or adapter.settings.is_activated:
+            for name, part in adapters.items():
+                load_language_adapter(model, part, name)
         else:
             adapter.merge_into(model)
         model._processor_source = model._processor_source or adapter.base

@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
+from xvlm2vec.common.texts import with_text
 from xvlm2vec.modeling.activated import LoraShape
 from xvlm2vec.modeling.hub_ids import is_path
 from xvlm2vec.modeling.language_adapters import DEFAULT, PEFT_TYPE, add_language_adapter
@@ -38,6 +41,11 @@ def add_activated(model: XVLM2VecModel, config: AdapterConfig, name: str = DEFAU
     shapes = dict.fromkeys(chosen, LoraShape(config.rank, scale, config.dora))
     add_language_adapter(model, name, _settings(model, config, alpha, targets), shapes)
     return model
+
+
+def languages_of_rows(rows: Dataset) -> list[str]:
+    """The languages of a stored corpus, sorted."""
+    return sorted({item["lang"] for items in rows["translations"] for item in with_text(items)})
 
 
 def _settings(model: XVLM2VecModel, config: AdapterConfig, alpha: int, targets: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": f"row-{number}",
             "image": Image.new("RGB", (16, 16), (20 * number, 90, 200 - 20 * number)) if number % 2 else None,
             "text_en": TEXTS[number % 2][0],
-            "translations": [{"lang": "de", "text": TEXTS[number % 2][1]}, {"lang": "it", "text": TEXTS[number % 2][2]}],
+            "translations": [
+                {"lang": "de", "text": TEXTS[number % 2][1]},
+                {"lang": "it", "text": TEXTS[number % 2][2]},
+            ],
             "source": "test",
         }
         for number in range(8)
@@ -125,3 +129,75 @@ def test_lora_by_both_names_is_one_run(folder: Path, tmp_path: Path) -> None:
     assert call(*settings(folder, tmp_path / "run", "--max-steps", 1, "--adapter", "lora", "--lora-rank", 2)) == 0
     assert call(*settings(folder, tmp_path / "run", "--max-steps", 1, "--lora", "--lora-rank", 2)) == 0
     assert (tmp_path / "run" / "merged" / "model.safetensors").is_file()
+
+
+def test_an_adapter_for_each_language_is_taken_away_by_itself(folder: Path, tmp_path: Path) -> None:
+    flags = ["--max-steps", 2, "--adapter", "activated", "--adapter-per-language", "--lora-rank", 2]
+    assert call(*settings(folder, tmp_path / "run", *flags)) == 0
+    assert call(*settings(folder, tmp_path / "run", *flags)) == 0  # which loads what was trained
+    model = XVLM2VecModel.from_pretrained(tmp_path / "run" / "adapter")
+    assert {name: part.languages for name, part in model.language_adapters.items()} == {"de": ["de"], "it": ["it"]}
+    one = XVLM2VecModel.from_pretrained(tmp_path / "run" / "adapter" / "de")
+    together = model.encode(["ein roter Hund", "un cane rosso"], language=["de", "it"])
+    np.testing.assert_allclose(together[0], one.encode("ein roter Hund", language="de"), atol=1e-6)
+    assert model.remove_languages("it") == ["de"]
+    (tmp_path / "lines.txt").write_text("ein roter Hund\n", encoding="utf-8")
+    line = ["--text", tmp_path / "lines.txt", "--output", tmp_path / "told.npy", "--language", "de"]
+    assert call("encode", tmp_path / "run" / "adapter", *line) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "told.npy")[0], together[0], atol=1e-6)
+
+
+def test_evaluate_takes_the_language_of_each_task(folder: Path) -> None:
+    from xvlm2vec.eval.encoders import ModelEncoder
+    from xvlm2vec.eval.ranking import RankingTask, Row
+    from xvlm2vec.eval.runner import evaluate
+
+    model, base = (XVLM2VecModel.from_pretrained(folder / place) for place in ("taught/adapter", "base"))
+    images = {"red": Image.new("RGB", (16, 16), (200, 20, 20)), "blue": Image.new("RGB", (16, 16), (20, 20, 200))}
+    lists = {"candidates": [Row(None, "red"), Row(None, "blue")], "candidate_index": [[0, 1], [1, 0]]}
+    tasks = [
+        RankingTask("tiny", "tiny", "t2i", language, "plain", [Row(text), Row(text + "!")], images=images, **lists)
+        for language, text in (("en", "a red dog"), ("de", "ein roter Hund"), ("fr", "un chien"))
+    ]
+    asked: list[str | None] = []
+
+    class Watched(ModelEncoder):
+        def encode_rows(self, rows, images):  # type: ignore[no-untyped-def]
+            asked.extend(row.language for row in rows)
+            return super().encode_rows(rows, images)
+
+    evaluate(Watched(model), tasks, progress=False)
+    assert [language for language in asked if language] == ["de", "de"]
+    asked.clear()
+    evaluate(Watched(base), tasks, progress=False)
+    assert not any(asked)
+
+
+def test_verify_proves_zero_drift_and_catches_another_base(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert call("verify", folder / "taught/adapter") == 0
+    assert "Zero drift: with its adapters for de, it" in capsys.readouterr().out
+    shutil.copytree(folder / "base", tmp_path / "base")
+    shutil.copytree(folder / "taught/adapter", tmp_path / "adapter")
+    weights = load_file(tmp_path / "base/model.safetensors")
+    weights[min(weights)].view(-1)[0] += 1e-3
+    save_file(weights, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "../base"
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    assert call("verify", tmp_path / "adapter") != 0
+    assert "trained on other weights" in capsys.readouterr().err
+
+
+def test_an_adapter_that_acts_everywhere_is_caught(folder: Path) -> None:
+    from xvlm2vec.hub.zero_drift import compare_with_base
+
+    model, base = (XVLM2VecModel.from_pretrained(folder / place) for place in ("taught/adapter", "base"))
+    layer = next(module for module in model.modules() if hasattr(module, "activated"))
+    layer.register_forward_hook(lambda layer, inputs, output: output + 1e-4)
+    found = compare_with_base(model, base, base.processor)
+    assert not found.ok
+    assert "text en" in found.moved

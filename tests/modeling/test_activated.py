@@ -189,3 +189,37 @@ def test_a_backbone_that_cannot_share_prefixes_says_why(base):
     model.config.vlm_config.get_text_config().is_causal = False
     with pytest.raises(ValueError, match="cannot share prefixes"):
         model.encode(TEXTS[1], language="de")
+
+
+def language_adapter(base, folder, language, seed):
+    model = XVLM2VecModel.from_pretrained(base)
+    add_activated(model, KINDS["dora"])
+    model.language_adapters["default"].languages = [language]
+    moved(model, seed)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_languages_come_and_go_without_touching_each_other(base, tmp_path, golden):
+    german, italian = (
+        language_adapter(base, tmp_path / code, code, seed) for seed, code in enumerate(("de", "it"), start=1)
+    )
+    alone = {code: XVLM2VecModel.from_pretrained(folder) for code, folder in (("de", german), ("it", italian))}
+    model = XVLM2VecModel.from_pretrained(base)
+    assert model.add_languages(german) == ["de"]
+    assert model.add_languages(italian) == ["de", "it"]
+    rows = {"text": TEXTS[1:3], "images": [picture(0), picture(0)]}
+    both = model.encode(**rows, language=["de", "it"])
+    for place, code in enumerate(("de", "it")):
+        np.testing.assert_allclose(both[place], alone[code].encode(**rows, language=code)[place], atol=1e-6)
+    with pytest.raises(CheckpointError, match="taught de, for which this model has an adapter already"):
+        model.add_languages(german)
+    model.save_pretrained(tmp_path / "both")
+    loaded = XVLM2VecModel.from_pretrained(tmp_path / "both")
+    np.testing.assert_array_equal(loaded.encode(**rows, language=["de", "it"]), both)
+    assert model.remove_languages("de") == ["it"]
+    np.testing.assert_array_equal(model.encode(TEXTS[2], language="it"), alone["it"].encode(TEXTS[2], language="it"))
+    texts, images = golden
+    np.testing.assert_array_equal(
+        model.encode(texts, images=images), XVLM2VecModel.from_pretrained(base).encode(texts, images=images)
+    )

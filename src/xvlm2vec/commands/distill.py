@@ -20,7 +20,8 @@ from xvlm2vec.flags.adapters import merge_adapter, stand_on_folder
 from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
-from xvlm2vec.trainer.activated import add_activated
+from xvlm2vec.modeling.language_adapters import DEFAULT
+from xvlm2vec.trainer.activated import add_activated, languages_of_rows
 from xvlm2vec.trainer.adapters import add_adapter
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
@@ -182,6 +183,12 @@ def _check_activated(parsed: Parsed) -> None:
             "--adapter activated learns the vectors of its own base, so that these stay as they are; leave "
             "--teacher-model out, or use --adapter lora."
         )
+    if parsed.adapter.adapter_per_language and (parsed.flags.streaming or parsed.flags.code_switching is not None):
+        raise ValueError(
+            "--adapter-per-language makes an adapter for each language that the corpus names, which a stream does not "
+            "tell before it is read, and code-switched texts are in none of them; leave --streaming and "
+            "--code-switching out."
+        )
     strays = [name for name in ("teacher", "teacher_store") if name in parsed.given]
     if strays:
         raise ValueError(
@@ -234,6 +241,8 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
         chosen["teacher"] = "adapter-off" if own_base else "copy"
     if parsed.flags.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
+    if parsed.adapter.adapter_per_language:  # a step need not have all languages
+        chosen.setdefault("ddp_find_unused_parameters", True)
     if parsed.flags.keep_best:
         chosen |= {"load_best_model_at_end": True, "metric_for_best_model": "worst_distance"}
     return SelfDistillationConfig(output_dir=output_dir, **chosen)
@@ -259,7 +268,9 @@ def _train(
             stand_on_folder(model, processor, Path(flags.output), writes=args.process_index == 0)
         set_seed(args.seed)  # its first weights are drawn, in every process alike
         if adapter.activated:
-            model = add_activated(model, adapter)
+            names = languages_of_rows(rows) if parsed.adapter.adapter_per_language else [DEFAULT]
+            for name in names:
+                add_activated(model, adapter, name)
         else:
             model = add_adapter(model, adapter)
             callbacks = [*callbacks, MergedSpaceCheck(model)]

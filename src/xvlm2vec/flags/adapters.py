@@ -34,6 +34,9 @@ class AdapterFlags:
         "bit for bit, and is kept beside its base. All --lora-* flags are for both",
         choices=["lora", "activated"],
     )
+    adapter_per_language: bool = setting(
+        False, "with --adapter activated an adapter for each language of the corpus, which can be taken away by itself"
+    )
     lora_rank: int = setting(16, "rank of the adapter's matrices")
     lora_alpha: int | None = setting(None, "scale times rank; twice the rank if not given")
     lora_dora: bool = setting(False, "weight-decomposed adapter (DoRA)")
@@ -58,6 +61,8 @@ class AdapterFlags:
 
     def check(self, given: Collection[str]) -> None:
         """Raises where flags do not go together, or the machine has no base in 4 bits."""
+        if self.adapter_per_language and not self.activated:
+            raise ValueError("--adapter-per-language has no effect without --adapter activated; pass both, or neither.")
         if self.both:
             raise ValueError("--lora is --adapter lora; leave it out, or --adapter activated.")
         strays = [name for name in given if name.startswith("lora_") and not self.lora]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTERS_INDEX = "adapter_config.json", "adapters.json"
 # Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
 TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 TEACHER = "teacher"
@@ -29,7 +29,8 @@ def model_kind(source: str, revision: str | None = None) -> Kind:
         FileNotFoundError: There is no such folder, or it holds no model.
     """
     config = read_json(source, "config.json", revision)
-    if config is not None and config.get("model_type") == "xvlm2vec":
+    is_ours = config is not None and config.get("model_type") == "xvlm2vec"
+    if is_ours or read_json(source, ADAPTERS_INDEX, revision) is not None:
         return "xvlm2vec"
     if read_json(source, "modules.json", revision) is not None:
         return "sentence-transformers"
