@@ -109,7 +109,7 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
     twice = sorted(set(own["languages"]) & set(languages_of(model)))
     if twice or name in model.language_adapters:
         raise CheckpointError(
-            f"The adapter {adapter.source!r} was taught {', '.join(twice) or name!r}, for which this model has an "
+            f"The adapter {adapter.source!r} was taught {', '.join(twice or [name])!r}, for which this model has an "
             "adapter already: which of them is to speak would be a guess. Take one of them away."
         )
     if not same_base(model, own.get("base", {})):

@@ -212,7 +212,7 @@ def test_languages_come_and_go_without_touching_each_other(base, tmp_path, golde
     both = model.encode(**rows, language=["de", "it"])
     for place, code in enumerate(("de", "it")):
         np.testing.assert_allclose(both[place], alone[code].encode(**rows, language=code)[place], atol=1e-6)
-    with pytest.raises(CheckpointError, match="taught de, for which this model has an adapter already"):
+    with pytest.raises(CheckpointError, match="taught 'de', for which this model has an adapter already"):
         model.add_languages(german)
     model.save_pretrained(tmp_path / "both")
     loaded = XVLM2VecModel.from_pretrained(tmp_path / "both")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from distributed_worker import turn_long_rows
 from steps import at_step_end, make_trainer, named
 from torch.nn.functional import embedding, linear, mse_loss
 
@@ -134,6 +135,19 @@ def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint
     assert loss.item() > 1e-4
     mine, theirs = adapter_gradients(model, loss), adapter_gradients(model, expected)
     assert all(gradient.any() for gradient in mine.values())
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-6, atol=1e-9, msg=named(name))
+
+
+def test_translations_beyond_a_rope_limit_see_a_prefix_with_their_own_factors(tmp_path, model, processor, rows):
+    turn_long_rows(model, processor, rows)
+    student = moved_adapter(model.double(), KINDS["dora, embeddings"])
+    trainer = make_trainer(tmp_path, student, processor, Dataset.from_list(rows))
+    batch = trainer.data_collator(rows)["batches"][0]
+    assert trainer.passes.counts(batch).texts == 2
+    loss, expected = trainer.compute_loss(student, {"batches": [batch]}), plain_loss(student, processor, rows)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    mine, theirs = adapter_gradients(student, loss), adapter_gradients(student, expected)
     for name, gradient in mine.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-6, atol=1e-9, msg=named(name))
 
