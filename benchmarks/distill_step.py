@@ -3,6 +3,7 @@
     python benchmarks/distill_step.py --prefix 768 --languages 4
     python benchmarks/distill_step.py --json distill_step.json --plot distill_step.svg
     python benchmarks/distill_step.py --shape hybrid --prefix 768 --json distill_step_hybrid.json
+    python benchmarks/distill_step.py --adapters --prefix 768 --languages 4 12 --repeats 9 --json distill_activated.json
 
 Every cell (P tokens of images, K translations, 24 tokens of text) is measured in one process on one thread: forward
 and backward passes over the same rows with the same weights, interleaved, process CPU time, medians. Before anything is
@@ -12,6 +13,9 @@ language-model head and the optimiser are rows of their own. "deduplicated" is w
 `--shape hybrid` measures a model in the shape of Qwen3.5, with three layers of linear attention to one of full
 attention, in place of LLaVA. A ratio's label begins with its cell; those without are of the only cell asked for, or of
 768 tokens and 4 languages.
+
+With `--adapters` the steps are those of adapters: the reference's and today's of a LoRA adapter, the targets of the
+second at hand, and the one of an activated adapter, which makes its targets by the way.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from activated_cells import ActivatedBench, compare_adapters
 from distill_cells import Bench, Cell, Shape, build_model, compare, llava_image
 from distill_hybrid import HybridShape, build_hybrid, qwen_image
 
@@ -47,17 +52,26 @@ def main() -> None:
     parser.add_argument("--shape", choices=("llava", "hybrid"), default="llava", help="the model (default llava)")
     parser.add_argument("--repeats", type=int, default=3, help="steps of each kind (default 3)")
     parser.add_argument("--json", type=Path, help="where the numbers go; cells that it holds already are kept")
+    parser.add_argument("--adapters", action="store_true", help="compare steps of adapters")
+    parser.add_argument("--beside", help="what else ran on the machine, for the result")
     parser.add_argument("--plot", type=Path, help="draw the ratios (needs matplotlib)")
     flags = parser.parse_args()
     torch.set_num_threads(1)
     shape = HybridShape() if flags.shape == "hybrid" else Shape()
     content = json.loads(flags.json.read_text()) if flags.json and flags.json.exists() else new_content(shape)
+    if flags.adapters:
+        content["beside"] = flags.beside or "nothing that is known"
     for prefix in flags.prefix:
         for languages in flags.languages:
-            if f"P={prefix} K={languages} flop_estimate" in content["ratios"]:
+            last = "activated_memory_over_lora" if flags.adapters else "flop_estimate"
+            if f"P={prefix} K={languages} {last}" in content["ratios"]:
                 print(f"{flags.json} holds the cell P={prefix} K={languages} already", flush=True)
                 continue
-            rows, ratios = measure(Cell(prefix, languages), shape, flags.repeats)
+            load = os.getloadavg()[0]
+            step = measure_adapters if flags.adapters else measure
+            rows, ratios = step(Cell(prefix, languages), shape, flags.repeats)
+            if flags.adapters:
+                rows = [{**row, "load_average": [round(load, 1), round(os.getloadavg()[0], 1)]} for row in rows]
             content["rows"] += rows
             content["ratios"] |= {f"P={prefix} K={languages} {name}": value for name, value in ratios.items()}
             if (prefix, languages) == HEADLINE or len(flags.prefix) * len(flags.languages) == 1:
@@ -92,6 +106,13 @@ def measure(cell: Cell, shape: Shape, repeats: int) -> tuple[list[dict[str, Any]
         bench = Bench(cell, build_model(shape, cell.prefix), llava_image(cell.prefix))
     bench.check()
     return compare(bench, shape, repeats)
+
+
+def measure_adapters(cell: Cell, shape: Shape, repeats: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Rows and ratios of one cell, of steps of adapters."""
+    bench = ActivatedBench(cell, build_model(shape, cell.prefix), llava_image(cell.prefix))
+    bench.check()
+    return compare_adapters(bench, repeats)
 
 
 def draw(content: dict[str, Any], path: Path) -> None:

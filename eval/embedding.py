@@ -56,7 +56,7 @@ class DistinctRows:
         self.keys: list[bytes] = []
         self.rows: list[Row] = []
         self.images = _SourcedImages()
-        self._positions: dict[tuple[str | None, str | None], int] = {}
+        self._positions: dict[tuple[str | None, str | None, str | None], int] = {}
         self._digests: dict[tuple[int, str | tuple[str, ...]], str] = {}
         self._sources: dict[int, Mapping[str, Any]] = {}
 
@@ -72,12 +72,12 @@ class DistinctRows:
 
     def _position(self, row: Row, images: Mapping[str, Any]) -> int:
         digest = self._digest(row, images) if row.image is not None else None
-        place = self._positions.setdefault((row.text, digest), len(self.rows))
+        place = self._positions.setdefault((row.text, digest, row.language), len(self.rows))
         if place == len(self.rows):
             if row.text is None and digest is None:
                 raise ValueError("a row has neither text nor image")
-            self.rows.append(Row(row.text, digest))
-            self.keys.append(row_key(row.text, bytes.fromhex(digest) if digest else None))
+            self.rows.append(Row(row.text, digest, row.language))
+            self.keys.append(row_key(row.text, bytes.fromhex(digest) if digest else None, row.language))
         return place
 
     def _digest(self, row: Row, images: Mapping[str, Any]) -> str:

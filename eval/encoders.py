@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
+from xvlm2vec.modeling.language_adapters import languages_of
 
 from .abilities import EVERYTHING, IMAGE, PAIR, TEXT, model_abilities, row_kind, sentence_transformer_abilities
 from .function_fingerprint import function_fingerprint
@@ -73,6 +74,7 @@ class ModelEncoder:
     Attributes:
         embeds: What the model takes (see `abilities`); of two towers as of `SentenceTransformerEncoder`.
         instructed: Whether it can be told what to do with an image.
+        languages: Those that adapters beside the model speak, who must be told which.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class ModelEncoder:
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
         self.embeds, self.instructed = model_abilities(self.processor.recipe)
+        self.languages = tuple(languages_of(model))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -120,6 +123,8 @@ class ModelEncoder:
         from xvlm2vec.modeling.rows import BadRowsError
 
         try:
+            languages = [row.language for row in rows]
+            told: dict[str, Any] = {"language": languages} if any(languages) else {}
             vectors = self.model.encode(
                 text=[row.text for row in rows],
                 images=row_images(rows, images),
@@ -128,6 +133,7 @@ class ModelEncoder:
                 max_tokens_per_batch=self.max_tokens_per_batch,
                 dim=self.dim,
                 show_progress=False,
+                **told,
             )
         except BadRowsError as error:
             raise BadRowsError(_with_files(error.problems, rows, images), error.count) from error

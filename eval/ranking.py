@@ -27,10 +27,12 @@ class Row:
     Attributes:
         text: The text with its instruction already in place, or None.
         image: A key into the task's `images`, several of them in order, or None.
+        language: Of the text, for a model that has to be told; None for its base.
     """
 
     text: str | None = None
     image: str | tuple[str, ...] | None = None
+    language: str | None = None
 
     def __str__(self) -> str:
         parts = [repr(self.text)] if self.text is not None else []

@@ -24,6 +24,7 @@ from .processes import processes
 from .ranking import RankingTask, score_task
 from .results import PerRow, Results, row_key
 from .sizes import Size, size_row, smaller_sizes
+from .spoken import tell_languages
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def evaluate(
     """
     _check_tasks(tasks)
     encoder = as_encoder(encoder)
-    tasks, left_out = split_by_ability(encoder, tasks)
+    tasks, left_out = split_by_ability(encoder, tell_languages(encoder, tasks))
     for entry in left_out:
         logger.warning("Left out %s: %s", "/".join(row_key(entry)), entry["reason"])
     extras, started = extras or Extras(), time.perf_counter()

@@ -60,6 +60,11 @@ def export_model(
             load without this package.
         GoldenError: The model gives values that are not finite.
     """
+    if getattr(model, "language_adapters", None):
+        raise ExportError(
+            "the model has activated adapters beside it, which a release does not hold yet: release their base, and "
+            "push the folder of the adapter as it is; XVLM2VecModel.from_pretrained loads it over that base."
+        )
     merged = merge_adapter(model, processor) if isinstance(model, PeftModel) else model
     _check_model(merged)
     card = card or ReleaseCard(name=Path(folder).name)

@@ -20,6 +20,8 @@ from .lora_weights import Adapter
 logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTERS_INDEX = "adapters.json"
+"""Names the adapters that lie in folders below, one for each language."""
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -102,6 +104,29 @@ def find_adapter(
     if adapter is None and base is not None:
         raise CheckpointError(f"{source!r} is no adapter, so it needs no base={os.fspath(base)!r}.")
     return adapter
+
+
+def find_adapters(
+    source: str | os.PathLike[str] | None, base: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> dict[str, Adapter]:
+    """As `find_adapter`, by name: the one that there is, or several activated ones that lie in folders of their names.
+
+    Raises:
+        CheckpointError: As `find_adapter`, or one of several is not there.
+    """
+    hub = hub_kwargs(options)
+    names = [] if source is None else read_json(source, ADAPTERS_INDEX, hub).get("adapters", [])
+    if not names:
+        adapter = find_adapter(source, base, options)
+        return {} if adapter is None else {"default": adapter}
+    place, found = os.fspath(source or ""), {}
+    for name in names:
+        folder = "/".join(filter(None, (hub.get("subfolder"), name)))
+        adapter = read_adapter(place, base, {**hub, "subfolder": folder})
+        if adapter is None:
+            raise CheckpointError(f"{ADAPTERS_INDEX} of {place!r} names {name!r}, and there is no adapter in {folder}.")
+        found[name] = adapter
+    return found
 
 
 def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:

@@ -45,6 +45,7 @@ def encode_rows(
     problems: dict[int, str] | None = None,
     bad_rows: str = "raise",
     show_progress: bool | None = None,
+    adapters: Sequence[str | None] | None = None,
 ) -> torch.Tensor:
     """Embeds rows in evaluation mode and returns them in their order; several threads may do so at once.
 
@@ -61,19 +62,27 @@ def encode_rows(
         bad_rows: `"raise"` goes through all rows, embeds none behind the first bad one, and raises; `"nan"` gives bad
             rows a vector of NaN and logs a warning.
         show_progress: As in `XVLM2VecModel.encode`.
+        adapters: For each row the adapter that acts on its text, or `None`. Rows of the base are embedded as if there
+            were no others.
 
     Returns:
         `(N, D)` float32 on the CPU.
 
     Raises:
         BadRowsError: Naming every bad row.
-        ValueError: `bad_rows` is neither, or the budget is not positive.
+        ValueError: `bad_rows` is neither, the budget is not positive, or an adapter is to act in a model whose rows
+            cannot share a pack.
     """
     if bad_rows not in BAD_ROWS:
         raise ValueError(f"bad_rows={bad_rows!r} is unknown; choose one of {', '.join(BAD_ROWS)}.")
     if max_tokens_per_batch < 1:
         raise ValueError(f"max_tokens_per_batch={max_tokens_per_batch} must be at least 1.")
-    run = _Run(model, processor, rows, max_tokens_per_batch, max_length, dict(problems or {}), bad_rows == "nan")
+    speaks = (
+        [adapter if row.text.strip() else None for adapter, row in zip(adapters, rows, strict=True)] if adapters else []
+    )
+    run = _Run(
+        model, processor, rows, max_tokens_per_batch, max_length, dict(problems or {}), bad_rows == "nan", speaks
+    )
     with evaluation_mode(model), restored_attention(model.backbone.config.get_text_config()):
         vectors = run.encode(show_progress)
     if run.problems and bad_rows == "raise":
@@ -93,6 +102,7 @@ class _Run:
         budget: Tokens of a forward pass; halved where memory runs out.
         problems: What is wrong with bad rows, by number.
         lenient: Whether good rows are embedded beside bad ones.
+        adapters: The adapter that acts on each row's text, or `None`; empty where none acts on any.
         cut: Rows whose text was cut.
         packed: Whether the backbone takes packs.
     """
@@ -104,13 +114,20 @@ class _Run:
     max_length: int | None
     problems: dict[int, str]
     lenient: bool
+    adapters: Sequence[str | None] = ()
     cut: int = 0
     packed: bool = False
     sizes: list[RowSize] = field(default_factory=list)
 
     def encode(self, show_progress: bool | None) -> torch.Tensor:
         """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
-        self.packed = family_of(backbone_type(self.model.config)).causal and not packing_blocker(self.model)
+        blocker = packing_blocker(self.model)
+        self.packed = family_of(backbone_type(self.model.config)).causal and not blocker
+        if any(self.adapters) and not self.packed:
+            raise ValueError(
+                "An adapter acts on the tokens of texts over the prefix that the base made, and this backbone cannot "
+                f"share prefixes: {blocker or 'its family is not known to be causal'}. Leave language out."
+            )
         self.sizes = measure_rows(self.processor, self.rows, self.problems)
         vectors = torch.full((len(self.rows), self.model.config.hidden_size), torch.nan)
         waiting = deque(self._units())
@@ -134,9 +151,17 @@ class _Run:
         same: dict[Any, Unit] = {}
         for number, row in enumerate(self.rows):
             if number not in self.problems:
-                shared = number if not self.packed or not row.images else self._shared(row)
+                shared = number if not self.packed or not row.images else (self._speaks(number), self._shared(row))
                 same.setdefault(shared, []).append(number)
-        return sorted(same.values(), key=lambda unit: (bool(self.rows[unit[0]].images), self._tokens(unit)))
+        return sorted(same.values(), key=lambda unit: (self._kind(unit), self._tokens(unit)))
+
+    def _speaks(self, number: int) -> bool:
+        """Whether an adapter acts on a row."""
+        return bool(self.adapters and self.adapters[number])
+
+    def _kind(self, unit: Unit) -> tuple[bool, bool]:
+        """Units of different kinds never stand in one batch: the base's come first, and as if there were no others."""
+        return self._speaks(unit[0]), bool(self.rows[unit[0]].images)
 
     def _shared(self, row: TextImageRow) -> tuple[Any, ...]:
         """What rows must have in common to share their images: these, and what is written before them."""
@@ -148,14 +173,14 @@ class _Run:
         return first.shared + sum(self.sizes[number].tokens - first.shared for number in unit), first.pixels
 
     def _next(self, waiting: deque[Unit]) -> list[Unit]:
-        """Takes units of one kind, with or without images, as long as they stay within the budget."""
+        """Takes units of one kind as long as they stay within the budget."""
         batch: list[Unit] = []
         total = longest = 0
         while waiting:
             tokens, _ = self._tokens(waiting[0])
             total, longest = total + tokens, max(longest, tokens)
             cost = total if self.packed else longest * (len(batch) + 1)
-            kinds = {bool(self.rows[unit[0]].images) for unit in (*batch[:1], waiting[0])}
+            kinds = {self._kind(unit) for unit in (*batch[:1], waiting[0])}
             if batch and (cost > self.budget or len(kinds) > 1):
                 break
             batch.append(waiting.popleft())
@@ -198,7 +223,9 @@ class _Run:
             yield numbers, partial(self.model, **inputs.to(self.model.device))
             return
         for pack in self.model.pack(inputs, self.budget):
-            yield [numbers[row] for row in pack.rows], partial(self.model, pack=pack)
+            of_pack = [numbers[row] for row in pack.rows]
+            speaking = [self.adapters[number] for number in of_pack] if self._speaks(of_pack[0]) else None
+            yield of_pack, partial(self.model, pack=pack, adapters=speaking)
 
     def _prepare(self, batch: list[Unit]) -> tuple[list[Unit], Any] | None:
         """Prepares a batch without its bad rows, which become `problems`; `None` if no row is left."""
@@ -229,10 +256,11 @@ class _Run:
         rows = [self.rows[number] for number in numbers]
         if not self.packed:
             return self.processor.prepare(rows, numbers=numbers, max_length=self.max_length)
+        starts = self._speaks(numbers[0])
         if not rows[0].images:
-            return token_groups(self.processor, [rows], [numbers], self.max_length)
+            return token_groups(self.processor, [rows], [numbers], self.max_length, starts)
         units = [[self.rows[number] for number in unit] for unit in batch]
-        return token_groups(self.processor, units, batch, self.max_length)
+        return token_groups(self.processor, units, batch, self.max_length, starts)
 
 
 def _identity(image: Any) -> Any:

@@ -13,7 +13,10 @@ from typing import Any
 
 from .loading import CheckpointError
 
+OWN_SETTINGS = "xvlm2vec"
+"""Where an adapter's configuration holds what PEFT has no word for: see `language_adapters`."""
 COMPUTED = {
+    OWN_SETTINGS,
     "alpha_pattern",
     "bias",
     "exclude_modules",
@@ -75,7 +78,8 @@ class LoraSettings:
         unknown = self.config.keys() - COMPUTED - WITHOUT_EFFECT
         used = [f"{key}={self.config[key]!r}" for key in sorted(unknown) if self.config[key]]
         used += [f"bias={self.config['bias']!r}"] * (self.config.get("bias", "none") != "none")
-        used += [f"peft_type={self.config.get('peft_type')!r}"] * (self.config.get("peft_type", "LORA") != "LORA")
+        kinds = ("LORA", "ACTIVATED_LORA") if self.is_activated else ("LORA",)
+        used += [f"peft_type={self.config.get('peft_type')!r}"] * (self.config.get("peft_type", "LORA") not in kinds)
         if used:
             raise CheckpointError(
                 f"The adapter {source!r} uses {', '.join(used)}, which is not supported. Merge it with PEFT into its "
@@ -93,6 +97,11 @@ class LoraSettings:
         """How the matrices were initialised, in lower case; empty for the usual way."""
         start = self.config.get("init_lora_weights", True)
         return start.lower() if isinstance(start, str) else ""
+
+    @property
+    def is_activated(self) -> bool:
+        """Whether the adapter acts on texts in its languages only, and so is never merged."""
+        return bool((self.config.get(OWN_SETTINGS) or {}).get("activated"))
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -101,8 +101,13 @@ class Adapter:
         """Changes the model's weights to those with the adapter; nothing is changed if the adapter does not fit.
 
         Raises:
-            CheckpointError: As for `place`.
+            CheckpointError: As for `place`, or the adapter acts on texts in its languages only.
         """
+        if self.settings.is_activated:
+            raise CheckpointError(
+                f"The adapter {self.source!r} acts on texts in its languages only; merged into its base it would move "
+                "every vector. Load it with XVLM2VecModel.from_pretrained, which keeps it beside its base."
+            )
         placed, whole = self.place(model)
         for name, lora in placed.items():
             weight: Any = model.get_submodule(name).weight
@@ -183,7 +188,12 @@ class Adapter:
     ) -> dict[str, str]:
         """Keys of modules that were trained and saved whole (`modules_to_save`), with what they are in the model."""
         saved = [name for name in modules if name and self.settings.is_saved_whole(layout.old_names(name))]
-        wanted = {f"{name}.{part}": value for name in saved for part, value in modules[name].state_dict().items()}
+        wanted = {
+            f"{name}.{part}": value
+            for name in saved
+            for part, value in modules[name].state_dict().items()
+            if not part.startswith("modules_to_save.")  # of an adapter that lies there already
+        }
         places: dict[str, str] = {}
         for key, value in self.weights.items():
             name = next((name for name in layout.new_names(key.removeprefix(_PREFIX)) if name in wanted), None)

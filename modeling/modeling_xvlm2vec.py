@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from .adapters import base_is_embedder, base_options, find_adapter, refuse_adapter
+from .activated import follow_routes
+from .adapters import base_is_embedder, base_options, find_adapters, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_forward import backbone_states
 from .backbones import load_backbone, new_backbone
 from .configuration_xvlm2vec import XVLM2VecConfig
-from .encoding import encode_rows
+from .encoder import RowEncoder
 from .families import backbone_type, family_of
 from .heads import make_heads
 from .hub_files import pinned
+from .language_adapters import LanguageAdapter, load_language_adapter, save_language_adapters
 from .loading import CheckpointError, check_loading, readable_files
 from .lora_weights import Adapter
 from .output import XVLM2VecOutput
-from .packing import ImageStates, Pack, TokenGroup, pack_groups, rope_limit_of, run_pack
-from .pooling import chosen_dim, image_span, pool, truncate_embeddings, warn_of_untrained_dim
+from .packing import ImageStates, Pack, PrefixStates, TokenGroup, pack_groups, rope_limit_of, run_pack, run_texts
+from .pooling import image_span, pool
 from .processing_xvlm2vec import XVLM2VecProcessor
-from .processor_checks import check_processor, prove_backbone
+from .processor_checks import prove_backbone
 from .published_checkpoints import find_published
-from .rows import make_rows
 from .sentence_transformers_files import write_sentence_transformers_files
 from .towers import tower_vectors
 
-_LOADING = threading.RLock()
-"""Held while a model's processor is loaded: the first calls of `encode` may come from several threads at once."""
 
-
-class XVLM2VecModel(PreTrainedModel):
+class XVLM2VecModel(RowEncoder, PreTrainedModel):
     """Embeds rows of text, images, or both. Only the backbone's base model runs, never its language-model head.
 
     Args:
@@ -72,6 +70,7 @@ class XVLM2VecModel(PreTrainedModel):
         self._processor_source: str | os.PathLike[str] | None = None
         self._processor_options: dict[str, Any] = {}
         self._warned_dims: set[int | None] = set()
+        self.language_adapters: dict[str, LanguageAdapter] = {}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -149,7 +148,8 @@ class XVLM2VecModel(PreTrainedModel):
     ) -> Any:
         """As in transformers, but a missing or unexpected weight is an error, and an adapter is merged into its base.
 
-        An adapter of this package (LoRA or DoRA, as PEFT saves it) is put on the model that its configuration names, at
+        An activated adapter stays beside its base, see `encode` and `add_languages`. Another adapter of this package
+        (LoRA or DoRA, as PEFT saves it) is put on the model that its configuration names, at
         the revision that it names, and every key must land; PEFT is not needed. To train an adapter on, load its base
         and use PEFT.
 
@@ -163,9 +163,9 @@ class XVLM2VecModel(PreTrainedModel):
             CheckpointError: A weight is missing, unexpected or of another shape, an adapter's base is gone, or a whole
                 model has an adapter beside it.
         """
-        adapter = find_adapter(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
-        if adapter is not None:
-            return cls._from_adapter(adapter, base_options(adapter, kwargs))
+        adapters = find_adapters(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
+        if adapters:
+            return cls._from_adapters(adapters, base_options(next(iter(adapters.values())), kwargs))
         refuse_adapter(pretrained_model_name_or_path, kwargs)
         reference = references(pretrained_model_name_or_path, kwargs)
         if reference:
@@ -181,20 +181,41 @@ class XVLM2VecModel(PreTrainedModel):
         return (model, info) if wants_info else model
 
     @classmethod
-    def _from_adapter(cls, adapter: Adapter, options: dict[str, Any]) -> XVLM2VecModel:
-        """Loads the base of an adapter, with these options, and merges the adapter into it."""
+    def _from_adapters(cls, adapters: dict[str, Adapter], options: dict[str, Any]) -> XVLM2VecModel:
+        """Loads the base of adapters, with these options, and merges the one into it, or puts them beside it."""
+        adapter = next(iter(adapters.values()))
         load = cls.from_pretrained if base_is_embedder(adapter, options) else cls.from_backbone
         model = load(adapter.base, **options)
-        adapter.merge_into(model)
+        if len(adapters) > 1 or adapter.settings.is_activated:
+            for name, part in adapters.items():
+                load_language_adapter(model, part, name)
+        else:
+            adapter.merge_into(model)
         model._processor_source = model._processor_source or adapter.base
         model.config.name_or_path = adapter.source
         return model
 
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers; adapters act in a layer alike when it is run again."""
+        super()._set_gradient_checkpointing(
+            enable, partial(follow_routes, gradient_checkpointing_func), *args, **kwargs
+        )
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Writes weights, configuration, this code, and what sentence-transformers needs to load it all.
 
-        The weights keep this model's own key names whatever older names the backbone's checkpoints use.
+        The weights keep this model's own key names whatever older names the backbone's checkpoints use. Of a model with
+        adapters beside it these are written, and not their base, whose name they hold.
         """
+        if self.language_adapters:
+            save_language_adapters(self, save_directory, kwargs.get("state_dict"))
+            return
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, *args, **kwargs)
         write_sentence_transformers_files(save_directory, self.config)
@@ -221,7 +242,9 @@ class XVLM2VecModel(PreTrainedModel):
             pack: Groups of rows instead of a batch, as `pack` made it. One row of the result is one text of the pack,
                 in the order of `pack.rows`; `last_hidden_state` is `(1, N, H)`.
             **more_inputs: Images and whatever else the processor made for the backbone. With a pack: `image_states`
-                (the function of this name; computed here if missing), `image_means=True` and `dense=True`.
+                (the function of this name; computed here if missing), `image_means=True` and `dense=True`; `adapters`,
+                for each text the adapter that acts on it, or `None`; `keep`, which keeps what the pass makes of
+                prefixes, or `over`, which holds it, so that only texts are run.
 
         Returns:
             `XVLM2VecOutput`.
@@ -265,9 +288,15 @@ class XVLM2VecModel(PreTrainedModel):
         image_states: Sequence[ImageStates] | None = None,
         image_means: bool = False,
         dense: bool = False,
+        adapters: Sequence[str | None] | None = None,
+        keep: PrefixStates | None = None,
+        over: PrefixStates | None = None,
     ) -> XVLM2VecOutput:
         family = family_of(backbone_type(self.config))
-        hidden = run_pack(self.backbone, family, pack, image_states, dense)
+        if over is None:
+            hidden = run_pack(self.backbone, family, pack, image_states, dense, adapters, keep)
+        else:
+            hidden = run_texts(self.backbone, family, pack, over, adapters or ())
         means = pack.averages(hidden, heads_only=True) if image_means else None
         return self._result(pack.pooled(hidden, self.config.pooling), hidden, means)
 
@@ -284,103 +313,3 @@ class XVLM2VecModel(PreTrainedModel):
         if not self.config.normalize:
             return pooled
         return nn.functional.normalize(pooled.float(), dim=-1).to(pooled.dtype)
-
-    @property
-    def processor(self) -> XVLM2VecProcessor:
-        """The processor saved beside the weights, in their revision, loaded on first use from `config.name_or_path`."""
-        with _LOADING:
-            if self._processor is None:
-                self._processor = self.load_processor()
-            return self._processor
-
-    @processor.setter
-    def processor(self, processor: XVLM2VecProcessor) -> None:
-        self._processor = processor
-
-    def load_processor(self) -> XVLM2VecProcessor:
-        """The processor of `config.name_or_path`, loaded anew.
-
-        Raises:
-            CheckpointError: It cannot be loaded.
-        """
-        source = self._processor_source or self.config.name_or_path
-        if not source:
-            raise ValueError("This model was not loaded from anywhere, so pass the processor it belongs to.")
-        options = dict(self._processor_options)
-        if self.config.layout is not None:
-            options["layout"] = self.config.layout
-        if self.config.recipe is not None:
-            options["recipe"] = self.config.recipe
-        # A model that runs as remote code was loaded by somebody who trusts this repository's code.
-        trusted = type(self).__module__.startswith("transformers_modules")
-        try:
-            return XVLM2VecProcessor.from_pretrained(source, trust_remote_code=trusted, **options)
-        except AttributeError as error:  # torch would say that the model has no attribute `processor`
-            raise CheckpointError(f"The processor of {os.fspath(source)!r} fails: {error}") from error
-
-    def encode(
-        self,
-        text: str | Sequence[str | None] | None = None,
-        images: Any = None,
-        instruction: str | None = None,
-        processor: XVLM2VecProcessor | None = None,
-        max_tokens_per_batch: int = 16_384,
-        max_length: int | None = None,
-        dim: int | None = None,
-        truncate_dim: int | None = None,
-        bad_rows: str = "raise",
-        show_progress: bool | None = None,
-        convert_to_tensor: bool = False,
-    ) -> np.ndarray | torch.Tensor:
-        """Embeds rows of text, images, or both: sorted, packed without padding, an image of several texts once.
-
-        Threads may call it at once; the model's mode and attention are what they were when the last of them is done.
-        Backbones whose attention is not causal, or not known to be, get padded batches instead.
-
-        Args:
-            text: One string, or one string (or `None`) per row.
-            images: One image, or per row an image, a list of images, or `None`; see `load_image` for what
-                counts as an image.
-            instruction: Put before the text of every row, or where the model's recipe says; a name from
-                `config.prompts` stands for its text. `None` is the recipe's default one, an empty string none.
-            processor: The processor; by default the one saved beside the weights.
-            max_tokens_per_batch: Tokens of one forward pass, padding included; halved where memory runs out.
-            max_length: Longer rows lose the end of their text, with one warning; by default the processor's.
-            dim: Truncate the vectors to this size (and normalise again if `config.normalize`); sizes that are not among
-                `config.matryoshka_dims` give a warning, once each.
-            truncate_dim: Another name of `dim`, as sentence-transformers has it.
-            bad_rows: What to do with rows that cannot be embedded, such as broken images: `"raise"` one error that
-                names them all, or go on and give them vectors of `"nan"`, with a warning in the log.
-            show_progress: A progress bar; by default only for more than one batch on a terminal.
-            convert_to_tensor: Return a float32 `torch.Tensor` on the CPU instead of a NumPy array.
-
-        Returns:
-            `(N, D)` float32, or `(D,)` when one string or one image was passed.
-
-        Raises:
-            BadRowsError: Rows cannot be embedded; a `ValueError` whose `problems` has them by number.
-            ValueError: Rows of different number, a processor that writes prompts in another way than the model was
-                trained with, or vectors of fewer than `dim` values.
-        """
-        dim = chosen_dim(dim, truncate_dim, self.config)
-        if dim not in self._warned_dims:
-            self._warned_dims.add(dim)
-            warn_of_untrained_dim(dim, self.config)
-        processor = processor or self.processor
-        check_processor(processor, self.config)
-        problems: dict[int, str] = {}
-        rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction), problems)
-        vectors = encode_rows(
-            self,
-            processor,
-            rows,
-            max_tokens_per_batch=max_tokens_per_batch,
-            max_length=max_length,
-            problems=problems,
-            bad_rows=bad_rows,
-            show_progress=show_progress,
-        )
-        if dim is not None:
-            vectors = truncate_embeddings(vectors, dim, self.config.normalize)
-        result = vectors[0] if single else vectors
-        return result if convert_to_tensor else result.numpy()

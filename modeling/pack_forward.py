@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .activated import Routes, acting
 from .backbone_inputs import in_dtype
 from .families import Family, family_of
 from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
+from .prefix_states import PackPrefixes, PrefixStates
 from .rope import rope_limit_of
 from .state_forks import fork_states
 from .tree_attention import use_tree
@@ -118,7 +120,13 @@ def count_image_tokens(backbone: Any, group: TokenGroup) -> int:
 
 
 def run_pack(
-    backbone: PreTrainedModel, family: Family, pack: Pack, images: Sequence[ImageStates] | None, dense: bool
+    backbone: PreTrainedModel,
+    family: Family,
+    pack: Pack,
+    images: Sequence[ImageStates] | None,
+    dense: bool,
+    adapters: Sequence[str | None] | None = None,
+    keep: PrefixStates | None = None,
 ) -> torch.Tensor:
     """Hidden states of a pack.
 
@@ -128,6 +136,8 @@ def run_pack(
         pack: The pack, on the backbone's device.
         images: The states of the pack's images, if they were computed before.
         dense: Mask one attention over all tokens instead: far slower, for checks.
+        adapters: For each row of the pack the adapter that acts on its own text; `None` for the base.
+        keep: Keeps what the pass makes of prefixes.
 
     Returns:
         `(1, N, H)`.
@@ -135,6 +145,104 @@ def run_pack(
     Raises:
         ValueError: The pack mixes rows with different RoPE factors, or the backbone runs another attention.
     """
+    states = image_states(backbone, pack) if images is None else images
+    encoded = encoder_outputs(states)
+    hidden = _run(
+        backbone,
+        family,
+        pack,
+        input_ids=pack.input_ids,
+        positions=pack.positions(backbone, family.first_position),
+        routes=routes_of(pack, adapters),
+        prefixes=None if keep is None else PackPrefixes(keep, _numbers(pack), known=False),
+        dense=dense,
+        more={"mm_encoder_outputs": encoded} if encoded else {},
+    )
+    if keep is not None:
+        keep.keep_hidden(pack.members, hidden[0, pack.layout.text == -1])
+    return hidden
+
+
+def run_texts(
+    backbone: PreTrainedModel, family: Family, pack: Pack, over: PrefixStates, adapters: Sequence[str | None]
+) -> torch.Tensor:
+    """Hidden states of a pack whose prefixes were run before: only its texts are run, over what was kept of these.
+
+    Args:
+        backbone: The vision-language model.
+        family: The backbone's family.
+        pack: The pack, on the backbone's device.
+        over: What was kept of the groups of these numbers.
+        adapters: As for `run_pack`.
+
+    Returns:
+        `(1, N, H)`; those of prefixes are the ones that were kept.
+    """
+    in_text = pack.layout.text >= 0
+    hidden = _run(
+        backbone,
+        family,
+        pack,
+        input_ids=pack.input_ids[:, in_text],
+        positions=pack.positions(backbone, family.first_position)[..., in_text],
+        routes=routes_of(pack, adapters, texts_only=True),
+        prefixes=PackPrefixes(over, _numbers(pack), known=True),
+    )
+    prefixes = torch.cat([over.hidden[member.number] for member in pack.members])
+    whole = hidden.new_empty(1, pack.tokens, hidden.shape[-1])
+    whole = whole.index_copy(1, in_text.nonzero()[:, 0], hidden)
+    return whole.index_copy(1, (~in_text).nonzero()[:, 0], prefixes[None].to(hidden.dtype))
+
+
+def routes_of(pack: Pack, adapters: Sequence[str | None] | None, texts_only: bool = False) -> Routes | None:
+    """Which tokens of a pack adapters act on: of each text those from where its own begins.
+
+    Args:
+        pack: The pack.
+        adapters: For each of its rows an adapter's name, or `None`.
+        texts_only: Whether the pass has no prefixes.
+
+    Raises:
+        ValueError: The groups do not tell where texts begin.
+    """
+    if adapters is None or not any(adapters):
+        return None
+    if any(member.group.starts is None for member in pack.members):
+        raise ValueError("The groups of this pack do not tell where texts begin: make them with starts=True.")
+    text, index = pack.layout.text, pack.layout.index
+    if texts_only:
+        text, index = text[text >= 0], index[pack.layout.text >= 0]
+    begin = {
+        row: len(member.group.prefix) + start
+        for member in pack.members
+        for row, start in zip(member.rows, member.group.starts or (), strict=True)
+    }
+    begins = torch.tensor([begin[row] for row in pack.rows], device=text.device)
+    is_own = (text >= 0) & (index >= begins[text])
+    names = list(dict.fromkeys(name for name in adapters if name))
+    numbers = {name: number for number, name in enumerate(names)}
+    of_row = torch.tensor([numbers[name] if name else -1 for name in adapters], device=text.device)
+    of_token = of_row[text].masked_fill(~is_own, -1)
+    places = {name: (of_token == number).nonzero()[:, 0] for name, number in numbers.items()}
+    return Routes(len(text), {name: None if len(found) == len(text) else found for name, found in places.items()})
+
+
+def _numbers(pack: Pack) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(member.number for member in bucket) for bucket in pack.buckets)
+
+
+def _run(
+    backbone: PreTrainedModel,
+    family: Family,
+    pack: Pack,
+    input_ids: torch.Tensor,
+    positions: torch.Tensor,
+    routes: Routes | None,
+    prefixes: PackPrefixes | None,
+    dense: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> torch.Tensor:
+    """Final states `(1, N, H)` of the tokens of a pack, or of those of its texts."""
     limit, lengths = rope_limit_of(backbone.config), pack.row_lengths
     if limit is not None and min(lengths) <= limit < max(lengths):
         raise ValueError(
@@ -143,20 +251,22 @@ def run_pack(
         )
     use_tree(backbone)
     fork_states(backbone)
-    states = image_states(backbone, pack) if images is None else images
-    encoded = encoder_outputs(states)
-    outputs = backbone(
-        input_ids=pack.input_ids,
-        # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
-        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
-        position_ids=pack.positions(backbone, family.first_position),
-        tree=replace(pack.layout, dense=dense, **seen_both_ways(backbone.config, family, pack)),
-        use_cache=False,
-        return_dict=True,
-        **({"mm_encoder_outputs": encoded} if encoded else {}),
-    )
-    found = getattr(outputs, "last_hidden_state", None)
-    return outputs.logits if found is None else found  # of a backbone that is a whole model without its head
+    known = prefixes is not None and prefixes.known
+    both_ways = {} if known else seen_both_ways(backbone.config, family, pack)
+    with acting(routes):
+        outputs = backbone(
+            input_ids=input_ids,
+            # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would
+            # fail.
+            attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=input_ids.device),
+            position_ids=positions,
+            tree=replace(pack.layout, dense=dense, prefixes=prefixes, **both_ways),
+            use_cache=False,
+            return_dict=True,
+            **(more or {}),
+        )
+    hidden = getattr(outputs, "last_hidden_state", None)
+    return outputs.logits if hidden is None else hidden  # of a backbone that is a whole model without its head
 
 
 def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:

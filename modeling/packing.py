@@ -18,8 +18,9 @@ Other modules import packing from here only; a test keeps that.
 """
 
 from .image_inputs import join
-from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack
+from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack, run_texts
 from .packs import Member, Pack, TokenGroup, pack_groups
+from .prefix_states import PrefixStates
 from .rope import rope_limit_of
 from .sharing_check import SharingCheck, check_sharing, packing_blocker
 from .token_groups import common_prefix, token_groups
@@ -29,6 +30,7 @@ __all__ = [
     "ImageStates",
     "Member",
     "Pack",
+    "PrefixStates",
     "SharingCheck",
     "TokenGroup",
     "TreeLayout",
@@ -41,6 +43,7 @@ __all__ = [
     "packing_blocker",
     "rope_limit_of",
     "run_pack",
+    "run_texts",
     "token_groups",
     "tree_attention",
     "use_tree",

@@ -24,6 +24,7 @@ class TokenGroup:
         images: The prefix's images as the backbone's processor made them for one row, on the CPU.
         head: How many leading tokens of each row are its image part: through the token behind the last image; 1
             without images.
+        starts: For each text the place in it where what the user wrote begins; `None` where nobody asked.
 
     Raises:
         ValueError: There is no text, one is empty, or there are images without a prefix.
@@ -33,6 +34,7 @@ class TokenGroup:
     texts: list[list[int]]
     images: Mapping[str, torch.Tensor] = field(default_factory=dict)
     head: int = 1
+    starts: list[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.texts or not all(self.texts):
@@ -43,6 +45,11 @@ class TokenGroup:
     def __len__(self) -> int:
         """Tokens of the prefix and of all texts."""
         return len(self.prefix) + sum(map(len, self.texts))
+
+    def some(self, places: Sequence[int]) -> TokenGroup:
+        """The group with some of its texts."""
+        starts = None if self.starts is None else [self.starts[place] for place in places]
+        return replace(self, texts=[self.texts[place] for place in places], starts=starts)
 
 
 @dataclass(frozen=True)
@@ -256,8 +263,7 @@ def _take(member: Member, places: Sequence[int]) -> Member:
     """Some texts of a group."""
     if len(places) == len(member.rows):
         return member
-    group = replace(member.group, texts=[member.group.texts[place] for place in places])
-    return Member(member.number, group, [member.rows[place] for place in places])
+    return Member(member.number, member.group.some(places), [member.rows[place] for place in places])
 
 
 def _is_beyond(group: TokenGroup, rope_limit: int | None) -> bool:

@@ -114,6 +114,12 @@ class Recipe:
         ends = not instruction or unicodedata.category(instruction[-1]).startswith("P")
         return instruction if ends else instruction + self.end_of_instruction
 
+    def start_of_own(self, row: TextImageRow, prompt: Prompt) -> int:
+        """Where in a row's string begins what is in the language of its text: the instruction, too, if that is so."""
+        instruction = self.instruction_of(row)
+        place = prompt.string.rfind(instruction, 0, prompt.start) if row.own_instruction and instruction else -1
+        return prompt.start if place < 0 else place
+
     def shared_part(self, row: TextImageRow) -> str | None:
         """What of a row's string other texts over the same images may share: all through its last image.
 

@@ -14,12 +14,14 @@ MOST_TOLD = 20
 class TextImageRow:
     """One row to embed: text (may be empty), images (may be none), and its instruction.
 
-    `None` as the instruction stands for the model's default one, an empty string for none.
+    `None` as the instruction stands for the model's default one, an empty string for none. With `own_instruction` it is
+    in the language of the text, and an adapter for that language acts on it, too.
     """
 
     text: str
     images: tuple[Any, ...] = ()
     instruction: str | None = None
+    own_instruction: bool = False
 
 
 class BadRowsError(ValueError):

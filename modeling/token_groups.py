@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from .packs import TokenGroup
 from .rows import TextImageRow
+from .truncation import cut_text, first_own_token
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
 LEAST_SAVING = 32
 """Tokens that a common prefix of texts without images must save to be worth a second step of attention."""
+UNCUT = 10**9
+"""A length that no row has."""
 
 
 def token_groups(
@@ -20,6 +25,7 @@ def token_groups(
     groups: Sequence[Sequence[TextImageRow]],
     numbers: Sequence[Sequence[Any]] | None = None,
     max_length: int | None = None,
+    starts: bool = False,
 ) -> tuple[list[TokenGroup], int]:
     """Prepares groups of rows; the images of a group, which all its rows show, once.
 
@@ -28,6 +34,7 @@ def token_groups(
         groups: Rows with the same images, or rows without images, which share a prefix if they begin alike.
         numbers: The row numbers of each group for errors; by default from 0 over all groups.
         max_length: As in a call of the processor.
+        starts: Whether groups are to tell where the user's texts begin; what rows share then ends there at the latest.
 
     Returns:
         A group of tokens for each group of rows, its texts in their order, and the number of truncated rows.
@@ -41,39 +48,58 @@ def token_groups(
     result, num_truncated = [], 0
     for rows, names in zip(groups, names_of_groups, strict=True):
         prepare = _with_images if rows[0].images else _without_images
-        group, truncated = prepare(processor, rows, names, max_length)
+        group, truncated = prepare(processor, rows, names, max_length, starts)
         result.append(group)
         num_truncated += truncated
     return result, num_truncated
 
 
 def _without_images(
-    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
+    processor: XVLM2VecProcessor,
+    rows: Sequence[TextImageRow],
+    names: Sequence[Any],
+    max_length: int | None,
+    starts: bool,
 ) -> tuple[TokenGroup, int]:
-    tokens, _, num_truncated = processor.token_rows(rows, numbers=names, max_length=max_length)
+    length = UNCUT if starts else max_length
+    tokens, _, num_truncated = processor.token_rows(rows, numbers=names, max_length=length)
     ids = [row["input_ids"].tolist() for row in tokens]
+    if starts:
+        ids, places, num_truncated = own_places(processor, rows, names, ids, max_length)
+        shared = min(len(common_prefix(ids)), *places)
+        own = [place - shared for place in places]
+        return TokenGroup(ids[0][:shared], [row[shared:] for row in ids], starts=own), num_truncated
     prefix = common_prefix(ids)
     shared = len(prefix) if len(prefix) * (len(ids) - 1) >= LEAST_SAVING else 0
     return TokenGroup(prefix[:shared], [row[shared:] for row in ids]), num_truncated
 
 
 def _with_images(
-    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow], names: Sequence[Any], max_length: int | None
+    processor: XVLM2VecProcessor,
+    rows: Sequence[TextImageRow],
+    names: Sequence[Any],
+    max_length: int | None,
+    starts: bool,
 ) -> tuple[TokenGroup, int]:
-    (first,), images, num_truncated = processor.token_rows(rows[:1], numbers=names[:1], max_length=max_length)
+    length = UNCUT if starts else max_length
+    (first,), images, num_truncated = processor.token_rows(rows[:1], numbers=names[:1], max_length=length)
     ids = [first["input_ids"].tolist()]
     tails = tail_ids(processor, rows)
     fronts = [processor.recipe.shared_part(row) for row in rows]
     prefix = split_prefix(ids[0], tails[0]) if fronts[0] is not None else None
-    limit = processor.limit(max_length)
+    limit = processor.limit(length)
     for row, name, tail, front in zip(rows[1:], names[1:], tails[1:], fronts[1:], strict=True):
         if prefix and tail and front == fronts[0] and (limit is None or len(prefix) + len(tail) <= limit):
             ids.append(prefix + tail)
             continue
-        (whole,), _, truncated = processor.token_rows([row], numbers=[name], max_length=max_length)
+        (whole,), _, truncated = processor.token_rows([row], numbers=[name], max_length=length)
         ids.append(whole["input_ids"].tolist())
         num_truncated += truncated
-    common = common_prefix(ids)
+    common, own = common_prefix(ids), None
+    if starts:
+        ids, spots, num_truncated = own_places(processor, rows, names, ids, max_length)
+        common = common_prefix(ids)[: min(spots)]
+        own = [spot - len(common) for spot in spots]
     texts = [row[len(common) :] for row in ids]
     token = image_token_id(processor)
     places = [place for place, value in enumerate(common) if value == token or value < 0]
@@ -83,7 +109,49 @@ def _with_images(
             f"Rows {names[0]} to {names[-1]}: an image is not common to all of them, or is the last token of a row."
         )
     images = {name: values[0] if isinstance(values, list) else values for name, values in images.items()}
-    return TokenGroup(common, texts, images, places[-1] + 2 if places else 1), num_truncated
+    return TokenGroup(common, texts, images, places[-1] + 2 if places else 1, own), num_truncated
+
+
+def own_places(
+    processor: XVLM2VecProcessor,
+    rows: Sequence[TextImageRow],
+    names: Sequence[Any],
+    ids: Sequence[list[int]],
+    max_length: int | None,
+) -> tuple[list[list[int]], list[int], int]:
+    """Cuts rows to their length and tells where in each the user's own begins: behind all tokens where there is none.
+
+    Args:
+        processor: The model's processor.
+        rows: The rows.
+        names: Their numbers for errors.
+        ids: The tokens of each, not cut.
+        max_length: As in a call of the processor.
+
+    Returns:
+        The tokens, the place in each, and the number of rows that were cut.
+
+    Raises:
+        ValueError: The place is not known, or lies before an image; the message names the row.
+    """
+    tokenizer, special, limit = processor.locked_tokenizer, processor.recipe.special_tokens, processor.limit(max_length)
+    cut, places, num_truncated = [], [], 0
+    for row, name, whole in zip(rows, names, ids, strict=True):
+        prompt, tokens = processor.prompt_of(row, name), torch.tensor(whole)
+        if row.text.strip():
+            try:
+                places.append(
+                    first_own_token(tokens, prompt, processor.recipe.start_of_own(row, prompt), tokenizer, special)
+                )
+            except ValueError as error:
+                raise ValueError(f"row {name}: {error}") from error
+        if limit is not None:
+            tokens = cut_text({"input_ids": tokens}, prompt, tokenizer, limit, f"row {name}", special)["input_ids"]
+        num_truncated += len(tokens) < len(whole)
+        cut.append(tokens.tolist())
+        if not row.text.strip():
+            places.append(len(tokens))
+    return cut, places, num_truncated
 
 
 def common_prefix(ids: Sequence[list[int]]) -> list[int]:

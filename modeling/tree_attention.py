@@ -8,6 +8,7 @@ at once, so that nothing is computed that would be masked away. Any other forwar
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .concurrency import attention_to_change, set_attention
+from .prefix_states import PackPrefixes, known_attention
 
 NAME = "tree" if __name__.startswith("xvlm2vec.") else f"tree in {__name__}"
 """The attention's name: transformers has one table for all, and each release in a process its own code."""
@@ -98,6 +100,7 @@ class TreeLayout:
         images: `(N,)` int64, for backbones whose images' tokens see each other in both directions: the number of each
             token's image, counted over the pack, and -1 where it is of none.
         image_layers: In which layers they do so, as in `Family.image_layers`.
+        prefixes: Keeps what the pass makes of prefixes, or holds it, so that the pass has the tokens of texts only.
     """
 
     buckets: tuple[Bucket, ...]
@@ -107,6 +110,7 @@ class TreeLayout:
     dense: bool = False
     images: torch.Tensor | None = None
     image_layers: str = ""
+    prefixes: PackPrefixes | None = None
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same layout on another device."""
@@ -186,12 +190,32 @@ def tree_attention(
         settings["attn_mask"] = tree.mask(window)
         result = sdpa(query, key, value, enable_gqa=query.shape[1] != key.shape[1], **settings)
         return result.transpose(1, 2).contiguous(), None
-    sizes = [size for bucket in tree.buckets for size in bucket.sizes]
+    known = tree.prefixes is not None and tree.prefixes.known
+    sizes = [size for bucket in tree.buckets for size in (bucket.sizes[1:] if known else bucket.sizes)]
     parts = iter(zip(*(states.split(sizes, dim=2) for states in (query, key, value)), strict=True))
     pieces = []
-    for bucket, mask in zip(tree.buckets, tree.prefix_masks(window), strict=True):
-        pieces += bucket_attention(bucket, next(parts), list(islice(parts, len(bucket.blocks))), window, settings, mask)
+    for place, (bucket, mask) in enumerate(zip(tree.buckets, tree.prefix_masks(window), strict=True)):
+        prefix = None if known else next(parts)
+        texts = list(islice(parts, len(bucket.blocks)))
+        if tree.prefixes is not None:
+            numbers = tree.prefixes.numbers[place]
+            if prefix is None:
+                pieces += known_attention(module, bucket, numbers, texts, tree.prefixes.states, window, settings)
+                continue
+            keep_prefixes(tree.prefixes, module, bucket, numbers, prefix)
+        if prefix is not None:
+            pieces += bucket_attention(bucket, prefix, texts, window, settings, mask)
     return torch.cat(pieces, dim=1), None
+
+
+def keep_prefixes(
+    prefixes: PackPrefixes, layer: torch.nn.Module, bucket: Bucket, numbers: Sequence[int], states: States
+) -> None:
+    """Keeps the keys and values of a bucket's prefixes, of whose groups these are the numbers."""
+    if bucket.prefix:
+        shape = (bucket.groups, bucket.prefix)
+        key, value = (part[0].unflatten(1, shape).transpose(0, 1) for part in states[1:])
+        prefixes.states.keep(layer, numbers, key, value)
 
 
 States = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -52,6 +52,33 @@ def cut_text(
     return {key: torch.cat([values[: stop - excess], values[stop:]]) for key, values in row.items()}
 
 
+def first_own_token(ids: torch.Tensor, prompt: Prompt, start: int, tokenizer: Any, special_tokens: bool = True) -> int:
+    """Place of the first token of a row, not cut, that holds something of its string behind a character.
+
+    Args:
+        ids: `(L,)` int64, the row's tokens, its images expanded.
+        prompt: The row's prompt, its images not expanded.
+        start: Place of the character in it.
+        tokenizer: A fast tokenizer, the one that made the row.
+        special_tokens: Whether the tokenizer added its own.
+
+    Raises:
+        ValueError: The tokenizer cannot tell where its tokens lie, or an image lies behind the character.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"{type(tokenizer).__name__} does not tell where its tokens lie, so where an adapter begins is not known."
+        )
+    plain = tokenizer(prompt.string, return_offsets_mapping=True, add_special_tokens=special_tokens)
+    spans = enumerate(plain["offset_mapping"])
+    behind = len(plain["input_ids"]) - next(
+        (index for index, (_, last) in spans if last > start), len(plain["input_ids"])
+    )
+    if behind > _common_suffix(ids.tolist(), plain["input_ids"]):
+        raise ValueError("What belongs to an adapter stands before an image, or its tokens are not those of the text.")
+    return len(ids) - behind
+
+
 def _text_tokens(ids: torch.Tensor, prompt: Prompt, tokenizer: Any, special_tokens: bool) -> tuple[int, int]:
     """First and last (exclusive) token of a row that lie wholly in the user's text."""
     if not getattr(tokenizer, "is_fast", False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from xvlm2vec.modeling.hub_ids import is_path
+from xvlm2vec.modeling.lora_settings import LoraSettings
 from xvlm2vec.modeling.model_parts import language_model_path, path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -33,6 +35,9 @@ class AdapterConfig:
         train_embeddings: Also train (and save) the token embeddings, in float32, which a language in a script that the
             model has never seen needs.
         train_vision: Also put it on the vision tower and the connector; goes with the trainer's `freeze_vision=False`.
+        rslora: Scaled by `alpha / sqrt(rank)` (rank-stabilised, arXiv 2312.03732).
+        activated: It acts on the tokens of translations only, so that images and English texts keep their vectors: see
+            `activated.add_activated`, which takes it.
     """
 
     rank: int = 16
@@ -40,6 +45,8 @@ class AdapterConfig:
     dora: bool = False
     train_embeddings: bool = False
     train_vision: bool = False
+    rslora: bool = False
+    activated: bool = False
 
 
 class AdapterError(ValueError):
@@ -59,6 +66,7 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
         lora_dropout=0.0,  # the student without its adapter must be the teacher, exactly
         use_dora=config.dora,
+        use_rslora=config.rslora,
         target_modules=linear_layers(model, config.train_vision),
         # PEFT looks for modules that end so: the name alone would also be that of Phi-3.5-V's `vision_embed_tokens`.
         modules_to_save=[path_of_embeddings(model)] if config.train_embeddings else None,
@@ -124,8 +132,15 @@ def load_adapter(model: XVLM2VecModel, folder: str | Path) -> PeftModel:
     """Puts a saved adapter on its base, with every key accounted for.
 
     Raises:
-        AdapterError: A key of the adapter found no module, or a module found no key.
+        AdapterError: A key of the adapter found no module, or a module found no key; or it acts on texts in its
+            languages only, and merged would move every vector.
     """
+    stored = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    if LoraSettings(stored).is_activated:
+        raise AdapterError(
+            f"The adapter in {folder} acts on texts in its languages only and is never merged: load it with "
+            "XVLM2VecModel.from_pretrained, which keeps it beside its base."
+        )
     wrapped = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
     try:
         result: Any = wrapped.load_adapter(str(folder), "default", is_trainable=False)

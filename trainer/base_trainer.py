@@ -19,6 +19,7 @@ from transformers.utils import PushInProgress
 
 from xvlm2vec.common.files import write_json
 from xvlm2vec.modeling.hub_ids import is_path
+from xvlm2vec.modeling.language_adapters import restore_language_adapters
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
@@ -126,6 +127,20 @@ class EmbedderTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
         finally:
             self.model = model
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As in transformers; of adapters that lie beside their base only these were saved."""
+        if self.embedder.language_adapters and not self.is_fsdp_enabled:
+            restore_language_adapters(self.embedder, resume_from_checkpoint)
+            return
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """As in transformers."""
+        if self.embedder.language_adapters and not self.is_fsdp_enabled:
+            restore_language_adapters(self.embedder, str(self.state.best_model_checkpoint))
+            return
+        super()._load_best_model()
 
     def _save_rng_state(self, output_dir: str) -> None:
         """As in transformers, and waits for all processes, so that a checkpoint that looks complete is."""

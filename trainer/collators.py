@@ -175,6 +175,7 @@ class ParallelCollator:
             are wanted by themselves.
         images_alone: Whether these are prepared, too; a teacher that has their vectors only needs their names.
         keeps_english: Whether the rows go along without their translations.
+        starts: Whether groups tell where texts begin, as an adapter that acts on these only must know.
 
     Attributes:
         epoch: Another epoch draws other translations.
@@ -191,6 +192,7 @@ class ParallelCollator:
     with_images: bool = True
     images_alone: bool = True
     keeps_english: bool = False
+    starts: bool = False
     epoch: int = field(default=0, init=False)
     keeps_rows: bool = False
     _is_usable: IsUsable = field(init=False, repr=False)
@@ -293,7 +295,7 @@ class ParallelCollator:
         for index, row in zip(row_of_pair, translated, strict=True):
             together[index].append(row)
         numbers = [[name] * len(rows) for name, rows in zip(names, together, strict=True)]
-        groups, cut = token_groups(self.processor, together, numbers=numbers)
+        groups, cut = token_groups(self.processor, together, numbers=numbers, starts=self.starts)
         if cut:
             warn_cut(cut, sum(map(len, together)), self.processor.limit())
         return groups

@@ -109,7 +109,7 @@ def merged_bytes(model: nn.Module) -> int:
 
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of the weights that a checkpoint holds: the trained ones of an adapter, else all."""
-    adapter = hasattr(model, "peft_config")
+    adapter = hasattr(model, "peft_config") or bool(getattr(model, "language_adapters", None))
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad or not adapter)
 
 

@@ -20,15 +20,16 @@ from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
+from .activated_passes import ActivatedPasses, BaseTeacher, count_pairs, passes_for, share_rows
 from .base_trainer import EmbedderTrainer
 from .collators import ParallelBatch, ParallelCollator
 from .disk_space import DiskSpaceCheck
 from .distillation_config import SelfDistillationConfig
 from .epochs import TellEpoch
-from .forward_passes import Passes, align_batches, loss_inputs, needs_of
+from .forward_passes import align_batches, loss_inputs, needs_of
 from .held_out import held_out_loader
 from .image_cache import KeepImages
-from .image_sharing import sample_row, share_images
+from .image_sharing import sample_row
 from .language_sampling import language_sampler
 from .losses.base import is_mean_over_pairs
 from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
@@ -109,7 +110,9 @@ class SelfDistillationTrainer(EmbedderTrainer):
         train_dataset, eval_dataset = (drop_unusable_rows(rows, with_images) for rows in (train_dataset, eval_dataset))
         if teacher is not None:
             check_other(args.teacher, model, teacher)
-        check_teacher(args.teacher, model, train_dataset, is_other=teacher is not None)
+        activated = bool(self.embedder.language_adapters)
+        if not activated:
+            check_teacher(args.teacher, model, train_dataset, is_other=teacher is not None)
         if any(isinstance(part, IterableDataset) for part in corpora_in(eval_dataset)):
             raise ValueError("Held-out rows must be a stored corpus, which every evaluation reads whole, not a stream.")
         frozen = set_up_vision(self.embedder, args.freeze_vision)
@@ -120,7 +123,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         self.distillation_loss = loss or args.make_loss(width)
         needs = needs_of(self.distillation_loss)
         check_needs(self.distillation_loss, needs, with_images, processors[-1], is_other=teacher is not None)
-        self.passes = Passes(self.embedder, needs, frozen)
+        self.passes = passes_for(self.embedder, needs, frozen, teacher)
         self.collator = ParallelCollator(
             self.processor,
             args.translations_per_row,
@@ -131,6 +134,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
             with_images=with_images,
             images_alone=teacher is None and args.teacher != "cached",
             keeps_english=teacher is not None and args.teacher != "cached",
+            starts=activated,
         )
         self._means, self._eval_means, self._pace = RunningMeans(), RunningMeans(), Pace()
         self._step: list[ParallelBatch] = []
@@ -222,7 +226,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         samples = self._checked(samples)
         self._step = [batch for sample in samples for batch in sample["batches"]]
-        pairs = sum(gather_object([sum(batch.pairs for batch in self._step if batch.weight)]))
+        pairs = count_pairs(self._step, self.embedder)
         return [{"batches": align_batches(sample["batches"], self.passes)} for sample in samples], max(pairs, 1)
 
     def prediction_step(
@@ -319,13 +323,13 @@ class SelfDistillationTrainer(EmbedderTrainer):
 
     def _sample(self) -> dict[str, Any] | None:
         """A row, with an image if one is found, on which sharing can be tried."""
-        if self.args.sharing == "off":
+        if self.args.sharing == "off" and not self.collator.starts:
             return None
         return sample_row(corpora_in(self.train_dataset, self.eval_dataset), self.args.teacher == "cached")
 
     def _share(self, row: dict[str, Any] | None) -> None:
         """Takes the first way that is right for a row, else has each text passed whole."""
-        self.collator.sharing = share_images(
+        self.collator.sharing = share_rows(
             self.args.sharing, self.trained, self.passes, self.processor, row, self.collator.with_images
         )
 
@@ -349,7 +353,9 @@ class SelfDistillationTrainer(EmbedderTrainer):
         collator = self.collator if training else self._eval_collator()
         return [collator(sample["rows"]) if "rows" in sample else sample for sample in samples]
 
-    def _make_teacher(self) -> CachedTeacher | ForwardTeacher | OtherTeacher:
+    def _make_teacher(self) -> CachedTeacher | ForwardTeacher | OtherTeacher | BaseTeacher:
+        if isinstance(self.passes, ActivatedPasses):
+            return BaseTeacher(self.trained, self.passes)
         if self.args.teacher != "cached":
             if self.other is not None:
                 return OtherTeacher(self._source(self.other))

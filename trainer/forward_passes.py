@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import ImageStates, TokenGroup, image_states, rope_limit_of
+from xvlm2vec.modeling.packing import ImageStates, Pack, TokenGroup, image_states, rope_limit_of
 
 from .collators import Inputs, ParallelBatch, PassCounts
 from .image_cache import ImageCache
@@ -142,14 +142,22 @@ class Passes:
         return self._packed(model, english_only([batch.groups[least]]), images)[0]
 
     def _packed(
-        self, model: nn.Module, groups: Sequence[TokenGroup], images: dict[int, ImageStates] | None
+        self,
+        model: nn.Module,
+        groups: Sequence[TokenGroup],
+        images: dict[int, ImageStates] | None,
+        options_of: Callable[[Pack], dict[str, Any]] = lambda pack: {},
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Vectors `(R, H)` of all texts of groups, group by group, in as few packs as their positions allow."""
+        """Vectors `(R, H)` of all texts of groups, group by group, in as few packs as their positions allow.
+
+        `options_of` gives what else the model takes with a pack.
+        """
         rows: list[int] = []
         pooled, means = [], []
         for pack in self.embedder.pack(groups, sum(map(len, groups))):
             states = None if images is None else [images[number] for number in pack.groups if number in images]
-            output = model(pack=pack, image_states=states, image_means=self.needs.image_means, dense=self.dense)
+            options = {"image_states": states, "image_means": self.needs.image_means, "dense": self.dense}
+            output = model(pack=pack, **options, **options_of(pack))
             rows += pack.rows
             pooled.append(output.pooler_output)
             means.append(output.image_means)
@@ -251,7 +259,7 @@ def align_batches(batches: list[ParallelBatch], passes: Passes) -> list[Parallel
 
 def english_only(groups: Sequence[TokenGroup]) -> list[TokenGroup]:
     """Groups without their translations."""
-    return [replace(group, texts=group.texts[:1]) for group in groups]
+    return [group.some([0]) for group in groups]
 
 
 def num_packs(groups: Sequence[TokenGroup], rope_limit: int | None) -> int:

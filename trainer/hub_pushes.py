@@ -62,6 +62,9 @@ def upload_checkpoint(checkpoint: Path, repo_id: str, args: TrainingArguments, m
 
 def adapter_base(model: Any) -> str | None:
     """Folder or Hub id of the model below an adapter; `None` for a model without one."""
+    beside = list(getattr(model, "language_adapters", {}).values())
+    if beside:
+        return str(beside[0].config["base_model_name_or_path"])
     configs = getattr(model, "peft_config", None)
     return str(next(iter(configs.values())).base_model_name_or_path) if configs else None
 

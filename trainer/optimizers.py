@@ -128,8 +128,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable weights of linear layers, and all other trainable parameters."""
+    """Trainable weights of linear layers, an adapter's matrices among them, and all other trainable parameters."""
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    linear |= {id(weight) for name, weight in model.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if id(parameter) in linear]
     return matrices, [parameter for parameter in trainable if id(parameter) not in linear]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from xvlm2vec.modeling.activated import Routes, acting, adapter_names
 from xvlm2vec.modeling.model_parts import embedder_of, language_model
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -118,7 +119,7 @@ def plan_memory(
         optimizer=_optimizer_bytes(model, args),
         activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
         teacher=0
-        if args.teacher != "copy"
+        if args.teacher != "copy" or embedder.language_adapters
         else _bytes(copied, packed)
         if teacher is None
         else _bytes(teacher.parameters()),
@@ -190,7 +191,9 @@ def activation_bytes(language: PreTrainedModel, tokens: int, dtype: torch.dtype)
         return tensor
 
     run = _run_embeddings if "inputs_embeds" in inspect.signature(language.forward).parameters else _run_ids
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
+    beside = Routes(tokens, {name: None for name in adapter_names(language)})
+    saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with saving, torch.enable_grad(), acting(beside if beside.places else None):
         run(language, tokens, dtype)
     return sum(storage.nbytes() for storage in kept.values())
 

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from xvlm2vec.common.adoption.adopt import adopt
 from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
+from xvlm2vec.trainer.activated import add_activated
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
@@ -93,7 +94,8 @@ def main(folder, settings):
         turn_long_rows(model, processor, rows)
     if options["adapter"]:
         torch.manual_seed(3)
-        model = add_adapter(model, AdapterConfig(**options["adapter"]))
+        config = AdapterConfig(**options["adapter"])
+        model = (add_activated if config.activated else add_adapter)(model, config)
     if options["stream"]:
         bare = options.get("bare", 0)  # so many rows at the start have no translation
         rows = rows.map(lambda row, index: row if index >= bare else {**row, "translations": []}, with_indices=True)

@@ -226,3 +226,25 @@ def test_adopted_embedders_learn_sharded_what_they_learn_alone(tmp_path, names):
     results = run(tmp_path / "two", processes=2, config="fsdp2", **SGD, options=options)
     same_curve(results, expected)
     same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "fsdp2"])
+def test_an_activated_adapter_learns_alike_on_two_processes(tmp_path, config):
+    adapter = {"rank": 2, "dora": True, "train_embeddings": True, "activated": True}
+    settings = {**SGD, "options": {"adapter": adapter}, "gradient_accumulation_steps": 2}
+    expected = run(tmp_path / "alone", **settings)
+    results = run(tmp_path / "run", processes=2, config=config, **settings)
+    same_curve(results, expected)
+    same_weights(tmp_path / "run", tmp_path / "alone", "adapter_model.safetensors")
+    configs = [json.loads((tmp_path / n / "model" / "adapter_config.json").read_text()) for n in ("run", "alone")]
+    assert configs[0] == configs[1]
+    assert configs[0]["xvlm2vec"]["languages"] == ["ar", "de", "it"]
+
+
+@pytest.mark.slow
+def test_an_activated_adapter_where_one_process_has_longer_rows(tmp_path):
+    adapter = {"rank": 2, "activated": True}
+    settings = {**SGD, "options": {"adapter": adapter, "rope_limit": True}}
+    expected = run(tmp_path / "alone", **settings)
+    same_curve(run(tmp_path / "run", processes=2, **settings), expected)

@@ -89,6 +89,8 @@ def main(arguments: Sequence[str]) -> int:
     console.set_up()
     flags, output = parsed.flags, Path(parsed.flags.output)
     parsed.adapter.check(parsed.given)
+    if parsed.adapter.activated:
+        raise ValueError("--adapter activated is for translations, which distill teaches; use --adapter lora.")
     parsed.adapter.check_machine()
     kind = model_kind(flags.model)
     rows = load_pairs(flags.data)

@@ -20,6 +20,8 @@ from xvlm2vec.flags.adapters import merge_adapter, stand_on_folder
 from xvlm2vec.flags.memory_plan import run_plan
 from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
+from xvlm2vec.modeling.language_adapters import DEFAULT
+from xvlm2vec.trainer.activated import add_activated, languages_of_rows
 from xvlm2vec.trainer.adapters import add_adapter
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
@@ -49,7 +51,10 @@ class DistillFlags:
                   "save_to_disk, a folder of parquet files, or a Hub id"}
     )  # fmt: skip
     output: str = field(
-        metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
+        metadata={
+            "help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/; with "
+            "--adapter activated, into adapter/ only"
+        }
     )
     teacher_model: str | None = setting(
         None,
@@ -122,9 +127,13 @@ def main(arguments: Sequence[str]) -> int:
     run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
         return 0
-    if adapter.lora:
+    merges = adapter.lora and not adapter.activated
+    if merges:
         run.run("merging", lambda: merge_adapter(flags.model, output, args.matryoshka_dims))
-    console.show(f"The trained model is in {output / 'merged' if adapter.lora else output}")
+    if adapter.activated:
+        console.show(f"The adapter is in {output / 'adapter'}; {flags.model} stays as it is, and so do its vectors")
+        return 0
+    console.show(f"The trained model is in {output / 'merged' if merges else output}")
     return 0
 
 
@@ -137,7 +146,9 @@ def _check(parsed: Parsed) -> None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")
     if flags.streaming and parsed.settings.get("max_steps", 0) < 1:
         raise ValueError("--streaming needs --max-steps: a stream does not tell how long it is.")
-    if flags.streaming and parsed.settings.get("teacher") == "cached":
+    if parsed.adapter.activated:
+        _check_activated(parsed)
+    elif flags.streaming and parsed.settings.get("teacher") == "cached":
         raise ValueError(
             "--teacher cached embeds the corpus before the training, which a stream does not allow; with --streaming "
             "use --teacher adapter-off (with --lora) or --teacher copy, or leave --teacher out."
@@ -162,6 +173,32 @@ def _check_teacher(parsed: Parsed) -> None:
         raise ValueError(
             "--teacher adapter-off is the model without its adapter, and here another model is the teacher; use "
             "--teacher cached, or copy to run it in every step."
+        )
+
+
+def _check_activated(parsed: Parsed) -> None:
+    """Raises where flags do not go with an adapter that acts on translations only."""
+    if parsed.flags.teacher_model:
+        raise ValueError(
+            "--adapter activated learns the vectors of its own base, so that these stay as they are; leave "
+            "--teacher-model out, or use --adapter lora."
+        )
+    if parsed.adapter.adapter_per_language and (parsed.flags.streaming or parsed.flags.code_switching is not None):
+        raise ValueError(
+            "--adapter-per-language makes an adapter for each language that the corpus names, which a stream does not "
+            "tell before it is read, and code-switched texts are in none of them; leave --streaming and "
+            "--code-switching out."
+        )
+    strays = [name for name in ("teacher", "teacher_store") if name in parsed.given]
+    if strays:
+        raise ValueError(
+            f"--{strays[0].replace('_', '-')} has no effect with --adapter activated, whose targets come from the same "
+            "pass; leave it out."
+        )
+    if parsed.settings.get("freeze_vision") is False:
+        raise ValueError(
+            "--freeze-vision false would move the vectors of images, which --adapter activated keeps as they are; use "
+            "--adapter lora."
         )
 
 
@@ -204,6 +241,8 @@ def training_arguments(parsed: Parsed, output_dir: str) -> SelfDistillationConfi
         chosen["teacher"] = "adapter-off" if own_base else "copy"
     if parsed.flags.plan:
         chosen["use_cpu"] = True  # a plan is made on any machine
+    if parsed.adapter.adapter_per_language:  # a step need not have all languages
+        chosen.setdefault("ddp_find_unused_parameters", True)
     if parsed.flags.keep_best:
         chosen |= {"load_best_model_at_end": True, "metric_for_best_model": "worst_distance"}
     return SelfDistillationConfig(output_dir=output_dir, **chosen)
@@ -215,6 +254,11 @@ def _train(
     flags, adapter = parsed.flags, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
     model, processor = load_embedder(flags.student or flags.model, **parsed.adapter.loading())
+    if model.language_adapters:
+        raise ValueError(
+            f"{flags.student or flags.model} holds an activated adapter, which lies beside its base and is not taught "
+            "on: pass the base as --model."
+        )
     teacher = _load_teacher(flags)
     if teacher is not None and flags.student:
         set_seed(args.seed)  # the projection's first weights are drawn, in every process alike
@@ -223,8 +267,13 @@ def _train(
         with args.main_process_first(local=False):
             stand_on_folder(model, processor, Path(flags.output), writes=args.process_index == 0)
         set_seed(args.seed)  # its first weights are drawn, in every process alike
-        model = add_adapter(model, adapter)
-        callbacks = [*callbacks, MergedSpaceCheck(model)]
+        if adapter.activated:
+            names = languages_of_rows(rows) if parsed.adapter.adapter_per_language else [DEFAULT]
+            for name in names:
+                add_activated(model, adapter, name)
+        else:
+            model = add_adapter(model, adapter)
+            callbacks = [*callbacks, MergedSpaceCheck(model)]
     trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks, teacher=teacher)
     if held_out is not None and not can_measure(trainer):
         logger.info("%s is not measured once more: the training was through before this start", flags.eval_data)

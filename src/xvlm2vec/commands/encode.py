@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, metavar="FILE", help=f"ends in .npy, or .safetensors (key {KEY!r})")
     parser.add_argument("--instruction", metavar="TEXT", help="put before every text; the name of one of the model's "
                         "prompts stands for its text")  # fmt: skip
+    parser.add_argument("--language", metavar="CODE", help="of the texts, for a model with activated adapters; without "
+                        "it their base embeds them")  # fmt: skip
     console.add_encoder_flags(parser)
     return parser
 
@@ -152,6 +154,8 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
     prefix = _instruction(encoder, flags.instruction)
     if prefix and hasattr(encoder, "instruction"):  # it knows where an instruction belongs
         encoder.instruction, prefix = prefix, ""
+    if flags.language:
+        _tell_language(encoder, rows, flags.language)
     recorder = _BadRowRecorder(encoder)
     store = Path(f"{flags.output}.parts") if encoder.fingerprint else None  # nobody knows whether its vectors change
     while True:
@@ -171,7 +175,9 @@ def _embed_good(recorder: _BadRowRecorder, rows: Rows, prefix: str, store: Path 
     good = [(number, row) for number, row in enumerate(rows.rows) if row is not None]
     distinct = DistinctRows()
     texts = [None if row.text is None and not prefix else prefix + (row.text or "") for _, row in good]
-    prompted = [Row(text, row.image) for text, (_, row) in zip(texts, good, strict=True)]
+    prompted = [
+        Row(text, row.image, row.language if text else None) for text, (_, row) in zip(texts, good, strict=True)
+    ]
     places = distinct.add(prompted, rows.images)
     try:
         embedded = embed_distinct(recorder, distinct, store)[places]
@@ -240,6 +246,21 @@ def _instruction(encoder: Any, instruction: str | None) -> str:
     holders = (getattr(model, "config", None), model, getattr(model, "model", None))  # the last in a model of mteb
     prompts: Mapping[str, str] = next(filter(None, (getattr(holder, "prompts", None) for holder in holders)), {})
     return prompts.get(instruction, instruction)
+
+
+def _tell_language(encoder: Any, rows: Rows, language: str) -> None:
+    """Notes with each row in which language it is.
+
+    Raises:
+        ValueError: The model has no adapter for it.
+    """
+    from xvlm2vec.modeling.language_adapters import UnknownLanguageError, adapter_for
+
+    model = getattr(encoder, "model", None)
+    if not getattr(encoder, "languages", ()):
+        raise UnknownLanguageError(language, ())
+    if adapter_for(model, language) is not None:
+        rows.rows = [row and replace(row, language=language) for row in rows.rows]
 
 
 def _report(rows: Rows, output: Path) -> int:

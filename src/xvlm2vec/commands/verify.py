@@ -18,7 +18,9 @@ def main(arguments: Sequence[str]) -> int:
         "processes without this package, and compares the vectors of a dozen fixed rows with those stored beside it: "
         "alone and in batches, in float32 and bfloat16. Exit code 1 if a row differs. The code in the model's "
         "repository is run, in a process that is not given your token and whose Hub client is offline. An embedder "
-        "of sentence-transformers without golden files is taken over and compared with itself, as by `xvlm2vec adopt`.",
+        "of sentence-transformers without golden files is taken over and compared with itself, as by `xvlm2vec adopt`. "
+        "Of activated adapters (distill --adapter activated) it is compared, bit for bit, whether they leave all "
+        "vectors of their base as they are.",
         "xvlm2vec verify release/model\nxvlm2vec verify user/model@v1.0.0 --dtypes float32\n"
         "xvlm2vec verify --write runs/student",
     )
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     console.set_up()
     if flags.write:
         return _write(flags.path)
+    if _is_activated(flags.path):
+        return _compare_with_base(flags.path)
     if _has_no_golden_files(flags.path):
         return _adopt(flags.path, flags.device)
     from xvlm2vec.hub.verify import verify
@@ -43,6 +47,29 @@ def main(arguments: Sequence[str]) -> int:
     report = verify(flags.path, loaders=flags.loaders, dtypes=flags.dtypes, device=flags.device)
     console.show(report.table())
     return 0 if report.ok else 1
+
+
+def _is_activated(path: str) -> bool:
+    """Whether these are adapters that lie beside their base."""
+    from xvlm2vec.flags.models import ADAPTERS_INDEX, is_activated, read_json
+
+    source, _, revision = path.partition("@")
+    return is_activated(source, revision or None) or bool(read_json(source, ADAPTERS_INDEX, revision or None))
+
+
+def _compare_with_base(path: str) -> int:
+    """Proves that adapters beside their base move none of its vectors."""
+    from xvlm2vec.flags.models import load_embedder
+    from xvlm2vec.hub.zero_drift import compare_with_base
+
+    source, _, revision = path.partition("@")
+    logger.info("Comparing %s with its base", path)
+    model, processor = load_embedder(source, revision or None)
+    adapter = next(iter(model.language_adapters.values()))
+    base, _ = load_embedder(adapter.config["base_model_name_or_path"], adapter.config.get("revision"))
+    found = compare_with_base(model, base, processor)
+    console.show(found.summary())
+    return 0 if found.ok else 1
 
 
 def _has_no_golden_files(path: str) -> bool:

@@ -61,10 +61,16 @@ def content_digest(image: Any) -> bytes:
     raise TypeError(f"an image must be a path, encoded bytes or a PIL image, not {type(image).__name__}")
 
 
-def row_key(text: str | None, image: bytes | None = None) -> bytes:
-    """SHA-256 (32 bytes) of what is embedded: text and digest of the image; None differs from empty."""
+def row_key(text: str | None, image: bytes | None = None, language: str | None = None) -> bytes:
+    """SHA-256 (32 bytes) of what is embedded: text and digest of the image; None differs from empty.
+
+    Args:
+        text: The text.
+        image: Digest of the image.
+        language: Of the text, where an adapter speaks it.
+    """
     digest = hashlib.sha256()
-    for part in (text.encode() if text is not None else None, image, None):  # stores have a third part, always None
+    for part in (text.encode() if text is not None else None, image, language.encode() if language else None):
         digest.update(b"-" if part is None else b"%d:" % len(part) + part)
     return digest.digest()
 

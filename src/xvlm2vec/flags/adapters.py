@@ -27,9 +27,20 @@ class AdapterFlags:
         "train an adapter of the language model, not all weights; in distill with --freeze-vision false also one of "
         "the vision tower and its connector",
     )
+    adapter: str | None = setting(
+        None,
+        "the kind of adapter: lora acts on all tokens (as --lora) and is merged at the end; activated (distill) acts "
+        "on the tokens of translations only, so that images, English texts and every stored vector stay as they are, "
+        "bit for bit, and is kept beside its base. All --lora-* flags are for both",
+        choices=["lora", "activated"],
+    )
+    adapter_per_language: bool = setting(
+        False, "with --adapter activated an adapter for each language of the corpus, which can be taken away by itself"
+    )
     lora_rank: int = setting(16, "rank of the adapter's matrices")
     lora_alpha: int | None = setting(None, "scale times rank; twice the rank if not given")
     lora_dora: bool = setting(False, "weight-decomposed adapter (DoRA)")
+    lora_rslora: bool = setting(False, "scaled by the square root of the rank (rank-stabilised)")
     lora_train_embeddings: bool = setting(False, "also train the token embeddings, for scripts new to the model")
     lora_4bit: bool = setting(False, "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes")
     dtype: str = setting(
@@ -39,11 +50,26 @@ class AdapterFlags:
         choices=["auto", "float32", "bfloat16"],
     )
 
+    def __post_init__(self) -> None:
+        self.both = self.lora and self.activated
+        self.lora = self.lora or self.adapter is not None
+
+    @property
+    def activated(self) -> bool:
+        """Whether the adapter acts on translations only."""
+        return self.adapter == "activated"
+
     def check(self, given: Collection[str]) -> None:
         """Raises where flags do not go together, or the machine has no base in 4 bits."""
+        if self.adapter_per_language and not self.activated:
+            raise ValueError("--adapter-per-language has no effect without --adapter activated; pass both, or neither.")
+        if self.both:
+            raise ValueError("--lora is --adapter lora; leave it out, or --adapter activated.")
         strays = [name for name in given if name.startswith("lora_") and not self.lora]
         if strays:
-            raise ValueError(f"--{strays[0].replace('_', '-')} has no effect without --lora; pass both, or neither.")
+            raise ValueError(
+                f"--{strays[0].replace('_', '-')} has no effect without --lora or --adapter; pass both, or neither."
+            )
 
     def check_machine(self) -> None:
         """Raises where a base in 4 bits is asked for and cannot be had."""
@@ -60,6 +86,8 @@ class AdapterFlags:
             self.lora_dora,
             train_embeddings=self.lora_train_embeddings,
             train_vision=train_vision,
+            rslora=self.lora_rslora,
+            activated=self.activated,
         )
 
     def weights_dtype(self) -> torch.dtype | None:

@@ -25,6 +25,10 @@ ROOM = 0.9
 """The share of a GPU's memory that a run can use: the rest goes to the driver, the libraries and fragments."""
 
 
+EXAMPLE = (768, 24, 4)
+"""Tokens of a row's images and of each text, and its translations."""
+
+
 def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     """The embedder that a folder or Hub id describes, without weights; only its `config.json` is read.
 
@@ -66,6 +70,7 @@ def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags, tea
         teacher: Folder or Hub id of another embedder that teaches.
     """
     from xvlm2vec.modeling.model_parts import embedder_of
+    from xvlm2vec.trainer.activated import add_activated
     from xvlm2vec.trainer.adapters import add_adapter
     from xvlm2vec.trainer.vision_parameters import set_up_vision
 
@@ -73,10 +78,22 @@ def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags, tea
     adapter = flags.config(train_vision=not args.freeze_vision)
     if adapter is not None:
         with torch.device("meta"):
-            model = add_adapter(model, adapter)
+            model = add_activated(model, adapter) if adapter.activated else add_adapter(model, adapter)
     set_up_vision(embedder_of(model), args.freeze_vision)
     other = None if teacher is None else meta_model(teacher, None)
-    return table(plan_memory(model, args, flags.lora_4bit, other), args)
+    plan = plan_memory(model, args, flags.lora_4bit, other)
+    return table(plan, args) + (_of_activated(plan, args) if flags.activated else "")
+
+
+def _of_activated(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
+    """What is to be known of an adapter that acts on translations only."""
+    prefix, text, languages = EXAMPLE
+    share = languages * text / (prefix + (languages + 1) * text)
+    return (
+        "\nOnly translations have gradients. The activations above are those of a micro-pack of nothing else; of rows "
+        f"with {prefix} image tokens and {languages} translations of {text} tokens about "
+        f"{share * plan.activations / 1e9:.2f} GB are kept. No teacher is stored, copied or run."
+    )
 
 
 def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTERS_INDEX = "adapter_config.json", "adapters.json"
 # Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
 TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 TEACHER = "teacher"
@@ -29,7 +29,8 @@ def model_kind(source: str, revision: str | None = None) -> Kind:
         FileNotFoundError: There is no such folder, or it holds no model.
     """
     config = read_json(source, "config.json", revision)
-    if config is not None and config.get("model_type") == "xvlm2vec":
+    is_ours = config is not None and config.get("model_type") == "xvlm2vec"
+    if is_ours or read_json(source, ADAPTERS_INDEX, revision) is not None:
         return "xvlm2vec"
     if read_json(source, "modules.json", revision) is not None:
         return "sentence-transformers"
@@ -61,8 +62,8 @@ def read_json(source: str, name: str, revision: str | None = None) -> Any:
 def load_embedder(source: str, revision: str | None = None, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
     """An `XVLM2VecModel` and its processor.
 
-    An adapter is put on its base, at the revision that it names, and merged. An embedder of sentence-transformers or of
-    two towers is taken over as it is, and proven.
+    An adapter is put on its base, at the revision that it names, and merged, or put beside it if it is activated. An
+    embedder of sentence-transformers or of two towers is taken over as it is, and proven.
 
     Args:
         source: Folder or Hub id.
@@ -81,6 +82,8 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
     if kind == "adapter":
         base = adapter_base(source, revision)
         model, processor = load_embedder(base.source, base.revision, **options)
+        if is_activated(source, revision):
+            return put_beside(model, source, base, revision), processor
         return put_adapter(model, source, revision).merge_and_unload(), processor
     if kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision)):
         from .adoption import adopt_model
@@ -128,6 +131,28 @@ def is_quickstart(folder: Path) -> bool:
         return path.is_file() and "sizes" in json.loads(path.read_text(encoding="utf-8"))["settings"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold the settings of a run ({error}).") from error
+
+
+def is_activated(source: str, revision: str | None = None) -> bool:
+    """Whether an adapter acts on texts in its languages only."""
+    from xvlm2vec.modeling.lora_settings import LoraSettings
+
+    return LoraSettings(read_json(source, ADAPTER_CONFIG, revision) or {}).is_activated
+
+
+def put_beside(model: XVLM2VecModel, source: str, base: AdapterBase, revision: str | None = None) -> XVLM2VecModel:
+    """A base with a saved adapter beside it, which acts on texts in its languages only.
+
+    Raises:
+        CheckpointError: It belongs to another base, or lacks a weight.
+    """
+    from xvlm2vec.modeling.adapters import read_adapter
+    from xvlm2vec.modeling.language_adapters import load_language_adapter
+
+    adapter = read_adapter(source, base.source, {"revision": revision})
+    if adapter is not None:
+        load_language_adapter(model, adapter)
+    return model
 
 
 def put_adapter(model: XVLM2VecModel, source: str, revision: str | None = None) -> Any:

@@ -139,6 +139,8 @@ def parse(form: TrainingForm, arguments: Sequence[str]) -> Parsed:
     problem = _problem({**REFUSED, **form.refused}, given, parser.defaults)
     if problem:
         parser.error(problem)
+    if given.get("adapter") == "lora":  # one and the same run
+        given = {name: value for name, value in given.items() if name != "adapter"} | {"lora": True}
     values = {kind: {name: given[name] for name in _names(kind) if name in given}
               for kind in (form.flags, AdapterFlags, form.settings)}  # fmt: skip
     flags, adapter = form.flags(**values[form.flags]), AdapterFlags(**values[AdapterFlags])

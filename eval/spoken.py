@@ -1,0 +1,39 @@
+"""Tasks for a model with an adapter for each language: whoever embeds a text says in which it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from xvlm2vec.common.languages import comparable_code
+
+from .ranking import RankingTask, Row
+
+logger = logging.getLogger(__name__)
+
+
+def tell_languages(encoder: Any, tasks: Sequence[RankingTask]) -> list[RankingTask]:
+    """Tasks whose texts name their language, where the encoder has `languages` that it must be told.
+
+    Texts in others are embedded by the model's base, as English is; this is logged.
+    """
+    spoken = {comparable_code(code): code for code in getattr(encoder, "languages", ())}
+    if not spoken:
+        return list(tasks)
+    others = sorted({task.language for task in tasks} - {"en"} - {t.language for t in tasks if _code(t) in spoken})
+    if others:
+        logger.warning("%s was never taught %s: its base embeds them", encoder.name, ", ".join(others))
+    return [_told(task, spoken[_code(task)]) if _code(task) in spoken else task for task in tasks]
+
+
+def _code(task: RankingTask) -> str:
+    return comparable_code(task.language) if task.language else ""
+
+
+def _told(task: RankingTask, language: str) -> RankingTask:
+    def told(rows: Sequence[Row]) -> list[Row]:
+        return [row if row.text is None else replace(row, language=language) for row in rows]
+
+    return replace(task, queries=told(task.queries), candidates=told(task.candidates))
