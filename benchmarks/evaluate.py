@@ -28,9 +28,10 @@ from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.eval.benchmarks.instructions import STYLES
 from xvlm2vec.eval.benchmarks.list_rows import TASKS
 from xvlm2vec.eval.benchmarks.mmmeb import DATASETS, read_mmmeb_folder
-from xvlm2vec.eval.encoders import ModelEncoder, open_image
+from xvlm2vec.eval.encoders import ModelEncoder
 from xvlm2vec.eval.metrics import hit_at_1
 from xvlm2vec.eval.ranking import RankingTask, Row, score_task
+from xvlm2vec.eval.row_images import open_image
 from xvlm2vec.eval.runner import Extras, evaluate
 
 LANGUAGES = ("en", "it", "es", "fr", "de")

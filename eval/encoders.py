@@ -20,9 +20,9 @@ from .function_fingerprint import function_fingerprint
 from .metrics import unit_rows
 from .pairs import sums_of_pairs
 from .ranking import Row
+from .row_images import opened_images, row_images
 
 if TYPE_CHECKING:
-    from PIL import Image
     from sentence_transformers import SentenceTransformer
 
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -321,41 +321,6 @@ def encoded_by_kind(
                 vectors = np.empty((len(rows), part.shape[1]), dtype=np.float32)
             vectors[places[start : start + step]] = part
     return vectors if vectors is not None else np.zeros((0, 0), dtype=np.float32)
-
-
-def open_image(image: Any) -> Image.Image:
-    """The image of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is.
-
-    Raises:
-        ValueError: It cannot be read; names the file, if it comes from one.
-    """
-    from xvlm2vec.modeling.images import load_image
-
-    if not isinstance(image, str | Path | Mapping):
-        return image
-    return load_image(image, name=_file(image) or "image")
-
-
-def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
-    """The image of each row as `images` has it (a path, encoded bytes, a `PIL.Image`), the list of its images, or None.
-
-    Rows of one image get the same object, so that its work can be shared. Nothing is decoded here: a chunk of rows may
-    hold hundreds of photographs.
-    """
-    fetched: dict[Any, Any] = {}
-    for key in dict.fromkeys(row.image for row in rows if row.image is not None):
-        fetched[key] = images[key] if isinstance(key, str) else [images[name] for name in key]
-    return [None if row.image is None else fetched[row.image] for row in rows]
-
-
-def opened_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
-    """As `row_images`, decoded: the image of several rows once."""
-    opened: dict[Any, Any] = {}
-    for row in rows:
-        if row.image is not None and row.image not in opened:
-            (image,) = row_images([row], images)
-            opened[row.image] = [open_image(part) for part in image] if isinstance(image, list) else open_image(image)
-    return [None if row.image is None else opened[row.image] for row in rows]
 
 
 def release(encoder: Encoder) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .encoders import open_image
 from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
 from .ranking import RankingTask, Row, top_candidates
+from .row_images import open_image
 
 
 class Gallery:

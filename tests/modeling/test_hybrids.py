@@ -16,7 +16,7 @@ import transformers
 
 from xvlm2vec import XVLM2VecConfig, XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import families, state_forks
-from xvlm2vec.modeling.packing import TokenGroup, check_sharing, packing_blocker
+from xvlm2vec.modeling.packing import PrefixStates, TokenGroup, check_sharing, packing_blocker
 from xvlm2vec.modeling.rows import TextImageRow
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4} | {
@@ -280,3 +280,10 @@ def test_the_check_finds_states_that_are_wrong(
 
     monkeypatch.setattr(state_forks.States, "fork", wrong)
     assert "vectors differ" in check_sharing(model, processor, some_rows(images)[:3]).reason
+
+
+def test_texts_do_not_run_over_prefixes_that_ran_before() -> None:
+    model = make_model("lfm2")
+    (pack,) = model.pack(make_groups()[:1], 10_000)
+    with pytest.raises(ValueError, match="hand their states on within one pass only"):
+        model(pack=pack, keep=PrefixStates())

@@ -11,7 +11,8 @@ from PIL import Image as PILImage
 
 from xvlm2vec.eval.benchmarks.exported import read_exported
 from xvlm2vec.eval.benchmarks.instructions import read_templates
-from xvlm2vec.eval.encoders import CallableEncoder, open_image
+from xvlm2vec.eval.encoders import CallableEncoder
+from xvlm2vec.eval.row_images import open_image
 from xvlm2vec.eval.runner import evaluate
 
 NAMES = {"en": ["dog", "cat", "cow"], "de": ["Hund", "Katze", "Kuh"]}

@@ -17,8 +17,9 @@ from xvlm2vec.eval.benchmarks.instructions import apply_style, mmmeb_instruction
 from xvlm2vec.eval.benchmarks.list_rows import TASKS, ranking_task
 from xvlm2vec.eval.benchmarks.mmmeb import DATASETS, mmmeb_images, read_mmmeb_folder
 from xvlm2vec.eval.embedding import distinct_rows
-from xvlm2vec.eval.encoders import as_encoder, open_image, opened_images
+from xvlm2vec.eval.encoders import as_encoder
 from xvlm2vec.eval.ranking import Row
+from xvlm2vec.eval.row_images import open_image, opened_images
 from xvlm2vec.eval.runner import evaluate
 
 TEMPLATES = {
