@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,7 +19,7 @@ from .function_fingerprint import function_fingerprint
 from .metrics import unit_rows
 from .pairs import sums_of_pairs
 from .ranking import Row
-from .row_images import opened_images, row_images
+from .row_images import file_of, opened_images, row_images
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -358,14 +357,7 @@ def _with_files(problems: Mapping[int, str], rows: Sequence[Row], images: Mappin
         key = rows[number].image
         shown = [] if key is None else [images[key]] if isinstance(key, str) else [images[name] for name in key]
         parts = [part for image in shown for part in (image if isinstance(image, list) else [image])]
-        files = ", ".join(file for part in parts if (file := _file(part)))
+        files = ", ".join(file for part in parts if (file := file_of(part)))
         rest = problem.removeprefix(f"row {number}").lstrip(":, ")
         messages[number] = f"row {number}: {files}: {rest}" if files else problem
     return messages
-
-
-def _file(image: Any) -> str:
-    """Where an image comes from; empty if that is not known."""
-    if isinstance(image, Mapping):
-        image = image.get("path")
-    return str(image) if isinstance(image, str | Path) else ""

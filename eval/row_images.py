@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ranking import Row
@@ -21,7 +22,7 @@ def open_image(image: Any) -> Image.Image:
 
     if not isinstance(image, str | Path | Mapping):
         return image
-    return load_image(image, name=_file(image) or "image")
+    return load_image(image, name=file_of(image) or "image")
 
 
 def row_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
@@ -44,3 +45,10 @@ def opened_images(rows: Sequence[Row], images: Mapping[str, Any]) -> list[Any]:
             (image,) = row_images([row], images)
             opened[row.image] = [open_image(part) for part in image] if isinstance(image, list) else open_image(image)
     return [None if row.image is None else opened[row.image] for row in rows]
+
+
+def file_of(image: Any) -> str:
+    """Where an image comes from; empty if that is not known."""
+    if isinstance(image, Mapping):
+        image = image.get("path")
+    return str(image) if isinstance(image, str | Path) else ""
