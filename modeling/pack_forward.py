@@ -60,6 +60,8 @@ def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
 
 def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]:
     """The states of groups whose images have one shape."""
+    if not hasattr(backbone, "get_image_features"):
+        raise ValueError("its images do not enter the language model as tokens of their own")
     wanted = parameters_of(backbone.get_image_features)
     images = {
         name: value.to(backbone.device) if isinstance(value, torch.Tensor) else value
