@@ -41,7 +41,7 @@ doors-lowest: $(LOWEST)/.doors
 	$(LOWEST)/bin/python -m pytest $(DOORS) $(PYTEST_ARGS)
 
 vision: $(VISION)/.vision
-	$(VISION)/bin/python -m pytest -m vision tests/adoption $(PYTEST_ARGS)
+	$(VISION)/bin/python -m pytest -m vision tests/adoption tests/families $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
