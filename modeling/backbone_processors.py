@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any
 
@@ -13,14 +12,12 @@ from transformers.utils import is_torchvision_available
 
 from .families import backbone_type, family_of, refuse_family
 from .hub_files import hub_kwargs, read_json
-from .loading import CheckpointError
+from .loading import CheckpointError, missing_packages, needs_extra
 from .processing_phi3_v import Phi3VProcessor
 from .processor_checks import refuse_adapter_folder
 from .text_processor import TextProcessor
 
 PROCESSOR_FILE = "processor_config.json"
-NEEDS = ("torchvision", "timm", "num2words")
-"""What processors of transformers want beyond its own requirements."""
 # What they raise where a part cannot be made; a folder that is not there is no such case.
 _NOT_LOADED = (ImportError, AttributeError, TypeError, ValueError)
 OWN_PROCESSORS: dict[str, type[ProcessorMixin]] = {"Phi3VProcessor": Phi3VProcessor, "TextProcessor": TextProcessor}
@@ -36,27 +33,20 @@ def load_inner(name: str, source: str | os.PathLike[str], options: dict[str, Any
     """
     if name in OWN_PROCESSORS:
         return OWN_PROCESSORS[name].from_pretrained(source, **options)
-    whole = getattr(transformers, name)
-    without = images_only(whole)
+    makers = (_whole, images_only) if is_torchvision_available() else (images_only, _whole)
     errors = []
-    for processor_class in dict.fromkeys((whole, without) if is_torchvision_available() else (without, whole)):
+    for make in makers:
         try:
-            return processor_class.from_pretrained(source, **options)
+            return make(getattr(transformers, name)).from_pretrained(source, **options)
         except _NOT_LOADED as error:
             errors.append(error)
-    missing = [package for package in NEEDS if not is_installed(package)]
-    if not missing:
+    if not missing_packages():
         raise errors[0]
-    reason = str(errors[0]).strip().partition("\n")[0]
-    raise CheckpointError(
-        f"{name} does not load here: {reason} Of what such processors need, {', '.join(missing)} is not installed: "
-        "pip install 'xvlm2vec[vision]'."
-    ) from errors[0]
+    raise CheckpointError(f"{name} does not load here. {needs_extra(errors[0])}") from errors[0]
 
 
-def is_installed(package: str) -> bool:
-    """Whether a package can be imported."""
-    return importlib.util.find_spec(package) is not None
+def _whole(processor_class: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    return processor_class
 
 
 def load_plain(

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from .configuration_phi3_v import Phi3VConfig
 from .families import refuse_family
 from .hub_files import hub_kwargs
-from .loading import check_loading, readable_files
+from .loading import CheckpointError, check_loading, needs_extra, readable_files
 from .modeling_phi3_v import Phi3VModel
 
 AutoModel.register(Phi3VConfig, Phi3VModel, exist_ok=True)
@@ -50,10 +50,14 @@ def load_backbone(source: str | os.PathLike[str], options: dict[str, Any]) -> Pr
         )
         refuse_family(config.model_type, source)
         options = options | {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loading names all
-        model, info = _auto_class(config).from_pretrained(source, **options)
+        try:
+            model, info = _auto_class(config).from_pretrained(source, **options)
+        except ImportError as error:
+            raise CheckpointError(f"{os.fspath(source)!r} does not load here. {needs_extra(error)}") from error
         if info["missing_keys"] and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             # Some bases do not know the names under which the whole model was saved, as LightOn OCR's.
-            whole, whole_info = AutoModelForImageTextToText.from_pretrained(source, **options)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(source, **options)
+            whole, whole_info = loaded
             base = getattr(whole, "model", None)
             if not whole_info["missing_keys"] and isinstance(base, type(model)):
                 model, info = base, whole_info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+
+NEEDS = ("torchvision", "timm", "num2words")
+"""What models and processors of transformers want beyond its own requirements."""
 
 
 class CheckpointError(ValueError):
@@ -84,3 +88,14 @@ def check_loading(
             f"{'; '.join(faults)}. Vectors from a model loaded like this would be wrong. Is it the right checkpoint, "
             "and complete?"
         )
+
+
+def missing_packages() -> list[str]:
+    """Those of `NEEDS` that are not installed."""
+    return [package for package in NEEDS if importlib.util.find_spec(package) is None]
+
+
+def needs_extra(error: Exception) -> str:
+    """A sentence that names the extra to install for what failed without it."""
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return f"It may need {', '.join(missing_packages())}: pip install 'xvlm2vec[vision]' ({reason})."

@@ -63,6 +63,8 @@ def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
 
 def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]:
     """The states of groups whose images have one shape."""
+    if not hasattr(backbone, "get_image_features"):
+        raise ValueError("its images do not enter the language model as tokens of their own")
     wanted, family = parameters_of(backbone.get_image_features), family_of(backbone.config.model_type)
     images = {
         name: in_dtype(family, backbone.dtype, name, value)

@@ -42,7 +42,8 @@ def pad_rows(rows: Sequence[TokenRow], pad_id: int, side: str, width: int = 0, m
         where = slice(width - length, width) if side == "left" else slice(0, length)
         batch["attention_mask"][index, where] = 1
         for name, values in row.items():
-            batch[name][(index, where, *(slice(size) for size in values.shape[1:]))] = values
+            place: tuple[int | slice, ...] = (index, where, *(slice(size) for size in values.shape[1:]))
+            batch[name][place] = values
     return batch
 
 

@@ -14,7 +14,8 @@ from .backbone_inputs import is_image_input
 from .families import backbone_type
 from .hub_files import hub_kwargs, read_json
 from .image_inputs import parameters_of
-from .loading import CheckpointError
+from .image_marks import media_tokens
+from .loading import CheckpointError, needs_extra
 from .rows import TextImageRow
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -108,7 +109,7 @@ def prove_backbone(model: Any) -> None:
         processor = model.load_processor()
         fault = _misfit(processor, model.backbone) if processor.inner.image_processor is not None else ""
     except ImportError as error:
-        fault = str(error)
+        fault = needs_extra(error)
     if fault:
         raise CheckpointError(f"{source!r} has a processor that does not fit its model: {fault}")
 
@@ -122,12 +123,21 @@ def _misfit(processor: Any, backbone: Any) -> str:
         )
     if processor.model_type != backbone.config.model_type:
         return ""  # a layout of its own
+    own, written = media_tokens(processor.inner), processor.recipe.image
+    if own and written and not any(token in written for token in own):
+        return (
+            f"{type(processor.inner).__name__} looks for {', '.join(own[:3])}, but prompts of {processor.model_type!r} "
+            f"show an image as {written!r}."
+        )
     image = Image.new("RGB", (224, 224), (127, 90, 60))
     try:
         batch, _ = processor.prepare([TextImageRow("a", (image,))], max_length=_NO_LIMIT)
     except ValueError as error:
         return str(error)
     known = parameters_of(backbone.forward)
+    lost = [name for name in batch if name.startswith(("pixel_", "image_grid")) and name not in known]
+    if lost:
+        return f"{type(processor.inner).__name__} makes `{lost[0]}`, which the model does not take."
     token = getattr(backbone.config, "image_token_id", None)
     if not any(is_image_input(name) and name in known for name in batch):
         return f"{type(processor.inner).__name__} makes {', '.join(batch)}, and the model reads no image from these."

@@ -38,7 +38,11 @@ def token_inputs(
         options = {**options, "add_special_tokens": False}
     for rows in _parts(family, with_images):
         found, made = _expanded(
-            processor, *([values[row] for row in rows] for values in (prompts, images, numbers)), options
+            processor,
+            [prompts[row] for row in rows],
+            [images[row] for row in rows],
+            [numbers[row] for row in rows],
+            options,
         )
         for row, row_tokens in zip(rows, found, strict=True):
             tokens[row] = row_tokens

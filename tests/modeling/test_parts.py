@@ -150,5 +150,5 @@ def test_cut_text_needs_a_fast_tokenizer() -> None:
 
 
 def test_guide_names_every_family() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
     assert not [name for name in FAMILIES if f"`{name}`" not in guide]
