@@ -136,7 +136,8 @@ def compare_adapters(bench: ActivatedBench, repeats: int) -> tuple[list[dict[str
     for _ in range(repeats):
         for name, step in bench.steps.items():
             times[name].append(bench.seconds(step))
-    peaks = {name: statistics.median(bench.megabytes(step) for _ in range(3)) for name, step in bench.steps.items()}
+    kept = {name: step for name, step in bench.steps.items() if name != "reference"}
+    peaks = {name: statistics.median(bench.megabytes(step) for _ in range(3)) for name, step in kept.items()}
     medians = {name: statistics.median(values) for name, values in times.items()}
     rows = []
     for name, values in times.items():
@@ -150,7 +151,7 @@ def compare_adapters(bench: ActivatedBench, repeats: int) -> tuple[list[dict[str
                 "variant": name,
                 "seconds": round(medians[name], 4),
                 "quartiles": [round(low, 4), round(high, 4)],
-                "peak_mb_above_weights": round(peaks[name], 1),
+                **({"peak_mb_above_weights": round(peaks[name], 1)} if name in peaks else {}),
             }
         )
     by_turn = [lora / activated for lora, activated in zip(times["lora"], times["activated"], strict=True)]

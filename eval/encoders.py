@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xvlm2vec.common.fingerprint import fingerprint, plain_config, saved_digest
-from xvlm2vec.modeling.language_adapters import languages_of
 
 from .abilities import EVERYTHING, IMAGE, PAIR, TEXT, model_abilities, row_kind, sentence_transformer_abilities
 from .function_fingerprint import function_fingerprint
@@ -20,6 +19,7 @@ from .metrics import unit_rows
 from .pairs import sums_of_pairs
 from .ranking import Row
 from .row_images import file_of, opened_images, row_images
+from .spoken import told_languages
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -73,7 +73,6 @@ class ModelEncoder:
     Attributes:
         embeds: What the model takes (see `abilities`); of two towers as of `SentenceTransformerEncoder`.
         instructed: Whether it can be told what to do with an image.
-        languages: Those that adapters beside the model speak, who must be told which.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class ModelEncoder:
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
         self.embeds, self.instructed = model_abilities(self.processor.recipe)
-        self.languages = tuple(languages_of(model))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,8 +120,6 @@ class ModelEncoder:
         from xvlm2vec.modeling.rows import BadRowsError
 
         try:
-            languages = [row.language for row in rows]
-            told: dict[str, Any] = {"language": languages} if any(languages) else {}
             vectors = self.model.encode(
                 text=[row.text for row in rows],
                 images=row_images(rows, images),
@@ -132,7 +128,7 @@ class ModelEncoder:
                 max_tokens_per_batch=self.max_tokens_per_batch,
                 dim=self.dim,
                 show_progress=False,
-                **told,
+                **told_languages(rows),
             )
         except BadRowsError as error:
             raise BadRowsError(_with_files(error.problems, rows, images), error.count) from error
@@ -254,11 +250,7 @@ class CallableEncoder:
 
 @dataclass(frozen=True)
 class Deferred:
-    """An encoder that is loaded only when it is needed, so that two models need not share a device.
-
-    Attributes:
-        load: Loads it.
-    """
+    """An encoder that `load` gives only when it is needed, so that two models need not share a device."""
 
     load: Callable[[], Encoder]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +15,29 @@ logger = logging.getLogger(__name__)
 
 
 def tell_languages(encoder: Any, tasks: Sequence[RankingTask]) -> list[RankingTask]:
-    """Tasks whose texts name their language, where the encoder has `languages` that it must be told.
+    """Tasks whose texts name their language, where the encoder's model has adapters that must be told.
 
     Texts in others are embedded by the model's base, as English is; this is logged.
     """
-    spoken = {comparable_code(code): code for code in getattr(encoder, "languages", ())}
+    spoken = {comparable_code(code): code for code in spoken_languages(encoder)}
     if not spoken:
         return list(tasks)
     others = sorted({task.language for task in tasks} - {"en"} - {t.language for t in tasks if _code(t) in spoken})
     if others:
         logger.warning("%s was never taught %s: its base embeds them", encoder.name, ", ".join(others))
     return [_told(task, spoken[_code(task)]) if _code(task) in spoken else task for task in tasks]
+
+
+def spoken_languages(encoder: Any) -> list[str]:
+    """The languages that adapters beside an encoder's model speak."""
+    adapters: Mapping[str, Any] = getattr(getattr(encoder, "model", None), "language_adapters", {})
+    return sorted({language for adapter in adapters.values() for language in adapter.languages})
+
+
+def told_languages(rows: Sequence[Row]) -> dict[str, Any]:
+    """What `encode` is told of the languages of rows: nothing where none is known."""
+    languages = [row.language for row in rows]
+    return {"language": languages} if any(languages) else {}
 
 
 def _code(task: RankingTask) -> str:

@@ -9,6 +9,8 @@ The walk of rows to vectors:
 3. a pack runs through the backbone: `run_pack` (pack_forward.py), or `model(pack=pack)`. The vision tower sees each
    image once (`image_states`), the attention `"tree"` (tree_attention.py), which `use_tree` sets, lets each text see
    its prefix and itself, and recurrent layers fork the state behind a prefix over its texts (state_forks.py);
+   An adapter's texts may run later than their prefixes: these are kept (`PrefixStates`), and `run_texts`, or
+   `model(pack=pack, over=kept)`, runs the texts over them;
 4. its hidden states become **vectors**, one for each text: that of the last token, or `Pack.averages`.
 
 Whether a model may do so is told by its configuration (`packing_blocker`) and proven by comparing vectors
@@ -22,11 +24,12 @@ from .pack_forward import ImageStates, encoder_outputs, image_states, run_pack, 
 from .packs import Member, Pack, TokenGroup, pack_groups
 from .prefix_states import PrefixStates
 from .rope import rope_limit_of
-from .sharing_check import SharingCheck, check_sharing, packing_blocker
+from .sharing_check import TOLERANCE, SharingCheck, check_sharing, packing_blocker
 from .token_groups import common_prefix, token_groups
 from .tree_attention import TreeLayout, tree_attention, use_tree
 
 __all__ = [
+    "TOLERANCE",
     "ImageStates",
     "Member",
     "Pack",

@@ -95,7 +95,7 @@ def test_libraries_are_imported_by_their_own_name(name: str) -> None:
         assert level or module.split(".")[0] not in rooms, f"{where}: room imported by its bare name"
 
 
-PACKING = {"pack_forward", "packs", "sharing_check", "state_forks", "token_groups", "tree_attention"}
+PACKING = {"pack_forward", "packs", "prefix_states", "sharing_check", "state_forks", "token_groups", "tree_attention"}
 
 
 @pytest.mark.parametrize("name", FILES)

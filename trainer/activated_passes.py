@@ -10,10 +10,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from xvlm2vec.common.languages import comparable_code
+from xvlm2vec.modeling.concurrency import evaluation_mode
 from xvlm2vec.modeling.language_adapters import DEFAULT
+from xvlm2vec.modeling.model_parts import embedder_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import Pack, PrefixStates, rope_limit_of, use_tree
+from xvlm2vec.modeling.packing import TOLERANCE, Pack, PrefixStates, rope_limit_of, token_groups, use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.rows import TextImageRow
 
 from .collators import ParallelBatch, PassCounts
 from .forward_passes import Needs, Passes, RowVectors, english_only, num_packs
@@ -139,7 +142,8 @@ def share_rows(
             "their prefix; leave it out."
         )
     sample = texts_of(row, with_images) if row is not None else []
-    reason = broadcast_object_list([sharing_blocker("tree", model, processor, sample)])[0]
+    reason = sharing_blocker("tree", model, processor, sample) or kept_prefix_fault(model, processor, sample)
+    reason = broadcast_object_list([reason])[0]
     if reason:
         raise TeacherError(
             "An activated adapter runs translations over the prefix that the base made, and this backbone cannot share "
@@ -147,6 +151,35 @@ def share_rows(
         )
     use_tree(passes.embedder.backbone)
     return True
+
+
+@torch.no_grad()
+def kept_prefix_fault(model: nn.Module, processor: XVLM2VecProcessor, sample: Sequence[TextImageRow]) -> str:
+    """What shows that texts over a kept prefix have other vectors than in one pass with it; empty if nothing does.
+
+    Layers that mix tokens by something else than keys and values, such as a recurrent state, are found so.
+
+    Args:
+        model: The model, or a wrapper around it.
+        processor: Its processor.
+        sample: Texts of one row with its image; without any, nothing is compared.
+    """
+    if not sample:
+        return ""
+    embedder = embedder_of(model)
+    (group,), _ = token_groups(processor, [sample], starts=True)
+    with evaluation_mode(model):
+        for pack in embedder.pack([group], len(group)):
+            kept = PrefixStates()
+            expected = model(pack=pack, keep=kept).pooler_output
+            try:
+                found = model(pack=pack, over=kept, adapters=[None] * len(pack.rows)).pooler_output
+            except (ValueError, RuntimeError) as error:
+                return f"its prefixes cannot be kept ({error})"
+            worst = ((found - expected).abs().max() / expected.abs().max()).item()
+            if not worst <= TOLERANCE[expected.dtype]:
+                return f"texts over a kept prefix have other vectors than in one pass with it (by {worst:.1e})"
+    return ""
 
 
 def passes_for(embedder: XVLM2VecModel, needs: Needs, frozen_vision: bool, other: Any) -> Passes:

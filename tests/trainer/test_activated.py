@@ -283,3 +283,11 @@ def test_a_backbone_that_cannot_share_is_refused_with_the_reason(tmp_path, stude
 def test_the_vision_tower_stays_frozen(model):
     with pytest.raises(ValueError, match="cannot train the vision tower"):
         add_activated(model, AdapterConfig(rank=2, train_vision=True, activated=True))
+
+
+def test_a_layer_that_keeps_more_than_keys_and_values_is_found(tmp_path, student, processor, corpus):
+    """As a recurrent state would: what it adds depends on all tokens of the pass before."""
+    layer = student.backbone.text_model.layers[0].mlp
+    layer.register_forward_hook(lambda layer, inputs, output: output + inputs[0].shape[1])
+    with pytest.raises(TeacherError, match=r"kept prefix have other vectors|differ by|changes with"):
+        make_trainer(tmp_path, student, processor, corpus)

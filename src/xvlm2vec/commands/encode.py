@@ -254,10 +254,11 @@ def _tell_language(encoder: Any, rows: Rows, language: str) -> None:
     Raises:
         ValueError: The model has no adapter for it.
     """
+    from xvlm2vec.eval.spoken import spoken_languages
     from xvlm2vec.modeling.language_adapters import UnknownLanguageError, adapter_for
 
     model = getattr(encoder, "model", None)
-    if not getattr(encoder, "languages", ()):
+    if not spoken_languages(encoder):
         raise UnknownLanguageError(language, ())
     if adapter_for(model, language) is not None:
         rows.rows = [row and replace(row, language=language) for row in rows.rows]
