@@ -125,6 +125,7 @@ def test_the_plan_tells_what_is_kept(folder: Path, tmp_path: Path, capsys: pytes
     assert "No teacher is stored" in told
 
 
+@pytest.mark.slow
 def test_lora_by_both_names_is_one_run(folder: Path, tmp_path: Path) -> None:
     assert call(*settings(folder, tmp_path / "run", "--max-steps", 1, "--adapter", "lora", "--lora-rank", 2)) == 0
     assert call(*settings(folder, tmp_path / "run", "--max-steps", 1, "--lora", "--lora-rank", 2)) == 0

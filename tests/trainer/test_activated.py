@@ -21,7 +21,8 @@ from xvlm2vec.trainer.adapters import AdapterConfig
 from xvlm2vec.trainer.losses import SelfDistillationLoss, make_loss
 from xvlm2vec.trainer.teachers import TeacherError
 
-FAMILIES = ("llava", "llava_next-llama", "qwen2_vl", "qwen3_vl", "idefics3", "smolvlm", "phi3_v")
+FAMILIES = ("llava", "llava_next-llama", "qwen2_vl", "idefics3")
+MORE_FAMILIES = ("qwen3_vl", "smolvlm", "phi3_v")
 KINDS = {
     "lora": AdapterConfig(rank=2, activated=True),
     "rslora": AdapterConfig(rank=3, rslora=True, activated=True),
@@ -122,7 +123,11 @@ def adapter_gradients(model, loss):
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [*(("llava", kind) for kind in KINDS), *((family, "dora, embeddings") for family in FAMILIES[1:])],
+    [
+        *(("llava", kind) for kind in KINDS),
+        *((family, "dora, embeddings") for family in FAMILIES[1:]),
+        *(pytest.param(family, "dora, embeddings", marks=pytest.mark.slow) for family in MORE_FAMILIES),
+    ],
 )
 def test_loss_and_gradients_are_those_of_plain_passes(tmp_path, build_checkpoint, rows, family, kind):
     folder = build_checkpoint(family, tmp_path / "model")
