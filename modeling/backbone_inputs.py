@@ -66,7 +66,7 @@ def backbone_inputs(
     if family.first_position is not None and "position_ids" not in inputs:
         positions = attention_mask.ne(0).long().cumsum(dim=1) - 1
         inputs["position_ids"] = positions.clamp(min=0) + family.first_position
-    return {name: _in_dtype(value, backbone.dtype) for name, value in inputs.items()}
+    return {name: in_dtype(family, backbone.dtype, name, value) for name, value in inputs.items()}
 
 
 def _without_images(inputs: dict[str, Any], family: Family) -> dict[str, Any]:
@@ -96,10 +96,12 @@ def is_image_input(name: str) -> bool:
     return name.startswith(IMAGE_PREFIXES) and not name.endswith("position_mask")
 
 
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    """Images in half precision, as Llama 4's processor makes them, in the dtype of the backbone."""
-    half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.to(dtype) if half else value
+def in_dtype(family: Family, dtype: torch.dtype, name: str, value: Any) -> Any:
+    """Images in half precision, as Llama 4's processor makes them, or for towers that cast none, in the given dtype."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    return value.to(dtype) if half or (family.images_in_dtype and name.startswith("pixel_")) else value
 
 
 def _holds_images(config: PreTrainedConfig, input_ids: torch.Tensor | None) -> bool | None:

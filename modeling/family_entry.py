@@ -46,6 +46,7 @@ class Family:
             are then moved to the left for it.
         images_of_one_row: Whether the vision tower takes the images of one row only, and not those of several as one
             batch along the first axis.
+        images_in_dtype: Whether the vision tower takes images in the dtype of its weights only.
         blank_is_padding: Whether the backbone takes an all-zero image for padding and drops it.
         max_pixels: Budget of pixels per image; larger images are made smaller by the family's image processor.
         max_aspect_ratio: The longest side may be this many times the shortest; longer images are an error.
@@ -80,6 +81,7 @@ class Family:
     flat_images: bool = False
     padded_right: bool = False
     images_of_one_row: bool = False
+    images_in_dtype: bool = False
     blank_is_padding: bool = False
     max_pixels: int | None = None
     max_aspect_ratio: float | None = None

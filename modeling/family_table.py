@@ -40,9 +40,9 @@ _IMAGE = Family(image="<image>")
 _IMAGE_LINE = Family(image="<image>", after_images="\n")
 _PLACEHOLDER = Family(image="<image_placeholder>")
 _PIXTRAL = Family(image="[IMG]")
-_GEMMA_4 = Family(image="<|image|>", required_with_images=(TYPES,))
+_GEMMA_4 = Family(image="<|image|>", required_with_images=(TYPES,), causal=True, image_layers="windows")
 _MUSE = Family(image="<|patch|>")
-_MINICPM = Family(image="<|image_pad|>")
+_MINICPM = Family(image="<|image_pad|>", images_of_one_row=True, causal=True)
 _ERNIE = Family(image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", required_with_images=(TYPES,))
 _ENCODER = "it embeds by its encoder, which reads in both directions"
 _CAPTIONS = Family(refused="it writes captions of an image and embeds no text without one")
@@ -132,7 +132,7 @@ FAMILIES: dict[str, Family] = {
     "fuyu": Family(image="", most_images=1),
     "gemma3n": Family(image="<image_soft_token>"),
     "gemma4": _GEMMA_4,
-    "gemma4_unified": _GEMMA_4,
+    "gemma4_unified": replace(_GEMMA_4, image_layers="any distance"),
     "glm46v": _GLM_3D,
     "glm4v": _GLM_3D,
     "glm4v_moe": _GLM_3D,
@@ -165,8 +165,8 @@ FAMILIES: dict[str, Family] = {
     "janus": _PLACEHOLDER,
     "kimi_k25": Family(image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>"),
     "kosmos-2.5": Family(image="", most_images=1, padded_right=True),
-    "lfm2_vl": Family(image="<image>", before_images="{bos}"),
-    "lfm3_vl": _VISION,
+    "lfm2_vl": Family(image="<image>", before_images="{bos}", causal=True),
+    "lfm3_vl": replace(_VISION, images_in_dtype=True, causal=True),
     "lighton_ocr": Family(image="<|image_pad|>"),
     "llama4": Family(image="<|image|>"),
     "llava": _IMAGE_LINE,
@@ -189,13 +189,13 @@ FAMILIES: dict[str, Family] = {
     "perception_lm": Family(image="<|image|>", mixes="shapes"),
     "qianfan_ocr": Family(image="<image>", after_images="\n"),
     "qwen2_5_omni_thinker": Family(image="<|vision_bos|><|IMAGE|><|vision_eos|>"),
-    "qwen3_5": _VISION_3D,
-    "qwen3_5_moe": _VISION_3D,
+    "qwen3_5": replace(_VISION_3D, causal=True),
+    "qwen3_5_moe": replace(_VISION_3D, causal=True),
     "qwen3_omni_moe_thinker": _VISION,
     "qwen4_exp": replace(_VISION_3D, mixes="lengths"),
     "step3p7": Family(image="<im_patch>"),
     "t5gemma2": Family(image="<start_of_image>", not_causal=_ENCODER),
-    "unlimited_ocr": _IMAGE,
+    "unlimited_ocr": replace(_IMAGE, images_in_dtype=True),
     "video_llama_3": Family(image="<|image_pad|>"),
     "video_llava": replace(_IMAGE_LINE, renamed={"pixel_values_images": "pixel_values"}),
     "vipllava": _IMAGE_LINE,

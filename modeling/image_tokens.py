@@ -15,7 +15,7 @@ from .truncation import Prompt
 
 NOT_IMAGES = ("input_ids", "attention_mask", TYPES, "token_type_ids", "labels")
 """What a processor returns for tokens, whether it is kept or not."""
-_NOT_TOKENS = ("attention_mask", "labels", "pixel_values", "image_sizes", "image_grid_thw")
+_NOT_TOKENS = ("attention_mask", "labels", "pixel_values", "image_sizes", "image_grid_thw", "image_position_ids")
 # What processors raise for rows that they cannot take.
 _REFUSED = (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError, RuntimeError)
 BLANK_VALUE = 1e-4  # far below one step of an 8-bit image, and above the smallest numbers of float16

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .backbone_inputs import in_dtype
 from .families import Family, family_of
 from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
@@ -62,12 +63,13 @@ def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]
     """The states of groups whose images have one shape."""
     if not hasattr(backbone, "get_image_features"):
         raise ValueError("its images do not enter the language model as tokens of their own")
-    wanted = parameters_of(backbone.get_image_features)
+    wanted, family = parameters_of(backbone.get_image_features), family_of(backbone.config.model_type)
     images = {
-        name: value.to(backbone.device) if isinstance(value, torch.Tensor) else value
+        name: in_dtype(family, backbone.dtype, name, value)
         for name, value in join_images([group.images for group in groups]).items()
         if name in wanted
     }
+    images = {name: value.to(backbone.device) if torch.is_tensor(value) else value for name, value in images.items()}
     features = backbone.get_image_features(**images, return_dict=True)
     counts = [count_image_tokens(backbone, group) for group in groups]
     states = split_by_group(features.pooler_output, counts)
@@ -145,7 +147,7 @@ def run_pack(
     fork_states(backbone)
     states = image_states(backbone, pack) if images is None else images
     encoded = encoder_outputs(states)
-    return backbone(
+    outputs = backbone(
         input_ids=pack.input_ids,
         # Keeps the backbone from making a mask, and fits no other attention: a layer that missed the layout would fail.
         attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=pack.input_ids.device),
@@ -154,7 +156,9 @@ def run_pack(
         use_cache=False,
         return_dict=True,
         **({"mm_encoder_outputs": encoded} if encoded else {}),
-    ).last_hidden_state
+    )
+    found = getattr(outputs, "last_hidden_state", None)
+    return outputs.logits if found is None else found  # of a backbone that is a whole model without its head
 
 
 def seen_both_ways(config: PreTrainedConfig, family: Family, pack: Pack) -> dict[str, Any]:

@@ -7,8 +7,8 @@ The walk of rows to vectors:
 2. groups become **packs**: `pack_groups` (packs.py), or `model.pack`, lays them side by side under a budget of tokens,
    prefixes first, and notes in a `TreeLayout` what each token may see;
 3. a pack runs through the backbone: `run_pack` (pack_forward.py), or `model(pack=pack)`. The vision tower sees each
-   image once (`image_states`), and the attention `"tree"` (tree_attention.py), which `use_tree` sets, lets each text
-   see its prefix and itself;
+   image once (`image_states`), the attention `"tree"` (tree_attention.py), which `use_tree` sets, lets each text see
+   its prefix and itself, and recurrent layers fork the state behind a prefix over its texts (state_forks.py);
 4. its hidden states become **vectors**, one for each text: that of the last token, or `Pack.averages`.
 
 Whether a model may do so is told by its configuration (`packing_blocker`) and proven by comparing vectors

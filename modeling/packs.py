@@ -186,7 +186,22 @@ class Pack:
         offsets = [int(places.max()) + 1 - places.shape[1] if places.numel() else 0 for places in prefixes]
         positions = index + torch.tensor(offsets, device=index.device)[self.layout.group]
         front = torch.cat(prefixes, dim=1).to(index.device)
-        return positions.expand(len(front), -1).masked_scatter(self.layout.text == -1, front)[:, None]
+        positions = positions.expand(len(front), -1).masked_scatter(self.layout.text == -1, front)
+        return self._with_first_tokens(positions, backbone)[:, None]
+
+    def _with_first_tokens(self, positions: torch.Tensor, backbone: Any) -> torch.Tensor:
+        """Puts the texts' first tokens where the backbone does, if those of a group are all one.
+
+        A row without a text has its last image's end mark there, which some backbones count with the image.
+        """
+        for number, member in enumerate(self.members):
+            group = member.group
+            if group.images and len({text[0] for text in group.texts}) == 1:
+                places = rope_positions(backbone, [*group.prefix, group.texts[0][0]], group.images)[:, -1:]
+                firsts = (self.layout.group == number) & (self.layout.text >= 0)
+                firsts &= self.layout.index == len(group.prefix)
+                positions = torch.where(firsts, places.to(positions.device), positions)
+        return positions
 
 
 def pack_groups(groups: Sequence[TokenGroup], budget: int, rope_limit: int | None = None) -> list[Pack]:

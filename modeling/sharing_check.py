@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from .tree_attention import NAME
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
+logger = logging.getLogger(__name__)
+
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest difference of a vector's values, relative to the largest one: rounding stays below, faults far above."""
 SIZES = ((96, 288), (336, 168), (24, 24))
@@ -34,6 +37,7 @@ SIZES = ((96, 288), (336, 168), (24, 24))
 WHY_UNKNOWN = {
     "indexed_attention": ", whose sparse attention chooses tokens by their places in a whole row",
     "chunked_attention": ", whose attention is cut into chunks of a whole row",
+    "recurrent": ", where a state runs along the tokens and the layout of a pack is not passed on",
     "hybrid": ", whose attention is biased by the distance of tokens in a whole row",
 }
 LONG_INSTRUCTION = "Represent what is written here so that texts of the same meaning are found, whatever they are: "
@@ -139,13 +143,12 @@ def check_sharing(
 
 def _compare(model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> SharingCheck:
     embedder = embedder_of(model)
-    prepared = list(_groups_to_compare(processor, rows))
+    prepared = list(_groups_to_compare(model, processor, rows))
     if len(prepared) == 1:
-        return SharingCheck(False, "its processor takes none of the images with which sharing is tried")
+        return SharingCheck(False, "it takes none of the images with which sharing is tried")
     groups = [group for group, _ in prepared]
-    separate = [inputs.to(embedder.device) for _, alone in prepared for inputs in alone]
+    expected = torch.cat([vectors for _, vectors in prepared])
     packed = packed_vectors(model, groups)
-    expected = torch.cat([model(**inputs).pooler_output for inputs in separate])
     worst = relative_difference(packed, expected)
     if not worst <= TOLERANCE[expected.dtype]:
         return SharingCheck(False, f"vectors differ by {worst:.1e} from those of the same rows alone", worst)
@@ -154,28 +157,34 @@ def _compare(model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageR
     first = [sum(counts[:place]) for place in range(len(counts))]
     if has_changed(embedder, packed[first], changed[first]):
         return SharingCheck(False, "a text's vector changes with the other texts of its pack", worst)
-    if _looks_ahead(model, embedder, separate[0]):
+    if _looks_ahead(model, embedder, processor.prepare(rows[:1])[0].to(embedder.device)):
         return SharingCheck(False, "tokens see those that follow them", worst)
     return SharingCheck(True, worst=worst)
 
 
 def _groups_to_compare(
-    processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]
-) -> Iterator[tuple[TokenGroup, list[Any]]]:
-    """Groups for one pack, and the inputs of each of their rows alone; without images that the processor refuses."""
-    yield _prepare(processor, rows)
+    model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]
+) -> Iterator[tuple[TokenGroup, torch.Tensor]]:
+    """Groups for one pack, and the vectors `(R, H)` of their rows alone; without images that are refused alone."""
+    yield token_groups(processor, [rows])[0][0], _vectors_alone(model, processor, rows)
     if not rows[0].images:
-        yield _prepare(processor, [replace(row, instruction=LONG_INSTRUCTION) for row in rows])
+        longer = [replace(row, instruction=LONG_INSTRUCTION) for row in rows]
+        yield token_groups(processor, [longer])[0][0], _vectors_alone(model, processor, longer)
         return
     for size in SIZES:
         image = noise(*size)
-        with suppress(ValueError):
-            yield _prepare(processor, [replace(row, images=(image,)) for row in rows[:2]])
+        others = [replace(row, images=(image,)) for row in rows[:2]]
+        try:
+            vectors = _vectors_alone(model, processor, others)
+        except Exception:  # the processor, or the backbone, takes no such image in any row
+            logger.debug("%s takes no image of %d x %d.", type(embedder_of(model).backbone).__name__, *size)
+            continue
+        yield token_groups(processor, [others])[0][0], vectors
 
 
-def _prepare(processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> tuple[TokenGroup, list[Any]]:
-    (group,), _ = token_groups(processor, [rows])
-    return group, [processor.prepare([row])[0] for row in rows]
+def _vectors_alone(model: Any, processor: XVLM2VecProcessor, rows: Sequence[TextImageRow]) -> torch.Tensor:
+    device = embedder_of(model).device
+    return torch.cat([model(**processor.prepare([row])[0].to(device)).pooler_output for row in rows])
 
 
 def noise(width: int, height: int) -> Image.Image:

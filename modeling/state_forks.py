@@ -128,16 +128,20 @@ def fork_states(backbone: nn.Module) -> None:
 
 
 def is_mixer(module: nn.Module) -> bool:
-    """Whether a module convolves along the tokens, and takes its states, and the layout, as arguments."""
-    if not any(isinstance(child, nn.Conv1d) for child in module.children()):
-        return False
-    parameters = inspect.signature(module.forward).parameters
-    takes_layout = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return takes_layout and bool(cache_name(module))
+    """Whether a module mixes tokens by states, and takes them, and the layout of a pack, as arguments."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return has_states(module) and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def has_states(module: nn.Module) -> bool:
+    """Whether a module convolves along the tokens, and takes a cache."""
+    return any(isinstance(child, nn.Conv1d) for child in module.children()) and bool(cache_name(module))
 
 
 def unknown_layers(decoder: Any, kinds: Sequence[str]) -> list[str]:
-    """Kinds of a decoder's layers, one named for each layer, through which a pack cannot go."""
+    """Kinds of a decoder's layers, as its configuration names them, through which a pack cannot go."""
+    if any(has_states(module) and not is_mixer(module) for module in decoder.modules()):
+        return ["recurrent"]
     pairs = [(kind, layer) for kind, layer in zip(kinds, decoder.layers, strict=False) if kind not in OTHER_KINDS]
     return sorted({kind for kind, layer in pairs if kind not in RECURRENT or not any(map(is_mixer, layer.modules()))})
 

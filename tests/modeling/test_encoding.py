@@ -21,8 +21,8 @@ from xvlm2vec.modeling.images import ImageError, measure_image
 from xvlm2vec.modeling.row_lengths import UNSEEN, measure_rows
 from xvlm2vec.modeling.rows import BadRowsError, TextImageRow, make_rows
 
-PACKED = ["qwen2_vl", "qwen3_vl", "llava_next-mistral", "llava_onevision", "idefics3", "internvl", "phi3_v"]
-PADDED = ["gemma3", "paligemma", "llava"]
+PACKED = ["qwen2_vl", "qwen3_vl", "llava_next-mistral", "llava_onevision", "idefics3", "internvl", "phi3_v", "gemma3"]
+PADDED = ["paligemma", "llava"]
 SHORTFALL = 1e-5
 WORDS = ["a red bicycle", "ein rotes Fahrrad lehnt an der Wand der alten Bäckerei", "自転車", "query"]
 

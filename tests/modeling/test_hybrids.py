@@ -151,7 +151,7 @@ def test_exactness_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert apart(gradient(model, found), gradient(model, expected)) < 1e-9
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_no_bit_depends_on_what_a_text_does_not_see(name: str, dtype: torch.dtype) -> None:
@@ -261,9 +261,7 @@ def test_encode_is_that_of_padded_batches(loaded: Loaded, images: list[Any], mon
 @pytest.mark.parametrize(("dtype", "worst"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 def test_the_check_passes(loaded: Loaded, images: list[Any], dtype: torch.dtype, worst: float) -> None:
     model, processor = loaded
-    samples = [[TextImageRow(text) for text in TEXTS], some_rows(images)[:3]]
-    # The tower of LFM3-VL takes images in its own dtype only, which the processor's are not.
-    for rows in samples[: 1 if dtype == torch.bfloat16 and hasattr(model.backbone, "vision_tower") else 2]:
+    for rows in (some_rows(images)[:3], [TextImageRow(text) for text in TEXTS]):
         check = check_sharing(model.to(dtype), processor, rows, training=True)
         assert check.ok, check.reason
         assert check.worst < worst
