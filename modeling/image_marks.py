@@ -61,7 +61,9 @@ def media_tokens(inner: Any) -> list[str]:
     named = {**getattr(inner.tokenizer, "special_tokens_map", {}), **vars(inner.tokenizer), **vars(inner)}
     values = [value for name, value in named.items() if name.endswith("_token") and name not in _PLAIN]
     common = {getattr(inner.tokenizer, name, None) for name in _PLAIN}
-    return [str(value) for value in values if value is not None and str(value) and value not in common]
+    # Not settings such as `add_bos_token`; some tokens are objects with their text inside.
+    texts = [getattr(value, "content", value) for value in values]
+    return [text for text in texts if isinstance(text, str) and text and text not in common]
 
 
 def marks_of_template(inner: Any, family: Family, name: str) -> tuple[str, str] | None:

@@ -108,3 +108,10 @@ def test_an_image_token_in_a_text(name: str, checkpoint: Callable[[str], Path]) 
     for token in TYPES[name].get("attributes", {}).values():
         with pytest.raises(ValueError, match=r"row 1: the text holds .*, which stands for an image; take it out"):
             processor(text=["a", f"b {token} c"])
+
+
+def test_words_of_settings_are_no_tokens(checkpoint: Callable[[str], Path]) -> None:
+    """`add_bos_token=False` of a tokenizer is a setting: texts may hold its value."""
+    processor = XVLM2VecProcessor.from_pretrained(checkpoint("llava"))
+    processor.inner.tokenizer.add_bos_token = False
+    assert len(processor(text=["True or False or None"])["input_ids"]) == 1
