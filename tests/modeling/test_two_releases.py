@@ -11,7 +11,7 @@ from pathlib import Path
 from xvlm2vec import XVLM2VecModel
 
 MARKED = {
-    "modeling_xvlm2vec.py": "class XVLM2VecModel(PreTrainedModel):\n",
+    "modeling_xvlm2vec.py": "class XVLM2VecModel(RowEncoder, PreTrainedModel):\n",
     "processing_xvlm2vec.py": "class XVLM2VecProcessor(ProcessorMixin):\n",
 }
 LOADS = """
