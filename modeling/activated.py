@@ -201,11 +201,9 @@ def _children(module: nn.Module, kind: str, hook: Any) -> nn.ModuleDict:
 
 def _without_adapters(table: nn.Module) -> nn.Module:
     """A copy of token embeddings in float32 at least, without the adapters beside them."""
-    beside = table._modules.pop(EMBEDDINGS, None)
     own = copy.deepcopy(table)
-    if beside is not None:
-        table.add_module(EMBEDDINGS, beside)
-    own._forward_hooks.clear()
+    if has(own, EMBEDDINGS):
+        delattr(own, EMBEDDINGS)
     own.requires_grad_(True)
     return own if next(own.parameters()).dtype == torch.float64 else own.float()
 
@@ -232,7 +230,7 @@ def _change_output(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) ->
 def _replace_embeddings(table: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
     """A forward hook: the tokens of adapters that have token embeddings of their own get these."""
     routes: Routes | None = getattr(_PASS, "routes", None)
-    if routes is None:
+    if routes is None or not has(table, EMBEDDINGS):  # a copy that is an adapter itself keeps the hook
         return None
     ids, result = inputs[0].flatten(), output.flatten(0, -2)
     _check_tokens(table, len(ids), routes)

@@ -142,7 +142,11 @@ def unknown_layers(decoder: Any, kinds: Sequence[str]) -> list[str]:
     """Kinds of a decoder's layers, as its configuration names them, through which a pack cannot go."""
     if any(has_states(module) and not is_mixer(module) for module in decoder.modules()):
         return ["recurrent"]
-    pairs = [(kind, layer) for kind, layer in zip(kinds, decoder.layers, strict=False) if kind not in OTHER_KINDS]
+    pairs = [
+        (kind, layer)
+        for kind, layer in zip(kinds, getattr(decoder, "layers", ()), strict=False)
+        if kind not in OTHER_KINDS
+    ]
     return sorted({kind for kind, layer in pairs if kind not in RECURRENT or not any(map(is_mixer, layer.modules()))})
 
 

@@ -135,7 +135,11 @@ def test_the_app_imports_only_what_a_space_installs() -> None:
     found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     tops = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
     installed = {re.split("[<>=]", line)[0] for line in space.requirements().splitlines()} | {"gradio"}
-    assert {{"PIL": "pillow", "huggingface_hub": "huggingface-hub"}.get(name, name) for name in tops} <= installed
+    names = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sentence_transformers": "sentence-transformers"}
+    needed = {names.get(name, name) for name in tops}
+    assert needed - installed == {"sentence-transformers"}
+    stock = space.requirements(stock=True)  # only models without code of their own are run by it
+    assert "sentence-transformers" in stock
 
 
 def test_the_gallery_has_every_image_with_its_captions(release: Path) -> None:
@@ -155,7 +159,12 @@ def test_the_settings_name_languages_examples_and_scores(settings: dict, release
         assert set(texts) <= {caption(code, *pair) for pair in pairs()}
     assert settings["scores"]["teacher"]["t2i"]["de"]["p_at_1"] == 0.31
     assert settings["tasks"] == {"t2i": "Text to image", "c": "Classification"}
-    assert settings["model"] == {"id": str((release / "model").resolve()), "revision": None, "on_hub": False}
+    assert settings["model"] == {
+        "id": str((release / "model").resolve()),
+        "revision": None,
+        "on_hub": False,
+        "stock": False,
+    }
 
 
 def test_the_card_of_a_space_on_the_hub(release: Path, tmp_path: Path) -> None:
@@ -170,7 +179,7 @@ def test_the_card_of_a_space_on_the_hub(release: Path, tmp_path: Path) -> None:
     taught = [item for item in settings["languages"] if item["taught"]]
     assert len(taught) < len(settings["languages"]), "a control language is none that it may claim"
     assert data["short_description"] == f"Image search in {len(taught)} languages"
-    assert settings["model"] == {"id": "someone/tiny", "revision": "v1.0.0", "on_hub": True}
+    assert settings["model"] == {"id": "someone/tiny", "revision": "v1.0.0", "on_hub": True, "stock": False}
     assert str(tmp_path.parent) not in "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
 
 

@@ -158,7 +158,7 @@ def test_a_student_of_two_towers_keeps_its_projection(tmp_path, adopted, corpus,
     torch.testing.assert_close(
         vectors, student.encode(text=texts_of(rows), processor=processor, convert_to_tensor=True)
     )
-    assert torch.cosine_similarity(vectors, target).mean() > 0.8
+    assert torch.cosine_similarity(vectors, target).mean() > 0.7
     add_projection(loaded, 24)  # it has one
     assert len(loaded.heads) == 1
 
