@@ -43,7 +43,7 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     from transformers import AutoConfig
 
     import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
-    from xvlm2vec.common.adoption.adopt import PLAIN_TWO_TOWERS
+    from xvlm2vec.common.adoption.kinds import TWO_TOWERS
     from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
     from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -54,7 +54,7 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     config = AutoConfig.from_pretrained(source, subfolder=chain[0].get("path", "") if chain else "")
     stored = config.dtype or getattr(config, "vlm_config", config).get_text_config().dtype or torch.float32
     if not isinstance(config, XVLM2VecConfig):
-        config = XVLM2VecConfig(vlm_config=config, recipe=TOWERS if config.model_type in PLAIN_TWO_TOWERS else None)
+        config = XVLM2VecConfig(vlm_config=config, recipe=TOWERS if config.model_type in TWO_TOWERS else None)
     with torch.device("meta"):
         model: Any = XVLM2VecModel(config)
         return model.to(dtype or stored)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xvlm2vec.common.adoption.kinds import TWO_TOWERS
 from xvlm2vec.common.run_state import STATE_FILE
 from xvlm2vec.modeling.hub_ids import is_path
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["xvlm2vec", "adapter", "sentence-transformers", "backbone"]
 ADAPTER_CONFIG, ADAPTERS_INDEX = "adapter_config.json", "adapters.json"
-# Kinds of models with one tower for texts and one for images: sentence-transformers reads them as they are published.
-TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 TEACHER = "teacher"
 """The folder of a quickstart run that holds the model below its adapter."""
 

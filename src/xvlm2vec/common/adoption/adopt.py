@@ -22,14 +22,13 @@ from xvlm2vec.modeling.text_processor import TextProcessor
 
 from .extract import EmbedderRecipe, extract_recipe, with_own_heads
 from .golden_rows import golden_rows
+from .kinds import TWO_TOWERS
 from .oracle import Oracle, load_oracle
 from .padding import pad_as_trained
 from .proof import Proof, ask, distance, prove
 from .sources import AdoptionError, Source, open_source
 
 logger = logging.getLogger(__name__)
-
-PLAIN_TWO_TOWERS = frozenset({"align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2"})
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def adopt(
         FileNotFoundError: There is no such folder or repository.
     """
     source = open_source(name, revision)
-    if recipe is not None and source.form == "plain" and source.model_type not in PLAIN_TWO_TOWERS:
+    if recipe is not None and source.form == "plain" and source.model_type not in TWO_TOWERS:
         return _by_hand(source, recipe, dtype, device)
     check_adoptable(source, pooling)
     oracle = load_oracle(
@@ -145,7 +144,7 @@ def save_reference(model: XVLM2VecModel, folder: str | Path) -> None:
 
 def check_adoptable(source: Source, pooling: str | None = None) -> None:
     """Raises for a model that says too little of itself: sentence-transformers would guess, and may guess wrongly."""
-    says_it = source.form == "sentence-transformers" or source.model_type in PLAIN_TWO_TOWERS
+    says_it = source.form == "sentence-transformers" or source.model_type in TWO_TOWERS
     if says_it and pooling is not None:
         raise AdoptionError(f"{source.name} says itself how its states become a vector; leave --pooling out.")
     if says_it or pooling is not None:
