@@ -137,13 +137,13 @@ def adapter_weights(
         state: The weights of the model by their names; by default those in it.
     """
     marks = [f".{LORA}.{name}.", f".{EMBEDDINGS}.{name}."]
-    found: dict[str, torch.Tensor] = {}
+    result: dict[str, torch.Tensor] = {}
     for path, weight in (state or dict(model.named_parameters())).items():
         mark = next((mark for mark in marks if mark in path), None)
         if mark is not None:
             ending = ".weight" if path.endswith(("lora_A", "lora_B")) else ""
-            found[f"base_model.model.{path.replace(mark, '.')}{ending}"] = weight
-    return found
+            result[f"base_model.model.{path.replace(mark, '.')}{ending}"] = weight
+    return result
 
 
 def adapter_names(model: nn.Module) -> list[str]:
@@ -195,8 +195,8 @@ def _children(module: nn.Module, kind: str, hook: Any) -> nn.ModuleDict:
     if not has(module, kind):
         module.add_module(kind, nn.ModuleDict())
         module.register_forward_hook(hook)
-    found: nn.ModuleDict = getattr(module, kind)
-    return found
+    result: nn.ModuleDict = getattr(module, kind)
+    return result
 
 
 def _without_adapters(table: nn.Module) -> nn.Module:

@@ -119,14 +119,14 @@ def find_adapters(
     if not names:
         adapter = find_adapter(source, base, options)
         return {} if adapter is None else {"default": adapter}
-    place, found = os.fspath(source or ""), {}
+    place, result = os.fspath(source or ""), {}
     for name in names:
         folder = "/".join(filter(None, (hub.get("subfolder"), name)))
         adapter = read_adapter(place, base, {**hub, "subfolder": folder})
         if adapter is None:
             raise CheckpointError(f"{ADAPTERS_INDEX} of {place!r} names {name!r}, and there is no adapter in {folder}.")
-        found[name] = adapter
-    return found
+        result[name] = adapter
+    return result
 
 
 def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:

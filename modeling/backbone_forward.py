@@ -50,10 +50,10 @@ def backbone_states(
         part = {name: _cut(values, rows, order.shape, longest) for name, values in tokens.items()}
         part |= join_images([images[row] for row in rows])
         mask = _cut(attention_mask.gather(1, order), rows, order.shape, longest)
-        found = _states(backbone, family, part.pop("input_ids"), mask, part)
-        states = found.new_zeros(*order.shape, found.shape[-1]) if states is None else states
-        padded = pad(found, (0, 0, 0, order.shape[1] - longest))
-        states = states.index_copy(0, torch.tensor(rows, device=found.device), padded)
+        result = _states(backbone, family, part.pop("input_ids"), mask, part)
+        states = result.new_zeros(*order.shape, result.shape[-1]) if states is None else states
+        padded = pad(result, (0, 0, 0, order.shape[1] - longest))
+        states = states.index_copy(0, torch.tensor(rows, device=result.device), padded)
     assert states is not None
     return _ordered(states, order.argsort(dim=1))
 

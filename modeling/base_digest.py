@@ -47,13 +47,13 @@ def same_base(model: nn.Module, digest: Mapping[str, str]) -> bool:
 def base_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a model without those of its adapters, tied ones once."""
     seen: set[tuple[int, torch.Size]] = set()
-    found: dict[str, torch.Tensor] = {}
+    result: dict[str, torch.Tensor] = {}
     for name, weight in model.state_dict().items():
         place = (weight.data_ptr(), weight.shape)
         if is_base(name) and (weight.is_meta or place not in seen) and _is_weight(weight):
             seen.add(place)
-            found[name] = weight
-    return found
+            result[name] = weight
+    return result
 
 
 def is_base(name: str) -> bool:

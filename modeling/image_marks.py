@@ -102,8 +102,8 @@ def marks_of_template(inner: Any, family: Family, name: str) -> tuple[str, str] 
 def _placeholders(inner: Any, family: Family) -> list[str]:
     """Strings that stand for an image in a rendered template."""
     names = ("image_token", "image_placeholder_token", "fake_image_token")
-    found = [str(getattr(inner, name)) for name in names if getattr(inner, name, None)]
-    return [*found, *([family.image] if family.image else [])]
+    result = [str(getattr(inner, name)) for name in names if getattr(inner, name, None)]
+    return [*result, *([family.image] if family.image else [])]
 
 
 def _before_text(tokenizer: Any, template: str, images: int) -> str | Exception:

@@ -78,12 +78,12 @@ def _called(
     except ValueError:
         if len(strings) != 1 or len(images[0]) == 1:
             raise
-        made = inner(text=strings, images=list(images), **{**options, "return_tensors": None})
-        tiles = made.get("pixel_values")
+        output = inner(text=strings, images=list(images), **{**options, "return_tensors": None})
+        tiles = output.get("pixel_values")
         if not isinstance(tiles, list) or not all(isinstance(part, torch.Tensor) for part in tiles):
             raise
-        made["pixel_values"] = torch.cat(tiles)[None]
-        return BatchFeature({name: torch.as_tensor(value) for name, value in made.items()})
+        output["pixel_values"] = torch.cat(tiles)[None]
+        return BatchFeature({name: torch.as_tensor(value) for name, value in output.items()})
 
 
 def token_names(family: Family, batch: BatchFeature) -> list[str]:

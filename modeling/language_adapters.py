@@ -235,8 +235,8 @@ def adapters_for(model: Any, languages: str | Sequence[str | None] | None, rows:
         return [adapter_for(model, languages)] * rows
     if len(languages) != rows:
         raise ValueError(f"There are {len(languages)} languages for {rows} rows: pass one, or one for each row.")
-    found = {language: adapter_for(model, language) for language in dict.fromkeys(languages)}
-    return [found[language] for language in languages]
+    result = {language: adapter_for(model, language) for language in dict.fromkeys(languages)}
+    return [result[language] for language in languages]
 
 
 def own_instruction(

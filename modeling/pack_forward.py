@@ -53,12 +53,12 @@ def image_states(backbone: Any, pack: Pack) -> list[ImageStates]:
     together = like_shapes([group.images for group in groups])
     if family_of(backbone.config.model_type).images_of_one_row:
         together = [[place] for place in range(len(groups))]
-    found: list[ImageStates] = [ImageStates(())] * len(groups)
+    result: list[ImageStates] = [ImageStates(())] * len(groups)
     for places in together:
         chosen = [groups[place] for place in places]
         for place, states in zip(places, _states_of(backbone, chosen), strict=True):
-            found[place] = states
-    return found
+            result[place] = states
+    return result
 
 
 def _states_of(backbone: Any, groups: Sequence[TokenGroup]) -> list[ImageStates]:
@@ -226,7 +226,7 @@ def routes_of(pack: Pack, adapters: Sequence[str | None] | None, texts_only: boo
     of_row = torch.tensor([numbers[name] if name else -1 for name in adapters], device=text.device)
     of_token = of_row[text].masked_fill(~is_own, -1)
     places = {name: (of_token == number).nonzero()[:, 0] for name, number in numbers.items()}
-    return Routes(len(text), {name: None if len(found) == len(text) else found for name, found in places.items()})
+    return Routes(len(text), {name: None if len(result) == len(text) else result for name, result in places.items()})
 
 
 def _numbers(pack: Pack) -> tuple[tuple[int, ...], ...]:

@@ -37,16 +37,16 @@ def token_inputs(
     if not processor.recipe.special_tokens:
         options = {**options, "add_special_tokens": False}
     for rows in _parts(family, with_images):
-        found, made = _expanded(
+        result, output = _expanded(
             processor,
             [prompts[row] for row in rows],
             [images[row] for row in rows],
             [numbers[row] for row in rows],
             options,
         )
-        for row, row_tokens in zip(rows, found, strict=True):
+        for row, row_tokens in zip(rows, result, strict=True):
             tokens[row] = row_tokens
-        for name, values in made.items():
+        for name, values in output.items():
             if family.mixes:
                 extras.setdefault(name, [None] * len(prompts))[rows[0]] = values
             elif name in family.row_inputs:
@@ -102,8 +102,8 @@ def check_images_shown(
 
 def image_ids(inner: Any) -> list[int]:
     """Ids of the tokens that a processor may write for an image; empty if it does not say."""
-    found = [getattr(inner, "image_token_id", None), *(getattr(inner, "image_token_ids", None) or ())]
+    result = [getattr(inner, "image_token_id", None), *(getattr(inner, "image_token_ids", None) or ())]
     token = getattr(inner, "image_token", None)
     if token:
-        found.append(inner.tokenizer.convert_tokens_to_ids(str(token)))
-    return [value for value in found if isinstance(value, int)]
+        result.append(inner.tokenizer.convert_tokens_to_ids(str(token)))
+    return [value for value in result if isinstance(value, int)]

@@ -173,10 +173,10 @@ def kept_prefix_fault(model: nn.Module, processor: XVLM2VecProcessor, sample: Se
             kept = PrefixStates()
             expected = model(pack=pack, keep=kept).pooler_output
             try:
-                found = model(pack=pack, over=kept, adapters=[None] * len(pack.rows)).pooler_output
+                result = model(pack=pack, over=kept, adapters=[None] * len(pack.rows)).pooler_output
             except (ValueError, RuntimeError) as error:
                 return f"its prefixes cannot be kept ({error})"
-            worst = ((found - expected).abs().max() / expected.abs().max()).item()
+            worst = ((result - expected).abs().max() / expected.abs().max()).item()
             if not worst <= TOLERANCE[expected.dtype]:
                 return f"texts over a kept prefix have other vectors than in one pass with it (by {worst:.1e})"
     return ""

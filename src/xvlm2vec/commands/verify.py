@@ -67,9 +67,9 @@ def _compare_with_base(path: str) -> int:
     model, processor = load_embedder(source, revision or None)
     adapter = next(iter(model.language_adapters.values()))
     base, _ = load_embedder(adapter.config["base_model_name_or_path"], adapter.config.get("revision"))
-    found = compare_with_base(model, base, processor)
-    console.show(found.summary())
-    return 0 if found.ok else 1
+    result = compare_with_base(model, base, processor)
+    console.show(result.summary())
+    return 0 if result.ok else 1
 
 
 def _has_no_golden_files(path: str) -> bool:
