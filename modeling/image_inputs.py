@@ -13,7 +13,10 @@ from torch.nn.functional import pad
 
 def parameters_of(function: Callable[..., Any]) -> set[str]:
     """Names of what a method of a backbone takes, under the decorators of transformers."""
-    return set(inspect.signature(inspect.unwrap(function)).parameters)
+    # `inspect.unwrap` keeps ids of methods, which change each time one is looked up; torch.compile stops at that.
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return set(inspect.signature(function).parameters)
 
 
 def join_images(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from xvlm2vec.hub.golden import GoldenError, read_golden, write_golden
 from xvlm2vec.hub.verify import VerifyReport, compare, verify
 
 OTHER_LAYOUT = """
-recipe_of = lambda family, token: Recipe({"text": "{text}", "image": "{images}", "image+text": "{text}{images}"}, token)
+FORMS = {"text": "{text}", "image": "{images}", "image+text": "{text}{images}"}
+recipe_of = lambda family: Recipe(FORMS, image=family.image)
 """
 LAST_COLUMN = """
 def last_token_index(attention_mask):
@@ -179,7 +180,7 @@ def test_an_adapter_over_its_base_is_checked_and_a_lost_half_is_caught(
 def test_another_prompt_layout_is_caught(export_copy: Path) -> None:
     append(export_copy / "processing_xvlm2vec.py", OTHER_LAYOUT)
     report = verify(export_copy, loaders=("automodel",), dtypes=("float32",))
-    assert {check.first_difference for check in report.checks} == {"image and text en"}
+    assert {check.first_difference for check in report.checks} == {"image and text en"}, report.table()
 
 
 @pytest.mark.slow
