@@ -98,7 +98,8 @@ def test_vectors_and_gradients_through_the_layers_own_kernels(name: str, budget:
     assert not packing_blocker(model)
     expected, found = alone(model, groups), together(model, groups, budget)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
-    assert apart(gradient(model, found), gradient(model, expected)) < 1e-5
+    # Rounding of float32, which differs between processors (0.5e-5 to 1.4e-5 seen); a test below is in float64.
+    assert apart(gradient(model, found), gradient(model, expected)) < 5e-5
 
 
 class InDouble:

@@ -30,10 +30,13 @@ from xvlm2vec.trainer.progress import StageBar
 from .config import QuickstartConfig
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from xvlm2vec.corpus.emoji.world import EmojiWorld
 
 BENCHMARK = "emoji"
 EXTRAS = Extras(examples=5, precisions=("int8", "binary"))
+ADAPTER = AdapterConfig(rank=32, train_embeddings=True)
 SAVE_STEPS = 250  # half a minute of work at most is done twice after an interruption
 
 
@@ -75,8 +78,22 @@ def distil(
     world: EmojiWorld, config: QuickstartConfig, teacher: tuple[XVLM2VecModel, XVLM2VecProcessor], output: Path
 ) -> None:
     """Self-distillation into the taught languages: of all weights but the vision tower's, or of an adapter."""
-    sizes, (model, processor) = config.sizes, teacher
-    args = SelfDistillationConfig(
+    model, processor = teacher
+    student = add_adapter(model, ADAPTER) if config.lora else model
+    distill(
+        student,
+        processor,
+        distillation_config(config, output),
+        distillation_rows(world, config),
+        callbacks=[StageBar("Student")],
+    )
+    _drop_checkpoints(output)
+
+
+def distillation_config(config: QuickstartConfig, output: Path) -> SelfDistillationConfig:
+    """Settings of the distillation: of all weights, or of an adapter, which takes larger steps."""
+    sizes = config.sizes
+    return SelfDistillationConfig(
         output_dir=str(output),
         per_device_train_batch_size=sizes.distill_batch,
         max_steps=sizes.distill_steps,
@@ -95,10 +112,11 @@ def distil(
         report_to="none",
         **training_precision(),
     )
-    student = add_adapter(model, AdapterConfig(rank=32, train_embeddings=True)) if config.lora else model
-    rows = parallel_rows(world, rows=sizes.distill_steps * sizes.distill_batch, seed=config.seed)
-    distill(student, processor, args, rows, callbacks=[StageBar("Student")])
-    _drop_checkpoints(output)
+
+
+def distillation_rows(world: EmojiWorld, config: QuickstartConfig) -> Dataset:
+    """The parallel rows of the distillation, each of which it sees once."""
+    return parallel_rows(world, rows=config.sizes.distill_steps * config.sizes.distill_batch, seed=config.seed)
 
 
 def measure(
