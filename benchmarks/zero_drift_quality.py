@@ -3,8 +3,8 @@ r"""What an activated adapter learns, against LoRA and full fine-tuning, in the 
     python benchmarks/zero_drift_quality.py runs/quality --seeds 0,1,2 --json benchmarks/results/zero_drift_quality.json
 
 For each seed: the world and English teacher of `xvlm2vec quickstart --seed N`; the same rows, steps and optimiser
-for all three ways. Times are processor seconds of the training alone. What is done is not done again. `--small` takes the
-quickstart's small world.
+for all three ways. Times are processor seconds of the training alone. What is done is not done again. `--small`
+takes the quickstart's small world.
 """
 
 from __future__ import annotations

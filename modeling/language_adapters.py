@@ -162,6 +162,11 @@ def adapter_for(model: Any, language: str | None) -> str | None:
     raise UnknownLanguageError(language, languages_of(model))
 
 
+def is_in_language(prompt: str, language: str) -> bool:
+    """Whether the instruction of a name is in a language, as `retrieval-de` is in German."""
+    return _plain(prompt).endswith(f"-{_plain(language)}")
+
+
 def _plain(code: str) -> str:
     """A code in the spelling in which two are compared."""
     return code.strip().replace("_", "-").casefold()
@@ -260,10 +265,7 @@ def own_instruction(
     """
     per_row = [languages] * len(rows) if languages is None or isinstance(languages, str) else languages
     named = instruction in prompts
-    ends = [
-        named and language is not None and _plain(str(instruction)).endswith(f"-{_plain(language)}")
-        for language in per_row
-    ]
+    ends = [named and language is not None and is_in_language(str(instruction), language) for language in per_row]
     if in_language is False and any(ends):
         language = per_row[ends.index(True)]
         raise ValueError(

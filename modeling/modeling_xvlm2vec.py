@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from .activated import follow_routes
+from .activated import acting, follow_routes
+from .adapter_starts import batch_routes
 from .adapters import base_is_embedder, base_options, find_adapters, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_forward import backbone_states
@@ -22,7 +24,7 @@ from .encoder import RowEncoder
 from .families import backbone_type, family_of
 from .heads import make_heads
 from .hub_files import pinned
-from .language_adapters import LanguageAdapter, load_language_adapter, save_language_adapters
+from .language_adapters import LanguageAdapter, adapter_for, load_language_adapter, save_language_adapters
 from .loading import CheckpointError, check_loading, readable_files
 from .lora_weights import Adapter
 from .output import XVLM2VecOutput
@@ -231,6 +233,8 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
         pack: Pack | None = None,
+        language: str | None = None,
+        adapter_starts: torch.Tensor | None = None,
         **more_inputs: Any,
     ) -> XVLM2VecOutput | tuple[torch.Tensor, ...]:
         """Embeds a batch as the processor made it, or a pack.
@@ -241,6 +245,8 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
             return_dict: `False` gives a tuple.
             pack: Groups of rows instead of a batch, as `pack` made it. One row of the result is one text of the pack,
                 in the order of `pack.rows`; `last_hidden_state` is `(1, N, H)`.
+            language: Of the texts of a batch, for a model with adapters, see `encode`.
+            adapter_starts: `(B, 3)`, where an adapter begins in each row, as the processor says for `prompts=`.
             **more_inputs: Images and whatever else the processor made for the backbone. With a pack: `image_states`
                 (the function of this name; computed here if missing), `image_means=True` and `dense=True`; `adapters`,
                 for each text the adapter that acts on it, or `None`; `keep`, which keeps what the pass makes of
@@ -257,13 +263,16 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
             result = self._embed_pack(pack.to(self.device), **options)
             return result if return_dict is not False else result.to_tuple()
         if self.config.two_towers:
+            adapter_for(self, language)  # there is none
             result = self._result(tower_vectors(self.backbone, input_ids, attention_mask, more_inputs))
             return result if return_dict is not False else result.to_tuple()
         if attention_mask is None:
             reference = input_ids if input_ids is not None else more_inputs["inputs_embeds"]
             attention_mask = torch.ones(reference.shape[:2], dtype=torch.long, device=reference.device)
         family = family_of(backbone_type(self.config))
-        states = backbone_states(self.backbone, family, input_ids, attention_mask, more_inputs)
+        routes = batch_routes(self, language, adapter_starts, attention_mask)
+        with nullcontext() if routes is None else acting(routes):
+            states = backbone_states(self.backbone, family, input_ids, attention_mask, more_inputs)
         span = image_span(self.config, input_ids, attention_mask)
         result = self._result(pool(states, attention_mask, self.config.pooling, span), states)
         return result if return_dict is not False else result.to_tuple()

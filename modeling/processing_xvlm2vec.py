@@ -13,6 +13,7 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
+from .adapter_starts import adapter_starts
 from .arguments import check_options, template_options
 from .backbone_processors import PROCESSOR_FILE, load_inner, load_plain
 from .concurrency import CopyableLock, LockedTokenizer
@@ -28,7 +29,7 @@ from .row_lengths import measure_rows
 from .rows import TextImageRow, make_rows
 from .token_inputs import token_inputs
 from .towers import tower_inputs
-from .truncation import Prompt, cut_text
+from .truncation import UNCUT, Prompt, cut_texts
 
 
 class XVLM2VecProcessor(ProcessorMixin):
@@ -207,6 +208,7 @@ class XVLM2VecProcessor(ProcessorMixin):
         padding_side: str | None = None,
         pad_to_multiple_of: int | None = None,
         return_tensors: str = "pt",
+        prompts: Mapping[str, str] | None = None,
         **image_options: Any,
     ) -> tuple[BatchFeature, int]:
         """Prepares a batch and counts the rows whose text was cut.
@@ -219,6 +221,8 @@ class XVLM2VecProcessor(ProcessorMixin):
             padding_side: `"left"` or `"right"`; by default the tokenizer's. Vectors do not depend on it.
             pad_to_multiple_of: The batch gets a width that this divides.
             return_tensors: Only `"pt"`.
+            prompts: The `config.prompts` of a model with adapters for languages: the batch then has `adapter_starts`
+                (see the function of this name), which the model needs beside a `language`.
             **image_options: Further arguments of the backbone's processor for images.
 
         Returns:
@@ -230,8 +234,14 @@ class XVLM2VecProcessor(ProcessorMixin):
             )
         tokenizer, recipe = self.inner.tokenizer, self.recipe
         check_padding_side(self, padding_side)
-        tokens, extras, cut = self.token_rows(rows, numbers=numbers, max_length=max_length, **image_options)
+        numbers = range(len(rows)) if numbers is None else numbers
         limit = self.limit(max_length)
+        if prompts is None:
+            tokens, extras, cut = self.token_rows(rows, numbers=numbers, max_length=max_length, **image_options)
+        else:
+            tokens, extras, _ = self.token_rows(rows, numbers=numbers, max_length=UNCUT, **image_options)
+            extras |= {"adapter_starts": adapter_starts(self, rows, tokens, numbers, prompts)}
+            tokens, cut = cut_texts(self, tokens, rows, numbers, limit)
         batch = pad_rows(
             tokens,
             pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
@@ -264,23 +274,12 @@ class XVLM2VecProcessor(ProcessorMixin):
         prompts = [self.prompt_of(row, number) for row, number in zip(rows, numbers, strict=True)]
         tokenize = tower_inputs if self.recipe.two_towers else token_inputs
         tokens, extras = tokenize(self, prompts, images, numbers, image_options)
-        cut = 0
         for index, number in enumerate(numbers):
             if not len(tokens[index]["input_ids"]) and not (self.recipe.two_towers and images[index]):
                 raise ValueError(
                     f"row {number}: the text is empty and the tokenizer adds nothing, so nothing is to embed."
                 )
-            if limit is not None:
-                shorter = cut_text(
-                    tokens[index],
-                    prompts[index],
-                    self.locked_tokenizer,
-                    limit,
-                    f"row {number}",
-                    self.recipe.special_tokens,
-                )
-                cut += shorter is not tokens[index]
-                tokens[index] = shorter
+        tokens, cut = cut_texts(self, tokens, rows, numbers, limit)
         return tokens, extras, cut
 
     def prompt(self, text: str, images: int, row: int = 0) -> str:

@@ -17,17 +17,34 @@ _FORWARD = {"method": "forward", "method_output_name": "embeddings"}
 SETTINGS_FILE = "config_sentence_transformers.json"
 
 
-def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XVLM2VecConfig) -> None:
+def write_sentence_transformers_files(
+    folder: str | os.PathLike[str], config: XVLM2VecConfig, has_languages: bool = False
+) -> None:
     """Writes `modules.json`, `sentence_bert_config.json` and `config_sentence_transformers.json`.
 
     One stock `Transformer` module reads our `embeddings`. The `message` entry routes every row, of any modality,
     through the processor's `apply_chat_template`: without it, mixed batches are refused and prompts on images are
     dropped in silence. Without `modules.json`, sentence-transformers would mean-pool in silence.
+
+    Args:
+        folder: Where they go.
+        config: The model's.
+        has_languages: Whether adapters for languages lie beside the model: `encode` of sentence-transformers then takes
+            `language=` and hands it to the model, whose batches say where texts begin.
     """
+    module: dict[str, Any] = {
+        "idx": 0,
+        "name": "0",
+        "path": "",
+        "type": "sentence_transformers.base.modules.transformer.Transformer",
+    }
+    # There is no chat template whose end truncation could cut off.
+    template: dict[str, Any] = {"restore_suffix": False}
+    if has_languages:
+        module["kwargs"] = ["language"]
+        template["prompts"] = config.prompts
     files: dict[str, Any] = {
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
-        ],
+        "modules.json": [module],
         "sentence_bert_config.json": {
             "transformer_task": "feature-extraction",
             "modality_config": {
@@ -38,8 +55,7 @@ def write_sentence_transformers_files(folder: str | os.PathLike[str], config: XV
             },
             "module_output_name": "sentence_embedding",
             "unpad_inputs": False,
-            # There is no chat template whose end truncation could cut off.
-            "processing_kwargs": {"chat_template": {"restore_suffix": False}},
+            "processing_kwargs": {"chat_template": template},
         },
         SETTINGS_FILE: _settings(Path(folder) / SETTINGS_FILE, config),
     }

@@ -9,15 +9,13 @@ import torch
 
 from .packs import TokenGroup
 from .rows import TextImageRow
-from .truncation import cut_text, first_own_token
+from .truncation import UNCUT, cut_text, first_own_token
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
 
 LEAST_SAVING = 32
 """Tokens that a common prefix of texts without images must save to be worth a second step of attention."""
-UNCUT = 10**9
-"""A length that no row has."""
 
 
 def token_groups(

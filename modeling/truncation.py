@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .padding import TokenRow
+from .rows import TextImageRow
+
+if TYPE_CHECKING:
+    from .processing_xvlm2vec import XVLM2VecProcessor
+
+UNCUT = 10**9
+"""A length that no row has."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,25 @@ class Prompt:
     string: str
     start: int
     stop: int
+
+
+def cut_texts(
+    processor: XVLM2VecProcessor,
+    tokens: Sequence[TokenRow],
+    rows: Sequence[TextImageRow],
+    numbers: Sequence[Any],
+    limit: int | None,
+) -> tuple[list[TokenRow], int]:
+    """The tokens of rows without the ends of texts that are too long, see `cut_text`, and the number of these rows."""
+    result: list[TokenRow] = []
+    tokenizer, special = processor.locked_tokenizer, processor.recipe.special_tokens
+    for whole, row, number in zip(tokens, rows, numbers, strict=True):
+        if limit is None or len(whole["input_ids"]) <= limit:
+            result.append(whole)
+        else:
+            prompt = processor.prompt_of(row, number)
+            result.append(cut_text(whole, prompt, tokenizer, limit, f"row {number}", special))
+    return result, sum(short is not whole for short, whole in zip(result, tokens, strict=True))
 
 
 def cut_text(
