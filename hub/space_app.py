@@ -63,11 +63,14 @@ class Searcher:
     vectors: np.ndarray
 
     def by_text(self, text: str, language: str) -> list[tuple[int, float]]:
-        """Numbers and cosines of the images that fit a text best, asked for in its language if that was taught."""
-        prompts = self.model.config.prompts
+        """Numbers and cosines of the images that fit a text best, asked for in its language if that was taught.
+
+        Of a model with adapters that of the language speaks; without one the base does.
+        """
         names = (f"t2i-{language}", "query")
-        instruction = next((prompts[name] for name in names if name in prompts), None)
-        return self._nearest(self.model.encode(text=[text], instruction=instruction))
+        prompt = next((name for name in names if name in self.model.config.prompts), None)
+        speaker = {"language": language} if language in getattr(self.model, "languages", ()) else {}
+        return self._nearest(self.model.encode(text=[text], instruction=prompt, **speaker))
 
     def by_image(self, image: Image.Image) -> list[tuple[int, float]]:
         """Numbers and cosines of the images that are most like another."""
@@ -167,7 +170,8 @@ class StockModel:
 
     def encode(self, text: list[str], images: list[Any] | None = None, instruction: str | None = None) -> np.ndarray:
         """Embeddings of images where there are any, else of texts."""
-        return self.model.encode(images or text, prompt=instruction, show_progress_bar=False)
+        prompt = self.config.prompts.get(instruction or "", instruction)
+        return self.model.encode(images or text, prompt=prompt, show_progress_bar=False)
 
 
 def read_images(benchmark: dict[str, Any], paths: Sequence[str]) -> list[bytes]:

@@ -77,6 +77,11 @@ class RowEncoder:
         except AttributeError as error:  # torch would say that the model has no attribute `processor`
             raise CheckpointError(f"The processor of {os.fspath(source)!r} fails: {error}") from error
 
+    @property
+    def languages(self) -> list[str]:
+        """The languages that the model has adapters for; the base speaks without one."""
+        return languages_of(self)
+
     def add_languages(self, source: str | os.PathLike[str], **options: Any) -> list[str]:
         """Puts an activated adapter beside this model, its base, and beside those that are there.
 
@@ -96,7 +101,7 @@ class RowEncoder:
         for name, adapter in adapters.items():
             taught = "+".join((adapter.config.get(OWN_SETTINGS) or {}).get("languages", [name]))
             load_language_adapter(self, adapter, name if name not in self.language_adapters else taught)
-        return languages_of(self)
+        return self.languages
 
     def remove_languages(self, *languages: str) -> list[str]:
         """Takes the adapters away that speak these languages; what else they speak goes with them.
@@ -109,7 +114,7 @@ class RowEncoder:
             if name is not None:
                 remove_adapter(cast(nn.Module, self), name)
                 del self.language_adapters[name]
-        return languages_of(self)
+        return self.languages
 
     def encode(
         self,

@@ -15,11 +15,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from huggingface_hub import RepoCard
@@ -35,6 +37,8 @@ from xvlm2vec.hub import space, space_app
 from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 from xvlm2vec.hub.space import Place, read_gallery, write_space
 from xvlm2vec.hub.staging import ExportError
+from xvlm2vec.trainer.activated import add_activated
+from xvlm2vec.trainer.adapters import AdapterConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,6 +233,22 @@ def test_searches_rank_by_the_models_own_vectors(searcher: space_app.Searcher, r
     np.testing.assert_allclose([score for _, score in found], -np.sort(-scores[0])[: space_app.RESULTS], atol=1e-5)
     for number in (0, 17):
         assert searcher.by_image(images[number])[0] == (number, pytest.approx(1, abs=1e-5))
+
+
+def test_the_language_button_says_which_adapter_speaks(searcher: space_app.Searcher, release: Path) -> None:
+    model = XVLM2VecModel.from_pretrained(release / "model")
+    add_activated(model, AdapterConfig(rank=2))
+    model.language_adapters["default"].languages = ["de"]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.3 * torch.randn(weight.shape)
+    adapted = replace(searcher, model=model)
+    assert adapted.by_text("red / blue", "en") == searcher.by_text("red / blue", "en")
+    expected = adapted._nearest(model.encode(["rot / blau"], instruction="query", language="de"))
+    assert adapted.by_text("rot / blau", "de") == expected != searcher.by_text("rot / blau", "de")
+    assert adapted.by_text("rot / blau", "ja") == searcher.by_text("rot / blau", "ja"), "never taught: the base speaks"
 
 
 def test_vectors_are_kept_until_the_model_or_an_image_changes(
