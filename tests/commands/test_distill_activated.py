@@ -95,6 +95,41 @@ def test_encode_is_told_the_language(folder: Path, tmp_path: Path, capsys: pytes
     assert "de, it" in capsys.readouterr().err
 
 
+def test_encode_finds_languages_only_where_it_is_told_to(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ["a dog is running in the park", "ein Hund läuft durch den Park", "un cane corre nel parco", "the sea"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    output = tmp_path / "found.npy"
+    line = ["--text", tmp_path / "lines.txt", "--output", output, "--language", "auto"]
+    with caplog.at_level("INFO", "xvlm2vec"):
+        assert call("encode", folder / "taught/adapter", *line) == 0
+    assert "Languages found: en in 2 rows, de in 1 rows, it in 1 rows" in caplog.text
+    model = XVLM2VecModel.from_pretrained(folder / "taught/adapter")
+    expected = model.encode(lines, language=[None, "de", "it", None])
+    np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
+
+
+def test_encode_knows_an_instruction_in_the_language_by_its_name(folder: Path, tmp_path: Path) -> None:
+    base = XVLM2VecModel.from_pretrained(folder / "base")
+    processor = base.processor
+    base.config.prompts = {"query-de": "Finde ein Bild: "}
+    base.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    shutil.copytree(folder / "taught/adapter", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "base")
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "lines.txt").write_text("ein roter Hund\n", encoding="utf-8")
+    line = ["--text", tmp_path / "lines.txt", "--output", tmp_path / "a.npy", "--language", "de"]
+    assert call("encode", tmp_path / "adapter", *line, "--instruction", "query-de") == 0
+    model = XVLM2VecModel.from_pretrained(tmp_path / "adapter")
+    expected = model.encode("ein roter Hund", language="de", instruction="query-de")
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy")[0], expected, atol=1e-6)
+    shared = model.encode("ein roter Hund", language="de", instruction="Finde ein Bild: ")
+    assert np.abs(expected - shared).max() > 1e-5
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

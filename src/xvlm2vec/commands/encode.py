@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ SUFFIXES = (".npy", ".safetensors")
 KEY = "embeddings"
 COLUMNS = ("text", "image")
 SHOWN = 5
+AUTO = "auto"
 
 
 @dataclass
@@ -80,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--instruction", metavar="TEXT", help="put before every text; the name of one of the model's "
                         "prompts stands for its text")  # fmt: skip
     parser.add_argument("--language", metavar="CODE", help="of the texts, for a model with activated adapters; without "
-                        "it their base embeds them")  # fmt: skip
+                        f"it their base embeds them; {AUTO} finds it for each text, and says how many it found of each "
+                        "(needs xvlm2vec[detect]; short texts are often taken for another language)")  # fmt: skip
     console.add_encoder_flags(parser)
     return parser
 
@@ -144,6 +147,7 @@ def read_table(path: Path, images: str | None) -> Rows:
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
     """`(N, D)` float32; bad rows are NaN, and those that the model refuses are noted with the others."""
+    from xvlm2vec.eval.encoders import ModelEncoder
     from xvlm2vec.flags.encoders import load_encoder
     from xvlm2vec.modeling.rows import BadRowsError
 
@@ -153,7 +157,9 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
     )  # fmt: skip
     prefix = _instruction(encoder, flags.instruction)
     if prefix and hasattr(encoder, "instruction"):  # it knows where an instruction belongs
-        encoder.instruction, prefix = prefix, ""
+        # Our models look names up themselves: an instruction's name says in which language it is.
+        encoder.instruction = flags.instruction if isinstance(encoder, ModelEncoder) else prefix
+        prefix = ""
     if flags.language:
         _tell_language(encoder, rows, flags.language)
     recorder = _BadRowRecorder(encoder)
@@ -258,10 +264,30 @@ def _tell_language(encoder: Any, rows: Rows, language: str) -> None:
     from xvlm2vec.modeling.language_adapters import UnknownLanguageError, adapter_for
 
     model = getattr(encoder, "model", None)
-    if not spoken_languages(encoder):
+    taught = spoken_languages(encoder)
+    if not taught:
         raise UnknownLanguageError(language, ())
-    if adapter_for(model, language) is not None:
+    if language == AUTO:
+        _find_languages(rows, taught)
+    elif adapter_for(model, language) is not None:
         rows.rows = [row and replace(row, language=language) for row in rows.rows]
+
+
+def _find_languages(rows: Rows, taught: Sequence[str]) -> None:
+    """Notes with each row the language that its text seems to be in, English or one that was taught, and tells it."""
+    from xvlm2vec.common.language_detection import detect_languages
+    from xvlm2vec.modeling.language_adapters import BASE_LANGUAGE
+
+    texts = [row.text or "" if row else "" for row in rows.rows]
+    distinct = sorted({text for text in texts if text})
+    choices = list(dict.fromkeys((BASE_LANGUAGE, *taught)))
+    language = dict(zip(distinct, detect_languages(distinct, choices), strict=True))
+    counts = Counter(language[text] for text in texts if text)
+    logger.info("Languages found: %s", ", ".join(f"{code} in {count} rows" for code, count in counts.most_common()))
+    rows.rows = [
+        replace(row, language=language[text]) if row and language.get(text) in taught else row
+        for row, text in zip(rows.rows, texts, strict=True)
+    ]
 
 
 def _report(rows: Rows, output: Path) -> int:

