@@ -37,16 +37,37 @@ class Routes:
     tokens: int
     places: Mapping[str, torch.Tensor | None]
 
+    def of(self, tokens: torch.Tensor) -> Routes:
+        """The routes of a part of a layer that is given these tokens of the pass, `(n,)` int64, some perhaps twice."""
+        places: dict[str, torch.Tensor | None] = {}
+        for name, mine in self.places.items():
+            if mine is not None:
+                chosen = torch.zeros(self.tokens, dtype=torch.bool, device=mine.device)
+                chosen[mine] = True
+                mine = chosen[tokens].nonzero()[:, 0]
+            places[name] = mine
+        return Routes(len(tokens), places)
+
+
+def current_routes() -> Routes | None:
+    """The routes of this thread's pass; `None` where no adapter acts."""
+    return getattr(_PASS, "routes", None)
+
+
+def set_routes(routes: Routes | None) -> None:
+    """Adapters act in this thread as the routes say until others are set; `acting` is for what has an end."""
+    _PASS.routes = routes
+
 
 @contextmanager
 def acting(routes: Routes | None) -> Iterator[None]:
     """Adapters act in this thread as the routes say, until the context is left."""
-    before = getattr(_PASS, "routes", None)
-    _PASS.routes = routes
+    before = current_routes()
+    set_routes(routes)
     try:
         yield
     finally:
-        _PASS.routes = before
+        set_routes(before)
 
 
 @dataclass(frozen=True)
@@ -167,7 +188,7 @@ def follow_routes(checkpoint: Callable[..., Any], layer: Callable[..., Any], *in
         layer: The layer's forward.
         *inputs: What it takes.
     """
-    return checkpoint(partial(_run_layer, getattr(_PASS, "routes", None), layer), *inputs)
+    return checkpoint(partial(_run_layer, current_routes(), layer), *inputs)
 
 
 def _run_layer(routes: Routes | None, layer: Callable[..., Any], *inputs: Any) -> Any:
@@ -210,7 +231,7 @@ def _without_adapters(table: nn.Module) -> nn.Module:
 
 def _change_output(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
     """A forward hook: adds what the adapters of the pass make of their tokens."""
-    routes: Routes | None = getattr(_PASS, "routes", None)
+    routes = current_routes()
     if routes is None:
         return None
     states, result = inputs[0].flatten(0, -2), output.flatten(0, -2)
@@ -229,7 +250,7 @@ def _change_output(layer: Any, inputs: tuple[Any, ...], output: torch.Tensor) ->
 
 def _replace_embeddings(table: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
     """A forward hook: the tokens of adapters that have token embeddings of their own get these."""
-    routes: Routes | None = getattr(_PASS, "routes", None)
+    routes = current_routes()
     if routes is None or not has(table, EMBEDDINGS):  # a copy that is an adapter itself keeps the hook
         return None
     ids, result = inputs[0].flatten(), output.flatten(0, -2)

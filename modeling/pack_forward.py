@@ -17,7 +17,7 @@ from .image_inputs import join_images, like_shapes, parameters_of
 from .packs import Pack, TokenGroup
 from .prefix_states import PackPrefixes, PrefixStates
 from .rope import rope_limit_of
-from .state_forks import fork_states, has_states
+from .state_forks import fork_states
 from .tree_attention import use_tree
 
 _SPLIT = ("pooler_output", "deepstack_features", "last_hidden_state", "hidden_states", "attentions")
@@ -253,11 +253,6 @@ def _run(
         )
     use_tree(backbone)
     fork_states(backbone)
-    if prefixes is not None and any(map(has_states, backbone.modules())):
-        raise ValueError(
-            "The recurrent layers of this backbone hand their states on within one pass only, so that texts cannot run "
-            "over prefixes that were run before, as an activated adapter's training does. Use --adapter lora."
-        )
     known = prefixes is not None and prefixes.known
     both_ways = {} if known else seen_both_ways(backbone.config, family, pack)
     with acting(routes):

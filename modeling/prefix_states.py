@@ -1,16 +1,21 @@
 """What a pass made of the prefixes of its groups, kept for texts that continue them in a later pass.
 
-The pass of an adapter's texts needs no token of their prefixes: keys and values of each attention layer stand for them.
+The pass of an adapter's texts needs no token of their prefixes: keys and values of each attention layer stand for them,
+and the states of each recurrent layer behind their last tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+Memory = dict[tuple[str, int], torch.Tensor]
+"""States of a recurrent layer by kind and number."""
+Kept = TypeVar("Kept")
 
 
 class MissingPrefixError(ValueError):
@@ -23,16 +28,33 @@ class PrefixStates:
 
     Attributes:
         layers: Keys and values `(key heads, P, D)` of each attention layer.
+        recurrent: What each recurrent layer remembers behind the last token, by the kind and number of the state.
         hidden: Final states `(P, H)`.
     """
 
     layers: dict[int, dict[int, tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+    recurrent: dict[int, dict[int, Memory]] = field(default_factory=dict)
     hidden: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def keep(self, layer: Any, numbers: Sequence[int], key: torch.Tensor, value: torch.Tensor) -> None:
         """Keeps keys and values `(G, key heads, P, D)` of groups of these numbers."""
         kept = self.layers.setdefault(id(layer), {})
         kept.update({number: (key[place], value[place]) for place, number in enumerate(numbers)})
+
+    def keep_memory(self, layer: Any, numbers: Sequence[int], memory: Mapping[tuple[str, int], torch.Tensor]) -> None:
+        """Keeps the states `(G, ...)` that a recurrent layer has behind the prefixes of groups of these numbers."""
+        kept = self.recurrent.setdefault(id(layer), {})
+        for place, number in enumerate(numbers):
+            kept[number] = {name: state[place] for name, state in memory.items()}
+
+    def memory(self, layer: Any, numbers: Sequence[int]) -> Memory:
+        """The states `(G, ...)` of a recurrent layer behind the prefixes of groups of these numbers.
+
+        Raises:
+            MissingPrefixError: Nothing was kept of a group.
+        """
+        kept = self._of_groups(layer, self.recurrent, numbers)
+        return {name: torch.stack([memory[name] for memory in kept]) for name in kept[0]}
 
     def keep_hidden(self, members: Sequence[Any], hidden: torch.Tensor) -> None:
         """Keeps the final states of the prefixes of a pack's members, which follow each other in `(N, H)`."""
@@ -47,9 +69,10 @@ class PrefixStates:
 
     def take(self, states: PrefixStates, places: Mapping[int, int]) -> None:
         """Takes the states of groups over, each under the number that stands for its own."""
-        for layer, kept in states.layers.items():
-            mine = self.layers.setdefault(layer, {})
-            mine.update({places[number]: pair for number, pair in kept.items() if number in places})
+        for theirs, all_mine in ((states.layers, self.layers), (states.recurrent, self.recurrent)):
+            for layer, kept in theirs.items():
+                mine: dict[int, Any] = all_mine.setdefault(layer, {})  # type: ignore[arg-type]  # one of two kinds
+                mine.update({places[number]: part for number, part in kept.items() if number in places})
         self.hidden.update({places[number]: part for number, part in states.hidden.items() if number in places})
 
     def keys_and_values(self, layer: Any, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,17 +81,21 @@ class PrefixStates:
         Raises:
             MissingPrefixError: Nothing was kept of a group.
         """
-        kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]] = self.layers.get(id(layer), {})
-        missing = [number for number in numbers if number not in kept]
+        pairs = self._of_groups(layer, self.layers, numbers)
+        if len(pairs) == 1:
+            return pairs[0][0][None], pairs[0][1][None]
+        return torch.stack([key for key, _ in pairs]), torch.stack([value for _, value in pairs])
+
+    def _of_groups(self, layer: Any, kept: Mapping[int, Mapping[int, Kept]], numbers: Sequence[int]) -> list[Kept]:
+        """What was kept of a layer for these groups."""
+        mine = kept.get(id(layer), {})
+        missing = [number for number in numbers if number not in mine]
         if missing:
             raise MissingPrefixError(
                 f"{type(layer).__name__} has kept nothing of the prefix of group {missing[0]}: run the groups through "
                 "the base first, with `keep`, on the same model."
             )
-        pairs = [kept[number] for number in numbers]
-        if len(pairs) == 1:
-            return pairs[0][0][None], pairs[0][1][None]
-        return torch.stack([key for key, _ in pairs]), torch.stack([value for _, value in pairs])
+        return [mine[number] for number in numbers]
 
 
 @dataclass(frozen=True)

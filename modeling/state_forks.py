@@ -5,6 +5,8 @@ give that state through transformers' cache. In a pack such a layer (a **mixer**
 own code: over a bucket's prefixes as one batch, with an empty cache that keeps the states behind their last tokens, and
 over each block of texts with a cache that hands every text the states of its prefix. Gradients flow through the states.
 Prefixes of a bucket are of one length, and texts are filled up at their ends, so that no state is read behind padding.
+The states behind prefixes can be kept for a later pass that runs texts only. Adapters act in each run on the tokens of
+the pack that it is given.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from .activated import Routes, acting, current_routes, set_routes
 from .tree_attention import Block, TreeLayout
 
 CACHES = ("cache_params", "past_key_values")
@@ -88,18 +90,31 @@ class Run:
     Args:
         rows: `(B, T, H)`, padded at their ends.
         states: What the rows start from; what the call leaves behind is kept there.
+        place: Where its tokens begin in the pack.
         block: The block of texts; `None` for prefixes.
+        numbers: Numbers of the groups whose prefixes these are.
     """
 
     rows: torch.Tensor
     states: States
+    place: int
     block: Block | None = None
+    numbers: tuple[int, ...] = ()
 
     def tokens(self, rows: torch.Tensor) -> torch.Tensor:
         """What the mixer made of the rows, as the tokens `(1, tokens, H)` of the pack."""
         if self.block is None:
             return rows.flatten(0, 1)[None]
         return self.block.gather(rows[:, None, : self.block.width])[:, :, 0]
+
+    def places(self) -> torch.Tensor:
+        """Which tokens of the pack the rows hold, `(B * T,)` int64."""
+        device = self.rows.device
+        if self.block is None:
+            return self.place + torch.arange(self.rows.shape[0] * self.rows.shape[1], device=device)
+        pad = self.block.pad
+        places = self.place + (torch.arange(self.block.tokens, device=device) if pad is None else pad)
+        return places.repeat_interleave(2) if self.block.width == 1 else places
 
 
 @dataclass(frozen=True)
@@ -109,10 +124,12 @@ class LastStates(States):
     Args:
         run: The last run.
         pieces: `(1, tokens, H)` of each earlier run, in the order of the pack.
+        routes: The tokens of the pack that adapters act on.
     """
 
     run: Run | None = None
     pieces: tuple[torch.Tensor, ...] = ()
+    routes: Routes | None = None
 
 
 def fork_states(backbone: nn.Module) -> None:
@@ -123,7 +140,7 @@ def fork_states(backbone: nn.Module) -> None:
         for module in backbone.modules():
             if is_mixer(module):
                 module.register_forward_pre_hook(before_mixer, with_kwargs=True)
-                module.register_forward_hook(after_mixer, with_kwargs=True)
+                module.register_forward_hook(after_mixer, with_kwargs=True, always_call=True)
         setattr(backbone, MARK, True)
 
 
@@ -158,44 +175,58 @@ def before_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, An
     hidden = args[0] if args else options["hidden_states"]
     cache = cache_name(module)
     others = {name: value for name, value in options.items() if name not in ("tree", "hidden_states", cache, *MASKS)}
-    runs = runs_of(layout, hidden)
+    runs, routes = runs_of(layout, hidden, module), current_routes()
     pieces = []
     for _ in range(count_runs(layout) - 1):
         run = next(runs)
-        pieces.append(run.tokens(module.forward(run.rows, **others, **{cache: run.states})))
+        with acting(routes and routes.of(run.places())):
+            pieces.append(run.tokens(module.forward(run.rows, **others, **{cache: run.states})))
+        if layout.prefixes is not None and run.block is None:
+            layout.prefixes.states.keep_memory(module, run.numbers, run.states.end)
     last = next(runs)
-    states = LastStates(last.states.start, run=last, pieces=tuple(pieces))
+    set_routes(routes and routes.of(last.places()))  # until `after_mixer`
+    states = LastStates(last.states.start, run=last, pieces=tuple(pieces), routes=routes)
     return (last.rows,), {**others, cache: states}
 
 
 def after_mixer(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], rows: Any) -> torch.Tensor | None:
-    """Joins what a mixer made of all parts of a pack, `(1, N, H)`."""
+    """Joins what a mixer made of all parts of a pack, `(1, N, H)`; called also when its last run failed."""
     states = next((value for value in options.values() if isinstance(value, LastStates)), None)
     if states is None or states.run is None:
         return None
-    return torch.cat([*states.pieces, states.run.tokens(rows)], dim=1)
+    set_routes(states.routes)
+    return None if rows is None else torch.cat([*states.pieces, states.run.tokens(rows)], dim=1)
 
 
 def count_runs(layout: TreeLayout) -> int:
     """How many runs a pack takes."""
-    return sum(bool(bucket.prefix) + len(bucket.blocks) for bucket in layout.buckets)
+    known = layout.prefixes is not None and layout.prefixes.known
+    return sum(bool(bucket.prefix and not known) + len(bucket.blocks) for bucket in layout.buckets)
 
 
-def runs_of(layout: TreeLayout, hidden: torch.Tensor) -> Iterator[Run]:
-    """The runs over the tokens `(1, N, H)` of a pack. Each must be through before the next one is asked for."""
-    for bucket, parts in zip(layout.buckets, split_by_bucket(layout, hidden), strict=True):
+def runs_of(layout: TreeLayout, hidden: torch.Tensor, module: nn.Module) -> Iterator[Run]:
+    """The runs of a mixer over the tokens `(1, N, H)` of a pack. Each must be through before the next one is asked for.
+
+    Where prefixes are known, the tokens are those of the texts, which start from the states that were kept.
+    """
+    prefixes = layout.prefixes
+    known = prefixes is not None and prefixes.known
+    place = 0
+    for number, bucket in enumerate(layout.buckets):
+        groups = prefixes.numbers[number] if prefixes is not None else ()
+        sizes = bucket.sizes[1:] if known else bucket.sizes
+        parts = iter(hidden[:, place : place + sum(sizes)].split(sizes, dim=1))
         states = States()
-        if bucket.prefix:
-            yield Run(parts[0][0].unflatten(0, (bucket.groups, bucket.prefix)), states)
-        for block, tokens in zip(bucket.blocks, parts[1:], strict=True):
-            yield Run(spread(block, tokens), states.fork(block.texts), block)
-
-
-def split_by_bucket(layout: TreeLayout, hidden: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """The tokens of each bucket: all its prefixes, and those of each block."""
-    sizes = [bucket.sizes for bucket in layout.buckets]
-    parts = iter(hidden.split(list(chain.from_iterable(sizes)), dim=1))
-    return (list(islice(parts, len(of_bucket))) for of_bucket in sizes)
+        if not known:
+            front = next(parts)
+            if bucket.prefix:
+                yield Run(front[0].unflatten(0, (bucket.groups, bucket.prefix)), states, place, numbers=groups)
+            place += bucket.sizes[0]
+        elif bucket.prefix and prefixes is not None:
+            states = States(end=prefixes.states.memory(module, groups))
+        for block, tokens in zip(bucket.blocks, parts, strict=True):
+            yield Run(spread(block, tokens), states.fork(block.texts), place, block)
+            place += block.tokens
 
 
 def spread(block: Block, tokens: torch.Tensor) -> torch.Tensor:

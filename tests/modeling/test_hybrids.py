@@ -16,8 +16,12 @@ import transformers
 
 from xvlm2vec import XVLM2VecConfig, XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.modeling import families, state_forks
+from xvlm2vec.modeling.activated import Routes, acting, current_routes
+from xvlm2vec.modeling.language_adapters import DEFAULT
 from xvlm2vec.modeling.packing import PrefixStates, TokenGroup, check_sharing, packing_blocker
 from xvlm2vec.modeling.rows import TextImageRow
+from xvlm2vec.trainer.activated import add_activated
+from xvlm2vec.trainer.adapters import AdapterConfig
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4} | {
     "num_key_value_heads": 2,
@@ -139,13 +143,18 @@ def delta_rule(
     return torch.stack(outputs, dim=1), state
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_exactness_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_double(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a model compute in float64 all through."""
     module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(module, "torch", InDouble())
     if name == "qwen3_5":
         monkeypatch.setattr(module, "torch_chunk_gated_delta_rule", delta_rule)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_exactness_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_double(name, monkeypatch)
     model, groups = make_model(name, torch.float64), make_groups()
     expected, found = alone(model, groups), together(model, groups)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
@@ -283,8 +292,69 @@ def test_the_check_finds_states_that_are_wrong(
     assert "vectors differ" in check_sharing(model, processor, some_rows(images)[:3]).reason
 
 
-def test_texts_do_not_run_over_prefixes_that_ran_before() -> None:
-    model = make_model("lfm2")
-    (pack,) = model.pack(make_groups()[:1], 10_000)
-    with pytest.raises(ValueError, match="hand their states on within one pass only"):
-        model(pack=pack, keep=PrefixStates())
+def continued(model: Any, groups: Sequence[TokenGroup], budget: int, adapters: bool) -> torch.Tensor:
+    """Every text over what a pass of the base kept of its prefix."""
+    found = []
+    for pack in model.pack(groups, budget):
+        kept = PrefixStates()
+        with torch.no_grad():
+            model(pack=pack, keep=kept)
+        found.append(model(pack=pack, over=kept, adapters=[DEFAULT if adapters else None] * len(pack.rows)))
+    rows = [row for pack in model.pack(groups, budget) for row in pack.rows]
+    return torch.cat([output.pooler_output for output in found])[torch.tensor(rows).argsort()]
+
+
+@pytest.mark.parametrize("budget", [10_000, 120])
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_texts_go_on_from_states_that_were_kept(name: str, budget: int) -> None:
+    model, groups = make_model(name), [group for group in make_groups() if group.prefix]
+    expected, found = together(model, groups, budget), continued(model, groups, budget, adapters=False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def with_adapter(model: XVLM2VecModel) -> XVLM2VecModel:
+    add_activated(model, AdapterConfig(rank=2, dora=True, train_embeddings=True))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+    return model
+
+
+def alone_from(model: Any, groups: Sequence[TokenGroup]) -> torch.Tensor:
+    """Rows by themselves, the adapter on their texts."""
+    found = []
+    for group in groups:
+        for text in group.texts:
+            row = torch.tensor([group.prefix + text])
+            with acting(Routes(row.numel(), {DEFAULT: torch.arange(len(group.prefix), row.numel())})):
+                found.append(model(input_ids=row, attention_mask=torch.ones_like(row)).pooler_output)
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_adapter_acts_on_texts_over_kept_states_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_double(name, monkeypatch)
+    model = with_adapter(make_model(name, torch.float64))
+    groups = [replace(group, starts=[0] * len(group.texts)) for group in make_groups()]
+    expected, found = alone_from(model, groups), continued(model, groups, 10_000, adapters=True)
+    base = together(model, groups)
+    assert (found - base).abs().amax(1).min() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+    assert apart(gradient(model, found), gradient(model, expected)) < 1e-9
+    (pack,) = model.pack(groups, 10_000)
+    at_once = model(pack=pack, adapters=[DEFAULT] * len(pack.rows)).pooler_output[torch.tensor(pack.rows).argsort()]
+    torch.testing.assert_close(at_once, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+
+
+def test_a_mixer_that_fails_leaves_no_adapter_acting(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_adapter(make_model("lfm2"))
+    groups = [replace(group, starts=[0] * len(group.texts)) for group in make_groups()[:1]]
+    (pack,) = model.pack(groups, 10_000)
+    mixer = next(module for module in model.modules() if state_forks.is_mixer(module))
+    monkeypatch.setattr(mixer.out_proj, "forward", lambda inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(pack=pack, adapters=[DEFAULT] * len(pack.rows))
+    assert current_routes() is None
