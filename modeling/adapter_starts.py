@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .activated import Routes
-from .families import backbone_type, family_of
 from .language_adapters import adapter_for, is_in_language
+from .packing import packing_blocker
 from .padding import TokenRow
 from .rows import TextImageRow
 from .truncation import first_own_token
@@ -78,8 +78,8 @@ def batch_routes(
 
     Raises:
         UnknownLanguageError: There is no adapter for the language.
-        ValueError: The batch does not say where texts begin, the backbone's attention is not causal, or several
-            languages are given.
+        ValueError: The batch does not say where texts begin, texts of the backbone do not just see what stands before
+            them, or several languages are given.
     """
     if not isinstance(language, str | None):
         raise ValueError(
@@ -94,10 +94,9 @@ def batch_routes(
             f"The batch does not say where its texts begin, so what the adapter for {language!r} is to act on is not "
             "known: make it with processor(..., prompts=model.config.prompts)."
         )
-    if not family_of(backbone_type(model.config)).causal:
-        raise ValueError(
-            "This backbone's attention is not known to be causal: an adapter would change its prefix, too."
-        )
+    blocker = packing_blocker(model)
+    if blocker:
+        raise ValueError(f"An adapter would change what stands before a text, too, as {blocker}. Leave language out.")
     prompts = list(model.config.prompts)
     first, first_of_instruction, number = starts.to(attention_mask.device).unbind(1)
     mine = [place for place, prompt in enumerate(prompts) if is_in_language(prompt, str(language))]

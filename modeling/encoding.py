@@ -104,7 +104,7 @@ class _Run:
         lenient: Whether good rows are embedded beside bad ones.
         adapters: The adapter that acts on each row's text, or `None`; empty where none acts on any.
         cut: Rows whose text was cut.
-        packed: Whether the backbone takes packs.
+        packed: Whether the base's rows are packed; those that an adapter acts on always are.
     """
 
     model: Any
@@ -123,10 +123,10 @@ class _Run:
         """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
         blocker = packing_blocker(self.model)
         self.packed = family_of(backbone_type(self.model.config)).causal and not blocker
-        if any(self.adapters) and not self.packed:
+        if any(self.adapters) and blocker:
             raise ValueError(
                 "An adapter acts on the tokens of texts over the prefix that the base made, and this backbone cannot "
-                f"share prefixes: {blocker or 'its family is not known to be causal'}. Leave language out."
+                f"share prefixes: {blocker}. Leave language out."
             )
         self.sizes = measure_rows(self.processor, self.rows, self.problems)
         vectors = torch.full((len(self.rows), self.model.config.hidden_size), torch.nan)
@@ -151,9 +151,14 @@ class _Run:
         same: dict[Any, Unit] = {}
         for number, row in enumerate(self.rows):
             if number not in self.problems:
-                shared = number if not self.packed or not row.images else (self._speaks(number), self._shared(row))
+                alone = not self._is_packed(number) or not row.images
+                shared = number if alone else (self._speaks(number), self._shared(row))
                 same.setdefault(shared, []).append(number)
         return sorted(same.values(), key=lambda unit: (self._kind(unit), self._tokens(unit)))
+
+    def _is_packed(self, number: int) -> bool:
+        """Whether a row is packed: what an adapter acts on was proven to share prefixes when it was trained."""
+        return self.packed or self._speaks(number)
 
     def _speaks(self, number: int) -> bool:
         """Whether an adapter acts on a row."""
@@ -179,7 +184,7 @@ class _Run:
         while waiting:
             tokens, _ = self._tokens(waiting[0])
             total, longest = total + tokens, max(longest, tokens)
-            cost = total if self.packed else longest * (len(batch) + 1)
+            cost = total if self._is_packed(waiting[0][0]) else longest * (len(batch) + 1)
             kinds = {self._kind(unit) for unit in (*batch[:1], waiting[0])}
             if batch and (cost > self.budget or len(kinds) > 1):
                 break
@@ -219,7 +224,7 @@ class _Run:
             return
         good, inputs = prepared
         numbers = [number for unit in good for number in unit]
-        if not self.packed:
+        if not self._is_packed(numbers[0]):
             yield numbers, partial(self.model, **inputs.to(self.model.device))
             return
         for pack in self.model.pack(inputs, self.budget):
@@ -254,7 +259,7 @@ class _Run:
         """What the model takes, and the number of rows whose text was cut."""
         numbers = [number for unit in batch for number in unit]
         rows = [self.rows[number] for number in numbers]
-        if not self.packed:
+        if not self._is_packed(numbers[0]):
             return self.processor.prepare(rows, numbers=numbers, max_length=self.max_length)
         starts = self._speaks(numbers[0])
         if not rows[0].images:

@@ -71,7 +71,7 @@ class PrefixStates:
         """Takes the states of groups over, each under the number that stands for its own."""
         for theirs, all_mine in ((states.layers, self.layers), (states.recurrent, self.recurrent)):
             for layer, kept in theirs.items():
-                mine: dict[int, Any] = all_mine.setdefault(layer, {})  # type: ignore[arg-type]  # one of two kinds
+                mine: dict[int, Any] = all_mine.setdefault(layer, {})
                 mine.update({places[number]: part for number, part in kept.items() if number in places})
         self.hidden.update({places[number]: part for number, part in states.hidden.items() if number in places})
 

@@ -1,5 +1,6 @@
 """`language=` where a model is not called through `encode`: a padded batch, and sentence-transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
+from xvlm2vec.modeling.families import FAMILIES, family_of
 from xvlm2vec.modeling.language_adapters import UnknownLanguageError
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.sentence_transformers_files import write_sentence_transformers_files
@@ -96,6 +98,17 @@ def test_a_batch_that_does_not_say_where_texts_begin_is_refused(model: XVLM2VecM
     with pytest.raises(UnknownLanguageError, match=r"'tr'.*de"):
         model(**batch, language="tr")
     assert model(**batch, language="en").embeddings.equal(model(**batch).embeddings)
+
+
+def test_a_family_that_is_padded_speaks_too(model: XVLM2VecModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter was proven to share prefixes when it was trained; rows of the base stay padded."""
+    texts, spoken = [*TEXTS, "rain"], ["de", None, "de", "en"]
+    expected = model.encode(texts, language=spoken)
+    kind = model.backbone.config.model_type
+    monkeypatch.setitem(FAMILIES, kind, replace(family_of(kind), causal=False))
+    found = model.encode(texts, language=spoken)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_array_equal(found[[1, 3]], model.encode([TEXTS[1], "rain"]))
 
 
 def test_sentence_transformers_hands_the_language_on(model: XVLM2VecModel, sentences: SentenceTransformer) -> None:

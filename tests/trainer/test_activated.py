@@ -22,7 +22,7 @@ from xvlm2vec.trainer.losses import SelfDistillationLoss, make_loss
 from xvlm2vec.trainer.teachers import TeacherError
 
 FAMILIES = ("llava", "llava_next-llama", "qwen2_vl", "idefics3")
-MORE_FAMILIES = ("qwen3_vl", "smolvlm", "phi3_v")
+MORE_FAMILIES = ("qwen3_vl", "smolvlm", "phi3_v", "lfm3_vl")
 KINDS = {
     "lora": AdapterConfig(rank=2, activated=True),
     "rslora": AdapterConfig(rank=3, rslora=True, activated=True),
