@@ -80,7 +80,7 @@ def main() -> None:
             if flags.json:
                 flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if flags.plot:
-        draw(content, flags.plot)
+        (draw_adapters if flags.adapters else draw)(content, flags.plot)
 
 
 def image_tokens(text: str) -> int:
@@ -136,6 +136,34 @@ def draw(content: dict[str, Any], path: Path) -> None:
         panel.set(title=f"{prefix} image tokens", xlabel="languages", ylabel="times faster than the reference step")
         panel.set_xticks(counts)
     panels[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def draw_adapters(content: dict[str, Any], path: Path) -> None:
+    """Seconds of a step with their quartiles, and memory above the weights, of LoRA and activated adapters."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = {(row["prefix"], row["languages"], row["variant"]): row for row in content["rows"]}
+    cells = sorted({key[:2] for key in rows})
+    figure, (time, memory) = pyplot.subplots(1, 2, figsize=(8, 3.2))
+    for number, variant in enumerate(("lora", "activated")):
+        found = [rows[*cell, variant] for cell in cells]
+        places = [place + 0.4 * number - 0.2 for place in range(len(cells))]
+        middle = [row["seconds"] for row in found]
+        spread = [[abs(row["seconds"] - row["quartiles"][end]) for row in found] for end in (0, 1)]
+        bars = time.bar(places, middle, 0.38, yerr=spread, capsize=3, label=variant)
+        time.bar_label(bars, fmt="%.2f", padding=4, fontsize=8)
+        bars = memory.bar(places, [row["peak_mb_above_weights"] for row in found], 0.38, label=variant)
+        memory.bar_label(bars, fmt="%.0f", fontsize=8)
+    for panel, label in ((time, "processor seconds of a step"), (memory, "peak MB above the weights")):
+        panel.set_xticks(range(len(cells)), [f"P = {prefix}, K = {languages}" for prefix, languages in cells])
+        panel.set_ylabel(label)
+        panel.set_ylim(top=panel.get_ylim()[1] * 1.2)
+        panel.legend(fontsize=8, loc="upper left")
     figure.tight_layout()
     figure.savefig(path)
 
