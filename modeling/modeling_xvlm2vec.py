@@ -51,6 +51,8 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ["image", "text"]  # noqa: RUF012 - as the base class declares it
     supports_gradient_checkpointing = True
+    is_black_box = False
+    """Whether somebody's own code makes the vectors, so that rows can be passed whole only; see `adoption`."""
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

@@ -65,6 +65,8 @@ def packing_blocker(model: Any, training: bool = False) -> str:
     The model is an `XVLM2VecModel`, or a model around one. In `training`, dropout is a reason, too.
     """
     embedder = embedder_of(model)
+    if embedder.is_black_box:
+        return "its vectors come from its own code, which shows nothing that rows could share"
     backbone, family = embedder.backbone, family_of(backbone_type(embedder.config))
     text = backbone.config.get_text_config()
     written = _recipe_blocker(embedder.config)

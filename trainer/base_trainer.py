@@ -153,8 +153,14 @@ class EmbedderTrainer(Trainer):
         """Makes the repository, unless nobody could load what would be pushed there.
 
         Raises:
-            ValueError: The model below the adapter is a folder here, whose path would be published.
+            ValueError: The model below the adapter is a folder here, whose path would be published; or the embedder
+                runs by its own code, and would have to be given back in its own form first.
         """
+        if self.embedder.is_black_box:
+            raise ValueError(
+                "an embedder that runs by its own code is pushed in its own form only: train without push_to_hub, then "
+                "use `xvlm2vec release`."
+            )
         base = adapter_base(self.trained)
         if base and is_path(base):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from .other_teacher import Teacher
 from .precision import training_attention
 
 SUMMARY_FILE = "distillation.json"
+TAUGHT = "taught"
+"""Beside the checkpoints, for the time in which a result is given back in its own form."""
 LIBRARIES = ("torch", "transformers", "peft", "datasets")
 
 
@@ -36,6 +38,7 @@ def distill(
     eval_rows: Dataset | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     teacher: Teacher | None = None,
+    give_back: Callable[[Path, Path], object] | None = None,
 ) -> SelfDistillationTrainer:
     """Trains, saves the model (or adapter) and its processor in `args.output_dir`, and says what was done.
 
@@ -50,6 +53,8 @@ def distill(
         callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
         teacher: Another embedder to learn from. Where its vectors are wider or narrower, a projection to them is
             trained and not saved; `projection.add_projection` gives the model one to keep.
+        give_back: Writes the result of an embedder that runs by its own code, which only it knows the form of: called
+            with the folder of the taught weights and that of the result.
 
     Returns:
         The trainer, with its state and log.
@@ -69,13 +74,20 @@ def distill(
         teacher=teacher,
     )
     del teacher  # its targets are in the store, or the trainer has it
-    if not trainer.collator.sharing:  # which has an attention of its own
+    if not trainer.collator.sharing and not trainer.embedder.is_black_box:  # which has an attention of its own
         training_attention(trainer.embedder)
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
     train_or_resume(trainer, args.output_dir)
-    trainer.save_model(str(output))
+    if give_back is None:
+        trainer.save_model(str(output))
+    else:
+        taught = Path(args.output_dir) / TAUGHT
+        trainer.save_model(str(taught))
+        if trainer.is_world_process_zero():
+            give_back(taught, output)
+            shutil.rmtree(taught)
     if trainer.is_world_process_zero():
         shutil.rmtree(Path(args.output_dir) / IMAGES, ignore_errors=True)  # of a run that was killed at its end
         _write_summary(output / SUMMARY_FILE, trainer, taught_by)

@@ -53,6 +53,11 @@ def check_needs(loss: nn.Module, needs: Needs, with_images: bool, teacher: XVLM2
             "texts and images are embedded apart, or only texts are. Use self-distillation, or cross-modal-alignment "
             "for the vectors of the images themselves."
         )
+    if needs.image_means and not teacher.shows_states:
+        raise ValueError(
+            f"{name} compares the states of an image's tokens, and this embedder runs by its own code, which shows "
+            "none. Use self-distillation, or another loss on vectors."
+        )
     if needs.image_means and is_other:
         raise ValueError(
             f"{name} compares the states of an image's tokens in student and teacher, which are not comparable in two "

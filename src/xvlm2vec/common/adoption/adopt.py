@@ -20,13 +20,13 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.text_processor import TextProcessor
 
-from .extract import EmbedderRecipe, extract_recipe, with_own_heads
+from .extract import EmbedderRecipe, check_known, extract_recipe, with_own_heads
 from .golden_rows import golden_rows
 from .kinds import TWO_TOWERS
 from .oracle import Oracle, load_oracle
 from .padding import pad_as_trained
-from .proof import Proof, ask, distance, prove
-from .sources import AdoptionError, Source, open_source
+from .proof import Proof, ask, ask_again, distance, prove, prove_passes
+from .sources import AdoptionError, BeyondRecipeError, Source, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,26 @@ class Adopted:
     proof: Proof | None
     source: Source
 
+    @property
+    def is_black_box(self) -> bool:
+        """Whether the vectors come from its own code, as no recipe describes it."""
+        return self.model.is_black_box
+
     def save(self, folder: str | Path, by_reference: bool = False) -> None:
         """Writes what `XVLM2VecModel.from_pretrained` loads.
 
         Args:
             folder: Where to.
             by_reference: Whether the weights stay where they are, and are looked for there.
+
+        Raises:
+            AdoptionError: It is a black box, which has no form but its own.
         """
+        if self.is_black_box:
+            raise AdoptionError(
+                f"{self.source.name} runs by its own code and has no form but that in which it came, so there is "
+                "nothing to write; `xvlm2vec distill` teaches it as it is, and gives it back like that."
+            )
         if by_reference:
             save_reference(self.model, folder)
         else:
@@ -105,8 +118,15 @@ def adopt(
         image_first=image_first,
         pooling=pooling,
     )
-    notes = [*_pad(oracle), *_cut_note(oracle)]
-    recipe = with_own_heads(recipe, oracle, source) if recipe else extract_recipe(oracle, source)
+    try:
+        check_known(oracle, source)
+        notes = _pad(oracle)
+        recipe = with_own_heads(recipe, oracle, source) if recipe else extract_recipe(oracle, source)
+    except BeyondRecipeError as reason:
+        if recipe is not None:
+            raise AdoptionError(f"{source.name} has a recipe by hand, which cannot describe it: {reason}.") from reason
+        return _as_black_box(oracle, source, reason, dtype)
+    notes += _cut_note(oracle)
     recipe = replace(recipe, notes=(*recipe.notes, *notes))
     rows = golden_rows(kinds_of(recipe), recipe.prompts, _takes_instructions(recipe), recipe.max_length)
     truths = ask(oracle, rows)
@@ -121,6 +141,35 @@ def adopt(
     if proof.batch_dependent:
         recipe = replace(recipe, notes=(*recipe.notes, _batch_note(proof)))
     return Adopted(model, processor, recipe, proof, source)
+
+
+def _as_black_box(oracle: Oracle, source: Source, reason: BeyondRecipeError, dtype: torch.dtype) -> Adopted:
+    """An embedder that runs by its own code, as no recipe describes it."""
+    from .black_box import black_box, kinds_of_modules, recipe_of_kinds
+
+    modules = oracle.model.to(dtype)
+    prompts = {name: prompt for name, prompt in modules.prompts.items() if prompt}
+    kinds = kinds_of_modules(modules)
+    limit = modules.max_seq_length
+    rows = golden_rows(kinds, prompts, instructions=False, limit=limit)
+    truths = ask_again(oracle, rows)
+    model, processor = black_box(oracle, len(truths[0].vector), prompts, source.origin())
+    notes = (f"it is a black box: {reason}. Its vectors come from its own code", *_route_note(modules))
+    recipe = EmbedderRecipe(
+        recipe_of_kinds(kinds),
+        normalize=False,
+        prompts=prompts,
+        max_length=limit,
+        notes=(*(f"{note}." for note in notes), *_cut_note(oracle)),
+    )
+    return Adopted(model, processor, recipe, prove_passes(model, processor, truths), source)
+
+
+def _route_note(modules: Any) -> list[str]:
+    """Where a Router sends rows that name no task, as those of a training do."""
+    routes = [module for module in modules if type(module).__name__ == "Router"]
+    names = [router.default_route for router in routes if router.default_route]
+    return [f"rows that name no task, and no kind of their own, take its route {name!r}" for name in names]
 
 
 def _by_hand(source: Source, recipe: EmbedderRecipe, dtype: torch.dtype, device: str) -> Adopted:
@@ -231,12 +280,7 @@ def _copy(
         recipe=recipe.writing,
         heads=[dict(head) for head in recipe.heads],
         layout=recipe.layout,
-        adopted={
-            "source": str(source.folder) if source.revision is None else source.name,
-            "revision": source.revision,
-            "digest": source.digest(),
-            "transformer": source.transformer.relative_to(source.folder).as_posix(),
-        },
+        adopted=source.origin(),
     )
     model: Any = XVLM2VecModel(config, backbone=backbone)
     model.to(dtype)

@@ -27,6 +27,8 @@ _POOLINGS = {
 def describe(adopted: Adopted) -> str:
     """What an embedder does to a row, and the proof of it, as lines for a terminal."""
     recipe, proof = adopted.recipe, adopted.proof
+    if adopted.is_black_box:
+        return "\n".join(_of_black_box(adopted))
     lines = [f"{adopted.source.name}: {adopted.source.model_type}, taken over as it is", ""]
     lines += _lines_of(recipe, adopted)
     lines += ["", "Rows as they are written (line breaks as \\n):"]
@@ -35,6 +37,25 @@ def describe(adopted: Adopted) -> str:
         lines += ["", *(f"Note: {note}" for note in recipe.notes)]
     lines += ["", *_proof_lines(proof)]
     return "\n".join(lines)
+
+
+def _of_black_box(adopted: Adopted) -> Iterator[str]:
+    """What is known of an embedder that runs by its own code: its kinds of rows, its prompts and the proof."""
+    recipe, proof = adopted.recipe, adopted.proof
+    yield f"{adopted.source.name}: taken over as a black box"
+    yield ""
+    yield f"  vector         by its own code; {adopted.model.config.hidden_size} values"
+    yield f"  rows           {', '.join(kind.replace('+', ' and ') for kind in recipe.writing.forms)}"
+    for name, prompt in recipe.prompts.items():
+        yield f"  prompt         {name}: {prompt!r}"
+    yield ""
+    yield from (f"Note: {note}" for note in recipe.notes)
+    yield ""
+    if proof is not None:
+        yield (
+            f"Proven: {proof.rows} rows have one vector in {proof.dtype} by its own code, alone, a second time, among "
+            "others, and in the passes of a training. How it writes and pools a row is not looked into."
+        )
 
 
 def _lines_of(recipe: EmbedderRecipe, adopted: Adopted) -> Iterator[str]:

@@ -14,11 +14,13 @@ from xvlm2vec.modeling.recipe import KINDS, WITH_INSTRUCTION, Recipe
 from xvlm2vec.modeling.rows import TextImageRow
 
 from .oracle import Oracle
-from .sources import AdoptionError, Source, read_object
+from .sources import AdoptionError, BeyondRecipeError, Source, read_object
 
 TEXT, INSTRUCTION = "Qxtextqx", "Qxinstructionqx."
 """Stand for a text and an instruction while the slots of a template are looked for; they begin with a capital letter,
 and the instruction ends in a full stop, so that what a template does to either shows."""
+DYNAMIC = "transformers_modules."
+"""Where transformers puts the code of a model's folder."""
 BLANK = Image.new("RGB", (56, 56), (90, 120, 150))
 
 
@@ -53,7 +55,8 @@ def extract_recipe(oracle: Oracle, source: Source) -> EmbedderRecipe:
     """The recipe of an embedder.
 
     Raises:
-        AdoptionError: It does something that a recipe cannot say; the message names it.
+        BeyondRecipeError: It does something that a recipe cannot say; the message names it.
+        AdoptionError: It cannot be taken over at all.
     """
     modules = list(oracle.model)
     two_towers = not hasattr(modules[0], "modality_config") or modules[0].module_output_name == "sentence_embedding"
@@ -74,6 +77,30 @@ def extract_recipe(oracle: Oracle, source: Source) -> EmbedderRecipe:
         max_length=_limit(oracle),
         matryoshka_dims=(oracle.truncate_dim,) if oracle.truncate_dim else (),
     )
+
+
+def check_known(oracle: Oracle, source: Source) -> None:
+    """Raises where a chain is none of those that a recipe describes, whatever its settings.
+
+    Raises:
+        BeyondRecipeError: A module's code is not that of the libraries, or the first one is no transformer.
+    """
+    modules = list(oracle.model)
+    if source.foreign_types:
+        raise BeyondRecipeError(f"its modules {', '.join(source.foreign_types)} are code of its own")
+    own = {type(part).__name__ for module in modules for part in module.modules() if runs_own_code(part)}
+    if own:
+        raise BeyondRecipeError(f"its folder has code of its own ({', '.join(sorted(own))})")
+    names = [type(module).__name__ for module in modules]
+    if "Router" in names:
+        raise BeyondRecipeError("it has a Router, which sends rows to several models")
+    if names[0] not in ("Transformer", "CLIPModel"):
+        raise BeyondRecipeError(f"it begins with a {names[0]}, and a recipe says what a Transformer does")
+
+
+def runs_own_code(module: Any) -> bool:
+    """Whether a module's class came out of a model's folder."""
+    return type(module).__module__.startswith(DYNAMIC)
 
 
 def with_own_heads(recipe: EmbedderRecipe, oracle: Oracle, source: Source) -> EmbedderRecipe:
@@ -98,17 +125,11 @@ def _pooling(modules: list[Any], two_towers: bool, source: Source) -> tuple[str,
     pairs = list(zip(modules, folders, strict=False))
     if two_towers:
         return "lasttoken", pairs[1:]
-    if names[0] not in ("Transformer", "CLIPModel") or len(names) < 2 or names[1] != "Pooling":
-        raise AdoptionError(
-            f"{source.name} is made of {', '.join(names)}; a recipe says what a Transformer and a Pooling do."
-            + (" A Router sends rows to several models: adopt one of its routes." if "Router" in names else "")
-        )
+    if len(names) < 2 or names[1] != "Pooling":
+        raise BeyondRecipeError(f"it is made of {', '.join(names)}; a recipe says what a Transformer and a Pooling do")
     pooling = modules[1]
     if not pooling.include_prompt and "message" not in modules[0].modality_config:
-        raise AdoptionError(
-            f"{source.name} leaves the tokens of a prompt out of its pooling (include_prompt: false), which a recipe "
-            "cannot say."
-        )
+        raise BeyondRecipeError("it leaves the tokens of a prompt out of its pooling (include_prompt: false)")
     modes = (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else pooling.pooling_mode
     return "+".join(modes), pairs[2:]
 
@@ -118,15 +139,13 @@ def _head(module: Any, folder: str, source: Source) -> dict[str, Any]:
     name = type(module).__name__
     places = {getattr(module, key, None) for key in ("module_input_name", "module_output_name")}
     if places - {None, "sentence_embedding"}:
-        raise AdoptionError(
-            f"{source.name}: its {name} works on {places.pop()!r}, and a recipe knows vectors of rows only."
-        )
+        raise BeyondRecipeError(f"its {name} works on {places.pop()!r}, and a recipe knows vectors of rows only")
     if name == "Normalize":
         return {"type": "normalize", "folder": folder}
     if name == "LayerNorm":
         return {"type": "layer_norm", "folder": folder, "dimension": module.dimension}
     if name != "Dense":
-        raise AdoptionError(f"{source.name} has a {name} behind its pooling, which a recipe cannot say.")
+        raise BeyondRecipeError(f"it has a {name} behind its pooling")
     stored = read_object(source.folder / folder / "config.json").get("activation_function")
     activation = stored or class_path(module.activation_function)
     try:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import CONFIG_MAPPING
 
 from xvlm2vec.modeling.rows import TextImageRow
 
-from .sources import AdoptionError, Source
+from .sources import AdoptionError, Source, read_object
 
 MISSING_LIBRARY = (
     "its processor needs torchvision, which does not import here: pip install 'xvlm2vec[vision]' into an environment "
@@ -163,15 +164,21 @@ def _stock_modules(source: Source, pooling: str, dtype: torch.dtype, options: di
 
 
 def _check_modules(source: Source, trust_remote_code: bool) -> None:
-    """Raises for modules that would run a stranger's code, before any is run."""
-    foreign = [str(module.get("type")) for module in source.modules if not is_stock(str(module.get("type")))]
-    if foreign and not trust_remote_code:
+    """Raises for what would run a stranger's code, before any is run."""
+    if trust_remote_code:
+        return
+    strange = list(source.foreign_types)
+    if source.begins_with_transformer and source.model_type not in CONFIG_MAPPING:
+        strange += [str(path) for path in (source.config.get("auto_map") or {}).values()]
+    if strange:
         raise AdoptionError(
-            f"{source.name} has modules with code of their own ({', '.join(foreign)}): pass --trust-remote-code if you "
+            f"{source.name} has modules with code of their own ({', '.join(strange)}): pass --trust-remote-code if you "
             "trust it."
         )
-
-
-def is_stock(path: str) -> bool:
-    """Whether a module's class is one of sentence-transformers."""
-    return path.startswith("sentence_transformers.")
+    for path in source.folder.rglob("config.json") if not source.begins_with_transformer else ():
+        activation = read_object(path).get("activation_function")
+        if isinstance(activation, str) and not activation.startswith("torch."):
+            raise AdoptionError(
+                f"{source.name}: {activation} is no activation of torch, and sentence-transformers puts Tanh in its "
+                "place, with a warning only. Pass --trust-remote-code if you trust it."
+            )

@@ -87,6 +87,76 @@ def _longer(rows: Sequence[GoldenRow], row: GoldenRow) -> TextImageRow | None:
     return TextImageRow(" ".join([row.row.text, *["and a longer text beside it"] * 3]), (), row.row.instruction)
 
 
+def ask_again(oracle: Oracle, rows: Sequence[GoldenRow]) -> list[Truth]:
+    """What an embedder that runs by its own code makes of rows, where it makes the same of them every time.
+
+    Raises:
+        AdoptionError: It refuses a row, or a row's vector changes from run to run or with the rows beside it; nothing
+            could be proven of such vectors, and nothing taught.
+    """
+    result = []
+    for row in rows:
+        try:
+            vector, again = oracle.vector(row.row), oracle.vector(row.row)
+            together = oracle.vector(row.row, _beside(rows, row))
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise AdoptionError(f"its own code cannot embed the row {row.name!r}: {reason}") from error
+        for other, how in ((again, "on a second run"), (together, "among other rows")):
+            far = distance(vector, other)
+            if not far <= BOUND:
+                raise AdoptionError(
+                    f"the row {row.name!r} {how} has another vector by the model's own code: 1 - cosine is {far:.1e}, "
+                    f"allowed is {BOUND:.0e}."
+                )
+        result.append(Truth(row, None, vector))
+    return result
+
+
+def _beside(rows: Sequence[GoldenRow], row: GoldenRow) -> list[TextImageRow]:
+    """Other rows of the kind and the instruction of a row, the longest of them among these."""
+    alike = [
+        other.row
+        for other in rows
+        if other.row is not row.row
+        and bool(other.row.images) == bool(row.row.images)
+        and bool(other.row.text) == bool(row.row.text)
+        and other.row.instruction == row.row.instruction
+    ]
+    return alike or [TextImageRow(f"{row.row.text} and more beside it", row.row.images, row.row.instruction)]
+
+
+def prove_passes(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
+    """Compares the passes that a training makes with what the embedder's own `encode` gave.
+
+    Args:
+        model: The black box.
+        processor: Its processor.
+        truths: What `ask_again` gave.
+
+    Raises:
+        AdoptionError: A row has another vector.
+    """
+    rows = [truth.row.row for truth in truths]
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        passes = [[model(**processor.prepare([row])[0]).embeddings[0].float().cpu() for row in rows]]
+        passes.append(list(model(**processor.prepare(rows)[0]).embeddings.float().cpu()))
+    worst, worst_row, largest = 0.0, truths[0].row.name, 0.0
+    for vectors in passes:
+        for truth, vector in zip(truths, vectors, strict=True):
+            far = distance(vector, truth.vector)
+            if not far <= BOUND:
+                raise AdoptionError(
+                    f"the row {truth.row.name!r} has another vector in the passes of a training than by the model's "
+                    f"own encode: 1 - cosine is {far:.1e}, allowed is {BOUND:.0e}."
+                )
+            largest = max(largest, float((vector - truth.vector).abs().max()))
+            if far > worst:
+                worst, worst_row = far, truth.row.name
+    return Proof(len(truths), worst, worst_row, largest, str(model.dtype).removeprefix("torch."))
+
+
 def prove(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
     """Compares a copy with what its original gave.
 
@@ -130,6 +200,8 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """1 - cosine of two vectors, in float64; infinite where one is not finite, and of vectors of two sizes."""
     if one.shape != other.shape or not (one.isfinite().all() and other.isfinite().all()):
         return float("inf")
+    if torch.equal(one, other):  # vectors of zeros, too
+        return 0.0
     return max(0.0, 1 - float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0)))
 
 

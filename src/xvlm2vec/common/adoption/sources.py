@@ -10,11 +10,19 @@ from typing import Any, Literal
 from xvlm2vec.modeling.adopted import digest_of, files_of
 from xvlm2vec.modeling.hub_ids import is_path
 
+ORIGIN_FILE = "adopted.json"
+"""In the folder of a training that gave an embedder back in its own form: `XVLM2VecConfig.adopted` of that embedder."""
+ROUTER = ".Router"
+STOCK = "sentence_transformers."
 Form = Literal["sentence-transformers", "plain"]
 
 
 class AdoptionError(ValueError):
     """An embedder cannot be taken over as it is, or the proof of it failed."""
+
+
+class BeyondRecipeError(AdoptionError):
+    """An embedder does what no recipe can say; run by its own code it may be taken over nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,27 @@ class Source:
         return self.folder / (self.modules[0].get("path") or "") if self.modules else self.folder
 
     @property
+    def begins_with_transformer(self) -> bool:
+        """Whether a model of transformers comes first, as it does in all that a recipe describes."""
+        return not self.modules or str(self.modules[0].get("type")).endswith(".Transformer")
+
+    @property
+    def module_types(self) -> tuple[str, ...]:
+        """The classes of all modules, those behind a `Router` included."""
+        types = [str(module.get("type")) for module in self.modules]
+        for module in self.modules:
+            folder = self.folder / (module.get("path") or "")
+            if str(module.get("type")).endswith(ROUTER):
+                routes = read_object(folder / "router_config.json") or read_object(folder / "config.json")
+                types += [str(route) for route in (routes.get("types") or {}).values()]
+        return tuple(types)
+
+    @property
+    def foreign_types(self) -> tuple[str, ...]:
+        """The classes among them that are not of sentence-transformers."""
+        return tuple(path for path in self.module_types if not path.startswith(STOCK))
+
+    @property
     def config(self) -> dict[str, Any]:
         """The configuration of the transformer."""
         return read_object(self.transformer / "config.json")
@@ -49,6 +78,18 @@ class Source:
     def model_type(self) -> str:
         """The transformer's kind."""
         return str(self.config.get("model_type"))
+
+    def origin(self) -> dict[str, Any]:
+        """What a copy remembers of where it came from; what a training gave back names the folder before it."""
+        taught = read_object(self.folder / ORIGIN_FILE)
+        if taught:
+            return taught
+        return {
+            "source": str(self.folder) if self.revision is None else self.name,
+            "revision": self.revision,
+            "digest": self.digest(),
+            "transformer": self.transformer.relative_to(self.folder).as_posix(),
+        }
 
     def digest(self) -> str:
         """SHA-256 of all files that make the vectors."""
@@ -71,14 +112,8 @@ def open_source(name: str, revision: str | None = None) -> Source:
             modules = sorted(modules, key=lambda module: module["idx"])
         except (ValueError, KeyError, TypeError) as error:
             raise AdoptionError(f"{name}: modules.json is damaged ({error}).") from error
-    if any(str(module.get("type")).endswith(".Router") for module in modules):
-        raise AdoptionError(
-            f"{name} has a Router, which sends rows to several models: a recipe describes one. `encode` and `evaluate` "
-            "run it by its own SentenceTransformer; to teach a route, save it as a SentenceTransformer of its own and "
-            "adopt that."
-        )
     source = Source(name, folder, commit, "sentence-transformers" if modules else "plain", tuple(modules))
-    if not (source.transformer / "config.json").is_file():
+    if source.begins_with_transformer and not (source.transformer / "config.json").is_file():
         raise AdoptionError(
             f"{name} has no {source.transformer.relative_to(folder) / 'config.json'}: no model is here."
         )
