@@ -46,9 +46,6 @@ class XVLM2VecProcessor(ProcessorMixin):
             with the processor.
     """
 
-    shows_states = True  # of tokens; a model that runs by somebody's own code shows none
-    one_kind_a_batch = False  # as sentence-transformers takes rows of some
-
     def __init__(
         self,
         inner: ProcessorMixin,

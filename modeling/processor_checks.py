@@ -73,8 +73,7 @@ def fixed_padding_side(processor: Any) -> str | None:
     place whatever stands there, the tokenizer's own is the one that they were trained with.
     """
     texts_only = processor.inner.image_processor is None and processor.family.first_position is None
-    side = getattr(processor.inner.tokenizer, "padding_side", None)
-    return side if processor.recipe.two_towers or texts_only else None
+    return processor.inner.tokenizer.padding_side if processor.recipe.two_towers or texts_only else None
 
 
 def check_padding_side(processor: Any, side: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from xvlm2vec.common.adoption.black_box import BlackBoxProcessor
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .forward_passes import Needs
@@ -53,7 +54,7 @@ def check_needs(loss: nn.Module, needs: Needs, with_images: bool, teacher: XVLM2
             "texts and images are embedded apart, or only texts are. Use self-distillation, or cross-modal-alignment "
             "for the vectors of the images themselves."
         )
-    if needs.image_means and not teacher.shows_states:
+    if needs.image_means and isinstance(teacher, BlackBoxProcessor):
         raise ValueError(
             f"{name} compares the states of an image's tokens, and this embedder runs by its own code, which shows "
             "none. Use self-distillation, or another loss on vectors."

@@ -172,10 +172,16 @@ class BlackBoxModel(XVLM2VecModel):
         return result if convert_to_tensor else result.numpy()
 
 
-class OwnCode:
-    """Stands where other processors have a tokenizer and a processor of images: the model's own code shows neither."""
+class NoTokenizer:
+    """Stands where other processors have a tokenizer, of which trainers ask this."""
 
-    tokenizer = None
+    bos_token_id = eos_token_id = pad_token_id = padding_side = None
+
+
+class OwnCode:
+    """Stands where others have a backbone's processor: the model's own code shows no tokenizer and none of images."""
+
+    tokenizer = NoTokenizer()
     image_processor = None
 
 
@@ -187,8 +193,6 @@ class BlackBoxProcessor(XVLM2VecProcessor):
         kinds: The kinds of rows that it takes.
         digest: SHA-256 of its files, code included.
     """
-
-    shows_states = False
 
     def __init__(self, oracle: Oracle, kinds: frozenset[str], digest: str) -> None:
         super().__init__(OwnCode(), KIND, recipe=recipe_of_kinds(kinds))  # type: ignore[arg-type]
