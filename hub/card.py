@@ -148,6 +148,7 @@ def write_card(
     adapter_base: str | None = None,
     base_revision: str | None = None,
     own_form: Collection[str] = (),
+    own_code: bool = False,
     original_diff: Sequence[str] = (),
 ) -> Path:
     """Writes `README.md`, and returns its path.
@@ -162,6 +163,7 @@ def write_card(
         adapter_base: Given for the card of an adapter: the model below it.
         base_revision: Its revision.
         own_form: Given for an embedder in the form in which it came: the kinds of rows that it takes.
+        own_code: Whether such an embedder runs code of its folder.
         original_diff: How its files differ from the original's.
     """
     is_adapter = adapter_base is not None
@@ -182,6 +184,7 @@ def write_card(
         "score_tables": score_tables(card.scores),
         "task_titles": TASK_TITLES,
         "own_form": own_form,
+        "own_code": own_code,
         "original_diff": original_diff,
     }
     path = Path(folder) / "README.md"

@@ -20,6 +20,8 @@ from .stored_tensors import StoredTensors
 
 CARD = "README.md"
 _MOST_NAMES = 3
+Changes = list[tuple[str, TensorChanges]]
+"""What was written, by the folder in the original."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,13 @@ def write_original(
         CheckpointError: A file of the original is missing or damaged.
     """
     origin = Path(source).resolve()
-    _check_apart(origin, Path(folder).resolve())
     if not isinstance(backbone, PreTrainedModel):
         raise ExportError(f"a {type(backbone).__name__} is no model of transformers; merge its adapter first.")
     modules = read_modules(origin)
     place = inner_path(weights_folder) if weights_folder is not None else _backbone_folder(origin, modules)
     present = {head.folder for head in heads if (origin / inner_path(head.folder)).is_dir()}
-    with staged_folder(folder, kind) as staging:
-        left_out = copy_original(origin, staging)
+
+    def write_weights(staging: Path) -> Changes:
         stored = StoredTensors(staging / place)
         changes = [(place, write_backbone(stored, origin / place, backbone))]
         for head in heads:
@@ -113,6 +114,34 @@ def write_original(
         add_modules(staging, modules, [head for head in heads if head.folder not in present])
         if card_text is not None:
             write_text(staging / CARD, card_text)
+        return changes
+
+    return write_form(origin, folder, write_weights, kind=kind, finish=finish, write_card=write_card)
+
+
+def write_form(
+    origin: Path,
+    folder: str | os.PathLike[str],
+    write_weights: Callable[[Path], Changes],
+    *,
+    kind: str = "model",
+    finish: Callable[[Path], object] | None = None,
+    write_card: Callable[[Path, OriginalDiff], object] | None = None,
+) -> OriginalDiff:
+    """Writes an embedder's folder again, its weights by a function; it appears whole or not at all.
+
+    Args:
+        origin: The original.
+        folder: As in `write_original`, like the others.
+        write_weights: Called with a copy of the original's files, to write taught values into it; says which.
+        kind: What the export's manifest calls it.
+        finish: As there.
+        write_card: As there.
+    """
+    check_apart(origin, Path(folder).resolve())
+    with staged_folder(folder, kind) as staging:
+        left_out = copy_original(origin, staging)
+        changes = write_weights(staging)
         if finish is not None:
             finish(staging)
         diff = _compare(origin, staging, left_out, changes, has_card=write_card is not None)
@@ -121,7 +150,8 @@ def write_original(
     return diff
 
 
-def _check_apart(origin: Path, target: Path) -> None:
+def check_apart(origin: Path, target: Path) -> None:
+    """Raises an `ExportError` where one of two folders, the original and what is to be written, lies in the other."""
     if not origin.is_dir():
         raise ExportError(f"there is no folder {origin}.")
     if origin.is_relative_to(target) or target.is_relative_to(origin):
@@ -139,7 +169,7 @@ def _compare(
     origin: Path,
     staging: Path,
     left_out: dict[str, str],
-    changes: list[tuple[str, TensorChanges]],
+    changes: Changes,
     has_card: bool,
 ) -> OriginalDiff:
     """The difference, read from the two folders rather than told by who wrote them; a card is still to be written."""

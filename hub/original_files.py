@@ -77,6 +77,16 @@ def copy_original(source: Path, target: Path) -> dict[str, str]:
     return left_out
 
 
+def files_to_give_back(source: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a model's folder that have a place in what is given back: path in the folder, and where to read it.
+
+    Raises:
+        ExportError: A link leads out of the folder.
+        CheckpointError: A link leads nowhere.
+    """
+    return ((name, path) for name, path in _files(source) if _reason_to_leave(name, path) is None)
+
+
 def _files(source: Path) -> Iterator[tuple[str, Path]]:
     """The files of a folder in the order of their names: path in the folder, and where to read it."""
     roots = _allowed_roots(source)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.adoption.black_box import BlackBoxModel
 from xvlm2vec.common.files import write_json
 from xvlm2vec.modeling.adopted import digest_of, files_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
@@ -16,7 +17,9 @@ from .card import ReleaseCard, write_card, write_scores
 from .export import describe_weights
 from .golden import Golden, write_golden
 from .original import OriginalDiff, write_original
+from .original_chain import taught_weights, write_chain
 from .original_modules import TaughtHead
+from .own_code import has_own_code
 from .staging import ExportError
 
 SETTINGS_FILE = "sentence_bert_config.json"
@@ -47,7 +50,7 @@ def export_original(
         ExportError: The original is gone or has changed since, or a taught value has no place in its form.
         CheckpointError: A file of the original is damaged.
     """
-    source = _original(model.config.adopted)
+    source = original_folder(model.config.adopted)
     goldens: list[Golden] = []
 
     def finish(staging: Path) -> None:
@@ -66,9 +69,13 @@ def export_original(
             dims=goldens[0].vectors.shape[1],
             weights=describe_weights(model),
             own_form=[name for name in processor.recipe.forms if "+instruction" not in name],
+            own_code=has_own_code(staging),
             original_diff=diff.summary(),
         )
 
+    if isinstance(model, BlackBoxModel):
+        trust = model.processor.oracle.trust_remote_code
+        return write_chain(source, folder, taught_weights(model), trust, finish=finish, write_card=write_readme)
     heads = taught_heads(model, source)
     return write_original(source, folder, model.backbone, heads, finish=finish, write_card=write_readme)
 
@@ -111,8 +118,12 @@ def _new_head(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _original(adopted: dict[str, Any]) -> Path:
-    """The original's folder, the same as when it was taken over."""
+def original_folder(adopted: dict[str, Any]) -> Path:
+    """The original's folder, the same as when it was taken over.
+
+    Raises:
+        ExportError: It is gone, or has changed since.
+    """
     try:
         source = files_of(adopted["source"], adopted.get("revision"))
     except FileNotFoundError as error:

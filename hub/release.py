@@ -194,6 +194,8 @@ def _check_before(run: ReleaseInputs, folder: Path) -> None:
         raise ExportError("the adapter's card names no `adapter_base`; without its base an adapter cannot be loaded.")
     if run.space and run.benchmark is None:
         raise ExportError(NO_BENCHMARK)
+    if run.native or run.with_remote_code:
+        check_not_black_box(run.model)
     if run.native:
         check_native(run.model)
     if run.with_remote_code and not is_adopted(run.model):
@@ -202,6 +204,15 @@ def _check_before(run: ReleaseInputs, folder: Path) -> None:
         )
     for part in PARTS:
         check_replaceable(folder / part, MODEL if part in (BASE, REMOTE_CODE) else part)
+
+
+def check_not_black_box(model: Any) -> None:
+    """Raises an `ExportError` for an embedder that runs by its own code."""
+    if getattr(model, "is_black_box", False):
+        raise ExportError(
+            "it runs by its own code and has no form but that in which it came, in which it is released anyway; leave "
+            "--native and --with-remote-code out."
+        )
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,15 +22,16 @@ class StoredTensors:
 
     Args:
         folder: The folder, with one `model.safetensors`, or with shards and their index.
+        files: The files in it, where they have other names.
 
     Raises:
         CheckpointError: There are no such files, one is missing or damaged, or the index names files elsewhere.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path] | None = None) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
-        for path in self._weight_files():
+        for path in self._weight_files() if files is None else files:
             with readable_files(path), safe_open(path, framework="pt") as file:
                 self.files |= dict.fromkeys(file.keys(), path)
 

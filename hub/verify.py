@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.modeling.adapters import ADAPTER_CONFIG, adapter_base
+from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
 from .golden import Golden, draw_checked, read_golden, transformer_folder, weights_fingerprint
+from .own_code import has_own_code
 from .scan import check_name
 
 LOADERS = ("automodel", "sentence-transformers", "peft", "native")
@@ -156,8 +158,9 @@ def verify(
     if is_adapter:
         base = _base_of(folder, cache_dir) if base is None else str(Path(base).resolve())
     if loaders is None:
-        loaders = ("peft",) if is_adapter else LOADERS[:2] if has_remote_code(folder) else ("native",)
+        loaders = ("peft",) if is_adapter else loaders_of(folder)
     golden = read_golden(folder)
+    dtypes = [dtype for dtype in dtypes if dtype in golden.made_with.get("dtypes", dtypes)] or ["float32"]
     report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
     if weights_fingerprint(folder) != golden.weights:
         report.problems.append("the weights are not those that the golden files were made from.")
@@ -254,10 +257,13 @@ def _compare_facts(facts: dict[str, Any], loader: str, golden: Golden, report: V
             report.notes.append(f"{loader}: {name} is {facts[name]}, the golden files had {golden.made_with[name]}.")
 
 
-def has_remote_code(folder: Path) -> bool:
-    """Whether a model brings its own code, which its `config.json` then names."""
+def loaders_of(folder: Path) -> Sequence[str]:
+    """The ways in which a model is to be loaded: with the code of a release of ours, with another's, or without."""
     path = transformer_folder(folder) / "config.json"
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("auto_map"))
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if config.get("auto_map") and config.get("model_type") == XVLM2VecConfig.model_type:
+        return LOADERS[:2]
+    return LOADERS[1:2] if has_own_code(folder) else ("native",)
 
 
 def _locate(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ class DistillFlags:
         "translation",
     )
     lexicon: str | None = setting(None, "CSV of words for it, with a column per language (en,de,fr)")
+    trust_remote_code: bool = setting(
+        False,
+        "run code from the folders of --model, --student and --teacher-model, as embedders need that bring "
+        "modules of their own",
+    )
     plan: bool = setting(False, "only show how much memory the run will take, and on what")
 
 
@@ -253,7 +259,10 @@ def _train(
 ) -> None:
     flags, adapter = parsed.flags, parsed.adapter.config(train_vision=not args.freeze_vision)
     model: Any
-    model, processor = load_embedder(flags.student or flags.model, **parsed.adapter.loading())
+    model, processor = load_embedder(
+        flags.student or flags.model, trust_remote_code=flags.trust_remote_code, **parsed.adapter.loading()
+    )
+    form = black_box_form(model, parsed) if model.is_black_box else None
     if model.language_adapters:
         raise ValueError(
             f"{flags.student or flags.model} holds an activated adapter, which lies beside its base and is not taught "
@@ -274,7 +283,7 @@ def _train(
         else:
             model = add_adapter(model, adapter)
             callbacks = [*callbacks, MergedSpaceCheck(model)]
-    trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks, teacher=teacher)
+    trainer = distill(model, processor, args, rows, held_out, callbacks=callbacks, teacher=teacher, give_back=form)
     if held_out is not None and not can_measure(trainer):
         logger.info("%s is not measured once more: the training was through before this start", flags.eval_data)
     elif held_out is not None:
@@ -286,10 +295,31 @@ def _train(
         )
 
 
+def black_box_form(model: Any, parsed: Parsed) -> Callable[[Path, Path], object]:
+    """What gives an embedder that runs by its own code back as it came; weights that it cannot give back are frozen.
+
+    Raises:
+        ValueError: It is to get what its form has no place for.
+    """
+    from xvlm2vec.hub.original_chain import freeze_unplaced, give_back
+    from xvlm2vec.hub.original_release import original_folder
+
+    flags = parsed.flags
+    if parsed.adapter.lora or flags.student:
+        raise ValueError(
+            f"{flags.student or flags.model} runs by its own code, whose form has no place for an adapter or a "
+            f"projection: leave {'--student' if flags.student else '--lora and --adapter'} out."
+        )
+    source = original_folder(model.config.adopted)
+    freeze_unplaced(model, source, Path(flags.output))
+    return partial(give_back, model, source)
+
+
 def _load_teacher(flags: DistillFlags) -> Teacher | None:
     """Another embedder that teaches, in the number format in which it is stored."""
     source = _other_teacher(flags)
-    return Teacher(*load_embedder(source, dtype="auto")) if source else None
+    trust = flags.trust_remote_code
+    return Teacher(*load_embedder(source, trust_remote_code=trust, dtype="auto")) if source else None
 
 
 def can_measure(trainer: SelfDistillationTrainer) -> bool:

@@ -200,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
                         "where the backbone is part of transformers")  # fmt: skip
     parser.add_argument("--with-remote-code", action="store_true", help="release an embedder that was taken over in "
                         "our form, too, into PLACE/xvlm2vec")  # fmt: skip
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code from RUN's folder, as an embedder "
+                        "needs that brings modules of its own; it is released with that code")  # fmt: skip
     parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
                         "benchmark's images")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")

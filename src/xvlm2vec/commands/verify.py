@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dtypes", type=console.names, default=("float32", "bfloat16"), metavar="NAMES",
                         help="any of float32,bfloat16,float16 (default float32,bfloat16)")  # fmt: skip
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code from the folder of an embedder "
+                        "without golden files, in this process")  # fmt: skip
     flags = parser.parse_args(console.with_help(arguments))
     console.set_up()
     if flags.write:
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if _is_activated(flags.path):
         return _compare_with_base(flags.path)
     if _has_no_golden_files(flags.path):
-        return _adopt(flags.path, flags.device)
+        return _adopt(flags.path, flags.device, flags.trust_remote_code)
     from xvlm2vec.hub.verify import verify
 
     logger.info("Opening %s in fresh processes", flags.path)
@@ -83,7 +85,7 @@ def _has_no_golden_files(path: str) -> bool:
     return kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision or None))
 
 
-def _adopt(path: str, device: str | None) -> int:
+def _adopt(path: str, device: str | None, trust: bool) -> int:
     """Proves that an embedder without golden files can be taken over as it is."""
     import torch
 
@@ -93,7 +95,7 @@ def _adopt(path: str, device: str | None) -> int:
     source, _, revision = path.partition("@")
     logger.info("%s has no golden files: comparing it with its own SentenceTransformer", path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    console.show(describe(adopt(source, revision=revision or None, device=device)))
+    console.show(describe(adopt(source, revision=revision or None, device=device, trust_remote_code=trust)))
     return 0
 
 

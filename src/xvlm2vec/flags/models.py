@@ -58,7 +58,9 @@ def read_json(source: str, name: str, revision: str | None = None) -> Any:
     return hub_files.read_json(source, name, {"revision": revision}) or None
 
 
-def load_embedder(source: str, revision: str | None = None, **options: Any) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
+def load_embedder(
+    source: str, revision: str | None = None, trust_remote_code: bool = False, **options: Any
+) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
     """An `XVLM2VecModel` and its processor.
 
     An adapter is put on its base, at the revision that it names, and merged, or put beside it if it is activated. An
@@ -67,6 +69,7 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
     Args:
         source: Folder or Hub id.
         revision: Branch, tag or commit of a Hub id.
+        trust_remote_code: Whether code in the folder of an embedder of sentence-transformers may be run.
         **options: Options of `from_pretrained`, such as `dtype`.
 
     Raises:
@@ -87,7 +90,7 @@ def load_embedder(source: str, revision: str | None = None, **options: Any) -> t
     if kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision)):
         from .adoption import adopt_model
 
-        adopted = adopt_model(source, revision, **options)
+        adopted = adopt_model(source, revision, trust_remote_code, **options)
         return adopted.model, adopted.processor
     if kind != "xvlm2vec":
         raise ValueError(

@@ -78,7 +78,7 @@ def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
     model_name, adapter = _model_and_adapter(flags.model, flags.adapter)
     revision = hub_revision(model_name, adapter_base(adapter).revision) if adapter else None
     card = release_card(flags, model_name, adapter, revision)
-    model, processor = load_embedder(model_name, revision)
+    model, processor = load_embedder(model_name, revision, flags.trust_remote_code)
     if adapter is None:
         return ReleaseInputs(model=model, processor=processor, card=card)
     base = None

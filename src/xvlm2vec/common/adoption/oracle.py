@@ -27,11 +27,13 @@ class Oracle:
         model: The `SentenceTransformer`.
         image_first: Whether the image stands before the text in rows of both.
         truncate_dim: The size to which the folder cuts vectors; the proof compares whole ones.
+        trust_remote_code: Whether code in its folder may be run.
     """
 
     model: Any
     image_first: bool = True
     truncate_dim: int | None = None
+    trust_remote_code: bool = False
 
     @property
     def transformer(self) -> Any:
@@ -149,7 +151,7 @@ def load_oracle(
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise AdoptionError(f"sentence-transformers cannot load {source.name}: {reason}") from error
     size, model.truncate_dim = model.truncate_dim, None
-    return Oracle(model.eval(), image_first, size)
+    return Oracle(model.eval(), image_first, size, trust_remote_code)
 
 
 def _stock_modules(source: Source, pooling: str, dtype: torch.dtype, options: dict[str, Any]) -> list[Any]:
