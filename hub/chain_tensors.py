@@ -64,7 +64,7 @@ def stored_values(folder: Path) -> dict[Place, Value]:
     Raises:
         CheckpointError: A file is damaged.
     """
-    result = {}
+    result: dict[Place, Value] = {}
     for name, path in files_to_give_back(folder):
         if path.suffix == ".safetensors":
             with readable_files(path), safe_open(path, framework="pt") as file:

@@ -125,11 +125,13 @@ def write_chain(
     def write_weights(staging: Path) -> Changes:
         before, stored = _load(source, trust_remote_code), stored_values(staging)
         places = places_of(stored, before)
-        _check_places(before, taught, set(places.values()))
+        elsewhere = _unplaced(before, taught, set(places.values()))
+        if elsewhere:
+            _check_drawn(elsewhere, before, _load(source, trust_remote_code))
         files = sorted({place.file for place in stored})
         changes = [(file.rpartition("/")[0], _write(staging, file, places, before, taught)) for file in files]
         del before
-        _check_arrival(_load(staging, trust_remote_code), taught)
+        _check_arrival(_load(staging, trust_remote_code), taught, elsewhere)
         return changes
 
     return write_form(source, folder, write_weights, finish=finish, write_card=write_card)
@@ -144,8 +146,12 @@ def _load(folder: Path, trust_remote_code: bool) -> State:
     return state
 
 
-def _check_places(before: State, taught: State, placed: set[str]) -> None:
-    """Raises where something was taught that the files have no place for."""
+def _unplaced(before: State, taught: State, placed: set[str]) -> set[str]:
+    """The names of values that are other ones now, and that no tensor in the files stands for.
+
+    Raises:
+        ExportError: The model has other names or shapes than the original.
+    """
     tied = {before[name].data_ptr() for name in placed}
     for name in [*before, *taught]:
         shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (before, taught)]
@@ -153,11 +159,22 @@ def _check_places(before: State, taught: State, placed: set[str]) -> None:
             raise ExportError(
                 f"the original's form has no place for what was taught: {name} is {shapes[0]} there, {shapes[1]} now."
             )
-        if before[name].data_ptr() not in tied and not is_same(taught[name].cpu(), before[name]):
-            raise ExportError(
-                f"{name} was taught, and it is not certain which tensor of the original stands for it, so it cannot be "
-                "given back in the original's form."
-            )
+    changed = {name for name, value in taught.items() if not is_same(value.cpu(), before[name])}
+    return {name for name in changed if before[name].data_ptr() not in tied}
+
+
+def _check_drawn(names: set[str], before: State, again: State) -> None:
+    """Raises unless values are drawn anew by each load, as of a pooler that the files lack; no vector depends on such.
+
+    Raises:
+        ExportError: One is the same in both loads, so it was taught.
+    """
+    taught = sorted(name for name in names if is_same(again[name], before[name]))
+    if taught:
+        raise ExportError(
+            f"{taught[0]} was taught, and it is not certain which tensor of the original stands for it, so it cannot "
+            "be given back in the original's form."
+        )
 
 
 def _write(staging: Path, file: str, places: Mapping[Place, str], before: State, taught: State) -> TensorChanges:
@@ -165,19 +182,19 @@ def _write(staging: Path, file: str, places: Mapping[Place, str], before: State,
     stored, changes = StoredTensors(staging, [staging / file]), TensorChanges()
     for key in stored.files:
         name = places.get(Place(file, key))
-        changed = name is not None and not any(
-            is_same(taught[name].cpu(), old) for old in (before[name], stored.read(key))
-        )
-        if changed:
-            stored.write(key, taught[name])
-        (changes.changed if changed else changes.unchanged).append(key)
+        value = None if name is None else taught[name].detach().cpu()
+        if name is None or value is None or is_same(value, before[name]) or is_same(value, stored.read(key)):
+            changes.unchanged.append(key)
+            continue
+        stored.write(key, value)
+        changes.changed.append(key)
     return changes
 
 
-def _check_arrival(arrived: State, taught: State) -> None:
+def _check_arrival(arrived: State, taught: State, drawn: set[str]) -> None:
     """Raises where what comes out of the files again is not what was taught, rounded as they are."""
-    for name, value in taught.items():
-        value, here = value.detach().cpu(), arrived[name]
+    for name in taught.keys() - drawn:
+        value, here = taught[name].detach().cpu(), arrived[name]
         rounded = value.is_floating_point() and any(
             torch.equal(here, value.to(dtype).to(here.dtype)) for dtype in (WHOLE, torch.bfloat16, torch.float16)
         )

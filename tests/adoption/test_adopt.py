@@ -266,15 +266,6 @@ class TestRefusals:
         with pytest.raises(AdoptionError, match=r"cannot be written by the recipe.*never cut, but max_length is 4"):
             adopt(str(folder))
 
-    def test_pooling_without_the_prompt(self, st_model: Callable[[str], Path]) -> None:
-        with pytest.raises(AdoptionError, match="include_prompt: false"):
-            adopt(str(st_model("instructor")))
-
-    @pytest.mark.parametrize("name", ["router", "router-image"])
-    def test_router(self, st_model: Callable[[str], Path], name: str) -> None:
-        with pytest.raises(AdoptionError, match="Router"):
-            adopt(str(st_model(name)))
-
 
 class TestPlainModels:
     def test_chat_template_and_a_pooling(self, copy_of: Callable[[str], Path], images: list[Image.Image]) -> None:

@@ -6,7 +6,9 @@ import copy
 import gc
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.modeling.text_processor import TextProcessor
 
+from .black_box import black_box, kinds_of_modules, recipe_of_kinds
 from .extract import EmbedderRecipe, check_known, extract_recipe, with_own_heads
 from .golden_rows import golden_rows
 from .kinds import TWO_TOWERS
 from .oracle import Oracle, load_oracle
 from .padding import pad_as_trained
-from .proof import Proof, ask, ask_again, distance, prove, prove_passes
+from .proof import Proof, ask, ask_again, check_loaded_anew, distance, prove, prove_passes
 from .sources import AdoptionError, BeyondRecipeError, Source, open_source
 
 logger = logging.getLogger(__name__)
@@ -110,7 +113,8 @@ def adopt(
     if recipe is not None and source.form == "plain" and source.model_type not in TWO_TOWERS:
         return _by_hand(source, recipe, dtype, device)
     check_adoptable(source, pooling)
-    oracle = load_oracle(
+    load = partial(
+        load_oracle,
         source,
         dtype=dtype,
         device=device,
@@ -118,14 +122,15 @@ def adopt(
         image_first=image_first,
         pooling=pooling,
     )
+    oracle = load()
     try:
         check_known(oracle, source)
         notes = _pad(oracle)
         recipe = with_own_heads(recipe, oracle, source) if recipe else extract_recipe(oracle, source)
     except BeyondRecipeError as reason:
-        if recipe is not None:
-            raise AdoptionError(f"{source.name} has a recipe by hand, which cannot describe it: {reason}.") from reason
-        return _as_black_box(oracle, source, reason, dtype)
+        if recipe is not None or source.form == "plain":
+            raise AdoptionError(f"{source.name} is beyond a recipe: {reason}.") from reason
+        return _as_black_box(oracle, load, source, reason, dtype)
     notes += _cut_note(oracle)
     recipe = replace(recipe, notes=(*recipe.notes, *notes))
     rows = golden_rows(kinds_of(recipe), recipe.prompts, _takes_instructions(recipe), recipe.max_length)
@@ -143,16 +148,20 @@ def adopt(
     return Adopted(model, processor, recipe, proof, source)
 
 
-def _as_black_box(oracle: Oracle, source: Source, reason: BeyondRecipeError, dtype: torch.dtype) -> Adopted:
+def _as_black_box(
+    oracle: Oracle, load: Callable[[], Oracle], source: Source, reason: BeyondRecipeError, dtype: torch.dtype
+) -> Adopted:
     """An embedder that runs by its own code, as no recipe describes it."""
-    from .black_box import black_box, kinds_of_modules, recipe_of_kinds
-
     modules = oracle.model.to(dtype)
     prompts = {name: prompt for name, prompt in modules.prompts.items() if prompt}
     kinds = kinds_of_modules(modules)
     limit = modules.max_seq_length
     rows = golden_rows(kinds, prompts, instructions=False, limit=limit)
     truths = ask_again(oracle, rows)
+    again = load()
+    again.model.to(dtype)
+    check_loaded_anew(again, truths)
+    del again
     model, processor = black_box(oracle, len(truths[0].vector), prompts, source.origin())
     notes = (f"it is a black box: {reason}. Its vectors come from its own code", *_route_note(modules))
     recipe = EmbedderRecipe(

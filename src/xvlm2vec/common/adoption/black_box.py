@@ -203,12 +203,7 @@ class BlackBoxProcessor(XVLM2VecProcessor):
         """None that is known."""
         return Family()
 
-    @property
-    def one_kind_a_batch(self) -> bool:
-        """Whether the model's own `encode` takes rows of one kind at a time."""
-        return len(self.recipe.forms) > 1
-
-    def prepare(  # type: ignore[override]
+    def prepare(
         self,
         rows: Sequence[TextImageRow],
         *,

@@ -113,6 +113,21 @@ def ask_again(oracle: Oracle, rows: Sequence[GoldenRow]) -> list[Truth]:
     return result
 
 
+def check_loaded_anew(oracle: Oracle, truths: Sequence[Truth]) -> None:
+    """Compares an embedder that was loaded once more with what it gave before: weights that its files lack are drawn.
+
+    Raises:
+        AdoptionError: A row has another vector.
+    """
+    for truth in truths:
+        far = distance(oracle.vector(truth.row.row), truth.vector)
+        if not far <= BOUND:
+            raise AdoptionError(
+                f"the row {truth.row.name!r} has another vector when the model is loaded anew (1 - cosine is "
+                f"{far:.1e}): its files lack a weight, which is drawn each time, or its own code has a state that is not stored."
+            )
+
+
 def _beside(rows: Sequence[GoldenRow], row: GoldenRow) -> list[TextImageRow]:
     """Other rows of the kind and the instruction of a row, the longest of them among these."""
     alike = [
