@@ -69,7 +69,7 @@ def test_what_is_printed_says_what_is_known(adopted: Callable[[str], Adopted]) -
 
 @pytest.mark.parametrize("name", ["custom", "scenes"])
 def test_own_code_wants_trust(st_model: Callable[[str], Path], name: str) -> None:
-    with pytest.raises(AdoptionError, match="code of their own.*pass --trust-remote-code"):
+    with pytest.raises(AdoptionError, match=r"code of their own.*pass --trust-remote-code"):
         adopt(str(st_model(name)))
 
 
