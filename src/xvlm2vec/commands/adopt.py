@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         "system turn, prompts), how it pools, and what stands behind that; prints that in plain words with an example "
         "of each kind of row; and proves it: rows in many scripts, images, both, with and without prompts, empty and "
         "long, must have the tokens and the vectors of its own SentenceTransformer.encode to a cosine of 0.99999, "
-        "alone and among others. Otherwise it stops and names the first row and the first token that differ."
+        "alone and among others. Otherwise it stops and names the first row and the first token that differ. What runs "
+        "by code of its own (--trust-remote-code) or sends rows through a Router is a black box: proven is that a row has "
+        "one vector, alone, a second time, among others and loaded anew."
         "\n\n"
         "distill, verify and release take such a MODEL, too, and prove it in the same way first; encode, evaluate and "
         "demo run it by its own SentenceTransformer.",
@@ -102,5 +104,6 @@ def _parser() -> argparse.ArgumentParser:
         help="of both sides of the proof, and of what is written (default float32)",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code from MODEL's folder")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code from MODEL's folder, as "
+                        "one needs that brings modules of its own")  # fmt: skip
     return parser
