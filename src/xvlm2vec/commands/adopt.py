@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "of each kind of row; and proves it: rows in many scripts, images, both, with and without prompts, empty and "
         "long, must have the tokens and the vectors of its own SentenceTransformer.encode to a cosine of 0.99999, "
         "alone and among others. Otherwise it stops and names the first row and the first token that differ. What runs "
-        "by code of its own (--trust-remote-code) or sends rows through a Router is a black box: proven is that a row has "
-        "one vector, alone, a second time, among others and loaded anew."
+        "by code of its own (--trust-remote-code) or sends rows through a Router is a black box: proven is that a row "
+        "has one vector, alone, a second time, among others and loaded anew."
         "\n\n"
         "distill, verify and release take such a MODEL, too, and prove it in the same way first; encode, evaluate and "
         "demo run it by its own SentenceTransformer.",

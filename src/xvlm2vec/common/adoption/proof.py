@@ -124,7 +124,8 @@ def check_loaded_anew(oracle: Oracle, truths: Sequence[Truth]) -> None:
         if not far <= BOUND:
             raise AdoptionError(
                 f"the row {truth.row.name!r} has another vector when the model is loaded anew (1 - cosine is "
-                f"{far:.1e}): its files lack a weight, which is drawn each time, or its own code has a state that is not stored."
+                f"{far:.1e}): its files lack a weight, which is drawn each time, or its own code has a state that is "
+                "stored nowhere."
             )
 
 
