@@ -99,6 +99,7 @@ def write_original(
         CheckpointError: A file of the original is missing or damaged.
     """
     origin = Path(source).resolve()
+    check_apart(origin, Path(folder).resolve())
     if not isinstance(backbone, PreTrainedModel):
         raise ExportError(f"a {type(backbone).__name__} is no model of transformers; merge its adapter first.")
     modules = read_modules(origin)
@@ -131,14 +132,13 @@ def write_form(
     """Writes an embedder's folder again, its weights by a function; it appears whole or not at all.
 
     Args:
-        origin: The original.
+        origin: The original, apart from what is written (`check_apart`).
         folder: As in `write_original`, like the others.
         write_weights: Called with a copy of the original's files, to write taught values into it; says which.
         kind: What the export's manifest calls it.
         finish: As there.
         write_card: As there.
     """
-    check_apart(origin, Path(folder).resolve())
     with staged_folder(folder, kind) as staging:
         left_out = copy_original(origin, staging)
         changes = write_weights(staging)

@@ -134,7 +134,8 @@ def write_chain(
         _check_arrival(_load(staging, trust_remote_code), taught, elsewhere)
         return changes
 
-    return write_form(source, folder, write_weights, finish=finish, write_card=write_card)
+    check_apart(source.resolve(), Path(folder).resolve())
+    return write_form(source.resolve(), folder, write_weights, finish=finish, write_card=write_card)
 
 
 def _load(folder: Path, trust_remote_code: bool) -> State:

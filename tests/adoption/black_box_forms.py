@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
-from saved_chain import write_json
+from saved_chain import save_chain, write_json
+from sentence_transformers.sentence_transformer.modules import Pooling
+from text_forms import WIDTH as BERT_WIDTH
+from text_forms import save_bert
 
 SCENES = '''"""Embeds letters and colours: no tokenizer, no processor, no model of transformers."""
 
@@ -95,6 +99,36 @@ def build_scenes(folder: Path, code: str = SCENES) -> None:
     write_json(folder / "config_sentence_transformers.json", {"prompts": prompts, "similarity_fn_name": "cosine"})
 
 
+OWN_BERT = '''"""A BERT whose states are doubled, as a model of transformers with code of its own."""
+
+from transformers import BertConfig, BertModel
+
+
+class DoubleConfig(BertConfig):
+    model_type = "double_bert"
+
+
+class DoubleModel(BertModel):
+    config_class = DoubleConfig
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state * 2
+        return output
+'''
+
+
+def build_own_bert(folder: Path) -> None:
+    """Stock modules around a model of transformers whose code lies in the folder."""
+    save_bert(folder)
+    save_chain(folder, [Pooling(BERT_WIDTH, "mean")])
+    (folder / "double.py").write_text(OWN_BERT, encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "double_bert", "architectures": ["DoubleModel"]}
+    config["auto_map"] = {"AutoConfig": "double.DoubleConfig", "AutoModel": "double.DoubleModel"}
+    write_json(folder / "config.json", config)
+
+
 def changed(*lines: tuple[str, str]) -> Callable[[Path], None]:
     """A builder of the same with other lines in its code."""
     code = SCENES
@@ -118,6 +152,7 @@ TURN = """
     def load"""
 BLACK_BOX_FORMS: dict[str, Callable[[Path], None]] = {
     "scenes": build_scenes,
+    "own-bert": build_own_bert,
     # A vector that depends on the rows beside it, one that is never the same, one of a weight that is not stored.
     "scenes-of-batch": changed((LAST, f"{LAST} + vector.mean(dim=0)")),
     "scenes-noisy": changed((LAST, f"{LAST} + torch.rand_like(vector)")),

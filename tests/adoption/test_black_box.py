@@ -27,7 +27,7 @@ def adopted(st_model: Callable[[str], Path]) -> Callable[[str], Adopted]:
     return cache(lambda name: adopt(str(st_model(name)), trust_remote_code=True))
 
 
-@pytest.mark.parametrize("name", ["custom", "scenes", "router", "router-image", "instructor"])
+@pytest.mark.parametrize("name", ["custom", "own-bert", "scenes", "router", "router-image", "instructor"])
 def test_vectors_are_those_of_its_own_encode(
     adopted: Callable[[str], Adopted], st_model: Callable[[str], Path], images: list[Image.Image], name: str
 ) -> None:
@@ -67,7 +67,7 @@ def test_what_is_printed_says_what_is_known(adopted: Callable[[str], Adopted]) -
     assert "take its route 'document'" in describe(adopted("router"))
 
 
-@pytest.mark.parametrize("name", ["custom", "scenes"])
+@pytest.mark.parametrize("name", ["custom", "own-bert", "scenes"])
 def test_own_code_wants_trust(st_model: Callable[[str], Path], name: str) -> None:
     with pytest.raises(AdoptionError, match=r"code of their own.*pass --trust-remote-code"):
         adopt(str(st_model(name)))

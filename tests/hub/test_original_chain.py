@@ -64,6 +64,7 @@ def different(source: Path, folder: Path) -> set[str]:
     [
         ("scenes", ("last_norm",), {"0_Scenes/model.safetensors:last_norm." + end for end in ("weight", "bias")}),
         ("custom", ("embeddings.word_",), {"model.safetensors:embeddings.word_embeddings.weight"}),
+        ("own-bert", ("embeddings.word_",), {"model.safetensors:embeddings.word_embeddings.weight"}),
         pytest.param(
             "router-image",
             ("text.2.linear",),
@@ -141,7 +142,7 @@ def test_nothing_is_written_into_the_original(source: Callable[[str], Path]) -> 
 
 def test_a_check_runs_own_code_only_where_there_is_some(source: Callable[[str], Path]) -> None:
     assert loaders_of(source("router")) == ("native",)
-    assert loaders_of(source("custom")) == ("sentence-transformers",)
+    assert loaders_of(source("custom")) == loaders_of(source("own-bert")) == ("sentence-transformers",)
     before = weights_fingerprint(source("router"))
     (path,) = source("router").glob("query_*/model.safetensors")
     save_file({key: value * 2 for key, value in load_file(path).items()}, path, {"format": "pt"})

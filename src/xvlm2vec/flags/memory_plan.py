@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +52,11 @@ def meta_model(source: str, dtype: torch.dtype | None) -> nn.Module:
     if kind == "adapter":
         return meta_model(adapter_base(source).source, dtype)
     chain = read_json(source, "modules.json") if kind == "sentence-transformers" else None
+    place = PurePosixPath(chain[0].get("path", "") if chain else "", "config.json").as_posix()
+    if not (read_json(source, place) or {}).get("model_type"):
+        raise ValueError(
+            f"{source} does not begin with a model of transformers, whose layers a plan would count; leave --plan out."
+        )
     config = AutoConfig.from_pretrained(source, subfolder=chain[0].get("path", "") if chain else "")
     stored = config.dtype or getattr(config, "vlm_config", config).get_text_config().dtype or torch.float32
     if not isinstance(config, XVLM2VecConfig):
