@@ -194,7 +194,7 @@ def _check_before(run: ReleaseInputs, folder: Path) -> None:
         raise ExportError("the adapter's card names no `adapter_base`; without its base an adapter cannot be loaded.")
     if run.space and run.benchmark is None:
         raise ExportError(NO_BENCHMARK)
-    if run.native or run.with_remote_code:
+    if run.native or run.with_remote_code or run.space:
         check_not_black_box(run.model)
     if run.native:
         check_native(run.model)
@@ -210,8 +210,8 @@ def check_not_black_box(model: Any) -> None:
     """Raises an `ExportError` for an embedder that runs by its own code."""
     if getattr(model, "is_black_box", False):
         raise ExportError(
-            "it runs by its own code and has no form but that in which it came, in which it is released anyway; leave "
-            "--native and --with-remote-code out."
+            "it runs by its own code and has no form but that in which it came, in which it is released anyway, and "
+            "which no Space loads; leave --native, --with-remote-code and --space out."
         )
 
 

@@ -24,6 +24,7 @@ from xvlm2vec.common.adoption.sources import ORIGIN_FILE
 from xvlm2vec.hub.chain_tensors import Place, places_of, value_of
 from xvlm2vec.hub.golden import weights_fingerprint
 from xvlm2vec.hub.original_chain import freeze_unplaced, give_back, taught_weights, write_chain
+from xvlm2vec.hub.release import check_not_black_box
 from xvlm2vec.hub.staging import MANIFEST, ExportError
 from xvlm2vec.hub.verify import loaders_of
 
@@ -147,6 +148,11 @@ def test_a_check_runs_own_code_only_where_there_is_some(source: Callable[[str], 
     (path,) = source("router").glob("query_*/model.safetensors")
     save_file({key: value * 2 for key, value in load_file(path).items()}, path, {"format": "pt"})
     assert weights_fingerprint(source("router")) != before
+
+
+def test_a_release_has_no_other_form(source: Callable[[str], Path]) -> None:
+    with pytest.raises(ExportError, match="leave --native"):
+        check_not_black_box(taken_over(source("scenes")))
 
 
 class TestPlaces:
