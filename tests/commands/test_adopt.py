@@ -76,8 +76,8 @@ def test_a_wrong_pooling_names_the_row(
 
 
 def test_refusals_are_one_sentence(source: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["adopt", source("router")]) == 1
-    assert "has a Router" in capsys.readouterr().err
+    assert main(["adopt", source("no-modules")]) == 1
+    assert "has no modules.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -82,6 +82,14 @@ def test_what_was_taught_comes_back_as_it_came(source: Callable[[str], str], dat
     assert (output / "0_Scenes" / "model.safetensors").read_bytes() == state
 
 
+def test_no_recipe_is_saved_of_it(
+    source: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["adopt", source("scenes"), TRUST, "--save-recipe", str(tmp_path / "recipe.yaml")]) == 1
+    assert "which no recipe describes" in capsys.readouterr().err
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
 def test_adapters_have_no_place_in_it(
     source: Callable[[str], str], data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

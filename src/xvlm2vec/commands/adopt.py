@@ -28,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     logger.info("Loading %s with sentence-transformers, which says what is right, and then its copy", flags.model)
     adopted = adopt_with_flags(flags, recipe)
     console.show(describe(adopted))
+    if flags.save_recipe and adopted.is_black_box:
+        raise ValueError(f"{flags.model} runs by its own code, which no recipe describes; leave --save-recipe out.")
     if flags.save_recipe:
         write_recipe(adopted.recipe, Path(flags.save_recipe))
         console.show(f"The recipe is in {flags.save_recipe}.")
