@@ -69,7 +69,7 @@ class LanguageAdapter:
 
 
 def add_language_adapter(model: Any, name: str, config: Mapping[str, Any], shapes: Mapping[str, LoraShape]) -> None:
-    """Puts a fresh adapter on an `XVLM2VecModel`, whose own weights are frozen.
+    """Puts a fresh adapter on an `XVLM2VecModel`, whose own weights are frozen; other adapters stay as they are.
 
     Args:
         model: The model.
@@ -77,7 +77,8 @@ def add_language_adapter(model: Any, name: str, config: Mapping[str, Any], shape
         config: What its `adapter_config.json` is to hold, without what this package adds.
         shapes: For the path of each linear layer what it gets.
     """
-    model.requires_grad_(False)
+    if not model.language_adapters:
+        model.requires_grad_(False)
     embeddings = path_of_embeddings(model) if config.get("modules_to_save") else None
     digest = (
         next(iter(model.language_adapters.values())).config[OWN_SETTINGS]["base"] if model.language_adapters else None
@@ -136,6 +137,8 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
             change.lora_magnitude_vector.copy_(lora.magnitude)
     if whole:
         model.get_submodule(embeddings).modules_to_save[name].weight.copy_(whole[f"{embeddings}.weight"])
+    for weight in adapter_weights(model, name).values():
+        weight.requires_grad_(False)  # it has learned; another that is put on later may still have to
     model.language_adapters[name] = LanguageAdapter(dict(adapter.config), list(own["languages"]))
     model.config.matryoshka_dims = own.get("matryoshka_dims") or model.config.matryoshka_dims
 

@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from .activated import acting, follow_routes
-from .adapter_starts import batch_routes
 from .adapters import base_is_embedder, base_options, find_adapters, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_forward import backbone_states
 from .backbones import load_backbone, new_backbone
+from .batch_routes import batch_routes
 from .configuration_xvlm2vec import XVLM2VecConfig
 from .encoder import RowEncoder
 from .families import backbone_type, family_of

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .padding import TokenRow
 from .rows import TextImageRow
-
-if TYPE_CHECKING:
-    from .processing_xvlm2vec import XVLM2VecProcessor
 
 UNCUT = 10**9
 """A length that no row has."""
@@ -28,7 +25,7 @@ class Prompt:
 
 
 def cut_texts(
-    processor: XVLM2VecProcessor,
+    processor: Any,
     tokens: Sequence[TokenRow],
     rows: Sequence[TextImageRow],
     numbers: Sequence[Any],

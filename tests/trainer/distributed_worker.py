@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from xvlm2vec.common.adoption.adopt import adopt
 from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
+from xvlm2vec.modeling.language_adapters import DEFAULT
 from xvlm2vec.trainer.activated import add_activated
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.collators import ParallelCollator
@@ -95,7 +96,8 @@ def main(folder, settings):
     if options["adapter"]:
         torch.manual_seed(3)
         config = AdapterConfig(**options["adapter"])
-        model = (add_activated if config.activated else add_adapter)(model, config)
+        for name in options.get("languages", [DEFAULT]):
+            model = add_activated(model, config, name) if config.activated else add_adapter(model, config)
     if options["stream"]:
         bare = options.get("bare", 0)  # so many rows at the start have no translation
         rows = rows.map(lambda row, index: row if index >= bare else {**row, "translations": []}, with_indices=True)

@@ -259,6 +259,34 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(tmp_path, model, p
     assert resumed.language_adapters[DEFAULT].languages == ["ar", "de", "it"]
 
 
+def test_each_language_teaches_its_own_adapter(tmp_path, model, processor, corpus):
+    names = ["ar", "de", "it"]
+    for name in names:
+        add_activated(model, AdapterConfig(rank=2, train_embeddings=True, activated=True), name)
+    before = {name: weight.clone() for name, weight in trained_weights(model).items()}
+    make_trainer(tmp_path, model, processor, corpus).train()
+    after = trained_weights(model)
+    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    parts = {name: [path for path in before if f".{name}." in path] for name in names}
+    assert {len(part) for part in parts.values()} == {len(before) // 3}
+    assert all(moved & set(part) for part in parts.values())
+    assert [model.language_adapters[name].languages for name in names] == [[name] for name in names]
+
+
+def test_a_stream_teaches_as_a_stored_corpus_does(tmp_path, model, processor, corpus):
+    def train(folder, rows):
+        torch.manual_seed(3)
+        student = add_activated(copy.deepcopy(model), AdapterConfig(rank=4, activated=True))
+        trainer = make_trainer(folder, student, processor, rows, train_sampling_strategy="sequential")
+        trainer.train()
+        return student
+
+    stored, streamed = train(tmp_path / "stored", corpus), train(tmp_path / "stream", corpus.to_iterable_dataset())
+    for name, weight in trained_weights(stored).items():
+        torch.testing.assert_close(trained_weights(streamed)[name], weight, msg=named(name))
+    assert streamed.language_adapters[DEFAULT].languages == ["ar", "de", "it"]
+
+
 def stop_at_step(state, control, step):
     control.should_training_stop = state.global_step >= step
 

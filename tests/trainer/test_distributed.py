@@ -243,6 +243,24 @@ def test_an_activated_adapter_learns_alike_on_two_processes(tmp_path, config):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, 2])
+def test_an_adapter_for_each_language_learns_alike_on_two_processes(tmp_path, stream):
+    options = {"adapter": {"rank": 2, "activated": True}, "languages": ["ar", "de", "it"], "stream": stream}
+    settings = {**SGD, "options": options, "ddp_find_unused_parameters": True}
+    expected = run(tmp_path / "alone", **settings)
+    results = run(tmp_path / "run", processes=2, **settings)
+    if not stream:  # a stream gives each process other rows than one process has
+        same_curve(results, expected)
+    for language in options["languages"]:
+        place = tmp_path / "run" / "model" / language
+        assert json.loads((place / "adapter_config.json").read_text())["xvlm2vec"]["languages"] == [language]
+        weights = load_file(place / "adapter_model.safetensors")
+        assert any(weight.any() for name, weight in weights.items() if "lora_B" in name), "it has learned"
+        if not stream:
+            same_weights(tmp_path / "run", tmp_path / "alone", f"{language}/adapter_model.safetensors")
+
+
+@pytest.mark.slow
 def test_an_activated_adapter_where_one_process_has_longer_rows(tmp_path):
     adapter = {"rank": 2, "activated": True}
     settings = {**SGD, "options": {"adapter": adapter, "rope_limit": True}}
