@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from xvlm2vec.modeling.rows import TextImageRow
 from .collators import ParallelBatch, PassCounts
 from .forward_passes import Needs, Passes, RowVectors, english_only, num_packs
 from .image_sharing import share_images, sharing_blocker, texts_of
+from .prefix_cache import OfBase, PrefixCache, join_rows, key_of, split_rows
 from .teachers import TeacherError
 
 
@@ -29,15 +31,29 @@ class ActivatedPasses(Passes):
 
     One pass of the base, without gradients, gives the English vectors, which are the targets, too, and the keys and
     values of what each row shares. The translations then run over these, with the adapter.
+
+    Attributes:
+        prefixes: Keeps what the base made of a row for the next epoch; may be set and removed at any time.
     """
 
     def __init__(self, embedder: XVLM2VecModel, needs: Needs, frozen_vision: bool) -> None:
         super().__init__(embedder, needs, frozen_vision)
+        self.prefixes: PrefixCache | None = None
         self._base: tuple[ParallelBatch, RowVectors, dict[bool, PrefixStates]] | None = None
 
     @torch.no_grad()
     def embed_english(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts with their images, by the base; what they share is kept for the translations."""
+        cache = self.prefixes
+        pooled, means, kept = (
+            self._run_base(model, batch) if cache is None else self._run_or_find_base(model, batch, cache)
+        )
+        vectors = RowVectors(self._fill_passes(model, batch, pooled, "english"), means)
+        self._base = (batch, vectors, kept)
+        return vectors
+
+    def _run_base(self, model: nn.Module, batch: ParallelBatch) -> OfBase:
+        """The base's pass over English texts, and what it made of their prefixes."""
         kept: dict[bool, PrefixStates] = {}
         pooled, means = self._packed(
             model,
@@ -45,9 +61,21 @@ class ActivatedPasses(Passes):
             self._images(batch),
             lambda pack: {"keep": kept.setdefault(self._is_beyond(pack), PrefixStates())},
         )
-        vectors = RowVectors(self._fill_passes(model, batch, pooled, "english"), means)
-        self._base = (batch, vectors, kept)
-        return vectors
+        return pooled, means, kept
+
+    def _run_or_find_base(self, model: nn.Module, batch: ParallelBatch, cache: PrefixCache) -> OfBase:
+        """As `_run_base`, but rows that an earlier epoch kept are read, and the others kept for the next."""
+        groups, device = batch.groups or [], self.embedder.device
+        keys = [key_of(group, digest) for group, digest in zip(groups, batch.digests, strict=True)]
+        rows = {number: row for number, key in enumerate(keys) if (row := cache.get(key, device)) is not None}
+        unknown = [number for number in range(len(groups)) if number not in rows]
+        if unknown:
+            digests = [batch.digests[number] for number in unknown]
+            part = replace(batch, groups=[groups[number] for number in unknown], digests=digests)
+            for number, row in zip(unknown, split_rows(*self._run_base(model, part)), strict=True):
+                cache.put(keys[number], row)
+                rows[number] = row
+        return join_rows([rows[number] for number in range(len(groups))])
 
     def embed_texts(self, model: nn.Module, batch: ParallelBatch) -> RowVectors:
         """The English texts by the base, and the translations with the adapter."""

@@ -23,6 +23,7 @@ from .distillation_trainer import SelfDistillationTrainer
 from .image_cache import FOLDER as IMAGES
 from .other_teacher import Teacher
 from .precision import training_attention
+from .prefix_cache import FOLDER as PREFIXES
 
 SUMMARY_FILE = "distillation.json"
 TAUGHT = "taught"
@@ -89,7 +90,8 @@ def distill(
             give_back(taught, output)
             shutil.rmtree(taught)
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(args.output_dir) / IMAGES, ignore_errors=True)  # of a run that was killed at its end
+        for folder in (IMAGES, PREFIXES):  # of a run that was killed at its end
+            shutil.rmtree(Path(args.output_dir) / folder, ignore_errors=True)
         _write_summary(output / SUMMARY_FILE, trainer, taught_by)
     return trainer
 

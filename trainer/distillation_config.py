@@ -42,6 +42,8 @@ class SelfDistillationConfig(TrainingArguments):
         image_cache_gb: Gigabytes on disk, beside the checkpoints, that keep what a frozen vision tower made of the
             images for the next epoch, or fewer where the disk would then lack room for the checkpoints. They are
             removed at the end. 0 keeps none.
+        keep_prefix: Gigabytes on disk, as of `image_cache_gb`, that keep what the base below an activated adapter made
+            of a row (keys and values of its prefix, and its English vector): later epochs run translations only.
         language_temperature: Above 1, rare languages are drawn more often than frequent ones: a language that `n` rows
             have weighs `n^(1/T - 1)`. Needs `translations_per_row`.
         max_tokens_per_forward: A batch is cut into forward and backward passes of at most so many tokens, at least one
@@ -60,6 +62,9 @@ class SelfDistillationConfig(TrainingArguments):
     )
     freeze_vision: bool = setting(True, "Keep vision tower and connector as they are.")
     image_cache_gb: float = setting(2.0, "Gigabytes on disk for images' features, from epoch to epoch; 0 for none.")
+    keep_prefix: float = setting(
+        0.0, "Gigabytes on disk for what the base made of rows, from epoch to epoch; with --adapter activated."
+    )
     translations_per_row: int | None = setting(None, "Translations drawn from each row for one step; all by default.")
     language_temperature: float = setting(1.0, "Above 1, rare languages are drawn more often than frequent ones.")
     muon_learning_rate: float | None = setting(

@@ -28,7 +28,6 @@ from .distillation_config import SelfDistillationConfig
 from .epochs import TellEpoch
 from .forward_passes import align_batches, loss_inputs, needs_of
 from .held_out import held_out_loader
-from .image_cache import KeepImages
 from .image_sharing import sample_row
 from .language_sampling import language_sampler
 from .losses.base import is_mean_over_pairs
@@ -36,6 +35,7 @@ from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distan
 from .non_finite_loss import stop_at
 from .optimizers import MuonAdamW
 from .other_teacher import OtherTeacher, Teacher, check_other, other_source
+from .prefix_cache import keepers
 from .projection import loss_projection
 from .row_images import check_needs, embeds_both_at_once, tell_images_left_out
 from .teachers import (
@@ -152,8 +152,8 @@ class SelfDistillationTrainer(EmbedderTrainer):
         self.add_callback(self._pace)
         self.add_callback(DiskSpaceCheck(model))
         self.add_callback(ChooseThreads())
-        if frozen and with_images:
-            self.add_callback(KeepImages(self.passes, self.processor, int(args.image_cache_gb * 10**9)))
+        for keeper in keepers(self.passes, self.processor, args, frozen and with_images):
+            self.add_callback(keeper)
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()

@@ -34,7 +34,7 @@ def test_round_trip(tmp_path, listed):
 
 
 def test_no_more_bytes_than_allowed(tmp_path):
-    cache = ImageCache(tmp_path, 2 * 3 * 5 * 8 * 4)
+    cache = ImageCache(tmp_path, 2 * (3 * 5 * 8 + 1) * 4)
     for number in range(5):
         cache.put(bytes([number]) * 32, states(number))
     assert len(list(tmp_path.iterdir())) == 2
@@ -99,7 +99,7 @@ def test_the_cache_leaves_the_disk_to_checkpoints(tmp_path, model, processor, co
     trainer.train()
     assert watching.budgets == {left}
     assert 0 < max(watching.sizes) < 2 * left  # each file has a header
-    assert "The disk has room for no more than 3.0 kB of images' states" in caplog.text
+    assert "The disk has room for no more than 3.0 kB of the states of images" in caplog.text
 
 
 def test_an_image_of_several_rows_is_seen_once(tmp_path, model, processor, rows, image):

@@ -21,7 +21,7 @@ FREE = {
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor", "max_tokens_per_forward",
     "mini_batch_size", "use_cpu", "log_level", "push_to_hub", "hub_token", "gradient_checkpointing",
     "gradient_checkpointing_kwargs", "activation_checkpointing", "activation_checkpointing_kwargs",
-    "teacher_store", "image_cache_gb",
+    "teacher_store", "image_cache_gb", "keep_prefix",
 }  # fmt: skip
 PRECISION = {"bf16", "fp16", "use_cpu"}
 # Where they are not given, the command chooses: given with the value of the default they still change a run.
