@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from PIL import Image
 
 from xvlm2vec.cli import main
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.schema import parallel_features
+from xvlm2vec.modeling.language_adapters import languages_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+from xvlm2vec.trainer.adapter_folders import AdapterFolderError, add_languages, remove_languages
 
 TINY = TinyModelConfig(
     image_size=16, patch_size=4, hidden_size=32, vision_layers=1, text_layers=2, heads=2, intermediate_size=48,
@@ -237,3 +239,57 @@ def test_an_adapter_that_acts_everywhere_is_caught(folder: Path) -> None:
     found = compare_with_base(model, base, base.processor)
     assert not found.ok
     assert "text en" in found.moved
+
+
+def corpus_in(folder: Path, place: Path, language: str) -> Path:
+    """The rows of the corpus with one other language."""
+    rows = load_from_disk(str(folder / "data"))
+    said = rows.map(lambda row: {"translations": [{"lang": language, "text": row["translations"][0]["text"] + " x"}]})
+    said.save_to_disk(str(place))
+    return place
+
+
+def test_a_language_comes_and_goes_and_the_others_stay_byte_for_byte(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--max-steps", 2, "--adapter", "activated", "--adapter-per-language", "--lora-rank", 2]
+    run = tmp_path / "run"
+    assert call(*settings(folder, run, *flags)) == 0
+    before = {path: path.read_bytes() for name in ("de", "it") for path in (run / "adapter" / name).iterdir()}
+    assert len(before) == 4
+
+    turkish = [*flags, "--data", corpus_in(folder, tmp_path / "turkish", "tr")]
+    assert call(*settings(folder, run, *turkish)) == 0
+    assert "Adapters for tr were added" in capsys.readouterr().out
+    assert call(*settings(folder, run, *turkish)) == 0  # which is through
+    model = XVLM2VecModel.from_pretrained(run / "adapter")
+    assert languages_of(model) == ["de", "it", "tr"]
+    spoken = model.encode("ein roter Hund", language="de")
+    alone = XVLM2VecModel.from_pretrained(run / "adapter" / "de").encode("ein roter Hund", language="de")
+    np.testing.assert_array_equal(spoken, alone)
+
+    capsys.readouterr()
+    again = [*flags, "--data", corpus_in(folder, tmp_path / "italian", "IT")]
+    assert call(*settings(folder, run, *again)) != 0
+    assert "has an adapter for it already" in capsys.readouterr().err
+
+    assert remove_languages(run / "adapter", "it") == ["de", "tr"]
+    with pytest.raises(AdapterFolderError, match="de, tr"):
+        remove_languages(run / "adapter", "it")
+    assert not (run / "adapter" / "it").exists()
+    assert add_languages(tmp_path / "copy", run / "adapter") == ["de", "tr"]
+    for path, content in before.items():
+        assert path.parent.name == "it" or path.read_bytes() == content
+    assert languages_of(XVLM2VecModel.from_pretrained(run / "adapter")) == ["de", "tr"]
+
+
+def test_adapters_on_other_weights_are_not_put_together(folder: Path, tmp_path: Path) -> None:
+    for name, base in (("one", {"rounded": "a"}), ("two", {"rounded": "b"})):
+        place = tmp_path / name / "adapter" / name
+        place.mkdir(parents=True)
+        content = {"base_model_name_or_path": "base", "xvlm2vec": {"languages": [name], "base": base}}
+        (place / "adapter_config.json").write_text(json.dumps(content))
+        (place.parent / "adapters.json").write_text(json.dumps({"adapters": [name]}))
+    with pytest.raises(AdapterFolderError, match="trained on other weights"):
+        add_languages(tmp_path / "one/adapter", tmp_path / "two/adapter")
+    assert not (tmp_path / "one/adapter/two").exists()

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
-from xvlm2vec.common.run_state import RunState
+from xvlm2vec.common.run_state import RunState, same_run
 from xvlm2vec.corpus.code_switching import CodeSwitcher, read_lexicon
 from xvlm2vec.corpus.grouping import group_parallel
 from xvlm2vec.corpus.stored import load_parallel, stream_parallel
@@ -23,6 +23,7 @@ from xvlm2vec.flags.models import load_embedder
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.modeling.language_adapters import DEFAULT
 from xvlm2vec.trainer.activated import add_activated, languages_of_rows
+from xvlm2vec.trainer.adapter_folders import add_languages, check_new, languages_in
 from xvlm2vec.trainer.adapters import add_adapter
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
@@ -101,7 +102,7 @@ FORM = TrainingForm(
     flags=DistillFlags,
     settings=SelfDistillationConfig,
     shown=(
-        "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "translations_per_row",
+        "teacher", "teacher_store", "sharing", "freeze_vision", "image_cache_gb", "keep_prefix", "translations_per_row",
         "language_temperature", "max_tokens_per_forward", "loss", "language_weight",
     ),
     see="every field of transformers.TrainingArguments is a flag, see its documentation.",
@@ -116,8 +117,11 @@ def main(arguments: Sequence[str]) -> int:
     """Parses the flags and trains what is left to train."""
     parsed = parse(FORM, arguments)
     console.set_up()
-    flags, adapter, output = parsed.flags, parsed.adapter, Path(parsed.flags.output)
     _check(parsed)
+    identity = {"command": "distill", **parsed.identity("output")}
+    settled = Path(parsed.flags.output) / "adapter"
+    parsed.flags.output = str(place_of_run(parsed, identity))
+    flags, adapter, output = parsed.flags, parsed.adapter, Path(parsed.flags.output)
     args = training_arguments(parsed, str(output / "adapter" if adapter.lora else output))
     if flags.plan:
         console.show(run_plan(flags.student or flags.model, args, adapter, _other_teacher(flags)))
@@ -128,7 +132,6 @@ def main(arguments: Sequence[str]) -> int:
     rows, callbacks = _training_rows(parsed, args.seed)
     held_out = _grouped(flags.eval_data) if flags.eval_data else None
     with args.main_process_first(local=False):
-        identity = {"command": "distill", **parsed.identity("output")}
         run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed, extendable=EXTENDABLE)
     run.run("training", lambda: _train(parsed, args, rows, held_out, callbacks))
     if args.process_index > 0:
@@ -136,11 +139,41 @@ def main(arguments: Sequence[str]) -> int:
     merges = adapter.lora and not adapter.activated
     if merges:
         run.run("merging", lambda: merge_adapter(flags.model, output, args.matryoshka_dims))
+    if settled != output / "adapter":
+        put_beside(output / "adapter", settled)
+        return 0
     if adapter.activated:
         console.show(f"The adapter is in {output / 'adapter'}; {flags.model} stays as it is, and so do its vectors")
         return 0
     console.show(f"The trained model is in {output / 'merged' if merges else output}")
     return 0
+
+
+def place_of_run(parsed: Parsed, identity: dict[str, Any]) -> Path:
+    """Where a run keeps what it makes: its folder, or one for its languages below that of a run for others.
+
+    Raises:
+        AdapterFolderError: There is an adapter for one of the languages already.
+    """
+    output = Path(parsed.flags.output)
+    if not parsed.adapter.adapter_per_language or not languages_in(output / "adapter"):
+        return output
+    if same_run(output, identity, renamed=renamed, extendable=EXTENDABLE):
+        return output
+    languages = languages_of_rows(load_parallel(parsed.flags.data))
+    place = output / "+".join(languages)
+    if not same_run(place, identity, renamed=renamed, extendable=EXTENDABLE):
+        check_new(output / "adapter", languages)
+    return place
+
+
+def put_beside(trained: Path, settled: Path) -> None:
+    """Adds adapters to those of an earlier run, unless that was done before."""
+    if languages_in(trained).keys() <= languages_in(settled).keys():
+        console.show(f"{settled} has the adapters of {trained} already")
+        return
+    languages = add_languages(settled, trained)
+    console.show(f"Adapters for {', '.join(languages)} were added to {settled}; what was there stays as it was")
 
 
 def _check(parsed: Parsed) -> None:

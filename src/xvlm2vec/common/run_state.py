@@ -122,6 +122,23 @@ class RunState:
             write_json(self.folder / STATE_FILE, {"settings": self.settings, "stages": self._stages})
 
 
+def same_run(folder: str | Path, settings: dict[str, Any], **options: Any) -> bool:
+    """Whether a folder holds the run with these settings, finished or not.
+
+    Args:
+        folder: The folder.
+        settings: As of `RunState`.
+        **options: As of `RunState`.
+    """
+    if not (Path(folder) / STATE_FILE).is_file():
+        return False
+    try:
+        RunState(folder, settings, writes=False, **options)
+    except RunStateError:
+        return False
+    return True
+
+
 def peak_memory_mb() -> int:
     """Largest resident size so far of this process, in megabytes."""
     if sys.platform == "win32":

@@ -35,7 +35,9 @@ class AdapterFlags:
         choices=["lora", "activated"],
     )
     adapter_per_language: bool = setting(
-        False, "with --adapter activated an adapter for each language of the corpus, which can be taken away by itself"
+        False,
+        "with --adapter activated an adapter for each language of the corpus, which can be taken away by itself; into "
+        "the --output of such a run with other languages, these are added, and what is there stays as it is",
     )
     lora_rank: int = setting(16, "rank of the adapter's matrices")
     lora_alpha: int | None = setting(None, "scale times rank; twice the rank if not given")
