@@ -97,6 +97,8 @@ class ReleaseCard:
         on_hub: Whether the ids are those of repositories on the Hub, to which cards may link.
         emissions: What the training emitted, if it was measured: `"emissions"` in grams of CO2 equivalents, and as the
             Hub names them `"source"`, `"hardware_used"`, `"geographical_location"`, `"training_type"`.
+        drift: Of an activated adapter that was merged, how far it moved rows of each `"kind"`: the number of `"rows"`
+            that were measured, the largest `"distance"` (1 - cosine) and the largest `"difference"` of a value.
     """
 
     name: str
@@ -123,6 +125,7 @@ class ReleaseCard:
     native_id: str | None = None
     on_hub: bool = False
     emissions: dict[str, Any] = field(default_factory=dict)
+    drift: list[dict[str, Any]] | tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -150,6 +153,10 @@ def write_card(
     own_form: Collection[str] = (),
     own_code: bool = False,
     original_diff: Sequence[str] = (),
+    taught: Sequence[str] = (),
+    zero_drift: str = "",
+    with_alora: bool = False,
+    base_place: str | None = None,
 ) -> Path:
     """Writes `README.md`, and returns its path.
 
@@ -165,6 +172,10 @@ def write_card(
         own_form: Given for an embedder in the form in which it came: the kinds of rows that it takes.
         own_code: Whether such an embedder runs code of its folder.
         original_diff: How its files differ from the original's.
+        taught: The languages of adapters beside the model.
+        zero_drift: What was measured of them: that they move no vector of their base.
+        with_alora: Whether they are there in PEFT's own form, too.
+        base_place: Where that stays, if its weights are no part of the release.
     """
     is_adapter = adapter_base is not None
     if is_adapter:
@@ -186,6 +197,10 @@ def write_card(
         "own_form": own_form,
         "own_code": own_code,
         "original_diff": original_diff,
+        "taught": taught,
+        "zero_drift": zero_drift,
+        "with_alora": with_alora,
+        "base_place": base_place,
     }
     path = Path(folder) / "README.md"
     content = render_template("model_card.md", card_data=card_data(card, adapter_base).to_yaml(), **values)

@@ -22,7 +22,8 @@ from xvlm2vec.common.pickles import is_named_pickle
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .card import ReleaseCard, write_card, write_license_note, write_scores
-from .golden import ROWS, golden_vectors, image_size, tensor_places, write_golden
+from .golden import ROWS, golden_vectors, image_size, write_golden
+from .saved_weights import tensor_places
 from .staging import ExportError, staged_folder
 from .verify import COSINE_BOUNDS
 
@@ -62,8 +63,8 @@ def export_model(
     """
     if getattr(model, "language_adapters", None):
         raise ExportError(
-            "the model has activated adapters beside it, which a release does not hold yet: release their base, and "
-            "push the folder of the adapter as it is; XVLM2VecModel.from_pretrained loads it over that base."
+            "the model has activated adapters beside it, which export_activated writes with their base; to merge one, "
+            "use merge_language first."
         )
     merged = merge_adapter(model, processor) if isinstance(model, PeftModel) else model
     _check_model(merged)
@@ -71,7 +72,7 @@ def export_model(
     with staged_folder(folder, "model") as staging:
         merged.save_pretrained(staging, max_shard_size=max_shard_size)
         processor.save_pretrained(staging)
-        _complete_config(staging / "config.json")
+        complete_config(staging / "config.json")
         check_weights(staging)
         golden = write_golden(staging, merged, processor)
         write_card(
@@ -227,7 +228,7 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _complete_config(path: Path) -> None:
+def complete_config(path: Path) -> None:
     """Adds the tested versions, and takes out where the backbone lay on the machine that made the export."""
     config = json.loads(path.read_text(encoding="utf-8"))
     _drop_key(config, "_name_or_path")

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,18 @@ from xvlm2vec import __version__
 from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.renamed import warn_renamed
 from xvlm2vec.modeling.concurrency import evaluation_mode
+from xvlm2vec.modeling.language_adapters import languages_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.processor_checks import fixed_padding_side
 
-from .own_code import digest_of_weights, runs_by_own_code
+from .saved_weights import GOLDEN_VECTORS, GoldenError, weights_fingerprint
 
 GOLDEN_JSON = "golden.json"
-GOLDEN_VECTORS = "golden.safetensors"
-VECTORS_KEY = "embeddings"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+VECTORS_KEY, SPOKEN = "embeddings", "embeddings."
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "pillow")
 IMAGE_SIZE = (96, 64)
 _OLD_KEYS = {"pictures": "images", "picture_size": "image_size", "picture_sha256": "image_sha256"}
-
-
-class GoldenError(ValueError):
-    """The golden files are missing, damaged, or do not belong to their model."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ class Golden:
         prompts: The model's named instructions.
         weights: Fingerprint of the weights, see `weights_fingerprint`.
         made_with: Library versions, dtype, attention implementation, image backend and device.
+        languages: For each language that adapters beside the model were taught, the vectors of the rows with text.
     """
 
     rows: tuple[GoldenRow, ...]
@@ -97,6 +93,12 @@ class Golden:
     prompts: dict[str, str]
     weights: str
     made_with: dict[str, Any]
+    languages: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def spoken(self, language: str) -> Golden:
+        """The rows with text, and their vectors in a language that an adapter was taught."""
+        rows = tuple(row for row in self.rows if row.text is not None)
+        return replace(self, rows=rows, vectors=self.languages[language])
 
 
 def draw_image(name: str, size: tuple[int, int]) -> Image.Image:
@@ -167,7 +169,7 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
     Returns:
         `(N, D)` float32 on the CPU.
     """
-    exact = model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+    exact = _in_float32(model)
     texts, image_rows = golden_inputs(size, rows_for(processor))
     rows = []
     with evaluation_mode(exact), torch.inference_mode(), _no_tf32():
@@ -177,8 +179,32 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
     return torch.stack(rows)
 
 
+def spoken_vectors(model: XVLM2VecModel, processor: XVLM2VecProcessor) -> dict[str, torch.Tensor]:
+    """For each language that adapters beside a model were taught, the rows with text one by one, `(N, D)` float32."""
+    exact = _in_float32(model)
+    rows = tuple(row for row in rows_for(processor) if row.text is not None)
+    texts, images = golden_inputs(image_size(processor), rows)
+
+    def speak(language: str) -> torch.Tensor:
+        vectors = [
+            exact.encode([text], images=[shown], language=language, processor=processor, convert_to_tensor=True)
+            for text, shown in zip(texts, images, strict=True)
+        ]
+        return torch.cat([torch.as_tensor(vector) for vector in vectors])
+
+    with _no_tf32():
+        return {language: speak(language) for language in languages_of(model)}
+
+
+def _in_float32(model: Any) -> Any:
+    return model if model.dtype == torch.float32 else copy.deepcopy(model).float()
+
+
 def write_golden(
-    folder: str | os.PathLike[str], model: Any = None, processor: XVLM2VecProcessor | None = None
+    folder: str | os.PathLike[str],
+    model: Any = None,
+    processor: XVLM2VecProcessor | None = None,
+    speaker: XVLM2VecModel | None = None,
 ) -> Golden:
     """Writes `golden.json` and `golden.safetensors` beside a saved model.
 
@@ -186,6 +212,7 @@ def write_golden(
         folder: A folder with the saved weights.
         model: The model in memory whose vectors the saved one must give; loaded from `folder` if `None`.
         processor: Its processor; loaded from `folder` if `None`.
+        speaker: The model with adapters beside it, whose vectors in their languages are written, too.
 
     Returns:
         What was written.
@@ -211,6 +238,7 @@ def write_golden(
         prompts=dict(sorted(model.config.prompts.items())),
         weights=weights,
         made_with=_circumstances(model, processor),
+        languages={} if speaker is None else spoken_vectors(speaker, processor),
     )
     _write(folder, golden)
     return golden
@@ -230,6 +258,7 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
         content = _current(json.loads((folder / GOLDEN_JSON).read_text(encoding="utf-8")))
         with safe_open(folder / GOLDEN_VECTORS, framework="pt") as file:
             vectors = file.get_tensor(VECTORS_KEY)
+            languages = {code: file.get_tensor(f"{SPOKEN}{code}") for code in content.get("languages", ())}
         rows = tuple(GoldenRow(row["name"], row["text"], tuple(_current(row)["images"])) for row in content["rows"])
         width, height = content["image_size"]
         golden = Golden(
@@ -240,6 +269,7 @@ def read_golden(folder: str | os.PathLike[str]) -> Golden:
             prompts=content["prompts"],
             weights=content["weights_sha256"],
             made_with=content["made_with"],
+            languages=languages,
         )
     except Exception as error:  # any damage ends here: JSON, keys, safetensors
         raise GoldenError(f"the golden files of {folder} are damaged ({type(error).__name__}: {error}).") from error
@@ -269,58 +299,6 @@ def draw_checked(golden: Golden) -> dict[str, Image.Image]:
                 f"{golden.made_with.get('xvlm2vec')}): use that version, or write the golden files again."
             )
     return images
-
-
-def weights_fingerprint(folder: str | os.PathLike[str]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all saved tensors, whatever their distribution over shards.
-
-    Raises:
-        GoldenError: There are no weights, or a shard is missing.
-    """
-    if runs_by_own_code(Path(folder)):
-        return digest_of_weights(Path(folder), but=GOLDEN_VECTORS)
-    places = tensor_places(Path(folder))
-    digest = hashlib.sha256()
-    for name in sorted(places):
-        with safe_open(places[name], framework="pt") as file:
-            tensor = file.get_tensor(name).contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tensor_places(folder: Path) -> dict[str, Path]:
-    """The file of each saved tensor, by the tensor's name.
-
-    Raises:
-        GoldenError: There are no weights, or a shard is missing.
-    """
-    folder = transformer_folder(folder)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        places = {key: folder / file for key, file in files.items()}
-    else:
-        weights = [folder / name for name in ("model.safetensors", ADAPTER_WEIGHTS) if (folder / name).is_file()]
-        if not weights:
-            raise GoldenError(
-                f"{folder} holds neither model.safetensors nor {ADAPTER_WEIGHTS}; save the model there first."
-            )
-        with safe_open(weights[0], framework="pt") as file:
-            places = dict.fromkeys(file.keys(), weights[0])
-    missing = sorted({path.name for path in places.values() if not path.is_file()})
-    if missing:
-        raise GoldenError(f"{folder} lacks {', '.join(missing)}, which its index names; the copy is incomplete.")
-    return places
-
-
-def transformer_folder(folder: Path) -> Path:
-    """Where a folder has its transformer: in itself, or where the first entry of `modules.json` says."""
-    modules = folder / "modules.json"
-    if (folder / "config.json").is_file() or not modules.is_file():
-        return folder
-    first = min(json.loads(modules.read_text(encoding="utf-8")), key=lambda module: module["idx"])
-    return folder / first["path"]
 
 
 def _circumstances(model: Any, processor: XVLM2VecProcessor) -> dict[str, Any]:
@@ -358,9 +336,11 @@ def _write(folder: Path, golden: Golden) -> None:
         "prompts": golden.prompts,
         "weights_sha256": golden.weights,
         "made_with": golden.made_with,
+        **({"languages": list(golden.languages)} if golden.languages else {}),
     }
+    vectors = {VECTORS_KEY: golden.vectors, **{f"{SPOKEN}{code}": part for code, part in golden.languages.items()}}
     with replaced_file(folder / GOLDEN_VECTORS) as draft:
-        save_file({VECTORS_KEY: golden.vectors.contiguous()}, draft, metadata={"format": "pt"})
+        save_file({name: part.contiguous() for name, part in vectors.items()}, draft, metadata={"format": "pt"})
     write_json(folder / GOLDEN_JSON, content)
 
 

@@ -12,11 +12,14 @@ import gc
 import importlib.abc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 KEPT_OUT = "xvlm2vec"
+BASE, LANGUAGE = "base: ", "language "
+"""What ways to embed begin with: of the base below adapters, and in a language that one of these was taught."""
 
 
 class _KeepOut(importlib.abc.MetaPathFinder):
@@ -47,7 +50,68 @@ def through_automodel(job: dict[str, Any], rows: list[dict[str, Any]], dtype: An
     where = {"revision": job["revision"], "trust_remote_code": True}
     model = AutoModel.from_pretrained(job["source"], dtype=dtype, **where)
     processor = AutoProcessor.from_pretrained(job["source"], **where)
-    return _through_forward(job, rows, model, processor)
+    vectors, facts = _through_forward(job, rows, model, processor)
+    return vectors | _in_languages(job["languages"], rows, model), facts
+
+
+def through_adapters(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
+    """Embeds by the model with its adapters and by its base alone, both without a language: the same bits, or not."""
+    from transformers import AutoModel
+
+    where = {"revision": job["revision"], "dtype": dtype}
+    model = AutoModel.from_pretrained(job["source"], trust_remote_code=True, **where).to(job["device"])
+    base = type(model).base_of(job["source"], **where).to(job["device"])
+    alone = encode_in_all_ways(base, base.processor, rows, dict.fromkeys(job["languages"]))
+    beside = encode_in_all_ways(model, model.processor, rows, {language: language for language in job["languages"]})
+    return {**{f"{BASE}{way}": vectors for way, vectors in alone.items()}, **beside}, {}
+
+
+def encode_in_all_ways(
+    model: Any, processor: Any, rows: list[dict[str, Any]], languages: dict[str, str | None]
+) -> dict[str, Any]:
+    """Embeds rows by `encode`, one by one and in one batch, and images told to be in a language, in float32.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        rows: The rows, with images.
+        languages: For each language what the model is told for it; `None` for a base.
+    """
+    import torch
+
+    def encode(some: list[dict[str, Any]], language: str | None) -> Any:
+        told = {} if language is None else {"language": language}
+        texts, images = [row["text"] for row in some], [row["images"] for row in some]
+        options = {"processor": processor, "show_progress": False, "convert_to_tensor": True}
+        return model.encode(texts, images=images, **told, **options)
+
+    shown = [row for row in rows if row["text"] is None]
+    with same_bits():
+        result = {"alone": torch.cat([encode([row], None) for row in rows]), "one batch": encode(rows, None)}
+        return result | {f"images in {name}": encode(shown, told) for name, told in languages.items() if shown}
+
+
+@contextmanager
+def same_bits() -> Iterator[None]:
+    """The same computation gives the same bits in every call: no operation and no number of threads is chosen anew."""
+    import torch
+
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
+def _in_languages(languages: list[str], rows: list[dict[str, Any]], model: Any) -> dict[str, Any]:
+    """The rows with text in each language that adapters beside a model were taught."""
+    spoken = [row for row in rows if row["text"] is not None]
+    texts, images = [row["text"] for row in spoken], [row["images"] for row in spoken]
+    return {
+        f"{LANGUAGE}{name}": model.encode(texts, images=images, language=name, convert_to_tensor=True)
+        for name in languages
+    }
 
 
 def through_peft(job: dict[str, Any], rows: list[dict[str, Any]], dtype: Any) -> tuple[dict[str, Any], dict]:
@@ -103,21 +167,24 @@ def through_sentence_transformers(
 
     model.truncate_dim = None  # golden vectors are whole
 
-    def embed(indices: list[int], side: str | None) -> torch.Tensor:
+    def embed(indices: list[int], side: str | None, **more: Any) -> torch.Tensor:
         inputs = [_as_sentence_transformers_row(rows[i], job.get("text_first", False)) for i in indices]
-        return model.encode(inputs, batch_size=len(inputs), convert_to_tensor=True, show_progress_bar=False)
+        return model.encode(inputs, batch_size=len(inputs), convert_to_tensor=True, show_progress_bar=False, **more)
 
     # Two towers take a batch of texts, or one of images.
     ways = {name: way for name, way in arrangements(len(rows)).items() if way[1] is None}
     if job.get("two_towers"):
         ways = {"alone": ways["alone"]}
-    return _arrange(embed, ways), {"prompts": dict(model.prompts)}
+    spoken = [number for number, row in enumerate(rows) if row["text"] is not None]
+    vectors = {f"{LANGUAGE}{name}": embed(spoken, None, language=name).float().cpu() for name in job["languages"]}
+    return _arrange(embed, ways) | vectors, {"prompts": dict(model.prompts)}
 
 
 LOADERS: dict[str, Callable[..., tuple[dict[str, Any], dict]]] = {
     "automodel": through_automodel,
     "sentence-transformers": through_sentence_transformers,
     "peft": through_peft,
+    "adapters": through_adapters,
     "native": functools.partial(through_sentence_transformers, trust_remote_code=False),
 }
 
@@ -156,6 +223,8 @@ def main(folder: Path) -> None:
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
     images = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in job["images"]}
     rows = [{**row, "images": [images[name] for name in row["images"]]} for row in job["rows"]]
     facts: dict[str, Any] = {}

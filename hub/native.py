@@ -82,6 +82,11 @@ def check_native(model: XVLM2VecModel) -> None:
             f"transformers has no {backbone!r} model any more, so this one needs the code that is released with it; "
             "release it without --native."
         )
+    if getattr(model, "language_adapters", None):
+        raise NativeError(
+            "the adapters beside this model are run by the code that is released with it; release it without --native, "
+            "or merge one into an ordinary model by --merge."
+        )
     if model.config.recipe is not None:
         raise NativeError(
             "this embedder was taken over, and its release has the form in which it came, without remote code; leave "

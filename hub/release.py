@@ -16,6 +16,7 @@ from peft import PeftModel
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
+from .activated_release import Below, export_activated
 from .card import ReleaseCard
 from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model, merge_adapter
@@ -68,6 +69,7 @@ class ReleaseInputs:
         with_remote_code: Whether an embedder that was taken over is also released in our form.
         max_shard_size: Largest weights file.
         space: Whether a Space that searches the benchmark is written, too, which reads the other folders.
+        below: The base of a model with activated adapters beside it, loaded by itself.
     """
 
     model: Any
@@ -80,6 +82,7 @@ class ReleaseInputs:
     with_remote_code: bool = False
     max_shard_size: int | str = "5GB"
     space: bool = False
+    below: Below | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def _check_before(run: ReleaseInputs, folder: Path) -> None:
         check_not_black_box(run.model)
     if run.native:
         check_native(run.model)
-    if run.with_remote_code and not is_adopted(run.model):
+    if run.with_remote_code and (run.below is not None or not is_adopted(run.model)):
         raise ExportError(
             "--with-remote-code is for embedders that were taken over; others are released in our form anyway."
         )
@@ -232,7 +235,11 @@ class _Writer:
         """All parts that the release has; the adapter after its base, the Space after what it reads."""
         run, card, shards = self.run, self.run.card, self.run.max_shard_size
         model: Any = merge_adapter(run.model, run.processor) if isinstance(run.model, PeftModel) else run.model
-        if is_adopted(model):
+        if run.below is not None:
+            export_activated(
+                model, run.processor, self._begin(MODEL), below=run.below, card=card, max_shard_size=shards
+            )
+        elif is_adopted(model):
             self.diff = export_original(model, run.processor, self._begin(MODEL), card=card)
         else:
             export_model(model, run.processor, self._begin(MODEL), card=card, max_shard_size=shards)

@@ -23,7 +23,7 @@ from xvlm2vec.common.templates import render_template
 
 from .card import SCORES_FILE, read_metadata
 from .export import tested_versions
-from .golden import transformer_folder
+from .saved_weights import transformer_folder
 from .staging import ExportError, staged_folder
 
 APP = Path(__file__).with_name("space_app.py")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ import torch
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from PIL import Image
-from safetensors.torch import load_file
 
 from xvlm2vec.common.renamed import renamed_keywords
 from xvlm2vec.modeling.adapters import ADAPTER_CONFIG, adapter_base
@@ -25,13 +21,18 @@ from xvlm2vec.modeling.configuration_xvlm2vec import XVLM2VecConfig
 from xvlm2vec.modeling.hub_ids import is_path
 
 from .connection import hub_errors
-from .golden import Golden, draw_checked, read_golden, transformer_folder, weights_fingerprint
+from .fresh_process import LoadingFailed, loader_job, run_job
+from .golden import Golden, draw_checked, read_golden
+from .loader_check import BASE, LANGUAGE
 from .own_code import has_own_code
+from .saved_weights import adapters_beside, transformer_folder, weights_fingerprint
 from .scan import check_name
+from .zero_drift import LOADER as ADAPTERS
+from .zero_drift import ZeroDrift, drift_of_job
 
-LOADERS = ("automodel", "sentence-transformers", "peft", "native")
-"""`AutoModel`, `SentenceTransformer`, `PeftModel` over the base, and `SentenceTransformer` without remote code."""
-SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+LOADERS = ("automodel", "sentence-transformers", "peft", "native", ADAPTERS)
+"""`AutoModel`, `SentenceTransformer`, `PeftModel` over the base, `SentenceTransformer` without remote code, and a model
+with activated adapters beside its base, bit for bit."""
 COSINE_BOUNDS = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-3}
 LENGTH_BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
 """Largest 1 - cos, and largest relative difference of length, from the golden vector of the same row."""
@@ -74,12 +75,14 @@ class VerifyReport:
         checks: All comparisons.
         problems: What failed beside comparisons: weights, prompts, a loader that fails (its output in full).
         notes: What may explain a small deviation.
+        facts: What was found beside comparisons: that adapters move no vector of their base.
     """
 
     source: str
     checks: list[Check] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -94,6 +97,7 @@ class VerifyReport:
         padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
         text = ["  ".join(cells).rstrip() for cells in padded]
         text += [f"PROBLEM: {problem}" for problem in self.problems] + [f"note: {note}" for note in self.notes]
+        text += self.facts
         verdict = "gives its golden vectors" if self.ok else "DOES NOT give its golden vectors"
         return "\n".join([*text, f"{self.source} {verdict}."])
 
@@ -135,7 +139,8 @@ def verify(
         path_or_id: A folder, a Hub id, or `id@revision`.
         revision: Revision of a Hub id.
         loaders: Ways to load: `"automodel"` and `"sentence-transformers"` (both by default) for a model, `"peft"` for
-            an adapter, `"native"` for a release without remote code; one process each.
+            an adapter, `"native"` for a release without remote code, `"adapters"` for a model with activated adapters
+            and its base, which must have the same bits; one process each.
         dtypes: Any of `"float32"`, `"bfloat16"` and `"float16"`.
         device: Where to run; a GPU if there is one.
         base: Folder of the model below an adapter, where it is not the one that the adapter names.
@@ -157,38 +162,27 @@ def verify(
     is_adapter = (folder / ADAPTER_CONFIG).is_file()
     if is_adapter:
         base = _base_of(folder, cache_dir) if base is None else str(Path(base).resolve())
+    golden = read_golden(folder)
     if loaders is None:
         loaders = ("peft",) if is_adapter else loaders_of(folder)
-    golden = read_golden(folder)
+        loaders = (*loaders, ADAPTERS) if golden.languages else loaders
+    for name in adapters_beside(folder):
+        _base_of(folder / name, cache_dir)
     dtypes = [dtype for dtype in dtypes if dtype in golden.made_with.get("dtypes", dtypes)] or ["float32"]
     report = VerifyReport(source=source if revision is None else f"{source}@{revision}")
     if weights_fingerprint(folder) != golden.weights:
         report.problems.append("the weights are not those that the golden files were made from.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = draw_checked(golden)
-    jobs = [
-        {
-            "source": source,
-            "revision": revision,
-            "base": base,
-            "cache": str(cache_dir or constants.HF_HUB_CACHE),
-            "loader": loader,
-            "dtypes": list(dtypes),
-            "device": device,
-            "images": sorted(images),
-            "rows": [asdict(row) for row in golden.rows],
-            "two_towers": golden.made_with.get("two_towers", False),
-            "padding_side": golden.made_with.get("padding_side"),
-            "text_first": golden.made_with.get("text_first", False),
-        }
-        for loader in loaders
-    ]
+    options: dict[str, Any] = {"revision": revision, "base": base, "cache_dir": cache_dir}
+    jobs = [loader_job(golden, source, loader, dtypes, device, **options) for loader in loaders]
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     with ThreadPoolExecutor(max_workers=len(jobs) if size < SMALL_BYTES else 1) as pool:
         for part in pool.map(lambda job: _check_loader(job, images, golden), jobs):
             report.checks += part.checks
             report.problems += part.problems
             report.notes += part.notes
+            report.facts += part.facts
     return report
 
 
@@ -212,38 +206,30 @@ def compare(
 def _check_loader(job: dict[str, Any], images: dict[str, Image.Image], golden: Golden) -> VerifyReport:
     """Loads in one way in a process of its own, and reports what it found."""
     report = VerifyReport(job["source"])
-    with tempfile.TemporaryDirectory(prefix="xvlm2vec-verify-") as name:
-        workplace = Path(name)
-        for title, image in images.items():
-            image.save(workplace / f"{title}.png")
-        (workplace / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        child = _run_loader(workplace, job["cache"])
-        if child.returncode != 0:
-            output = f"{child.stdout}{child.stderr}".strip()
-            report.problems.append(f"loading by {job['loader']} failed with exit code {child.returncode}:\n{output}")
-            return report
-        for dtype in job["dtypes"]:
-            for arrangement, vectors in sorted(load_file(workplace / f"{dtype}.safetensors").items()):
-                report.checks.append(compare(vectors, golden, job["loader"], dtype, arrangement))
-        facts = json.loads((workplace / "result.json").read_text(encoding="utf-8"))
-    _compare_facts(facts, job["loader"], golden, report)
+    try:
+        found, facts = run_job(job, images)
+    except LoadingFailed as error:
+        report.problems.append(str(error))
+        return report
+    for dtype, ways in found.items():
+        for way, vectors in sorted(ways.items()):
+            if way.startswith(LANGUAGE):
+                spoken = golden.spoken(way.removeprefix(LANGUAGE))
+                report.checks.append(compare(vectors, spoken, job["loader"], dtype, way))
+            elif len(vectors) == len(golden.rows) and not way.startswith(BASE):
+                report.checks.append(compare(vectors, golden, job["loader"], dtype, way))
+    if job["loader"] == ADAPTERS:
+        _report_drift([drift_of_job(ways, golden) for ways in found.values()], report)
+    else:
+        _compare_facts(facts, job["loader"], golden, report)
     return report
 
 
-def _run_loader(workplace: Path, cache: str) -> subprocess.CompletedProcess[str]:
-    """Starts `loader_check.py` by its path in an isolated interpreter: no `PYTHONPATH`, no script folder."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
-        "HF_HUB_CACHE": cache,
-        "HF_TOKEN_PATH": str(workplace / "no-token"),  # the code of a release has no use for one
-        "HF_HUB_OFFLINE": "1",  # a release must be complete in itself
-        "HF_MODULES_CACHE": str(workplace / "modules"),  # code cached by an earlier load must not stand in
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    command = [sys.executable, "-I", str(Path(__file__).with_name("loader_check.py")), str(workplace)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
-    )
+def _report_drift(drifts: Sequence[ZeroDrift], report: VerifyReport) -> None:
+    """Whether adapters move a vector of their base, in any dtype."""
+    for drift in drifts:
+        (report.facts if drift.ok else report.problems).append(drift.summary())
+    report.facts = list(dict.fromkeys(report.facts))
 
 
 def _compare_facts(facts: dict[str, Any], loader: str, golden: Golden, report: VerifyReport) -> None:

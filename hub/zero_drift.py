@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from xvlm2vec.modeling.language_adapters import languages_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
-from .golden import golden_inputs, golden_vectors, image_size, rows_for
+from .fresh_process import loader_job, run_job
+from .golden import Golden, GoldenRow, draw_checked, draw_image, image_size, rows_for
+from .loader_check import BASE, encode_in_all_ways
+
+LOADER = "adapters"
 
 
 @dataclass(frozen=True)
@@ -53,18 +60,70 @@ def compare_with_base(model: XVLM2VecModel, base: XVLM2VecModel, processor: XVLM
         base: The same base, loaded by itself.
         processor: Its processor.
     """
-    size, rows = image_size(processor), rows_for(processor)
-    texts, images = golden_inputs(size, rows)
-    moved = set()
-    alone = [golden_vectors(one, processor, size).numpy() for one in (model, base)]
-    together = [one.encode(texts, images=images, processor=processor, show_progress=False) for one in (model, base)]
-    for mine, theirs in (alone, together):
-        moved |= {row.name for row, *pair in zip(rows, mine, theirs, strict=True) if not np.array_equal(*pair)}
-    shown = [place for place, row in enumerate(rows) if row.text is None]
-    for language in languages_of(model) if shown else ():
-        pictured = [images[place] for place in shown]
-        told = model.encode(images=pictured, language=language, processor=processor, show_progress=False)
-        theirs = base.encode(images=pictured, processor=processor, show_progress=False)
-        places = zip(shown, told, theirs, strict=True)
-        moved |= {f"{rows[place].name} in {language}" for place, *pair in places if not np.array_equal(*pair)}
-    return ZeroDrift(languages_of(model), len(rows), sorted(moved))
+    rows, languages = rows_for(processor), languages_of(model)
+    mine = encode_in_all_ways(model, processor, _drawn(rows, processor), {code: code for code in languages})
+    return drift_between(mine, vectors_of_base(base, processor, rows, languages), rows, languages)
+
+
+def compare_released(
+    folder: str | os.PathLike[str], golden: Golden, base: XVLM2VecModel, processor: XVLM2VecProcessor
+) -> ZeroDrift:
+    """As `compare_with_base`, of a release that is loaded by its own code in a fresh process without this package.
+
+    Args:
+        folder: The release, with adapters.
+        golden: Its golden rows.
+        base: The base as it was before the release, loaded here.
+        processor: Its processor.
+
+    Raises:
+        LoadingFailed: The release does not load.
+    """
+    dtype = str(base.dtype).removeprefix("torch.")
+    job = loader_job(golden, os.fspath(folder), LOADER, [dtype], base.device.type)
+    found, _ = run_job(job, draw_checked(golden))
+    languages = sorted(golden.languages)
+    expected = vectors_of_base(base, processor, golden.rows, languages)
+    return drift_between(found[dtype], expected, golden.rows, languages)
+
+
+def drift_of_job(vectors: Mapping[str, torch.Tensor], golden: Golden) -> ZeroDrift:
+    """The drift between a release and its base as one process loaded both."""
+    base = {way.removeprefix(BASE): part for way, part in vectors.items() if way.startswith(BASE)}
+    return drift_between(vectors, base, golden.rows, sorted(golden.languages))
+
+
+def vectors_of_base(
+    base: XVLM2VecModel, processor: XVLM2VecProcessor, rows: Sequence[GoldenRow], languages: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """What a model with adapters for languages must give where the base speaks."""
+    vectors: dict[str, torch.Tensor] = encode_in_all_ways(
+        base, processor, _drawn(rows, processor), dict.fromkeys(languages)
+    )
+    return vectors
+
+
+def drift_between(
+    mine: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor],
+    rows: Sequence[GoldenRow],
+    languages: Sequence[str],
+) -> ZeroDrift:
+    """What differs in any bit, of vectors that were computed in the same ways."""
+    shown = [row.name for row in rows if row.text is None]
+    names = {way: [row.name for row in rows] for way in ("alone", "one batch")}
+    names |= {way: [f"{name} in{way.removeprefix('images in')}" for name in shown] for way in base if way not in names}
+    moved = {
+        name
+        for way, expected in base.items()
+        for name, ours, theirs in zip(names[way], mine[way], expected, strict=True)
+        if not np.array_equal(ours.float().cpu().numpy(), theirs.float().cpu().numpy())
+    }
+    return ZeroDrift(list(languages), len(rows), sorted(moved))
+
+
+def _drawn(rows: Sequence[GoldenRow], processor: XVLM2VecProcessor) -> list[dict[str, Any]]:
+    size = image_size(processor)
+    # Each once: rows that show the same object are embedded together, and otherwise they would be rounded otherwise.
+    images = {name: draw_image(name, size) for row in rows for name in row.images}
+    return [{"text": row.text, "images": [images[name] for name in row.images]} for row in rows]

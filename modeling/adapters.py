@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTERS_INDEX = "adapters.json"
-"""Names the adapters that lie in folders below, one for each language."""
+"""Names the adapters that lie in folders below; its `base` is `HERE` where the model below them lies beside it."""
+HERE = "."
+OF_THE_ADAPTER = ("revision", "subfolder", "adapter_kwargs", "code_revision", "_commit_hash")
+"""Arguments of `from_pretrained`, and what `AutoModel` adds to them, that say where the adapter lies, not its base."""
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -82,8 +87,16 @@ def _resolve_base(source: str | os.PathLike[str], config: Mapping[str, Any]) -> 
 
 def base_options(adapter: Adapter, options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments to load the model below an adapter with, from those that the adapter was loaded with."""
-    shared = {key: value for key, value in options.items() if key not in ("revision", "subfolder")}
+    shared = {key: value for key, value in options.items() if key not in OF_THE_ADAPTER}
+    if shared.get("config") is not None:  # of the release that holds the adapter, as `AutoModel` read it
+        shared["config"] = copy.copy(shared["config"])
+        shared["config"]._commit_hash = None
     return shared | ({"revision": adapter.base_revision} if adapter.base_revision else {})
+
+
+def holds_base(source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> bool:
+    """Whether a folder or Hub id holds a base together with adapters on it."""
+    return source is not None and read_json(source, ADAPTERS_INDEX, hub_kwargs(options)).get("base") == HERE
 
 
 def find_adapter(
@@ -115,18 +128,28 @@ def find_adapters(
         CheckpointError: As `find_adapter`, or one of several is not there.
     """
     hub = hub_kwargs(options)
-    names = [] if source is None else read_json(source, ADAPTERS_INDEX, hub).get("adapters", [])
+    index = {} if source is None else read_json(source, ADAPTERS_INDEX, hub)
+    names = index.get("adapters", [])
     if not names:
         adapter = find_adapter(source, base, options)
         return {} if adapter is None else {"default": adapter}
     place, result = os.fspath(source or ""), {}
+    base_is_here = base is None and index.get("base") == HERE
+    base = place if base_is_here else base
     for name in names:
+        if not is_folder_name(name):
+            raise CheckpointError(f"{ADAPTERS_INDEX} of {place!r} names {name!r}, which is no name of a folder in it.")
         folder = "/".join(filter(None, (hub.get("subfolder"), name)))
         adapter = read_adapter(place, base, {**hub, "subfolder": folder})
         if adapter is None:
             raise CheckpointError(f"{ADAPTERS_INDEX} of {place!r} names {name!r}, and there is no adapter in {folder}.")
-        result[name] = adapter
+        result[name] = replace(adapter, base_revision=hub.get("revision")) if base_is_here else adapter
     return result
+
+
+def is_folder_name(name: Any) -> bool:
+    """Whether this names a folder that lies right where it is looked for."""
+    return isinstance(name, str) and bool(name.strip(". ")) and not {"/", "\\", ":"} & set(name)
 
 
 def base_is_embedder(adapter: Adapter, options: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .activated import LoraShape, adapter_weights, put_adapter
-from .adapters import ADAPTERS_INDEX
+from .adapters import ADAPTERS_INDEX, AdapterBase
 from .base_digest import base_digest, same_base
 from .loading import CheckpointError
 from .lora_settings import OWN_SETTINGS
@@ -139,7 +139,8 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
         model.get_submodule(embeddings).modules_to_save[name].weight.copy_(whole[f"{embeddings}.weight"])
     for weight in adapter_weights(model, name).values():
         weight.requires_grad_(False)  # it has learned; another that is put on later may still have to
-    model.language_adapters[name] = LanguageAdapter(dict(adapter.config), list(own["languages"]))
+    place = {"base_model_name_or_path": adapter.base, "revision": adapter.base_revision}  # as it was found
+    model.language_adapters[name] = LanguageAdapter({**adapter.config, **place}, list(own["languages"]))
     model.config.matryoshka_dims = own.get("matryoshka_dims") or model.config.matryoshka_dims
 
 
@@ -184,19 +185,46 @@ def save_language_adapters(model: Any, folder: str | os.PathLike[str], state: Ma
         state: The weights of the model by their names, where they are not in the model itself, as when it is sharded.
     """
     if list(model.language_adapters) != [DEFAULT]:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        index = json.dumps({"adapters": sorted(model.language_adapters)}, indent=2, ensure_ascii=False)
-        Path(folder, ADAPTERS_INDEX).write_text(index + "\n", encoding="utf-8")
+        write_index(folder, sorted(model.language_adapters))
     for name in model.language_adapters:
-        place = adapter_folder(model, folder, name)
-        place.mkdir(parents=True, exist_ok=True)
-        weights = adapter_weights(model, name, state)
-        tensors = {key: weight.detach().contiguous().cpu() for key, weight in weights.items()}
-        save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt"})
-        content = model.language_adapters[name].content()
-        content[OWN_SETTINGS]["matryoshka_dims"] = model.config.matryoshka_dims
-        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
-        (place / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+        write_adapter(model, name, adapter_folder(model, folder, name), state=state)
+
+
+def write_index(folder: str | os.PathLike[str], names: Sequence[str], **more: Any) -> None:
+    """Writes which adapters lie in folders of their names below a folder.
+
+    Args:
+        folder: The folder.
+        names: Of the adapters.
+        **more: What else is to be known: `base=HERE` where their base lies in the folder, too.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    index = json.dumps({"adapters": list(names), **more}, indent=2, ensure_ascii=False)
+    Path(folder, ADAPTERS_INDEX).write_text(index + "\n", encoding="utf-8")
+
+
+def write_adapter(
+    model: Any, name: str, place: Path, base: AdapterBase | None = None, state: Mapping[str, Any] | None = None
+) -> None:
+    """Writes one of a model's adapters as PEFT writes one.
+
+    Args:
+        model: The `XVLM2VecModel`.
+        name: Of the adapter.
+        place: The folder.
+        base: Where its base is, if not where the adapter found it.
+        state: As for `save_language_adapters`.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    weights = adapter_weights(model, name, state)
+    tensors = {key: weight.detach().contiguous().cpu() for key, weight in weights.items()}
+    save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt"})
+    content = model.language_adapters[name].content()
+    content[OWN_SETTINGS]["matryoshka_dims"] = model.config.matryoshka_dims
+    if base is not None:
+        content |= {"base_model_name_or_path": base.source, "revision": base.revision}
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
+    (place / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from .activated import acting, follow_routes
-from .adapters import base_is_embedder, base_options, find_adapters, refuse_adapter
+from .adapters import base_is_embedder, base_options, find_adapters, holds_base, refuse_adapter
 from .adopted import load_referenced, references
 from .backbone_forward import backbone_states
 from .backbones import load_backbone, new_backbone
@@ -169,7 +169,28 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
         """
         adapters = find_adapters(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
         if adapters:
-            return cls._from_adapters(adapters, base_options(next(iter(adapters.values())), kwargs))
+            return cls._from_adapters(adapters, kwargs)
+        return cls._from_weights(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def base_of(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XVLM2VecModel:
+        """The model below adapters, without them, as a stored index knows it.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id of an adapter, or of a base together with its adapters.
+            **kwargs: As for `from_pretrained`.
+
+        Raises:
+            CheckpointError: It holds no adapter, or the base is gone.
+        """
+        adapters = find_adapters(pretrained_model_name_or_path, kwargs.pop("base", None), kwargs)
+        if not adapters:
+            raise CheckpointError(f"{os.fspath(pretrained_model_name_or_path)!r} holds no adapter.")
+        return cls._load_base(next(iter(adapters.values())), kwargs)
+
+    @classmethod
+    def _from_weights(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """A model from the weights that lie in a place, without adapters that may lie beside them."""
         refuse_adapter(pretrained_model_name_or_path, kwargs)
         reference = references(pretrained_model_name_or_path, kwargs)
         if reference:
@@ -185,11 +206,20 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
         return (model, info) if wants_info else model
 
     @classmethod
+    def _load_base(cls, adapter: Adapter, options: dict[str, Any]) -> XVLM2VecModel:
+        """The base of an adapter that was found with these options."""
+        here = base_options(adapter, options)
+        if holds_base(adapter.base, here):
+            model: XVLM2VecModel = cls._from_weights(adapter.base, **here)
+            return model
+        load = cls.from_pretrained if base_is_embedder(adapter, here) else cls.from_backbone
+        return load(adapter.base, **here)
+
+    @classmethod
     def _from_adapters(cls, adapters: dict[str, Adapter], options: dict[str, Any]) -> XVLM2VecModel:
         """Loads the base of adapters, with these options, and merges the one into it, or puts them beside it."""
         adapter = next(iter(adapters.values()))
-        load = cls.from_pretrained if base_is_embedder(adapter, options) else cls.from_backbone
-        model = load(adapter.base, **options)
+        model = cls._load_base(adapter, options)
         if len(adapters) > 1 or adapter.settings.is_activated:
             for name, part in adapters.items():
                 load_language_adapter(model, part, name)

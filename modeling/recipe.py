@@ -115,10 +115,14 @@ class Recipe:
         return instruction if ends else instruction + self.end_of_instruction
 
     def start_of_own(self, row: TextImageRow, prompt: Prompt) -> int:
-        """Where in a row's string begins what is in the language of its text: the instruction, too, if that is so."""
+        """Where in a row's string begins what is in the language of its text: the instruction, too, if that is so.
+
+        A mark that always stands right before the text counts, so that the tokens that an adapter acts on begin alike
+        in all rows, as servers want that look for them.
+        """
         instruction = self.instruction_of(row)
         place = prompt.string.rfind(instruction, 0, prompt.start) if row.own_instruction and instruction else -1
-        return prompt.start if place < 0 else place
+        return prompt.start - len(self.start_mark) if place < 0 else place
 
     def shared_part(self, row: TextImageRow) -> str | None:
         """What of a row's string other texts over the same images may share: all through its last image.
@@ -136,6 +140,16 @@ class Recipe:
         """Whether images stand before the text in every form that has both."""
         names = [name for name in self.forms if name.startswith("image+text")]
         return all(self._parts[name].index("{images}") < self._parts[name].index("{text}") for name in names)
+
+    @cached_property
+    def start_mark(self) -> str:
+        """What stands right before the text in every form that has one; empty where an image or instruction does."""
+        forms = [parts for parts in self._parts.values() if "{text}" in parts]
+        before = ["".join(parts[: parts.index("{text}")][-1:]) for parts in forms]
+        shortest = min(before, key=len, default="")
+        ends = (shortest[start:] for start in range(len(shortest)))
+        mark = next((end for end in ends if all(part.endswith(end) for part in before)), "")
+        return "" if _SLOT.search(mark) else mark
 
     @cached_property
     def _parts(self) -> dict[str, list[str]]:

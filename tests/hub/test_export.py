@@ -15,7 +15,8 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub import export
 from xvlm2vec.hub.card import read_metadata
 from xvlm2vec.hub.export import check_self_contained, export_adapter, export_model
-from xvlm2vec.hub.golden import golden_vectors, image_size, read_golden, tensor_places
+from xvlm2vec.hub.golden import golden_vectors, image_size, read_golden
+from xvlm2vec.hub.saved_weights import tensor_places
 from xvlm2vec.hub.staging import ExportError
 
 

@@ -15,15 +15,14 @@ from xvlm2vec.hub.golden import (
     GOLDEN_JSON,
     GOLDEN_VECTORS,
     ROWS,
-    GoldenError,
     draw_checked,
     draw_image,
     golden_vectors,
     image_size,
     read_golden,
-    weights_fingerprint,
     write_golden,
 )
+from xvlm2vec.hub.saved_weights import GoldenError, weights_fingerprint
 
 CHECKSUMS = {"disc": "05a1520888699d4b", "stripes": "7cb063044d5c6bb2", "checks": "16e0ba6620c740f1"}
 

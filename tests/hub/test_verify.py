@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub.export import export_adapter
-from xvlm2vec.hub.golden import GoldenError, read_golden, write_golden
+from xvlm2vec.hub.golden import read_golden, write_golden
+from xvlm2vec.hub.saved_weights import GoldenError
 from xvlm2vec.hub.verify import VerifyReport, compare, verify
 
 OTHER_LAYOUT = """

@@ -183,12 +183,16 @@ def _parser() -> argparse.ArgumentParser:
         "--to org/name pushes to the Hub: one commit per repository (org/name, org/name-adapter, org/name-base, "
         "org/name-native, org/name-benchmark, org/name-space), after fresh processes got the golden vectors from every "
         "part; the pushed commits are downloaded and checked again, then tagged. --to ./folder writes the same as "
-        "folders.",
+        "folders.\n\n"
+        "Activated adapters (distill --adapter activated) are released beside their base in one repository: with its "
+        "weights, or, if it is on the Hub, with its id and commit. The card says zero drift because a fresh process "
+        "measured it.",
         "xvlm2vec release runs/quickstart --to me/emoji-search --private --dry-run\n"
         "xvlm2vec release runs/quickstart --to me/emoji-search --collection\n"
         "xvlm2vec release runs/student --to ./release --name my-embedder --license apache-2.0 \\\n"
         "    --languages en,de,fr --results scores/student --before scores/teacher\n"
-        "xvlm2vec release runs/teacher --adapter runs/student/adapter --to ./release --name my-embedder",
+        "xvlm2vec release runs/teacher --adapter runs/student/adapter --to ./release --name my-embedder\n"
+        "xvlm2vec release runs/turkish/adapter --to ./release --name my-embedder-tr",
     )
     parser.add_argument("model", metavar="RUN", help="folder of a quickstart run; folder or Hub id of an "
                         "XVLM2VecModel, or of an adapter on one; with --adapter, of the model below it")  # fmt: skip
@@ -202,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
                         "our form, too, into PLACE/xvlm2vec")  # fmt: skip
     parser.add_argument("--trust-remote-code", action="store_true", help="run code from RUN's folder, as an embedder "
                         "needs that brings modules of its own; it is released with that code")  # fmt: skip
+    parser.add_argument("--merge", nargs="?", const=True, metavar="LANGUAGE", help="merge an activated adapter into an "
+                        "ordinary model, which moves every vector: the card says by how much; of several adapters the "
+                        "one that speaks LANGUAGE")  # fmt: skip
     parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
                         "benchmark's images")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")

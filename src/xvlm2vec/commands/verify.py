@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     console.set_up()
     if flags.write:
         return _write(flags.path)
-    if _is_activated(flags.path):
+    if _is_activated(flags.path) and not _is_released(flags.path):
         return _compare_with_base(flags.path)
     if _has_no_golden_files(flags.path):
         return _adopt(flags.path, flags.device, flags.trust_remote_code)
@@ -53,33 +53,39 @@ def main(arguments: Sequence[str]) -> int:
 
 def _is_activated(path: str) -> bool:
     """Whether these are adapters that lie beside their base."""
-    from xvlm2vec.flags.models import ADAPTERS_INDEX, is_activated, read_json
+    from xvlm2vec.flags.models import holds_activated
 
     source, _, revision = path.partition("@")
-    return is_activated(source, revision or None) or bool(read_json(source, ADAPTERS_INDEX, revision or None))
+    return holds_activated(source, revision or None)
+
+
+def _is_released(path: str) -> bool:
+    """Whether a release wrote down what the vectors must be."""
+    from xvlm2vec.flags.models import read_json
+
+    source, _, revision = path.partition("@")
+    return read_json(source, "golden.json", revision or None) is not None
 
 
 def _compare_with_base(path: str) -> int:
     """Proves that adapters beside their base move none of its vectors."""
-    from xvlm2vec.flags.models import load_embedder
+    from xvlm2vec.flags.models import base_below, load_below, load_embedder
     from xvlm2vec.hub.zero_drift import compare_with_base
 
     source, _, revision = path.partition("@")
     logger.info("Comparing %s with its base", path)
     model, processor = load_embedder(source, revision or None)
-    adapter = next(iter(model.language_adapters.values()))
-    base, _ = load_embedder(adapter.config["base_model_name_or_path"], adapter.config.get("revision"))
-    result = compare_with_base(model, base, processor)
+    result = compare_with_base(model, load_below(base_below(model)), processor)
     console.show(result.summary())
     return 0 if result.ok else 1
 
 
 def _has_no_golden_files(path: str) -> bool:
     """Whether this is somebody's own embedder, which has none."""
-    from xvlm2vec.flags.models import has_two_towers, model_kind, read_json
+    from xvlm2vec.flags.models import has_two_towers, model_kind
 
     source, _, revision = path.partition("@")
-    if read_json(source, "golden.json", revision or None) is not None:
+    if _is_released(path):
         return False
     kind = model_kind(source, revision or None)
     return kind == "sentence-transformers" or (kind == "backbone" and has_two_towers(source, revision or None))

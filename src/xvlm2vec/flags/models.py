@@ -142,6 +142,30 @@ def is_activated(source: str, revision: str | None = None) -> bool:
     return LoraSettings(read_json(source, ADAPTER_CONFIG, revision) or {}).is_activated
 
 
+def holds_activated(source: str, revision: str | None = None) -> bool:
+    """Whether a folder or Hub id holds activated adapters: one, several, or these beside their base."""
+    return is_activated(source, revision) or bool(read_json(source, ADAPTERS_INDEX, revision))
+
+
+def base_below(model: XVLM2VecModel) -> AdapterBase:
+    """Where the base lies of a model with activated adapters beside it."""
+    from xvlm2vec.modeling.adapters import AdapterBase
+
+    config = next(iter(model.language_adapters.values())).config
+    return AdapterBase(config["base_model_name_or_path"], config.get("revision"))
+
+
+def load_below(base: AdapterBase) -> XVLM2VecModel:
+    """The base of activated adapters by itself, also where these lie beside it."""
+    from xvlm2vec.modeling.adapters import holds_base
+    from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+
+    at = {"revision": base.revision} if base.revision else {}
+    if holds_base(base.source, at):
+        return XVLM2VecModel.base_of(base.source, **at)
+    return load_embedder(base.source, base.revision)[0]
+
+
 def put_beside(model: XVLM2VecModel, source: str, base: AdapterBase, revision: str | None = None) -> XVLM2VecModel:
     """A base with a saved adapter beside it, which acts on texts in its languages only.
 

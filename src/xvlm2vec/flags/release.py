@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.result_keys import CELL_KEYS
 
-from .models import TEACHER, adapter_base, is_quickstart, load_embedder, model_kind, put_adapter
+from .models import (
+    TEACHER,
+    adapter_base,
+    base_below,
+    holds_activated,
+    is_quickstart,
+    load_below,
+    load_embedder,
+    model_kind,
+    put_adapter,
+)
 from .training_notes import loss_notes, measured_emissions, training_notes
 
 if TYPE_CHECKING:
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
     from xvlm2vec.hub.card import ReleaseCard
     from xvlm2vec.hub.release import ReleaseInputs
 
-RUN_FLAGS = ("adapter", "results", "before", "base_model")
+RUN_FLAGS = ("adapter", "results", "before", "base_model", "merge")
 
 
 def is_hub_id(place: str) -> bool:
@@ -75,6 +85,15 @@ def _from_run(flags: argparse.Namespace) -> ReleaseInputs:
 def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
     from xvlm2vec.hub.release import BaseInputs, ReleaseInputs
 
+    source = flags.adapter or flags.model
+    if holds_activated(source):
+        if flags.adapter:
+            _model_and_adapter(flags.model, flags.adapter)
+        return activated_inputs(flags, source)
+    if flags.merge:
+        raise ValueError(
+            f"--merge is for activated adapters, and {source} holds none; an adapter of --lora is merged anyway."
+        )
     model_name, adapter = _model_and_adapter(flags.model, flags.adapter)
     revision = hub_revision(model_name, adapter_base(adapter).revision) if adapter else None
     card = release_card(flags, model_name, adapter, revision)
@@ -86,6 +105,43 @@ def _from_flags(flags: argparse.Namespace) -> ReleaseInputs:
         base = BaseInputs(load_embedder(model_name)[0], base_card(card))
     adapted = put_adapter(model, adapter)
     return ReleaseInputs(model=adapted, processor=processor, card=card, adapter=adapted, base=base)
+
+
+def activated_inputs(flags: argparse.Namespace, source: str) -> ReleaseInputs:
+    """Model, processor and card of activated adapters: beside their base, or one of them merged into it.
+
+    A base on the Hub is named by its id and commit; one in a folder becomes part of the release.
+
+    Args:
+        flags: The flags of `xvlm2vec release`.
+        source: Folder or Hub id of the adapters.
+
+    Raises:
+        ValueError: It is not said which of several adapters is to be merged, or they belong to another base.
+    """
+    from dataclasses import replace
+
+    from xvlm2vec.hub.activated_release import Below
+    from xvlm2vec.hub.merged_adapter import measured_drift, merge_language
+    from xvlm2vec.hub.release import ReleaseInputs
+    from xvlm2vec.modeling.adapters import AdapterBase
+    from xvlm2vec.modeling.language_adapters import languages_of
+
+    model, processor = load_embedder(source)
+    base = base_below(model)
+    commit = hub_revision(base.source, base.revision)
+    below = load_below(base)
+    card = release_card(flags, base.source, source, commit)
+    card = replace(card, adapter_id=None, adapter_base=None, languages=card.languages or ("en", *languages_of(model)))
+    if flags.merge:
+        languages = merge_language(model, None if flags.merge is True else flags.merge)
+        card = replace(
+            card, languages=flags.languages or ("en", *languages), drift=measured_drift(model, below, processor)
+        )
+        return ReleaseInputs(model=model, processor=processor, card=card)
+    stays = commit is not None and model_kind(base.source, commit) == "xvlm2vec"
+    place = AdapterBase(base.source, commit) if stays else None
+    return ReleaseInputs(model=model, processor=processor, card=card, below=Below(below, place))
 
 
 def _model_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None]:
