@@ -94,9 +94,9 @@ def train(run: RunFolder, config: QuickstartConfig, way: str) -> float:
     student: Any = model
     torch.manual_seed(config.seed)  # the adapters' first weights
     if way == "lora":
-        student = add_adapter(model, stages.ADAPTER)
+        student = add_adapter(model, replace(stages.ADAPTER, activated=False))
     elif way == "activated":
-        student = add_activated(model, replace(stages.ADAPTER, activated=True))
+        student = add_activated(model, stages.ADAPTER)
     args = stages.distillation_config(config, run.path(way))
     args.teacher = {"full": "copy", "lora": "adapter-off", "activated": "cached"}[way]
     args.save_strategy = "no"  # so that the time is that of the training

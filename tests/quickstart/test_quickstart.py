@@ -12,11 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
+from xvlm2vec.cli import main
 from xvlm2vec.common.run_state import RunState, RunStateError, peak_memory_mb
+from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.quickstart.config import QuickstartConfig, Sizes, languages_of
-from xvlm2vec.quickstart.run_folder import make_world
+from xvlm2vec.quickstart.run_folder import RunFolder, make_world
 
 # A run of seconds: the same code with hardly any training.
 SECONDS = Sizes(
@@ -135,13 +139,25 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_adapter_is_released_beside_the_merged_model(tmp_path: Path) -> None:
+def test_an_adapter_is_released_beside_its_base_and_moves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     finish(start(folder, "lora"))
     found = report(folder)
-    assert (folder / found["release"]["adapter"] / "adapter_model.safetensors").is_file()
-    config = json.loads((folder / found["release"]["adapter"] / "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["task_type"] == "FEATURE_EXTRACTION"
+    scores = found["scores"]
+    for task in scores["teacher"]:
+        assert scores["student"][task]["en"] == scores["teacher"][task]["en"]
+    folder.rename(tmp_path / "moved")
+    release = tmp_path / "moved" / found["release"]["model"]
+    teacher = XVLM2VecModel.from_pretrained(tmp_path / "moved" / "teacher")
+    loaded = SentenceTransformer(str(release), trust_remote_code=True, device="cpu")
+    texts = ["a dog", "rain"]
+    np.testing.assert_array_equal(loaded[0].model.encode(texts), teacher.encode(texts))
+    assert np.abs(loaded.encode(texts, language="de") - loaded.encode(texts)).max() > 1e-4
+    assert "zero drift" in (release / "README.md").read_text(encoding="utf-8").lower()
+    assert RunFolder.open(tmp_path / "moved").load_student()[0].languages == ["de"]
+    place = ["release", str(tmp_path / "moved"), "--to", str(tmp_path / "released")]
+    assert main(place) == 0
+    assert (tmp_path / "released" / "model" / "adapters.json").is_file()
 
 
 @pytest.mark.slow

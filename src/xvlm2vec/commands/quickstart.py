@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         "--languages", nargs="+", default=[], metavar="CODE", help="languages to teach, of de fr es it pt id tr ru fa "
         "ar zh ja ko; default: all but tr and ko, which are kept as controls",
     )  # fmt: skip
-    parser.add_argument("--lora", action="store_true", help="train an adapter and the token embeddings only")
+    parser.add_argument("--lora", action="store_true", help="train an adapter that acts on texts in the taught "
+                        "languages only: images and English keep their vectors, bit for bit")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of world, weights and order (default 0)")
     flags = parser.parse_args(arguments)
     config = QuickstartConfig(flags.output, flags.small, languages_of(flags.languages), flags.lora, flags.seed)

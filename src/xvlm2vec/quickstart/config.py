@@ -76,7 +76,7 @@ class QuickstartConfig:
         output: The run's folder.
         small: Under two minutes: fewer concepts, smaller images, two languages and one control.
         languages: Codes of the languages to teach; by default eleven, or two with `small`.
-        lora: Train an adapter (and the token embeddings) instead of all weights.
+        lora: Train an activated adapter (and the token embeddings) instead of all weights: English and images stay.
         seed: Of the world, the weights and the order of the rows.
         sizes: How much is done; by default `DEFAULT`, or `SMALL` with `small`.
     """

@@ -12,12 +12,14 @@ from xvlm2vec.eval.results import Results
 from xvlm2vec.eval.sizes import size_summary
 from xvlm2vec.flags.emoji import benchmark_card
 from xvlm2vec.flags.training_notes import loss_notes, training_notes
+from xvlm2vec.hub.activated_release import Below
 from xvlm2vec.hub.card import ReleaseCard
 from xvlm2vec.hub.release import BaseInputs, BenchmarkInputs, ReleaseInputs, name_for_folder, release_to_folder
 
 from .run_folder import RunFolder
 
 NAME = "xVLM2Vec emoji quickstart"
+METHOD_ENDS = {"": "", "lora": " (LoRA)", "activated": " (activated LoRA)"}
 
 
 def release_student(run: RunFolder) -> None:
@@ -39,9 +41,9 @@ def release_student(run: RunFolder) -> None:
 
 
 def student_inputs(run: RunFolder) -> ReleaseInputs:
-    """What a finished run has to release; with LoRA the teacher, too, which is the adapter's base."""
+    """What a finished run has to release; the teacher, too, where the student is an adapter that is merged."""
     inputs = _inputs(run)
-    if not run.config.lora:
+    if inputs.adapter is None:
         return inputs
     return replace(inputs, base=BaseInputs(run.load("teacher")[0], teacher_card(inputs.card)))
 
@@ -53,7 +55,8 @@ def _inputs(run: RunFolder) -> ReleaseInputs:
         model=model,
         processor=processor,
         card=model_card(run, run.scores()),
-        adapter=run.load_adapted(),
+        adapter=run.load_merged(),
+        below=Below(run.load("teacher")[0]) if run.is_activated else None,
         benchmark=BenchmarkInputs(benchmark.tasks, benchmark.images, benchmark_card(), benchmark.templates),
     )
 
@@ -76,6 +79,7 @@ def teacher_card(card: ReleaseCard) -> ReleaseCard:
 def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
     """What the student's card says; every number comes from the run's own files."""
     trained = training_notes(run.path(run.student))
+    adapter = "activated" if run.is_activated else "lora" if run.config.lora else ""
     table = {name: score_table(results) for name, results in scores.items()}
     drift = {
         task: round(100 * (table["student"][task]["en"]["p_at_1"] - table["teacher"][task]["en"]["p_at_1"]), 1)
@@ -90,7 +94,7 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
             "nothing else. Its scores are on the benchmark that was released beside it."
         ),
         languages=("en", *run.trained_languages),
-        method="self-knowledge distillation (LoRA)" if run.config.lora else "self-knowledge distillation",
+        method="self-knowledge distillation" + METHOD_ENDS[adapter],
         license="apache-2.0",
         datasets=("scenes drawn from Noto Color Emoji", "names of emoji from Unicode CLDR in each language"),
         losses=loss_notes(trained),
@@ -103,8 +107,8 @@ def model_card(run: RunFolder, scores: dict[str, Results]) -> ReleaseCard:
             f"It was taught {len(run.world)} emoji concepts, on made scenes of {run.config.sizes.image_size} pixels.",
             f"Not taught, as its scores there show: {', '.join(run.control_languages)}.",
         ),
-        adapter_id="./release/adapter" if run.config.lora else None,
-        adapter_base=str(run.path("teacher").resolve()) if run.config.lora else None,
+        adapter_id="./release/adapter" if adapter == "lora" else None,
+        adapter_base=str(run.path("teacher").resolve()) if adapter == "lora" else None,
     )
 
 

@@ -121,7 +121,7 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
         peak_rss_mb=report["peak_rss_mb"],
         facts=[
             ("Concepts", str(len(run.world))),
-            ("Training", "LoRA and token embeddings" if run.config.lora else "all weights but the vision tower's"),
+            ("Training", _what_was_trained(run)),
             ("Seed", str(run.config.seed)),
             *((f"{name} version", version) for name, version in report["versions"].items()),
         ],
@@ -135,6 +135,12 @@ def _page(run: RunFolder, report: dict[str, Any], results: dict[str, Results], b
         measures=vector_measures([results[name] for name in MODELS]),
         credits=[Credit(f"{source.name}: {source.license}", source.url) for source in SOURCES],
     )
+
+
+def _what_was_trained(run: RunFolder) -> str:
+    if run.is_activated:
+        return "an adapter beside the teacher, which acts on texts in the taught languages only"
+    return "LoRA and token embeddings" if run.config.lora else "all weights but the vision tower's"
 
 
 def save_gallery(run: RunFolder) -> None:
@@ -177,7 +183,8 @@ def _search(
     nearest: dict[str, np.ndarray] = {}
     for model_name, (model, processor) in models.items():
         gallery = model.encode(text=[beside_image] * len(images), images=list(images.values()), processor=processor)
-        similarities = model.encode(text=queries, processor=processor) @ gallery.T
+        spoken = [language if language in model.languages else None for language, _ in names]
+        similarities = model.encode(text=queries, processor=processor, language=spoken) @ gallery.T
         nearest[model_name] = np.argsort(-similarities, axis=1, kind="stable")[:, :FOUND]
     entries = [
         SearchEntry(

@@ -84,17 +84,31 @@ class RunFolder:
         folder = self.path(name)
         return XVLM2VecModel.from_pretrained(folder), XVLM2VecProcessor.from_pretrained(folder)
 
-    def load_adapted(self) -> Any:
-        """The teacher with the student's adapter on it, if one was trained."""
+    @property
+    def is_activated(self) -> bool:
+        """Whether the student is an adapter beside the teacher; runs of older versions have one that is merged."""
+        from xvlm2vec.flags.models import holds_activated
+
+        return self.config.lora and holds_activated(str(self.path(self.student)))
+
+    def load_merged(self) -> Any:
+        """The teacher with the student's adapter on it, if it has one that is merged."""
         from xvlm2vec.trainer.adapters import load_adapter
 
-        return load_adapter(self.load("teacher")[0], self.path("adapter")) if self.config.lora else None
+        if not self.config.lora or self.is_activated:
+            return None
+        return load_adapter(self.load("teacher")[0], self.path("adapter"))
 
     def load_student(self) -> tuple[XVLM2VecModel, XVLM2VecProcessor]:
-        """The student, merged if it was trained as an adapter."""
+        """The student; an adapter lies beside the teacher, or is merged into it."""
         if not self.config.lora:
             return self.load("student")
-        return self.load_adapted().merge_and_unload(), self.load("teacher")[1]
+        if not self.is_activated:
+            return self.load_merged().merge_and_unload(), self.load("teacher")[1]
+        from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+
+        model = XVLM2VecModel.from_pretrained(self.path("adapter"), base=str(self.path("teacher")))
+        return model, self.load("teacher")[1]
 
     @cached_property
     def benchmark(self) -> Benchmark:

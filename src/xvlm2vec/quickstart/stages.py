@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import set_seed
+
 from xvlm2vec.corpus.benchmark import Benchmark
 from xvlm2vec.corpus.emoji.benchmark import WITHHELD
 from xvlm2vec.corpus.emoji.text import instruct
@@ -19,7 +21,8 @@ from xvlm2vec.eval.ranking import RankingTask
 from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
-from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
+from xvlm2vec.trainer.activated import add_activated
+from xvlm2vec.trainer.adapters import AdapterConfig
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.distillation import distill
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 BENCHMARK = "emoji"
 EXTRAS = Extras(examples=5, precisions=("int8", "binary"))
-ADAPTER = AdapterConfig(rank=32, train_embeddings=True)
+ADAPTER = AdapterConfig(rank=32, train_embeddings=True, activated=True)
 SAVE_STEPS = 250  # half a minute of work at most is done twice after an interruption
 
 
@@ -79,7 +82,8 @@ def distil(
 ) -> None:
     """Self-distillation into the taught languages: of all weights but the vision tower's, or of an adapter."""
     model, processor = teacher
-    student = add_adapter(model, ADAPTER) if config.lora else model
+    set_seed(config.seed)  # an adapter's first weights are drawn
+    student = add_activated(model, ADAPTER) if config.lora else model
     distill(
         student,
         processor,
@@ -104,7 +108,7 @@ def distillation_config(config: QuickstartConfig, output: Path) -> SelfDistillat
         max_grad_norm=2.0,
         translations_per_row=sizes.translations_per_row,
         max_tokens_per_forward=1_500,
-        teacher="adapter-off" if config.lora else "copy",
+        teacher="cached" if config.lora else "copy",  # which an activated adapter makes no use of
         save_steps=SAVE_STEPS,
         save_total_limit=2,
         logging_steps=50,
