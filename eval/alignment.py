@@ -20,7 +20,7 @@ from .metrics import (
     translation_accuracy,
 )
 from .pool import VectorSource, pool_occurrence
-from .ranking import RankingTask
+from .ranking import RankingTask, gold_places
 
 _SAMPLE = 4_000  # rows looked at for a mean, or in the mixed pool of all languages
 _HUB_SCORES = 1 << 28  # queries times candidates up to which hubness is worth its time
@@ -59,8 +59,9 @@ class TaskVectors:
         if all(row.image is None for row in task.queries):
             return np.asarray(task.row_ids), self.query_places
         gold = task.candidate_index[:, 0]
-        if all(task.candidates[int(place)].image is None for place in gold):
-            return np.asarray(task.row_ids), self.candidate_places[gold]
+        found = gold_places(task)[:, 0]  # tasks of mteb may lack a right document
+        if found.any() and all(task.candidates[int(place)].image is None for place in gold[found]):
+            return np.asarray(task.row_ids)[found], self.candidate_places[gold[found]]
         return None
 
 

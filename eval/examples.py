@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .metrics import RankCounts, expected_rank, hit_at_1
 from .pool import VectorSource
-from .ranking import RankingTask, Row, top_candidates
+from .ranking import RankingTask, Row, gold_places, top_candidates
 from .row_images import open_image
 
 
@@ -70,7 +70,9 @@ def task_examples(
 
     `drawn` tells those drawn at random from those that are shown because they were missed.
     """
-    chosen = _choose_rows(np.asarray(task.row_ids), hit_at_1(ranks), drawn, failures, seed)
+    answered = np.flatnonzero(gold_places(task)[:, 0])
+    ids, hits = np.asarray(task.row_ids)[answered], hit_at_1(ranks)[answered]
+    chosen = [int(answered[row]) for row in _choose_rows(ids, hits, drawn, failures, seed)]
     top = top_candidates(task, chosen, *pair) if chosen else []
     rank = expected_rank(ranks) + 1
     return [

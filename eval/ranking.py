@@ -68,6 +68,11 @@ class RankingTask:
         row_ids: `(n,)` distinct integers that name the same item in every language (default: `0 ... n - 1`).
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
         templates_hash: Names the instructions that were used, if any.
+        grades: How right each gold candidate of a row is, in the order of its list; further grades are of right ones
+            that are not in the pool, so that a row may have no gold candidate at all. With grades, nDCG and recall are
+            those over all right candidates, as mteb has them; without, they are of the best one.
+        main_score: Name of the score that the publisher reports, such as `ndcg_at_5`; only with grades.
+        copies: Whether equal rows of the pool count as several candidates, as documents with ids of their own do.
 
     Raises:
         ValueError: A list is empty, a gold candidate is missing or doubled, the pool holds a row twice, two rows have
@@ -89,6 +94,9 @@ class RankingTask:
     gold_counts: npt.NDArray[np.integer] | None = None
     whole_pool: bool = False
     parallel: bool = True
+    grades: Sequence[Sequence[float]] | None = None
+    main_score: str | None = None
+    copies: bool = False
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)
@@ -116,6 +124,7 @@ class RankingTask:
             "candidate lists": len(self.candidate_index),
             "row_ids": len(self.row_ids if self.row_ids is not None else ()),
             "gold_counts": len(self.queries if self.gold_counts is None else self.gold_counts),
+            "grades": len(self.queries if self.grades is None else self.grades),
         }
         if len(set(rows.values())) != 1:
             raise ValueError(f"{self.name}: lengths differ: {rows}")
@@ -128,6 +137,8 @@ class RankingTask:
             raise ValueError(f"{self.name}: rows {where} have the same id {doubled}; ids in row_ids must be distinct")
 
     def _check_pool(self) -> None:
+        if self.copies:
+            return
         first: dict[Row, int] = {}
         for position, row in enumerate(self.candidates):
             if first.setdefault(row, position) != position:
@@ -140,8 +151,9 @@ class RankingTask:
         if index.size and (int(index.max()) >= len(self.candidates) or int(index.min()) < -1):
             row = int(np.flatnonzero(((index >= len(self.candidates)) | (index < -1)).any(axis=1))[0])
             raise ValueError(f"{self.name}: row {row} points outside the pool of {len(self.candidates)} candidates")
-        if not index.shape[1] or (index == -1).all(axis=1).any():
-            row = int(np.flatnonzero((index == -1).all(axis=1))[0]) if index.shape[1] else 0
+        empty = (index == -1).all(axis=1)
+        if not index.shape[1] or (empty.any() and not (self.whole_pool and self.grades is not None)):
+            row = int(np.flatnonzero(empty)[0]) if index.shape[1] else 0
             raise ValueError(f"{self.name}: row {row} ({self.queries[row]}) has an empty candidate list")
         is_gold = gold_places(self)
         missing = (index[:, : is_gold.shape[1]] == -1) & is_gold
@@ -169,7 +181,7 @@ def gold_places(task: RankingTask) -> npt.NDArray[np.bool_]:
     if task.gold_counts is None:
         return np.ones((len(task.candidate_index), 1), dtype=bool)
     counts = np.asarray(task.gold_counts)
-    if len(counts) and int(counts.min()) < 1:
+    if len(counts) and int(counts.min()) < 1 and task.grades is None:
         row = int(np.argmin(counts))
         raise ValueError(f"{task.name}: row {row} ({task.queries[row]}) has no gold candidate")
     if len(counts) and int(counts.max()) > task.candidate_index.shape[1]:
@@ -203,7 +215,39 @@ def score_task(
         ValueError: Shapes do not fit, or a vector holds a NaN or an infinity.
     """
     _check_shapes(task, query_embeddings, candidate_embeddings)
-    index, is_gold = task.candidate_index, gold_places(task)
+    rows = task.candidate_index, gold_places(task)
+    return _ranked(task, query_embeddings, candidate_embeddings, *rows, tolerance)
+
+
+def score_every_gold(
+    task: RankingTask,
+    query_embeddings: VectorSource,
+    candidate_embeddings: VectorSource,
+    tolerance: float = TIE_TOLERANCE,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], RankCounts]:
+    """Rank every gold candidate by itself among all the others, the gold ones included.
+
+    Returns:
+        The rows of the gold candidates, their places in the rows' lists, and their counts.
+    """
+    _check_shapes(task, query_embeddings, candidate_embeddings)
+    rows, places = np.nonzero(gold_places(task))
+    index = task.candidate_index[rows]  # a copy: each gold candidate comes first in a list of its own
+    here = np.arange(len(rows))
+    index[here, 0], index[here, places] = index[here, places], index[here, 0].copy()
+    alone = np.ones((len(rows), 1), dtype=bool)
+    return rows, places, _ranked(task, query_embeddings[:][rows], candidate_embeddings, index, alone, tolerance)
+
+
+def _ranked(
+    task: RankingTask,
+    query_embeddings: VectorSource,
+    candidate_embeddings: VectorSource,
+    index: npt.NDArray[np.integer],
+    is_gold: npt.NDArray[np.bool_],
+    tolerance: float,
+) -> RankCounts:
+    """Counts for the best of each row's gold candidates, which come first in its list."""
     if task.whole_pool:
         golds = index[:, : is_gold.shape[1]]
         return score_pool(query_embeddings, candidate_embeddings, golds, is_gold, tolerance=tolerance, name=task.name)

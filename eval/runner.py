@@ -19,6 +19,7 @@ from .bootstrap import bootstrap_ci
 from .embedding import CHUNK, distinct_rows, embed_distinct
 from .encoders import Deferred, EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
+from .graded import GradedRanks, graded_ranks
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
 from .ranking import RankingTask, score_task
@@ -135,7 +136,11 @@ def _add_task(
     task, pair = part.task, part.pair()
     chance: dict[str, int] = {name: results.settings[name] for name in ("seed", "bootstrap")}
     ranks = score_task(task, *pair)
-    row = task.names | rank_scores(ranks, **chance) | {"skipped": task.skipped, "templates": task.templates_hash}
+    graded = graded_ranks(task, *pair, ranks)
+    scores = rank_scores(ranks, graded, **chance)
+    row = task.names | scores | {"skipped": task.skipped, "templates": task.templates_hash}
+    if graded is not None and task.main_score and (value := graded.named(task.main_score)) is not None:
+        row["main_score"] = {"name": task.main_score, "value": value}
     row |= {} if task.parallel else {"parallel": False}
     results.rows.append(row | ({"alignment": dict(measures)} if measures else {}))
     results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
@@ -144,8 +149,10 @@ def _add_task(
     results.examples += task_examples(task, pair, ranks, gallery, seed=chance["seed"], **counts)
 
 
-def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> dict[str, Any]:
-    """All scores of one task as a row of `Results` has them."""
+def rank_scores(
+    ranks: RankCounts, graded: GradedRanks | None = None, *, seed: int = 0, bootstrap: int = 1000
+) -> dict[str, Any]:
+    """All scores of one task as a row of `Results` has them; recall and nDCG over all right documents, if graded."""
     hits = hit_at_1(ranks)
     return {
         "n": len(hits),
@@ -153,10 +160,10 @@ def rank_scores(ranks: RankCounts, *, seed: int = 0, bootstrap: int = 1000) -> d
         "ties": tied_rows(ranks),
         "p_at_1": float(hits.mean()),
         "ci95": list(bootstrap_ci(hits, samples=bootstrap, seed=seed)),
-        "r_at_5": float(recall_at_k(ranks, 5).mean()),
-        "r_at_10": float(recall_at_k(ranks, 10).mean()),
-        "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
-        "mrr": float(reciprocal_rank(ranks).mean()),
+        "r_at_5": float((graded.recall(5) if graded else recall_at_k(ranks, 5)).mean()),
+        "r_at_10": float((graded.recall(10) if graded else recall_at_k(ranks, 10)).mean()),
+        "ndcg_at_10": float((graded.ndcg(10) if graded else ndcg_at_k(ranks, 10)).mean()),
+        "mrr": float((graded.reciprocal() if graded else reciprocal_rank(ranks)).mean()),
     }
 
 

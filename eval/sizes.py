@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bootstrap import bootstrap_ci
+from .graded import graded_ranks
 from .metrics import FloatArray, RankCounts, hit_at_1, ndcg_at_k, unit_rows
 from .pool import VectorSource, unit_blocks
 from .ranking import RankingTask, score_task
@@ -92,13 +93,15 @@ def size_row(task: RankingTask, full: RankCounts, pair: tuple[VectorSource, Vect
         The task's names, `dim`, `precision`, `bytes`, `n`, `p_at_1`, `ndcg_at_10`, and `loss`: P@1 on full vectors
         minus this, with the interval `loss_ci95` over rows.
     """
-    ranks = score_task(task, *shrink(*pair, size))
+    small = shrink(*pair, size)
+    ranks = score_task(task, *small)
+    graded = graded_ranks(task, *small, ranks)
     hits, loss = hit_at_1(ranks), hit_at_1(full) - hit_at_1(ranks)
     return {
         **task.names,
         **{"dim": size.dim, "precision": size.precision, "bytes": size.byte_count, "n": len(hits)},
         "p_at_1": float(hits.mean()),
-        "ndcg_at_10": float(ndcg_at_k(ranks, 10).mean()),
+        "ndcg_at_10": float((graded.ndcg(10) if graded else ndcg_at_k(ranks, 10)).mean()),
         "loss": float(loss.mean()),
         "loss_ci95": list(bootstrap_ci(loss, samples=bootstrap, seed=seed)),
     }

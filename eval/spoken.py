@@ -46,6 +46,6 @@ def _code(task: RankingTask) -> str:
 
 def _told(task: RankingTask, language: str) -> RankingTask:
     def told(rows: Sequence[Row]) -> list[Row]:
-        return [row if row.text is None else replace(row, language=language) for row in rows]
+        return [replace(row, language=language) if row.text or not row.images else row for row in rows]
 
     return replace(task, queries=told(task.queries), candidates=told(task.candidates))

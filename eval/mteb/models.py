@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
 from typing import Any
@@ -125,7 +125,7 @@ class EncoderForMteb(AbsEncoder):
         Raises:
             ValueError: A vector holds a NaN or an infinity.
         """
-        wrap = self._instruction(task_metadata, hf_subset, prompt_type)
+        wrap = wrapper(self.templates, task_metadata, hf_subset, prompt_type)
         parts: list[Vectors] = []
         rows: list[Row] = []
         images: dict[str, Any] = {}
@@ -141,20 +141,30 @@ class EncoderForMteb(AbsEncoder):
             parts.append(checked_vectors(self.model.encode_rows(rows, images), rows, self.model.name))
         return np.concatenate(parts)
 
-    def _instruction(self, task: TaskMetadata, subset: str, side: PromptType | None) -> Any:
-        """How a text becomes one with its instruction, by what the task's two sides are."""
-        if task.contributed_by == OURS:
-            return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
-        name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
-        sides = sides_for(self.templates, name, subset_language(task, subset)) if name else {}
-        template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
-        def wrap(text: str | None, has_image: bool) -> str | None:
-            if (text and "{text}" not in template) or not (text or has_image):
-                return text
-            return template.replace("{text}", text or "")
+def wrapper(
+    templates: Templates, task: TaskMetadata, subset: str, side: PromptType | None
+) -> Callable[[str | None, bool], str | None]:
+    """How a text, or none beside an image, becomes one with its instruction, by what the task's two sides are.
 
-        return wrap
+    Args:
+        templates: The instructions; those of our own tasks are in place.
+        task: The task.
+        subset: The subset, whose language the instruction is in.
+        side: Queries or documents.
+    """
+    if task.contributed_by == OURS:
+        return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
+    name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
+    sides = sides_for(templates, name, subset_language(task, subset)) if name else {}
+    template = sides.get("target" if side == PromptType.document else "query", "{text}")
+
+    def wrap(text: str | None, has_image: bool) -> str | None:
+        if (text and "{text}" not in template) or not (text or has_image):
+            return text
+        return template.replace("{text}", text or "")
+
+    return wrap
 
 
 def ends_in_line_breaks(task: TaskMetadata, side: PromptType | None) -> bool:

@@ -1,4 +1,4 @@
-"""Retrieval tasks of mteb, run by mteb, with their scores as rows of `Results`."""
+"""Retrieval tasks of mteb by their names, and run by mteb itself, with their scores as rows of `Results`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,11 @@ def _names_within(name: str) -> list[str]:
     """The names of a benchmark's tasks; any other name as it is."""
     import mteb
 
-    try:
+    with suppress(KeyError):  # the names of benchmarks are asked for last: mteb makes a thousand tasks for them
+        return [mteb.get_task(name).metadata.name]
+    with suppress(KeyError):
         return [task.metadata.name for task in mteb.get_benchmark(name).tasks]
-    except KeyError:
-        return [name]
+    return [name]
 
 
 def _subset_names(task: Any) -> dict[str, set[str]]:
@@ -169,16 +171,20 @@ def _add(
     bootstrap: int,
 ) -> None:
     subset = score["hf_subset"]
-    codes = {name: _language(task, name) for name in task.hf_subsets}
-    language = codes[subset] if list(codes.values()).count(codes[subset]) == 1 else subset  # rows must not share a name
     counts = counts_of_results(task.dataset[subset][split]["relevant_docs"], predictions)
-    name = task.metadata.name if len(task.eval_splits) == 1 else f"{task.metadata.name}:{split}"
-    names = (BENCHMARK, name, str(task.metadata.category), language, STYLE)
-    row = dict(zip(TASK_KEYS, names, strict=True)) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
+    row: dict[str, Any] = names_of_rows(task, split, subset) | rank_scores(counts, seed=seed, bootstrap=bootstrap)
     row |= {ours: float(score[theirs]) for ours, theirs in _THEIR_SCORES.items()} | {"parallel": False}
     row["main_score"] = {"name": task.metadata.main_score, "value": float(score["main_score"])}
     results.rows.append(row)
     results.per_row[row_key(row)] = PerRow(np.arange(len(counts.above)), hit_at_1(counts), expected_rank(counts))
+
+
+def names_of_rows(task: Any, split: str, subset: str) -> dict[str, Any]:
+    """`TASK_KEYS` of a split and subset of a task of mteb, which name its row of results."""
+    codes = {name: _language(task, name) for name in task.hf_subsets}
+    language = codes[subset] if list(codes.values()).count(codes[subset]) == 1 else subset  # rows must not share a name
+    name = task.metadata.name if len(task.eval_splits) == 1 else f"{task.metadata.name}:{split}"
+    return dict(zip(TASK_KEYS, (BENCHMARK, name, str(task.metadata.category), language, STYLE), strict=True))
 
 
 def _language(task: Any, subset: str) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xvlm2vec.flags import console
 from xvlm2vec.flags.benchmarks import (
     add_benchmark_flags,
-    benchmark_tasks,
     check_benchmark_flags,
     chosen_templates,
+    is_of_mteb,
     mteb_tasks_of,
     runs_in_mteb,
+    task_reader,
 )
 from xvlm2vec.flags.evaluate_extras import add_extra_flags, runner_extras
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     output = Path(flags.output)
     results = None
-    if not runs_in_mteb(flags.benchmark):
+    if not runs_in_mteb(flags):
         results = _results(flags, output)
     elif group.is_main:  # mteb runs a task in one process; the others wait
         results = _mteb_results(flags)
@@ -62,7 +63,8 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
     from xvlm2vec.eval.runner import evaluate
     from xvlm2vec.flags.encoders import encoder_kind
 
-    tasks = benchmark_tasks(flags, chosen_templates(flags))
+    read = task_reader(flags)
+    tasks = read(chosen_templates(flags))
     if flags.drift_from:
         encoder_kind(flags.drift_from)  # raises for a wrong name before anything is embedded
     encoder = _encoder(flags.model, flags)
@@ -75,18 +77,19 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
     extras = runner_extras(flags, Deferred(reference) if flags.drift_from else None)
     if flags.templates is None and not getattr(encoder, "instructed", True):
         logger.info("%s takes no instructions; texts are embedded as they are, and images alone", encoder.name)
-        tasks = benchmark_tasks(flags, NO_INSTRUCTIONS)
+        tasks = read(NO_INSTRUCTIONS)
     store = Path(flags.store) if flags.store else output / STORE
-    return evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
+    results = evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
+    if is_of_mteb(flags.benchmark):
+        results.versions["mteb"] = metadata.version("mteb")
+    return results
 
 
 def _mteb_results(flags: argparse.Namespace) -> Results:
     """Scores on tasks of mteb, by mteb."""
-    if not importlib.util.find_spec("mteb"):
-        raise ImportError("tasks of mteb need it: pip install 'xvlm2vec[eval]'")
+    tasks = mteb_tasks_of(flags)
     from xvlm2vec.eval.mteb.run import evaluate_mteb
 
-    tasks = mteb_tasks_of(flags)
     return evaluate_mteb(_encoder(flags.model, flags), tasks, templates=chosen_templates(flags), seed=flags.seed)
 
 
@@ -108,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "Scores a model per task and language: precision at 1 with ties shared evenly and 95% intervals, and more. "
         "Writes OUTPUT/results.json and keeps the embeddings, so that an interrupted run goes on where it stopped and "
         "another benchmark reuses them.\n\nStarted by `accelerate launch -m xvlm2vec evaluate ...`, several processes "
-        "share the embedding; tasks of mteb run in the first of them.",
+        "share the embedding; with --through mteb, the first of them runs alone.",
         "xvlm2vec evaluate runs/student --benchmark folder --data data/benchmark --output scores/student\n"
         "xvlm2vec evaluate runs/student --benchmark mmmeb --data MMMEB --datasets xm,xtd --languages de,fr \\\n"
         "    --tasks t2i --dims 64,128 --precision int8,binary --output scores/mmmeb\n"

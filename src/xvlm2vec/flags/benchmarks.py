@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
 MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
-# Benchmarks that run through mteb, by the names that they are known by: its tasks, or its own name for a set of them.
+RUNNER, MTEB_ITSELF = "runner", "mteb"
+_OWN_DATA = ("data", "datasets", "tasks", "styles")  # flags without a meaning where mteb gets the data
+_OWN_RUN = ("dims", "precision", "drift_from", "store")  # and those without one where it runs the task
+# Benchmarks whose data mteb gets, by the names that they are known by: its tasks, or its own name for a set of them.
 OF_MTEB: Mapping[str, tuple[str, ...]] = {
     "xm3600": ("XM3600T2IRetrieval", "XM3600I2TRetrieval"),
     "xflickrco": ("XFlickr30kCoT2IRetrieval", "XFlickr30kCoI2TRetrieval"),
@@ -36,8 +41,12 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="mmmeb, mmeb, xtd10, babel-imagenet, maxm, "
                         "cvqa, visr-bench, merit or rsicd in the published layout; emoji: the built-in world, or an "
                         "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; "
-                        f"{', '.join(OF_MTEB)}: through mteb, which gets the data; mteb:TASK,...: other retrieval "
-                        "tasks of mteb, such as mteb:XM3600T2IRetrieval")  # fmt: skip
+                        f"{', '.join(OF_MTEB)}: mteb gets the data; mteb:TASK,...: other retrieval tasks of mteb, "
+                        "such as mteb:XM3600T2IRetrieval")  # fmt: skip
+    parser.add_argument("--through", choices=(RUNNER, MTEB_ITSELF), default=RUNNER, help="who runs a task of mteb "
+                        "(default runner: each distinct row is embedded once over all languages, directions and tasks; "
+                        "mteb: mteb itself, one language after another, without the store; models of mteb always run "
+                        "there, with their own prompts)")  # fmt: skip
     parser.add_argument("--data", metavar="DIR", help="folder of the benchmark, or Hub id of a data set")
     parser.add_argument("--datasets", type=console.names, metavar="NAMES", help="such as xm,xtd (default: all)")
     parser.add_argument("--languages", type=console.names, metavar="CODES", help="such as de,fr (default: all)")
@@ -49,20 +58,49 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
                         "all others; none: no instructions at all, as for models of two towers")  # fmt: skip
 
 
-def runs_in_mteb(benchmark: str) -> bool:
-    """Whether a benchmark is mteb's, which gets the data and does the scoring."""
+def is_of_mteb(benchmark: str) -> bool:
+    """Whether a benchmark is mteb's, which gets the data and says what is right."""
     return benchmark.startswith(MTEB) or benchmark.lower() in OF_MTEB
+
+
+def runs_in_mteb(flags: argparse.Namespace) -> bool:
+    """Whether mteb itself runs the benchmark: where the flags say so, and for its own models.
+
+    Raises:
+        ValueError: A flag has no meaning there.
+        FileNotFoundError: There is no such model.
+    """
+    from .encoders import encoder_kind
+
+    if not is_of_mteb(flags.benchmark):
+        return False
+    if flags.through == MTEB_ITSELF:
+        return True
+    if encoder_kind(flags.model) != "mteb":
+        return False
+    unused = _named(flags, _OWN_RUN)
+    if unused:
+        raise ValueError(f"models of mteb run in mteb, with their own prompts, where --{unused[0]} has no meaning")
+    logger.info("%s is a model of mteb: mteb itself runs the tasks, with the model's own prompts", flags.model)
+    return True
 
 
 def check_benchmark_flags(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
     """Ends with a message where flags do not go together, before anything is loaded."""
-    if runs_in_mteb(flags.benchmark):
-        names = ("data", "datasets", "tasks", "styles", "dims", "precision", "drift_from", "store")
-        unused = [name.replace("_", "-") for name in names if getattr(flags, name)]
-        if unused:
-            parser.error(f"mteb gets its data and runs by itself; --{unused[0]} has no meaning for {flags.benchmark}")
+    if is_of_mteb(flags.benchmark):
+        if unused := _named(flags, _OWN_DATA):
+            parser.error(f"mteb gets its data by itself; --{unused[0]} has no meaning for {flags.benchmark}")
+        if flags.through == MTEB_ITSELF and (unused := _named(flags, _OWN_RUN)):
+            parser.error(f"with --through mteb, mteb runs {flags.benchmark} by itself; --{unused[0]} has no meaning")
+    elif flags.through == MTEB_ITSELF:
+        parser.error(f"{flags.benchmark} is no benchmark of mteb; xvlm2vec.eval.mteb_tasks makes tasks of mteb of ours")
     elif flags.data is None and flags.benchmark.lower() != EMOJI:
         parser.error(f"--benchmark {flags.benchmark} needs --data, the folder with its files")
+
+
+def _named(flags: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Those flags that were given, as they are written."""
+    return [name.replace("_", "-") for name in names if getattr(flags, name)]
 
 
 def chosen_templates(flags: argparse.Namespace) -> Templates | None:
@@ -83,12 +121,28 @@ def mteb_tasks_of(flags: argparse.Namespace) -> list[Any]:
     """The tasks of mteb after `mteb:`, or of a benchmark in `OF_MTEB`.
 
     Raises:
+        ImportError: mteb is not installed.
         ValueError: There is no such task or language, or a task is no retrieval.
     """
+    if not importlib.util.find_spec("mteb"):
+        raise ImportError("tasks of mteb need it: pip install 'xvlm2vec[eval]'")
     from xvlm2vec.eval.mteb.run import mteb_tasks_named
 
     names = OF_MTEB.get(flags.benchmark.lower()) or console.names(flags.benchmark.removeprefix(MTEB))
     return mteb_tasks_named(names, flags.languages)
+
+
+def task_reader(flags: argparse.Namespace) -> Callable[[Templates | None], list[RankingTask]]:
+    """What reads the ranking tasks that the flags ask for with some instructions (None: the benchmark's own).
+
+    Raises:
+        ValueError: A task of mteb or a language is unknown; all else is told by the function.
+    """
+    if not is_of_mteb(flags.benchmark):
+        return partial(benchmark_tasks, flags)
+    from xvlm2vec.eval.mteb.reading import read_mteb
+
+    return partial(read_mteb, mteb_tasks_of(flags))  # they hold their data, which is loaded once
 
 
 def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = None) -> list[RankingTask]:
