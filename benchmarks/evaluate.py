@@ -1,6 +1,9 @@
-"""The runner against a loop in the reference's manner, on a made MMMEB of five languages.
+"""The runner against a loop in the reference's manner, on a made MMMEB of five languages, and against mteb.
 
     python benchmarks/evaluate.py --json benchmarks/results/evaluate.json
+    python benchmarks/evaluate.py --shape xm3600 --json benchmarks/results/evaluate.json
+
+Each writes its part of the file. `--shape xm3600` is described in `xm3600_shape.py`; what follows is the other.
 
 The benchmark has MMMEB's files (five data sets, five tasks, three styles, five languages where the published one has
 them), with made images and texts and fewer rows. An image takes 144 tokens of a small untrained Idefics3, a fifth
@@ -39,12 +42,24 @@ LANGUAGES = ("en", "it", "es", "fr", "de")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where the numbers go")
-    parser.add_argument("--rows", type=int, default=12, help="rows of each file (default 12)")
+    parser.add_argument("--json", type=Path, help="where the numbers go, beside those of the other shape")
+    parser.add_argument("--shape", choices=("mmmeb", "xm3600"), default="mmmeb", help="what is made (default mmmeb)")
+    parser.add_argument("--rows", type=int, default=12, help="rows of each file of mmmeb (default 12)")
+    parser.add_argument("--small", action="store_true", help="xm3600 with 6 languages and 20 images, to try it")
     flags = parser.parse_args()
     torch.set_num_threads(1)
+    earlier = json.loads(flags.json.read_text(encoding="utf-8")) if flags.json and flags.json.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        content = measure(Path(folder), flags.rows)
+        if flags.shape == "mmmeb":
+            content = measure(Path(folder), flags.rows)
+            ratios = earlier.get("ratios", {}) | content["ratios"]
+        else:
+            from xm3600_shape import measure_xm3600
+
+            measured = measure_xm3600(Path(folder), *((6, 20) if flags.small else (36, 150)))
+            ratios = earlier.get("ratios", {}) | measured.pop("ratios")
+            content = {"xm3600": measured}
+    content = earlier | content | {"ratios": ratios}
     print(json.dumps(content, indent=1))
     if flags.json:
         flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -67,6 +67,7 @@ class RankingTask:
         images: Images, or paths to them, by the keys that the rows use.
         row_ids: `(n,)` distinct integers that name the same item in every language (default: `0 ... n - 1`).
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
+        skipped_for: Why, with the number of rows for each reason, where the source tells.
         templates_hash: Names the instructions that were used, if any.
         grades: How right each gold candidate of a row is, in the order of its list; further grades are of right ones
             that are not in the pool, so that a row may have no gold candidate at all. With grades, nDCG and recall are
@@ -97,6 +98,7 @@ class RankingTask:
     grades: Sequence[Sequence[float]] | None = None
     main_score: str | None = None
     copies: bool = False
+    skipped_for: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)

@@ -205,4 +205,18 @@ ENTRIES: Mapping[str, Benchmark] = {
         license="not stated",
         hub="arampacha/rsicd",
     ),
+    "tuxpaint": Benchmark(
+        "Tux Paint",
+        (Layout("retrieval", "stamps", ("**/*.txt", "**/*.png"), datasets=("stamps", "symbols", "drawings")),),
+        source="https://packages.debian.org/tuxpaint-stamps-default (`xvlm2vec data tuxpaint`)",
+        license="GPL-2",
+        parallel=True,
+    ),
+    "gcompris": Benchmark(
+        "GCompris",
+        (Layout("retrieval", "gcompris", ("rcc/lang.rcc",), datasets=("words", "sentences")),),
+        source="https://packages.debian.org/gcompris-qt-data (`xvlm2vec data gcompris`)",
+        license="words' images: CC-BY-SA-3.0; others: a license for each, in the package's copyright file",
+        parallel=True,
+    ),
 }  # fmt: skip

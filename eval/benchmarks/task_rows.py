@@ -42,6 +42,7 @@ class TaskRows:
         gold_counts: How many of them are right; empty for one each.
         row_ids: Number of each query's row in the file, or of the item that it is about.
         skipped: Queries without text and image.
+        skipped_for: Why, with the number of queries for each reason, where there is more than one.
     """
 
     benchmark: str
@@ -62,6 +63,12 @@ class TaskRows:
     gold_counts: list[int] = field(default_factory=list)
     row_ids: Any = field(default_factory=list)
     skipped: int = 0
+    skipped_for: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, reason: str) -> None:
+        """Count a query that cannot be asked."""
+        self.skipped += 1
+        self.skipped_for[reason] = self.skipped_for.get(reason, 0) + 1
 
     def add(
         self, row: int, text: str | None, image: Images, golds: Sequence[Content], others: Sequence[Content] = ()
@@ -135,6 +142,7 @@ class TaskRows:
                 images=self.images,
                 row_ids=np.asarray(self.row_ids),
                 skipped=self.skipped,
+                skipped_for=self.skipped_for,
                 templates_hash=templates_hash(templates),
                 gold_counts=np.array(self.gold_counts) if self.gold_counts else None,
                 whole_pool=self.whole_pool,

@@ -26,6 +26,7 @@ COMMANDS = {
     "contrast": ("xvlm2vec.commands.contrast", "train an English embedder on pairs (the teacher)"),
     "distill": ("xvlm2vec.commands.distill", "make an embedder multilingual by self-distillation"),
     "encode": ("xvlm2vec.commands.encode", "embed texts and images into a file"),
+    "data": ("xvlm2vec.commands.data", "unpack a benchmark of real images that needs no hub"),
     "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
     "verify": ("xvlm2vec.commands.verify", "check that a model loads in every way and gives its golden vectors"),

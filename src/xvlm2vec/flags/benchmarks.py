@@ -39,7 +39,8 @@ OF_MTEB: Mapping[str, tuple[str, ...]] = {
 def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what names a benchmark and a part of it."""
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="mmmeb, mmeb, xtd10, babel-imagenet, maxm, "
-                        "cvqa, visr-bench, merit or rsicd in the published layout; emoji: the built-in world, or an "
+                        "cvqa, visr-bench, merit or rsicd in the published layout; tuxpaint, gcompris: what `xvlm2vec "
+                        "data` unpacked; emoji: the built-in world, or an "
                         "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; "
                         f"{', '.join(OF_MTEB)}: mteb gets the data; mteb:TASK,...: other retrieval tasks of mteb, "
                         "such as mteb:XM3600T2IRetrieval")  # fmt: skip

@@ -1,0 +1,109 @@
+"""Images with a caption in English and in many other languages, some of which lack some: retrieval both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xvlm2vec.common.languages import normal_or_same
+
+from .source import Source
+from .task_rows import Content, TaskRows
+
+_SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab"}
+MISSING, UNTRANSLATED = "no caption", "the same as in English"
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image with its captions.
+
+    Attributes:
+        image: Name of the image.
+        english: Its English caption.
+        others: Its captions by the spelling of their languages.
+    """
+
+    image: str
+    english: str
+    others: Mapping[str, str]
+
+
+def locale_code(name: str) -> str:
+    """The code of a language as systems spell it: `sr@latin` is `sr-Latn`, `ca@valencia` `ca-valencia`."""
+    base, _, modifier = name.partition("@")
+    language, _, region = re.sub(r"\..*", "", base).partition("_")
+    return normal_or_same("-".join(filter(None, (language, _SCRIPTS.get(modifier, ""), region))) + (
+        f"-{modifier}" if modifier and modifier not in _SCRIPTS else ""
+    ))  # fmt: skip
+
+
+def both_ways(
+    source: Source,
+    dataset: str,
+    where: str,
+    items: Sequence[Captioned],
+    images: Mapping[str, Any],
+    is_translated: Callable[[str, str, str], bool] | None = None,
+) -> Iterator[TaskRows]:
+    """Retrieval from image to caption and back, in every language that has any caption of its own.
+
+    All images compete in every language. Equal captions are queries of their own and share their images as right
+    answers. What lacks a caption is skipped, and what is still in English.
+
+    Args:
+        source: What is read, and what of it is wanted.
+        dataset: Name of the data set.
+        where: The files, for messages.
+        items: The images.
+        images: The images by their names.
+        is_translated: Takes the language, a caption, and the English one, both stripped (default: they differ).
+    """
+    spellings = {locale_code(spelling): spelling for item in items for spelling in item.others}
+    captions = {"en": [(item.english.strip(), "") for item in items]}
+    for language, spelling in spellings.items():
+        if language != "en":
+            captions[language] = [_caption(item, spelling, is_translated) for item in items]
+    for language, texts in captions.items():
+        if any(text for text, _ in texts) and source.selection.takes(dataset=dataset, language=language):
+            yield from _one_language(source, dataset, language, where, items, texts, images)
+
+
+def _caption(item: Captioned, spelling: str, is_translated: Callable[[str, str, str], bool] | None) -> tuple[str, str]:
+    """A caption, or nothing and the reason."""
+    text, english = item.others.get(spelling, "").strip(), item.english.strip()
+    if not text:
+        return "", MISSING
+    kept = is_translated(locale_code(spelling), text, english) if is_translated else text != english
+    return (text, "") if kept else ("", UNTRANSLATED)
+
+
+def _one_language(
+    source: Source,
+    dataset: str,
+    language: str,
+    where: str,
+    items: Sequence[Captioned],
+    texts: Sequence[tuple[str, str]],
+    images: Mapping[str, Any],
+) -> Iterator[TaskRows]:
+    bearers: dict[str, list[Content]] = {}
+    for item, (text, _) in zip(items, texts, strict=True):
+        if text:
+            bearers.setdefault(text, []).append((None, item.image))
+    for name in ("i2t", "t2i"):
+        if not source.selection.takes(task=name):
+            continue
+        task = source.rows(dataset, language, where, images, task=name, whole_pool=True)
+        for number, (item, (text, reason)) in enumerate(zip(items, texts, strict=True)):
+            if reason:
+                task.skip(reason)
+            elif name == "i2t":
+                task.add(number, None, item.image, [(text, None)])
+            else:
+                task.add(number, text, None, bearers[text])
+        if name == "t2i":
+            task.number((None, item.image) for item in items)
+        yield task
