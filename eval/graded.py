@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .metrics import FloatArray, IntArray, RankCounts, ndcg_at_k, recall_at_k, reciprocal_rank
 from .pool import VectorSource
@@ -53,6 +54,17 @@ class GradedRanks:
         """Expected reciprocal rank of each query's best right document; 0 where none is in the pool."""
         return np.where(self._found(), reciprocal_rank(self.best), 0.0)
 
+    def of(self, kept: npt.NDArray[np.bool_]) -> GradedRanks:
+        """The same of some of the queries."""
+        chosen, numbers = kept[self.rows], np.cumsum(kept) - 1
+        return GradedRanks(
+            some_ranks(self.best, kept),
+            numbers[self.rows[chosen]],
+            some_ranks(self.counts, chosen),
+            self.grades[chosen],
+            self.ideal[kept],
+        )
+
     def named(self, name: str) -> float | None:
         """The mean of a score by its name in mteb, such as `ndcg_at_5`; None for those that are not known here."""
         match = _NAME.fullmatch(name)
@@ -69,6 +81,11 @@ class GradedRanks:
     def _share(self, gains: FloatArray, most: FloatArray) -> FloatArray:
         total = np.bincount(self.rows, weights=gains, minlength=len(self.ideal))
         return np.divide(total, most, out=np.zeros(len(total)), where=most > 0)
+
+
+def some_ranks(ranks: RankCounts, kept: npt.NDArray[np.bool_]) -> RankCounts:
+    """The counts of some rows."""
+    return RankCounts(ranks.above[kept], ranks.tied[kept])
 
 
 def graded_ranks(

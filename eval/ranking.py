@@ -69,6 +69,7 @@ class RankingTask:
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
         skipped_for: Why, with the number of rows for each reason, where the source tells.
         templates_hash: Names the instructions that were used, if any.
+        faults: Rows that known faults of the data concern, by the fault's name.
         grades: How right each gold candidate of a row is, in the order of its list; further grades are of right ones
             that are not in the pool, so that a row may have no gold candidate at all. With grades, nDCG and recall are
             those over all right candidates, as mteb has them; without, they are of the best one.
@@ -99,6 +100,7 @@ class RankingTask:
     main_score: str | None = None
     copies: bool = False
     skipped_for: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)

@@ -19,7 +19,7 @@ from .bootstrap import bootstrap_ci
 from .embedding import CHUNK, distinct_rows, embed_distinct
 from .encoders import Deferred, EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
-from .graded import GradedRanks, graded_ranks
+from .graded import GradedRanks, graded_ranks, some_ranks
 from .metrics import RankCounts, expected_rank, hit_at_1, ndcg_at_k, recall_at_k, reciprocal_rank, tied_rows
 from .processes import processes
 from .ranking import RankingTask, score_task
@@ -30,6 +30,7 @@ from .spoken import tell_languages
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("xvlm2vec", "numpy", "torch", "transformers", "sentence-transformers", "pyarrow")
+_WITHOUT_FAULTS = ("n", "ties", "p_at_1", "ci95", "r_at_5", "r_at_10", "ndcg_at_10", "mrr")
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,28 @@ def _add_task(
         row["main_score"] = {"name": task.main_score, "value": value}
     row |= {} if task.parallel else {"parallel": False}
     row |= {"skipped_for": dict(task.skipped_for)} if task.skipped_for else {}
+    row |= _fault_scores(task, ranks, graded, chance)
     results.rows.append(row | ({"alignment": dict(measures)} if measures else {}))
     results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
     results.sizes += [size_row(task, ranks, pair, size, **chance) for size in sizes]
     counts = {"drawn": extras.examples, "failures": extras.failures}
     results.examples += task_examples(task, pair, ranks, gallery, seed=chance["seed"], **counts)
+
+
+def _fault_scores(
+    task: RankingTask, ranks: RankCounts, graded: GradedRanks | None, chance: Mapping[str, int]
+) -> dict[str, Any]:
+    """How many rows the known faults of the data concern, and the scores of all others."""
+    if not task.faults:
+        return {}
+    kept = np.ones(len(task.queries), dtype=bool)
+    for rows in task.faults.values():
+        kept[list(rows)] = False
+    fields: dict[str, Any] = {"faults": {name: len(rows) for name, rows in task.faults.items()}}
+    if kept.any():
+        scores = rank_scores(some_ranks(ranks, kept), graded.of(kept) if graded else None, **chance)
+        fields["without_faults"] = {name: scores[name] for name in _WITHOUT_FAULTS}
+    return fields
 
 
 def rank_scores(

@@ -10,6 +10,7 @@ from typing import Any
 
 from xvlm2vec.common.image_marks import strip_marks
 
+from .faults import SHARED_LABEL
 from .files import find_files, needed, plain_rows, read_json, read_parquet
 from .gcompris import gcompris
 from .images import ColumnImages, class_folders
@@ -160,7 +161,11 @@ def classes(source: Source) -> Iterator[TaskRows]:
             if not source.selection.takes(dataset=dataset, task=layout.task, language=language):
                 continue
             task = source.rows(dataset, language, where, images, whole_pool=True)
-            for number, label in zip(*_class_names(entry, where, len(by_class)), strict=True):
+            numbers, labels = _class_names(entry, where, len(by_class))
+            for number, label in zip(numbers, labels, strict=True):
+                if labels.count(label) > 1:
+                    shared = range(len(task.texts), len(task.texts) + len(by_class[number]))
+                    task.faults.setdefault(SHARED_LABEL, []).extend(shared)
                 for place, name in enumerate(by_class[number]):
                     task.add(first[number] + place, None, name, [(label, None)])
             yield task

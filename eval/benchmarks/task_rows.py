@@ -10,6 +10,7 @@ import numpy as np
 
 from xvlm2vec.eval.ranking import RankingTask, Row
 
+from .faults import faulty_rows
 from .instructions import Templates, apply_style, sides_for, templates_hash
 
 Images = str | tuple[str, ...] | None
@@ -43,6 +44,7 @@ class TaskRows:
         row_ids: Number of each query's row in the file, or of the item that it is about.
         skipped: Queries without text and image.
         skipped_for: Why, with the number of queries for each reason, where there is more than one.
+        faults: Places of queries that a known fault concerns which their texts do not show, by its name.
     """
 
     benchmark: str
@@ -64,6 +66,7 @@ class TaskRows:
     row_ids: Any = field(default_factory=list)
     skipped: int = 0
     skipped_for: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, list[int]] = field(default_factory=dict)
 
     def skip(self, reason: str) -> None:
         """Count a query that cannot be asked."""
@@ -143,6 +146,7 @@ class TaskRows:
                 row_ids=np.asarray(self.row_ids),
                 skipped=self.skipped,
                 skipped_for=self.skipped_for,
+                faults=self._faults(),
                 templates_hash=templates_hash(templates),
                 gold_counts=np.array(self.gold_counts) if self.gold_counts else None,
                 whole_pool=self.whole_pool,
@@ -150,6 +154,13 @@ class TaskRows:
             )
         except ValueError as error:
             raise ValueError(f"{self.where}: {error}") from error
+
+    def _faults(self) -> dict[str, list[int]]:
+        """The known faults of the queries' texts and of their right answers', and those that are noted."""
+        answers = [text for text, _ in self.candidates]
+        counts = self.gold_counts or [1] * len(self.texts)
+        golds = [[answers[place] for place in row[:count]] for row, count in zip(self.index, counts, strict=True)]
+        return faulty_rows((self.benchmark, self.dataset), self.language, self.texts, golds) | self.faults
 
     def _template(self, templates: Templates, side: str, has_text: bool | None) -> str:
         template = sides_for(templates, self.task, self.language).get(side)

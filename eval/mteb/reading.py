@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mteb.types import PromptType
 
+from xvlm2vec.eval.benchmarks.faults import faulty_rows
 from xvlm2vec.eval.benchmarks.images import ColumnImages
 from xvlm2vec.eval.benchmarks.instructions import Templates, instructions, templates_hash
 from xvlm2vec.eval.ranking import RankingTask, Row
@@ -106,22 +107,25 @@ def _ranking_task(
     qrels = data["relevant_docs"]
     queries = [name for name in map(str, data["queries"]["id"]) if len(qrels.get(name, ()))]
     documents = _distinct(list(map(str, data["corpus"]["id"])), f"{where}: corpus")
-    sides, images = {}, []
+    sides, raw, images = {}, {}, []
     for (side, part), names in zip(_SIDES, (queries, list(documents)), strict=True):
         wrap = wrapper(templates, task.metadata, subset, side)
         has_images = "image" in task.metadata.get_modalities(side)
         if has_images:
             images.append(_images(data[part], part, f"{where}: {part}"))
         texts = _texts(data[part], side, f"{where}: {part}") if "text" in task.metadata.get_modalities(side) else {}
+        raw[part] = [texts.get(name) for name in names]
         sides[part] = [
             Row(wrap(texts.get(name), has_images), f"{part} {name}" if has_images else None) for name in names
         ]
     lists = data.get("top_ranked") or None
     index, grades, counts = _relevant(qrels, queries, documents, lists)
+    golds = [[raw["corpus"][place] for place in row[:count]] for row, count in zip(index, counts, strict=True)]
+    described = names_of_rows(task, split, subset)
     if lost := sum(map(len, grades)) - int(counts.sum()):
         logger.warning("%s: %d right documents are no candidates; they count as not found, as in mteb", where, lost)
     return RankingTask(
-        **names_of_rows(task, split, subset),
+        **described,
         queries=sides["queries"],
         candidates=sides["corpus"],
         candidate_index=index,
@@ -134,6 +138,7 @@ def _ranking_task(
         grades=grades,
         main_score=task.metadata.main_score,
         copies=True,
+        faults=faulty_rows((task.metadata.name,), described["language"], raw["queries"], golds),
     )
 
 

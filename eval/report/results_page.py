@@ -14,7 +14,7 @@ from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
 from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
-from .tables import Column, column_names, column_of
+from .tables import Column, column_names, column_of, fault_sentence
 from .templates import percent
 
 _MEASURES = (  # heading, key, whether in percent, note
@@ -82,7 +82,8 @@ def _label(column: Column, name: str) -> str:
 def _subtitle(rows: Sequence[Mapping[str, Any]]) -> str:
     benchmarks = ", ".join(dict.fromkeys(row["benchmark"] for row in rows))
     total, ties = (sum(row.get(name, 0) for row in rows) for name in ("n", "ties"))
-    return f"{benchmarks}: {total:,} queries in all, of which {ties:,} had a right answer tied with another one."
+    first = f"{benchmarks}: {total:,} queries in all, of which {ties:,} had a right answer tied with another one."
+    return " ".join(filter(None, [first, fault_sentence(rows)]))
 
 
 def _scores(rows: Iterable[Mapping[str, Any]], shared: set[Any], names: Mapping[Column, str]) -> dict[str, Any]:

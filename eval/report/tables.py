@@ -254,7 +254,23 @@ def _notes(results: Results, before: Results | None, metric: str, intervals: boo
     return [
         f"{models}: {first}; ties shared evenly.",
         f"Rows left out for want of a query text: {skipped}; rows tied: {ties} of {sum(row['n'] for row in rows)}.",
+        *filter(None, [fault_sentence(rows)]),
     ]
+
+
+def fault_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many rows the known faults of the data concern, and what the worst task scores without them; or nothing."""
+    concerned = [row for row in rows if row.get("faults")]
+    if not concerned:
+        return ""
+    count = sum(row["n"] - row.get("without_faults", {"n": 0})["n"] for row in concerned)
+    worst = max(concerned, key=lambda row: sum(row["faults"].values()))
+    kinds = ", ".join(f"{name}: {number}" for name, number in worst["faults"].items())
+    text = f"Known faults of the data concern {count} rows, most in {worst['task']} {worst['language']} ({kinds})"
+    if "without_faults" not in worst:
+        return f"{text}, where nothing else is left."
+    others = worst["without_faults"]["p_at_1"]
+    return f"{text}: P@1 {100 * worst['p_at_1']:.1f}, without them {100 * others:.1f}."
 
 
 def _fitting(widths: list[int], limit: int) -> list[list[int]]:

@@ -13,6 +13,7 @@ from xvlm2vec.flags import console
 from xvlm2vec.flags.benchmarks import (
     add_benchmark_flags,
     check_benchmark_flags,
+    chosen_rows,
     chosen_templates,
     is_of_mteb,
     mteb_tasks_of,
@@ -78,6 +79,7 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
     if flags.templates is None and not getattr(encoder, "instructed", True):
         logger.info("%s takes no instructions; texts are embedded as they are, and images alone", encoder.name)
         tasks = read(NO_INSTRUCTIONS)
+    tasks = chosen_rows(flags, tasks)
     store = Path(flags.store) if flags.store else output / STORE
     results = evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
     if is_of_mteb(flags.benchmark):

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
 MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
 RUNNER, MTEB_ITSELF = "runner", "mteb"
+KEEP, DROP = "keep", "drop"
 _OWN_DATA = ("data", "datasets", "tasks", "styles")  # flags without a meaning where mteb gets the data
 _OWN_RUN = ("dims", "precision", "drift_from", "store")  # and those without one where it runs the task
 # Benchmarks whose data mteb gets, by the names that they are known by: its tasks, or its own name for a set of them.
@@ -54,6 +55,9 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=console.names, metavar="NAMES", help="such as t2i,vqa (default: all)")
     parser.add_argument("--styles", type=console.names, metavar="NAMES", help="of plain,punct,newline, how texts end "
                         "(default: all three for mmmeb, otherwise texts as they are)")  # fmt: skip
+    parser.add_argument("--faults", choices=(KEEP, DROP), default=KEEP, help="rows with known faults of the data, such "
+                        "as a caption that says that it could not be translated: keep (default: they count, and "
+                        "without_faults in results.json has the scores of the others) or drop")  # fmt: skip
     parser.add_argument("--templates", metavar="FILE", help="JSON with instructions instead of the benchmark's own: "
                         '{task: {language: {"query": "... {text} ...", "target": ...}}}, the language * standing for '
                         "all others; none: no instructions at all, as for models of two towers")  # fmt: skip
@@ -93,6 +97,8 @@ def check_benchmark_flags(parser: argparse.ArgumentParser, flags: argparse.Names
             parser.error(f"mteb gets its data by itself; --{unused[0]} has no meaning for {flags.benchmark}")
         if flags.through == MTEB_ITSELF and (unused := _named(flags, _OWN_RUN)):
             parser.error(f"with --through mteb, mteb runs {flags.benchmark} by itself; --{unused[0]} has no meaning")
+        if flags.through == MTEB_ITSELF and flags.faults == DROP:
+            parser.error("with --through mteb, mteb scores every row; --faults drop has no meaning")
     elif flags.through == MTEB_ITSELF:
         parser.error(f"{flags.benchmark} is no benchmark of mteb; xvlm2vec.eval.mteb_tasks makes tasks of mteb of ours")
     elif flags.data is None and flags.benchmark.lower() != EMOJI:
@@ -144,6 +150,27 @@ def task_reader(flags: argparse.Namespace) -> Callable[[Templates | None], list[
     from xvlm2vec.eval.mteb.reading import read_mteb
 
     return partial(read_mteb, mteb_tasks_of(flags))  # they hold their data, which is loaded once
+
+
+def chosen_rows(flags: argparse.Namespace, tasks: list[RankingTask]) -> list[RankingTask]:
+    """The tasks with all their rows, or without those that have known faults, as the flags want; both are told.
+
+    Raises:
+        ValueError: No task has a row left.
+    """
+    from xvlm2vec.eval.benchmarks.faults import without_faults
+
+    concerned = {task.name: len({row for rows in task.faults.values() for row in rows}) for task in tasks}
+    if any(concerned.values()):
+        worst = max(concerned, key=lambda name: concerned[name])
+        logger.info("%d rows have known faults of the data, most of them (%d) in %s%s", sum(concerned.values()),
+                    concerned[worst], worst, "; dropped" if flags.faults == DROP else "")  # fmt: skip
+    if flags.faults == KEEP:
+        return tasks
+    left = [chosen for task in tasks if (chosen := without_faults(task)) is not None]
+    if not left:
+        raise ValueError("every row has a known fault of the data; score them with --faults keep")
+    return left
 
 
 def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = None) -> list[RankingTask]:

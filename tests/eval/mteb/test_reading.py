@@ -169,3 +169,23 @@ def test_the_command_has_all_extras_and_resumes(
     with pytest.raises(SystemExit):
         cli.main([*arguments, "--through", "mteb", *extras])
     assert "with --through mteb, mteb runs xm3600 by itself; --dims has no meaning" in capsys.readouterr().err
+
+
+def test_faults_of_graded_tasks_are_scored_both_ways(made_task: Callable, vectors: Callable) -> None:
+    task = made_task(XM3600[1])
+    task.load_data()
+    data = task.dataset["en"]["test"]
+
+    def translated(row: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "could not translate 0" if row["id"].startswith("corpus-00-") else row["text"]}
+
+    data["corpus"] = data["corpus"].map(translated)
+    results = evaluate(as_encoder(vectors), read_mteb([task], NO_INSTRUCTIONS), progress=False)
+    row = next(row for row in results.rows if row["language"] == "en")
+    assert (row["n"], row["faults"]) == (14, {"the translator's excuse": 1})
+    assert row["without_faults"]["n"] == 13
+    data["relevant_docs"] = {name: right for name, right in data["relevant_docs"].items() if name != "query-00"}
+    others = evaluate(as_encoder(vectors), read_mteb([task], NO_INSTRUCTIONS), progress=False)
+    alone = next(row for row in others.rows if row["language"] == "en")
+    for name in ("p_at_1", "r_at_5", "r_at_10", "ndcg_at_10", "mrr"):
+        assert row["without_faults"][name] == pytest.approx(alone[name]), name
