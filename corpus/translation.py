@@ -110,31 +110,35 @@ class Translator:
                 f"The model has no names of languages, so it translates into one only, not into {', '.join(languages)}."
             )
 
-    def translate(self, texts: Sequence[str], language: str) -> Iterator[tuple[int, str | None, str]]:
-        """Translates English texts, those of like length together.
+    def translate(
+        self, texts: Sequence[str], language: str, source: str = ENGLISH
+    ) -> Iterator[tuple[int, str | None, str]]:
+        """Translates texts, those of like length together.
 
         Args:
-            texts: English texts.
-            language: Code of the language.
+            texts: The texts.
+            language: Code of the language into which they are translated.
+            source: Code of their own language.
 
         Yields:
             Number of a text, its translation or `None`, and what is wrong.
         """
         tag = self.tag(language)
-        ids = [self._source(text, tag) for text in texts]
+        ids = [self._source(text, tag, source) for text in texts]
         order = sorted(range(len(texts)), key=lambda number: len(ids[number]))
         fitting = [number for number in order if len(ids[number]) <= self.limit]
+        kind = "English " if source == ENGLISH else ""
         for number in order[len(fitting) :]:
-            yield number, None, f"the English text has {len(ids[number])} tokens, and the model reads {self.limit}"
+            yield number, None, f"the {kind}text has {len(ids[number])} tokens, and the model reads {self.limit}"
         for start in range(0, len(fitting), self.batch_size):
             part = fitting[start : start + self.batch_size]
             for number, answer in zip(part, self._generate([ids[number] for number in part], tag), strict=True):
                 yield number, *self._judge(answer)
 
-    def _source(self, text: str, tag: str | None) -> list[int]:
+    def _source(self, text: str, tag: str | None, source: str) -> list[int]:
         """Token ids of a text with what tells the languages."""
         encoded = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        first = tag if tag and tag.startswith(IN_FRONT) else self.tag(ENGLISH) if tag else None
+        first = tag if tag and tag.startswith(IN_FRONT) else self.tag(source) if tag else None
         head = [] if first is None else [self._vocabulary[first]]
         return [*head, *encoded, self.tokenizer.eos_token_id]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,19 @@ class Row:
         return (self.image,) if isinstance(self.image, str) else self.image
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The queries of a task before their instruction, for who asks them in English.
+
+    Attributes:
+        texts: The text of each query, or None.
+        in_english: Takes an English text, and whether an image goes with it; gives it with the English instruction.
+    """
+
+    texts: Sequence[str | None]
+    in_english: Callable[[str, bool], str]
+
+
 @dataclass(eq=False)
 class RankingTask:
     """Queries with their candidate lists.
@@ -69,6 +82,9 @@ class RankingTask:
         skipped: Rows that the source had but that cannot be scored; they are not in the denominator.
         skipped_for: Why, with the number of rows for each reason, where the source tells.
         templates_hash: Names the instructions that were used, if any.
+        asked: The queries without their instructions.
+        query_language: Code of the queries' language, if that is not the task's.
+        notes: Further fields of the task's row in results.
         faults: Rows that known faults of the data concern, by the fault's name.
         grades: How right each gold candidate of a row is, in the order of its list; further grades are of right ones
             that are not in the pool, so that a row may have no gold candidate at all. With grades, nDCG and recall are
@@ -101,6 +117,9 @@ class RankingTask:
     copies: bool = False
     skipped_for: Mapping[str, int] = field(default_factory=dict)
     faults: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    asked: Asked | None = field(default=None, repr=False)
+    query_language: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)

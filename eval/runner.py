@@ -144,7 +144,7 @@ def _add_task(
         row["main_score"] = {"name": task.main_score, "value": value}
     row |= {} if task.parallel else {"parallel": False}
     row |= {"skipped_for": dict(task.skipped_for)} if task.skipped_for else {}
-    row |= _fault_scores(task, ranks, graded, chance)
+    row |= _fault_scores(task, ranks, graded, chance) | dict(task.notes)
     results.rows.append(row | ({"alignment": dict(measures)} if measures else {}))
     results.per_row[row_key(row)] = PerRow(np.asarray(task.row_ids), hit_at_1(ranks), expected_rank(ranks))
     results.sizes += [size_row(task, ranks, pair, size, **chance) for size in sizes]

@@ -48,4 +48,5 @@ def _told(task: RankingTask, language: str) -> RankingTask:
     def told(rows: Sequence[Row]) -> list[Row]:
         return [replace(row, language=language) if row.text or not row.images else row for row in rows]
 
-    return replace(task, queries=told(task.queries), candidates=told(task.candidates))
+    queries = told(task.queries) if task.query_language is None else task.queries  # else they were put into English
+    return replace(task, queries=queries, candidates=told(task.candidates))

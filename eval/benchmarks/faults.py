@@ -116,4 +116,5 @@ def without_faults(task: RankingTask) -> RankingTask | None:
         skipped=task.skipped + len(faulty),
         skipped_for=reasons,
         faults={},
+        asked=None if task.asked is None else replace(task.asked, texts=[task.asked.texts[row] for row in kept]),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xvlm2vec.eval.ranking import RankingTask, Row
+from xvlm2vec.eval.ranking import Asked, RankingTask, Row
 
 from .faults import faulty_rows
 from .instructions import Templates, apply_style, sides_for, templates_hash
@@ -123,8 +123,8 @@ class TaskRows:
         Raises:
             ValueError: An instruction is missing or has no place for a text that it needs; or as `RankingTask`.
         """
-        query = self._template(templates, "query", self.query_text)
-        target = self._template(templates, "target", self.target_text)
+        query = self._template(templates, "query", self.language, self.query_text)
+        target = self._template(templates, "target", self.language, self.target_text)
         mark = "?" if self.task in _QUESTIONS else "."
         try:
             return RankingTask(
@@ -147,6 +147,7 @@ class TaskRows:
                 skipped=self.skipped,
                 skipped_for=self.skipped_for,
                 faults=self._faults(),
+                asked=Asked(self.texts, lambda text, _: apply_style(self._in_english(templates, text), style, mark)),
                 templates_hash=templates_hash(templates),
                 gold_counts=np.array(self.gold_counts) if self.gold_counts else None,
                 whole_pool=self.whole_pool,
@@ -162,15 +163,18 @@ class TaskRows:
         golds = [[answers[place] for place in row[:count]] for row, count in zip(self.index, counts, strict=True)]
         return faulty_rows((self.benchmark, self.dataset), self.language, self.texts, golds) | self.faults
 
-    def _template(self, templates: Templates, side: str, has_text: bool | None) -> str:
-        template = sides_for(templates, self.task, self.language).get(side)
-        what = f"for task {self.task!r} in language {self.language!r}"
+    def _in_english(self, templates: Templates, text: str) -> str:
+        return _filled(self._template(templates, "query", "en", self.query_text), text)
+
+    def _template(self, templates: Templates, side: str, language: str, has_text: bool | None) -> str:
+        template = sides_for(templates, self.task, language).get(side)
+        what = f"for task {self.task!r} in language {language!r}"
         if side == "target" and not template and (has_text or (has_text is None and template is None)):
             template = "{text}"
         if template is None:
             raise ValueError(
                 f"{self.where}: the templates have no {side!r} {what}; add "
-                f'{{"{self.task}": {{"{self.language}": {{"{side}": ...}}}}}}'
+                f'{{"{self.task}": {{"{language}": {{"{side}": ...}}}}}}'
             )
         if has_text is not None and has_text != ("{text}" in template):
             wants = "needs" if has_text else "must not have"

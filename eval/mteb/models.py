@@ -125,7 +125,7 @@ class EncoderForMteb(AbsEncoder):
         Raises:
             ValueError: A vector holds a NaN or an infinity.
         """
-        wrap = wrapper(self.templates, task_metadata, hf_subset, prompt_type)
+        wrap = wrapper(self.templates, task_metadata, subset_language(task_metadata, hf_subset), prompt_type)
         parts: list[Vectors] = []
         rows: list[Row] = []
         images: dict[str, Any] = {}
@@ -143,20 +143,20 @@ class EncoderForMteb(AbsEncoder):
 
 
 def wrapper(
-    templates: Templates, task: TaskMetadata, subset: str, side: PromptType | None
+    templates: Templates, task: TaskMetadata, language: str, side: PromptType | None
 ) -> Callable[[str | None, bool], str | None]:
     """How a text, or none beside an image, becomes one with its instruction, by what the task's two sides are.
 
     Args:
         templates: The instructions; those of our own tasks are in place.
         task: The task.
-        subset: The subset, whose language the instruction is in.
+        language: The language that the instruction is in.
         side: Queries or documents.
     """
     if task.contributed_by == OURS:
         return _with_line_break if ends_in_line_breaks(task, side) else lambda text, _: text
     name = "page" if task.type == "DocumentUnderstanding" else _task_name(task.category or "")
-    sides = sides_for(templates, name, subset_language(task, subset)) if name else {}
+    sides = sides_for(templates, name, language) if name else {}
     template = sides.get("target" if side == PromptType.document else "query", "{text}")
 
     def wrap(text: str | None, has_image: bool) -> str | None:

@@ -13,9 +13,9 @@ from mteb.types import PromptType
 from xvlm2vec.eval.benchmarks.faults import faulty_rows
 from xvlm2vec.eval.benchmarks.images import ColumnImages
 from xvlm2vec.eval.benchmarks.instructions import Templates, instructions, templates_hash
-from xvlm2vec.eval.ranking import RankingTask, Row
+from xvlm2vec.eval.ranking import Asked, RankingTask, Row
 
-from .models import wrapper
+from .models import subset_language, wrapper
 from .run import names_of_rows
 
 logger = logging.getLogger(__name__)
@@ -108,8 +108,9 @@ def _ranking_task(
     queries = [name for name in map(str, data["queries"]["id"]) if len(qrels.get(name, ()))]
     documents = _distinct(list(map(str, data["corpus"]["id"])), f"{where}: corpus")
     sides, raw, images = {}, {}, []
+    spoken = subset_language(task.metadata, subset)
     for (side, part), names in zip(_SIDES, (queries, list(documents)), strict=True):
-        wrap = wrapper(templates, task.metadata, subset, side)
+        wrap = wrapper(templates, task.metadata, spoken, side)
         has_images = "image" in task.metadata.get_modalities(side)
         if has_images:
             images.append(_images(data[part], part, f"{where}: {part}"))
@@ -121,6 +122,7 @@ def _ranking_task(
     lists = data.get("top_ranked") or None
     index, grades, counts = _relevant(qrels, queries, documents, lists)
     golds = [[raw["corpus"][place] for place in row[:count]] for row, count in zip(index, counts, strict=True)]
+    english = wrapper(templates, task.metadata, "en", PromptType.query)
     described = names_of_rows(task, split, subset)
     if lost := sum(map(len, grades)) - int(counts.sum()):
         logger.warning("%s: %d right documents are no candidates; they count as not found, as in mteb", where, lost)
@@ -138,6 +140,7 @@ def _ranking_task(
         grades=grades,
         main_score=task.metadata.main_score,
         copies=True,
+        asked=Asked(raw["queries"], lambda text, shown: english(text, shown) or text),
         faults=faulty_rows((task.metadata.name,), described["language"], raw["queries"], golds),
     )
 

@@ -152,6 +152,16 @@ def test_each_text_is_translated_once_and_what_is_there_is_kept(translator, tmp_
     assert asked == []
 
 
+def test_a_text_bears_the_name_of_the_language_that_it_is_in(translator, monkeypatch):
+    seen, generate = [], translator._generate
+    monkeypatch.setattr(translator, "_generate", lambda rows, tag: seen.append((rows, tag)) or generate(rows, tag))
+    assert len(list(translator.translate(["Regen"], "fr", "de"))) == 1
+    ((rows, tag),) = seen
+    first = "<2fr>" if tag == "<2fr>" else "deu_Latn"  # MADLAD wants the target's name before the text, NLLB the text's
+    assert translator.tokenizer.convert_ids_to_tokens(rows[0]) == [first, "Regen", "</s>"]
+    assert tag in ("<2fr>", "fra_Latn")
+
+
 def test_a_language_without_a_tag_is_told_before_the_first_text(translator, tmp_path):
     with pytest.raises(ValueError, match="no tag for the language 'ja'; name it with --tags ja=TAG"):
         translate_corpus(corpus(), translator, ["de", "ja"], tmp_path)

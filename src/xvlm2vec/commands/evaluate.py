@@ -21,6 +21,7 @@ from xvlm2vec.flags.benchmarks import (
     task_reader,
 )
 from xvlm2vec.flags.evaluate_extras import add_extra_flags, runner_extras
+from xvlm2vec.flags.translators import add_translation_flag, with_translated_queries
 
 if TYPE_CHECKING:
     from xvlm2vec.eval.encoders import Encoder
@@ -80,6 +81,8 @@ def _results(flags: argparse.Namespace, output: Path) -> Results:
         logger.info("%s takes no instructions; texts are embedded as they are, and images alone", encoder.name)
         tasks = read(NO_INSTRUCTIONS)
     tasks = chosen_rows(flags, tasks)
+    if flags.translate_queries:
+        tasks = with_translated_queries(flags.translate_queries, tasks, output)
     store = Path(flags.store) if flags.store else output / STORE
     results = evaluate(encoder, tasks, seed=flags.seed, store=store, extras=extras)
     if is_of_mteb(flags.benchmark):
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", metavar="DIR", help="for the embeddings, shared by several outputs (default: "
                         "embeddings in OUTPUT)")  # fmt: skip
     add_extra_flags(parser)
+    add_translation_flag(parser)
     console.add_encoder_flags(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of intervals, examples, and of the built-in "
                         "emoji world (default 0)")  # fmt: skip

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from xvlm2vec.common.files import write_json
-from xvlm2vec.common.languages import normal_code
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.rows import log_rows
 from xvlm2vec.flags import console
-
-if TYPE_CHECKING:
-    from xvlm2vec.corpus.translation import Translator
+from xvlm2vec.flags.translators import load_translator
 
 REPORT = "untranslated.json"
 
@@ -30,7 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     settings = {name: value for name, value in vars(flags).items() if name not in {"output", "batch_size"}}
     run = RunState(flags.output, settings)
     folder = run.folder / "translations"
-    outcome = translate_corpus(corpus, load_translator(flags), flags.languages, folder, progress=True)
+    translator = load_translator(
+        flags.model,
+        tags=flags.tags,
+        batch_size=flags.batch_size,
+        num_beams=flags.num_beams,
+        max_new_tokens=flags.max_new_tokens,
+    )
+    outcome = translate_corpus(corpus, translator, flags.languages, folder, progress=True)
     write_dataset(
         lambda: translated_rows(corpus, flags.languages, folder),
         parallel_features(translation_fields(corpus.features)),
@@ -73,29 +76,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="most tokens of a "
                         "translation; longer ones count as failed (default 256)")  # fmt: skip
     return parser
-
-
-def load_translator(flags: argparse.Namespace) -> Translator:
-    """The model, on a GPU in half the memory where there is one.
-
-    Raises:
-        ValueError: A tag is not of the form CODE=TAG, or the model is none of translation.
-    """
-    import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    from xvlm2vec.corpus.translation import Translator
-
-    wrong = [tag for tag in flags.tags if "=" not in tag]
-    if wrong:
-        raise ValueError(f"--tags takes CODE=TAG, such as de=deu_Latn, not {wrong[0]!r}.")
-    on_gpu = torch.cuda.is_available()
-    model = AutoModelForSeq2SeqLM.from_pretrained(flags.model, dtype=torch.bfloat16 if on_gpu else torch.float32)
-    return Translator(
-        model.to("cuda" if on_gpu else "cpu"),
-        AutoTokenizer.from_pretrained(flags.model),
-        tags={normal_code(code): tag for code, tag in (tag.split("=", 1) for tag in flags.tags)},
-        batch_size=flags.batch_size,
-        num_beams=flags.num_beams,
-        max_new_tokens=flags.max_new_tokens,
-    )

@@ -24,7 +24,13 @@ MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
 RUNNER, MTEB_ITSELF = "runner", "mteb"
 KEEP, DROP = "keep", "drop"
 _OWN_DATA = ("data", "datasets", "tasks", "styles")  # flags without a meaning where mteb gets the data
-_OWN_RUN = ("dims", "precision", "drift_from", "store")  # and those without one where it runs the task
+_OWN_RUN = (
+    "dims",
+    "precision",
+    "drift_from",
+    "store",
+    "translate_queries",
+)  # and those without one where it runs the task
 # Benchmarks whose data mteb gets, by the names that they are known by: its tasks, or its own name for a set of them.
 OF_MTEB: Mapping[str, tuple[str, ...]] = {
     "xm3600": ("XM3600T2IRetrieval", "XM3600I2TRetrieval"),
