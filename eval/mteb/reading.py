@@ -72,13 +72,19 @@ def _loaded(task: Any) -> dict[str, dict[str, Mapping[str, Any]]]:
     """The parts of each subset and split, in mteb's present form.
 
     Raises:
-        ValueError: They are in none; names what is missing.
+        ValueError: mteb's loader stumbles over its data set, or the parts are in no known form; names what is missing.
     """
     import mteb
 
-    task.load_data()
-    if hasattr(task, "convert_v1_dataset_format_to_v2"):
-        task.convert_v1_dataset_format_to_v2(num_proc=None)
+    try:
+        task.load_data()
+        if hasattr(task, "convert_v1_dataset_format_to_v2"):
+            task.convert_v1_dataset_format_to_v2(num_proc=None)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{task.metadata.name}: the loader of mteb {mteb.__version__} stumbled ({error!r}): the data set, or the "
+            "loader, has another form than the other expects; another release of mteb may fit"
+        ) from error
     held = getattr(task, "dataset", None) or {}
     splits: dict[str, dict[str, Mapping[str, Any]]] = {}
     for subset in task.hf_subsets:
