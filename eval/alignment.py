@@ -84,16 +84,21 @@ def alignment_scores(parts: Sequence[TaskVectors], *, reference: str = "en", ite
         - `hubness`: of the candidates, ten neighbours of each query.
     """
     scores: list[dict[str, Any]] = [_within(part) for part in parts]
+    for group in parallel_groups(parts):
+        members = {language: parts[number] for language, number in group.items()}
+        for language, measures in _between(members, reference, items).items():
+            scores[group[language]] |= measures
+    return scores
+
+
+def parallel_groups(parts: Sequence[TaskVectors]) -> list[dict[str, int]]:
+    """For each set of tasks whose rows are the same items in several languages, the task's number by language."""
     groups: dict[tuple[str, ...], dict[str, int]] = {}
     for number, part in enumerate(parts):
         task = part.task
         if task.parallel:
             groups.setdefault((task.benchmark, task.dataset, task.task, task.style), {})[task.language] = number
-    for group in groups.values():
-        members = {language: parts[number] for language, number in group.items()}
-        for language, measures in _between(members, reference, items).items():
-            scores[group[language]] |= measures
-    return scores
+    return list(groups.values())
 
 
 def drift_scores(
@@ -161,7 +166,7 @@ def _translation(
     pairs = np.stack([reference[1][ours], other[1][theirs]])
     for side in (0, 1):  # a text that two items share would be its own rival
         pairs = pairs[:, np.sort(np.unique(pairs[side], return_index=True)[1])]
-    pairs = pairs[:, _evenly(pairs.shape[1], items)]
+    pairs = pairs[:, evenly(pairs.shape[1], items)]
     if pairs.shape[1] < 2:
         return {}
     left, right = vectors[pairs[0]], vectors[pairs[1]]
@@ -189,8 +194,9 @@ def _bias(texts: Mapping[str, tuple[Places, Places]], vectors: Any, items: int) 
 
 def _sample(places: Places, wanted: int) -> Places:
     distinct = np.unique(places)
-    return distinct[_evenly(len(distinct), wanted)]
+    return distinct[evenly(len(distinct), wanted)]
 
 
-def _evenly(total: int, wanted: int) -> Places:
+def evenly(total: int, wanted: int) -> Places:
+    """Places of `wanted` out of `total`, or of all if there are fewer, at even distances."""
     return np.arange(total) if total <= wanted else np.linspace(0, total - 1, wanted).astype(int)

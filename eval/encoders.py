@@ -42,7 +42,8 @@ class Encoder(Protocol):
         fingerprint: Changes whenever the vectors would; empty if that is not known, and then nothing is stored.
 
     It may have an attribute `embeds`, a part of `abilities.EVERYTHING`, which says what it takes: tasks that need more
-    are then left out with the reason. An attribute `instructed` that is false says that it takes no instructions.
+    are then left out with the reason. An attribute `instructed` that is false says that it takes no instructions. An
+    attribute `tokenizer` lets the runner count the tokens of texts.
     """
 
     @property
@@ -92,6 +93,11 @@ class ModelEncoder:
         self.dim = dim
         self.max_tokens_per_batch = max_tokens_per_batch
         self.embeds, self.instructed = model_abilities(self.processor.recipe)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.processor.tokenizer
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,6 +177,11 @@ class SentenceTransformerEncoder:
         self.embeds, self.joint = sentence_transformer_abilities(model)
         self.instructed = self.joint
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, or the processor that has it; None where its first module has neither."""
+        return getattr(self.model[0], "tokenizer", None)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights and settings, computed when it is first asked for."""
@@ -216,7 +227,7 @@ class CallableEncoder:
     """A Python function `function(texts, images) -> (N, D)`, with None in either list where a row has no such part.
 
     An entry of `images` is a `PIL.Image`, or a list of them where a row has several; at most `batch_size` rows with
-    images come in one call. The function may have attributes `embeds` and `instructed` (see `Encoder`).
+    images come in one call. The function may have attributes `embeds`, `instructed` and `tokenizer` (see `Encoder`).
 
     Args:
         function: The function.
@@ -236,6 +247,7 @@ class CallableEncoder:
         self.fingerprint = fingerprint or function_fingerprint(function) or ""
         self.embeds = getattr(function, "embeds", EVERYTHING)
         self.instructed = getattr(function, "instructed", True)
+        self.tokenizer = getattr(function, "tokenizer", None)
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows by one call of the function, or by several where there are images."""

@@ -91,6 +91,8 @@ class RankingTask:
             those over all right candidates, as mteb has them; without, they are of the best one.
         main_score: Name of the score that the publisher reports, such as `ndcg_at_5`; only with grades.
         copies: Whether equal rows of the pool count as several candidates, as documents with ids of their own do.
+        instructions: Those of queries and of candidates, `{text}` standing for a row's text; None if they are not
+            known, and then texts cannot be looked at without them.
 
     Raises:
         ValueError: A list is empty, a gold candidate is missing or doubled, the pool holds a row twice, two rows have
@@ -120,6 +122,7 @@ class RankingTask:
     asked: Asked | None = field(default=None, repr=False)
     query_language: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    instructions: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.candidate_index = _padded(self.candidate_index, self.name)

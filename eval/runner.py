@@ -16,6 +16,7 @@ import numpy as np
 from .abilities import EVERYTHING, split_by_ability, task_kinds
 from .alignment import TaskVectors, alignment_scores, drift_scores
 from .bootstrap import bootstrap_ci
+from .causes import add_causes
 from .embedding import CHUNK, distinct_rows, embed_distinct
 from .encoders import Deferred, EmbedFunction, Encoder, as_encoder
 from .examples import Gallery, task_examples
@@ -42,6 +43,7 @@ class Extras:
         failures: Further ones per task that the model missed.
         image_size: Longest side of the copies of the examples' images; None keeps none.
         alignment: Whether to look at the vectors themselves (see `alignment.alignment_scores`).
+        causes: Whether to look for what a language's misses come from (see `causes.add_causes`).
         dims: Numbers of values that vectors are also cut to.
         precisions: Names from `sizes.PRECISIONS`: forms in which vectors are also scored.
         drift_from: Another model, usually the teacher: how far English has moved from its vectors is measured. A
@@ -52,6 +54,7 @@ class Extras:
     failures: int = 0
     image_size: int | None = None
     alignment: bool = True
+    causes: bool = True
     dims: Sequence[int] = ()
     precisions: Sequence[str] = ()
     drift_from: Encoder | EmbedFunction | Deferred | None = None
@@ -120,6 +123,8 @@ def evaluate(
     alignment = alignment_scores(parts) if extras.alignment else [{} for _ in parts]
     for part, measures in zip(parts, alignment, strict=True):
         _add_task(results, part, measures | drift.get(part.task.name, {}), sizes, gallery, extras)
+    if extras.causes:
+        add_causes(results, parts, encoder)
     results.images = gallery.files
     results.seconds = {"embed": embedded - started, "score": time.perf_counter() - embedded}
     return results

@@ -149,6 +149,7 @@ class TaskRows:
                 faults=self._faults(),
                 asked=Asked(self.texts, lambda text, _: apply_style(self._in_english(templates, text), style, mark)),
                 templates_hash=templates_hash(templates),
+                instructions=(query, target),
                 gold_counts=np.array(self.gold_counts) if self.gold_counts else None,
                 whole_pool=self.whole_pool,
                 parallel=self.parallel,

@@ -11,6 +11,7 @@ from PIL import Image
 from xvlm2vec.common.languages import Language, language
 
 from .before_after import ModelScores
+from .failing import Failing
 
 Role = Literal["english", "taught", "control"]
 Model = Literal["teacher", "student"]
@@ -156,6 +157,7 @@ class ReportData:
             minus the first on the same rows.
         measures: What the vectors look like: a row per language and measure (see :class:`Measure`).
         sizes: Loss on smaller vectors, as `sizes.size_summary` has it.
+        failing: Which languages fail, and why; it then comes first on the page.
     """
 
     title: str
@@ -181,6 +183,7 @@ class ReportData:
     changes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     measures: Sequence[Measure] = ()
     sizes: Sequence[Mapping[str, Any]] = ()
+    failing: Failing | None = None
 
     @property
     def scored_models(self) -> list[Model]:

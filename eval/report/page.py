@@ -17,9 +17,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from xvlm2vec.common.files import write_text
+from xvlm2vec.common.result_keys import METRICS
 
 from .colors import change_colors, heat_colors
 from .data import Answer, Model, ReportData, Role, check_report
+from .failing import PARTS
 from .summary import cards, duration, headline, mean_tasks, parity
 from .templates import environment, signed
 
@@ -45,7 +47,7 @@ def render_report(data: ReportData) -> str:
             unknown format; the message names it.
     """
     check_report(data)
-    env = environment(duration=duration, heat=heat_colors, change=change_colors, signed=signed)
+    env = environment(duration=duration, heat=heat_colors, change=change_colors, signed=signed, data_uri=_data_uri)
     env.tests["likely"] = lambda p_value: p_value < _LIKELY
     env.tests["web"] = lambda url: bool(url) and url.startswith(("https://", "http://"))
     return env.get_template("report.html").render(
@@ -61,6 +63,8 @@ def render_report(data: ReportData) -> str:
         cards=cards(data),
         parity=parity(data),
         payload=_payload(data),
+        metric=METRICS[data.failing.metric] if data.failing else "",
+        parts=PARTS,
     )
 
 
@@ -92,8 +96,8 @@ def _models(data: ReportData) -> list[tuple[Model, str, str, str]]:
     return [(model, *_WORDS[model], name) for model, name in zip(data.scored_models, data.models, strict=True)]
 
 
-def _data_uri(key: str, image: bytes | Image.Image) -> str:
-    """Encodes an image for an ``img`` element."""
+def _data_uri(image: bytes | Image.Image, key: str) -> str:
+    """Encodes an image, known by its key, for an ``img`` element."""
     if isinstance(image, Image.Image):
         image = _webp(image)
     for signature, mime in _SIGNATURES.items():
@@ -131,7 +135,7 @@ def _payload(data: ReportData) -> Markup:
 
     content = {
         "sides": [[style, word] for _, style, word, _ in _models(data)],
-        "images": [_data_uri(key, value) for key, value in data.images.items()],
+        "images": [_data_uri(value, key) for key, value in data.images.items()],
         "captions": [data.captions.get(key, "") for key in data.images],
         "languages": [[lang.code, lang.name, lang.native_name, int(lang.rtl), lang.role] for lang in data.languages],
         "tasks": list(data.tasks.items()),

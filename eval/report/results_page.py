@@ -14,6 +14,7 @@ from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
 from .data import Answer, Example, LanguageInfo, Measure, Model, ReportData
+from .failing import failing_languages
 from .tables import Column, column_names, column_of, fault_sentence
 from .templates import percent
 
@@ -30,12 +31,13 @@ _MEASURES = (  # heading, key, whether in percent, note
 )  # fmt: skip
 
 
-def results_page(results: Results, before: Results | None = None) -> ReportData:
+def results_page(results: Results, before: Results | None = None, metric: str = "p_at_1") -> ReportData:
     """What the page of one evaluation shows, or of two on the same tasks.
 
     Args:
         results: The scores.
         before: Scores of an earlier, or another, model. Tasks that only one of the two has are left out.
+        metric: Which score sorts the languages that fail.
 
     Raises:
         ValueError: There is nothing that both were scored on.
@@ -60,6 +62,7 @@ def results_page(results: Results, before: Results | None = None) -> ReportData:
         changes=_changes(before, results, names) if before else {},
         measures=vector_measures(list(models.values())),
         sizes=size_summary(results.sizes),
+        failing=failing_languages(results, before, metric),
         images=_images(models.values()),
         examples=_examples(models, shared, names),
         examples_note="A few test rows drawn at random, the same in every language, and some that a model missed.",

@@ -13,6 +13,7 @@ from xvlm2vec.common.result_keys import METRICS, TASK_KEYS
 from xvlm2vec.eval.results import Results, row_key
 from xvlm2vec.eval.sizes import size_summary
 
+from .failing import PARTS, WORST, Failing, FailingLanguage, failing_languages
 from .templates import percent
 
 if TYPE_CHECKING:
@@ -103,12 +104,74 @@ def change_table(results: Results, before: Results) -> Table:
     columns = list(dict.fromkeys(map(column_of, changes)))
 
     def cell(change: Mapping[str, Any]) -> str:
-        p_value = f"p < {_SMALL}" if change["p_value"] < _SMALL else f"p = {change['p_value']:.3f}"
-        return f"{_points(change['difference'])} ({p_value})"
+        return f"{_points(change['difference'])} ({_p_value(change['p_value'])})"
 
     rows = _by_language(changes, columns, cell)
     notes = [f"Points of P@1, {before.model} -> {results.model}; two-sided paired permutation test over rows."]
     return Table(["language", *column_names(columns)], rows, notes)
+
+
+def failing_table(
+    results: Results, before: Results | None = None, *, metric: str = "p_at_1", most: int | None = None
+) -> Table | None:
+    """Languages by what their misses come from, the worst first; None where only English was scored.
+
+    Args:
+        results: The results.
+        before: Results of an earlier model on the same tasks.
+        metric: One of `result_keys.METRICS`.
+        most: How many languages to show (default: all).
+    """
+    failing = failing_languages(results, before, metric)
+    if failing is None:
+        return None
+    header = ["language", *_failing_columns(failing)]
+    rows = [[one.lang.name, *_failing_cells(one, before is not None)] for one in failing.languages[:most]]
+    english = "-" if failing.figures.english is None else percent(failing.figures.english)
+    rows.append(["English", english, *["-"] * (len(header) - 2)])
+    return Table(header, rows, _failing_notes(failing, results, before))
+
+
+def _failing_columns(failing: Failing) -> list[str]:
+    tested = ["p value"] if failing.before else []
+    return [METRICS[failing.metric], *tested, "behind en", "tokens/char x en", "tokens/text x en", "unknown or bytes",
+            "text found", "hubness", *(f"missed: {name}" for name in PARTS.values())]  # fmt: skip
+
+
+def _failing_cells(one: FailingLanguage, compared: bool) -> list[str]:
+    cells = [_arrow(one.before, one.score)]
+    if compared:
+        cells.append(_p_value(one.test.p_value) if one.test else "-")
+    cells.append("-" if one.gap is None else percent(one.gap))
+    cells += ["-" if times is None else f"{times:.1f}" for times in (one.over_english, one.text_over_english)]
+    cells.append("-" if one.broken is None else percent(one.broken))
+    cells.append("-" if one.found is None else _arrow(one.found_before, one.found))
+    cells.append("-" if one.hubness is None else f"{one.hubness:.1f}")
+    return cells + ["-" if name not in one.parts else percent(one.parts[name]) for name in PARTS]
+
+
+def _arrow(before: float | None, after: float) -> str:
+    return percent(after) if before is None else f"{percent(before)} -> {percent(after)}"
+
+
+def _failing_notes(failing: Failing, results: Results, before: Results | None) -> list[str]:
+    now, old, count = failing.figures, failing.before, len(failing.languages)
+    parity = "" if now.parity is None else (
+        f"; parity to English {_arrow(old.parity if old else None, now.parity)}%"
+    )  # fmt: skip
+    below = f"{old.below} -> {now.below}" if old else str(now.below)
+    models = f"{before.model} -> {results.model}" if before else results.model
+    return [
+        f"{models}: {below} of {count} languages besides English below 50%; mean of the worst {min(WORST, count)} "
+        f"{_arrow(old.worst if old else None, now.worst)}%{parity}.",
+        "Text found: by the vectors of texts alone, the item's English text is the first of all English ones. Missed "
+        "because of the text: it is not; English too: it is, and English misses the item as well; image: it is, and "
+        "English finds the item. All in percent.",
+    ]
+
+
+def _p_value(value: float) -> str:
+    return f"p < {_SMALL}" if value < _SMALL else f"p = {value:.3f}"
 
 
 def markdown_table(results: Results, before: Results | None = None, **options: Any) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STORE = "embeddings"
+WORST = 10  # languages that the terminal shows with what their misses come from
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     check_benchmark_flags(parser, flags)
     console.set_up()
     from xvlm2vec.eval.processes import processes
-    from xvlm2vec.eval.report.tables import as_text, size_table, terminal_table
+    from xvlm2vec.eval.report.tables import as_text, failing_table, size_table, terminal_table
 
     group = processes()
     if not group.is_main:
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     if group.is_main and results is not None:
         path = results.save(output)
         sizes = f"\n{as_text(size_table(results))}" if results.sizes else ""
-        console.show(f"\n{terminal_table(results, intervals=False)}{sizes}\n{path}")
+        table = failing_table(results, most=WORST)
+        failing = f"\n{as_text(table)}" if table else ""
+        console.show(f"\n{terminal_table(results, intervals=False)}{sizes}{failing}\n{path}")
     group.wait()
     return 0
 

@@ -18,9 +18,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = console.parser(
         "report",
         "Turns results into a Markdown table, languages by tasks. Two results on the same tasks become one table, "
-        "before -> after; of more, each gets a table of its own.\n\nWith --html, one or two results also become a page "
-        "to look at: heat maps, the gap to English, what smaller vectors cost, and examples with their images. It is "
-        "a single file that loads nothing.",
+        "before -> after; of more, each gets a table of its own. A second table has the languages that fail, the worst "
+        "first, and what their misses come from: the price of the script, the text, or the image.\n\nWith --html, "
+        "one or two results also become a page to look at: which languages fail and why, heat maps, the gap to "
+        "English, what smaller vectors cost, and examples with their images. It is a single file that loads nothing.",
         "xvlm2vec report scores/teacher scores/student --html report.html --output report.md\n"
         "xvlm2vec report scores/student --yaml",
     )
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--html shows one or two results, not {len(flags.results)}")
     results = [Results.load(path) for path in flags.results]
     if flags.html:
-        write_page(results, flags.html)
+        write_page(results, flags.html, flags.metric)
     if flags.eval_results:
         text = entries(results[-1], flags.eval_results)
     elif flags.yaml:
@@ -59,28 +60,38 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def write_page(results: Sequence[Results], path: str) -> None:
-    """Writes the HTML page of one result, or of two side by side."""
+def write_page(results: Sequence[Results], path: str, metric: str) -> None:
+    """Writes the HTML page of one result, or of two side by side; the metric sorts the languages that fail."""
     from xvlm2vec.eval.report.page import write_report
     from xvlm2vec.eval.report.results_page import results_page
 
-    page = results_page(results[-1], results[0] if len(results) > 1 else None)
+    page = results_page(results[-1], results[0] if len(results) > 1 else None, metric)
     console.show(f"Wrote {write_report(page, path)}")
 
 
 def tables(results: Sequence[Results], metric: str, intervals: bool) -> str:
-    """One table, before -> after where there are two results, or one for each; then what smaller vectors cost."""
+    """One table, before -> after where there are two results, or one for each; then why languages fail."""
     from xvlm2vec.eval.report.tables import as_markdown, markdown_table, size_table
 
     sizes = "".join(
         f"\n## Smaller vectors: {one.model}\n\n{as_markdown(size_table(one))}" for one in results if one.sizes
     )
     options: dict[str, Any] = {"metric": metric, "intervals": intervals}
-    if len(results) == 2:
-        return markdown_table(results[1], results[0], **options) + changes(results[1], results[0]) + sizes
-    if len(results) == 1:
-        return markdown_table(results[0], **options) + sizes
-    return "\n".join(f"## {one.model}\n\n{markdown_table(one, **options)}" for one in results) + sizes
+    if len(results) > 2:
+        return "\n".join(
+            f"## {one.model}\n\n{markdown_table(one, **options)}{failing(one, None, metric)}" for one in results
+        ) + sizes  # fmt: skip
+    last, before = results[-1], results[0] if len(results) == 2 else None
+    changed = changes(last, before) if before else ""
+    return markdown_table(last, before, **options) + failing(last, before, metric) + changed + sizes
+
+
+def failing(results: Results, before: Results | None, metric: str) -> str:
+    """Which languages fail, and why; nothing where only English was scored."""
+    from xvlm2vec.eval.report.tables import as_markdown, failing_table
+
+    table = failing_table(results, before, metric=metric)
+    return f"\n## Which languages fail, and why\n\n{as_markdown(table)}" if table else ""
 
 
 def changes(results: Results, before: Results) -> str:
