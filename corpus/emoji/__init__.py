@@ -1,1 +1,1 @@
-"""The built-in emoji world: names in fourteen languages, scenes, a benchmark, and a tiny model that learns them."""
+"""The built-in emoji world: names in 99 languages, scenes, a benchmark, and a tiny model that learns them."""

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from xvlm2vec.corpus.benchmark import Benchmark
 
 from .specs import Spec, SpecSampler, draw, query_text
-from .text import check_languages, instructions
+from .text import LANGUAGES, check_languages, instructions
 from .world import EmojiWorld, check_split
 
 WITHHELD = "withheld"
@@ -43,14 +43,15 @@ def emoji_benchmark(
     Args:
         world: the emoji world.
         split: "test" for figures, "validation" for choices.
-        languages: which languages to write; None stands for all of the world.
+        languages: which languages to write, of those that have instructions; None stands for all of these.
         rows: of i2t and t2i, at most, and half of it of the others; worlds with few concepts give fewer.
 
     Raises:
         ValueError: an unknown split or language.
     """
     check_split(split)
-    languages = check_languages(world.config.languages if languages is None else languages, world.config.languages)
+    instructed = [language for language in world.config.languages if language in LANGUAGES]
+    languages = check_languages(instructed if languages is None else languages, instructed)
     builder = _TaskBuilder(world, split)
     half = -(-rows // 2)  # retrieval wants a large pool; for the others, half the rows are as telling
     tasks = {

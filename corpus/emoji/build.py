@@ -105,7 +105,11 @@ def _draw_sprite(text: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
     box = canvas.getbbox()
     if box is None:
         return None
-    glyph = canvas.crop(box)
+    return squared(canvas.crop(box))
+
+
+def squared(glyph: Image.Image) -> Image.Image:
+    """A drawing in the centre of a transparent square, scaled to the size of sprites."""
     side = max(glyph.size)
     square = Image.new("RGBA", (side, side))
     square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
@@ -162,7 +166,7 @@ def _spread_out(emoji: list[Emoji]) -> list[Emoji]:
     return clear + alike
 
 
-def _png(sprite: Image.Image) -> bytes:
+def encoded_sprite(sprite: Image.Image) -> bytes:
     """The sprite as a PNG with a palette (a third of the size of full colour, and no visible difference)."""
     pixels = np.array(sprite)
     pixels[pixels[..., 3] < 8] = 0
@@ -183,7 +187,7 @@ def _table(concepts: list[Emoji], provenance: dict[str, str]) -> bytes:
     columns: dict[str, pa.Array] = {
         "id": pa.array([one.id for one in concepts], pa.string()),
         "emoji": pa.array([one.emoji for one in concepts], pa.string()),
-        "image": pa.array([_png(one.sprite) for one in concepts], pa.binary()),
+        "image": pa.array([encoded_sprite(one.sprite) for one in concepts], pa.binary()),
     }
     for language in LANGUAGES:
         columns[f"name_{language}"] = pa.array([one.names[language] for one in concepts], pa.string())

@@ -12,20 +12,40 @@ from typing import Any
 
 DATA_FOLDER = Path(__file__).resolve().parent / "data"
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "id", "tr", "ru", "fa", "ar", "zh", "ja", "ko")
+"""Languages with names, instructions and questions."""
+MORE_PATTERNS = "more_list_patterns.json"
 TASKS = ("c", "i2t", "t2i", "vqa", "vg")
 SIDES = ("left", "right")
 
 
-def check_languages(codes: Iterable[str], allowed: Sequence[str] = LANGUAGES) -> tuple[str, ...]:
+@cache
+def more_languages() -> tuple[str, ...]:
+    """Further languages, which have names and the word for "and"; their instructions are the English ones."""
+    return tuple(sorted(_load_json(MORE_PATTERNS)))
+
+
+def all_languages() -> tuple[str, ...]:
+    """All languages of the emoji world."""
+    return LANGUAGES + more_languages()
+
+
+def check_languages(codes: Iterable[str], allowed: Sequence[str] | None = None) -> tuple[str, ...]:
     """Returns the codes as a tuple.
+
+    Args:
+        codes: Codes of languages.
+        allowed: What they may be (default: all languages).
 
     Raises:
         ValueError: a code is not among `allowed`; the message lists those and the closest ones.
     """
     codes = tuple(codes)
+    allowed = all_languages() if allowed is None else allowed
     for code in codes:
         if code not in allowed:
-            close = difflib.get_close_matches(str(code).lower(), allowed, n=3, cutoff=0.4)
+            known = [one for one in allowed if one in LANGUAGES]
+            close = difflib.get_close_matches(str(code).lower(), known, n=3, cutoff=0.4)
+            close += [one for one in difflib.get_close_matches(str(code), allowed, cutoff=0.6) if one not in close]
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise ValueError(f"Unknown language code {code!r}.{hint} Known codes: {', '.join(allowed)}")
     return codes
@@ -39,7 +59,7 @@ def _load_json(name: str) -> dict[str, Any]:
 def instructions() -> dict[str, dict[str, dict[str, str]]]:
     """All instructions, `{task: {language: {"query": template, "target": template}}}`.
 
-    A template with `{text}` takes the query's or target's own text there.
+    A template with `{text}` takes the query's or target's own text there. Further languages have the English ones.
     """
     return {task: _load_json("emoji_instructions.json")[task] for task in TASKS}
 
@@ -49,11 +69,12 @@ def instruct(task: str, language: str, role: str, text: str = "") -> str:
 
     Args:
         task: one of `TASKS`.
-        language: one of `LANGUAGES`.
+        language: one of `all_languages()`; those beyond `LANGUAGES` are instructed in English.
         role: "query" or "target".
         text: what replaces `{text}`.
     """
-    return _load_json("emoji_instructions.json")[task][language][role].replace("{text}", text)
+    by_language = _load_json("emoji_instructions.json")[task]
+    return by_language["en" if language in more_languages() else language][role].replace("{text}", text)
 
 
 def question(language: str, side: str, name: str) -> str:
@@ -71,7 +92,7 @@ def join_names(names: Sequence[str], language: str) -> str:
         raise ValueError("join_names needs at least one name")
     if len(names) == 1:
         return names[0]
-    pattern = _load_json("list_patterns.json")[language]
+    pattern = _load_json(MORE_PATTERNS if language in more_languages() else "list_patterns.json")[language]
     if len(names) == 2:
         return _fill(pattern["2"], names[0], names[1])
     joined = names[0]

@@ -15,7 +15,7 @@ from datasets import Dataset, Features, List, Value
 from PIL import Image
 
 from .specs import WHOLE, Spec, SpecSampler, allot, draw, draw_target, query, target_text
-from .text import TASKS, check_languages, instruct, instructions, question
+from .text import LANGUAGES, TASKS, check_languages, instruct, instructions, question
 from .world import EmojiWorld
 
 PARALLEL_MIX: Mapping[str, float] = {
@@ -23,6 +23,8 @@ PARALLEL_MIX: Mapping[str, float] = {
 }  # fmt: skip
 PARALLEL_KINDS = tuple(PARALLEL_MIX)
 TEXT_KINDS = ("name", "caption", "t2i")
+NAMING_KINDS = (*TEXT_KINDS, "vg")
+"""Kinds whose texts hold names, and nothing but names and an instruction: languages without instructions have these."""
 SPEC_FEATURES = Features(
     {
         "kind": Value("string"),
@@ -101,11 +103,13 @@ def parallel_rows(
     """Rows of a parallel corpus for distillation: English and all its translations, some with an image.
 
     The stored columns are specifications; reading renders exactly the columns of `schema.parallel_features`. A
-    translation that would name a withheld concept in a language it is withheld from is left out.
+    translation that would name a withheld concept in a language it is withheld from is left out, and so are those of
+    instructions and questions in languages that have none.
 
     Args:
         world: the emoji world.
-        mix: share of the rows per kind; None stands for `PARALLEL_MIX`. Kinds: `name`, `caption`, `t2i` (text only),
+        mix: share of the rows per kind; None stands for `PARALLEL_MIX`, of which languages that all lack instructions
+            have the `NAMING_KINDS` only. Kinds: `name`, `caption`, `t2i` (text only),
             `vqa`, `vg`, `c`, `i2t` (image and query), `image` (image, whole or cut out, and target instruction).
         rows: how many rows.
         languages: to translate into; None stands for the world's taught languages.
@@ -115,10 +119,12 @@ def parallel_rows(
     Raises:
         ValueError: an unknown kind, language or split, or an empty mix.
     """
-    mix = PARALLEL_MIX if mix is None else mix
-    _check_kinds(mix, PARALLEL_KINDS)
     languages = world.config.taught_languages if languages is None else languages
     languages = check_languages(languages, world.config.languages)
+    if mix is None:
+        instructed = any(language in LANGUAGES for language in languages)
+        mix = {kind: share for kind, share in PARALLEL_MIX.items() if instructed or kind in NAMING_KINDS}
+    _check_kinds(mix, PARALLEL_KINDS)
     stream = f"parallel/{seed}"
     unnamed = world.withheld if set(languages) <= set(world.config.withheld_languages) else ()
     shown = [concept for concept in range(len(world)) if concept not in unnamed]
@@ -139,6 +145,8 @@ def rendered(dataset: Dataset, size: int = 256) -> Iterator[dict[str, Any]]:
 def tokenizer_texts(world: EmojiWorld, captions: int = 2000) -> Iterator[str]:
     """All names, instructions and questions and many captions, in every language of the world, to train a tokenizer.
 
+    Languages without instructions have names and captions.
+
     Args:
         world: the emoji world.
         captions: training pairs, each written in every language.
@@ -147,10 +155,11 @@ def tokenizer_texts(world: EmojiWorld, captions: int = 2000) -> Iterator[str]:
     pairs = [sampler.pair().concepts for _ in range(captions)]
     for language in world.config.languages:
         yield from world.names(language)
-        for task in TASKS:
-            yield from (template.replace("{text}", "") for template in instructions()[task][language].values())
-        for concept in range(len(world)):
-            yield question(language, "left" if concept % 2 else "right", world.name(concept, language))
+        if language in LANGUAGES:
+            for task in TASKS:
+                yield from (template.replace("{text}", "") for template in instructions()[task][language].values())
+            for concept in range(len(world)):
+                yield question(language, "left" if concept % 2 else "right", world.name(concept, language))
         yield from (world.caption(pair, language) for pair in pairs)
 
 
@@ -243,7 +252,8 @@ class _ParallelView:
 
     def _translations(self, kind: str, spec: Spec) -> list[dict[str, str]]:
         named = _named(kind, spec)
-        kept = [lang for lang in self.languages if all(self.world.may_name(concept, lang) for concept in named)]
+        having = [lang for lang in self.languages if kind in NAMING_KINDS or lang in LANGUAGES]
+        kept = [lang for lang in having if all(self.world.may_name(concept, lang) for concept in named)]
         return [{"lang": lang, "text": self._text(kind, spec, lang)} for lang in kept]
 
 

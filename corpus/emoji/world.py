@@ -1,4 +1,4 @@
-"""The emoji world: things with names in fourteen languages, scenes drawn on the fly, splits that do not leak."""
+"""The emoji world: things with names in many languages, scenes drawn on the fly, splits that do not leak."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from .scene import Painter, Scene, SceneObject, compose
-from .text import DATA_FOLDER, LANGUAGES, check_languages, join_names
+from .text import DATA_FOLDER, LANGUAGES, all_languages, check_languages, join_names, more_languages
 
 TABLE = DATA_FOLDER / "emoji.parquet"
+MORE_NAMES, TWITTER = DATA_FOLDER / "more_names.parquet", DATA_FOLDER / "twitter.parquet"
+STYLES = ("noto", "twitter")
 SPLITS = ("train", "validation", "test")
 REBUILD = (
     "Reinstall the package, or rebuild the table with "
@@ -32,7 +34,8 @@ class EmojiWorldConfig:
     """What a world holds; equal configurations give equal worlds.
 
     Attributes:
-        concepts: how many concepts, taken from the head of the table.
+        concepts: how many concepts, taken from the head of the table; those that lack a name of their own in one of
+            the further languages (`text.more_languages`) are passed over.
         image_size: side of the images in pixels.
         seed: decides which pairs and which concepts are held out, and all images.
         languages: the languages of the world, English among them.
@@ -43,6 +46,7 @@ class EmojiWorldConfig:
         withheld_languages: see above; those that are not taught are left out.
         validation_share: share of the unordered pairs of concepts kept for validation.
         test_share: share of the unordered pairs of concepts kept for test.
+        style: who drew the emoji, one of `STYLES`; everything else does not depend on it.
     """
 
     concepts: int = 300
@@ -55,9 +59,10 @@ class EmojiWorldConfig:
     withheld_languages: tuple[str, ...] = ("de", "ja", "ar", "fa")
     validation_share: float = 0.05
     test_share: float = 0.10
+    style: str = STYLES[0]
 
     def __post_init__(self) -> None:
-        self._settle("languages", LANGUAGES)
+        self._settle("languages", all_languages())
         if "en" not in self.languages:
             raise ValueError("The languages of the emoji world must contain 'en', the teacher's language")
         self._settle("taught_languages", self.languages)
@@ -66,6 +71,8 @@ class EmojiWorldConfig:
         both = sorted(set(self.taught_languages) & set(self.control_languages))
         if both:
             raise ValueError(f"Languages cannot be both taught and control: {', '.join(both)}")
+        if self.style not in STYLES:
+            raise ValueError(f"The emoji world is drawn in the styles {', '.join(STYLES)}, not {self.style!r}")
         if self.concepts < 16 or self.image_size < 16:
             raise ValueError(
                 f"A world needs 16 concepts and 16 pixels or more, not {self.concepts} and {self.image_size}"
@@ -194,19 +201,26 @@ class EmojiWorld:
         return self._painter.crop(image, thing)
 
 
-def teaching_world(taught: Sequence[str] | None, controls: Sequence[str] | None = None, **settings: Any) -> EmojiWorld:
+def teaching_world(
+    taught: Sequence[str] | None,
+    controls: Sequence[str] | None = None,
+    *,
+    known: Sequence[str] = LANGUAGES,
+    **settings: Any,
+) -> EmojiWorld:
     """A world of English, languages to teach, and others that are evaluated only.
 
     Args:
         taught: Codes; None stands for the world's own.
         controls: Codes, of which those that are taught are left out; None stands for the world's own.
+        known: Codes that may be taught.
         settings: Further fields of `EmojiWorldConfig`.
 
     Raises:
         ValueError: A language is unknown, English is to be taught, or a number does not fit.
     """
     usual = EmojiWorldConfig()
-    taught = check_languages(taught or usual.taught_languages, usual.languages)
+    taught = check_languages(taught or usual.taught_languages, known)
     if "en" in taught:
         raise ValueError("English is what the teacher knows; leave it out of --languages.")
     controls = tuple(code for code in (usual.control_languages if controls is None else controls) if code not in taught)
@@ -235,15 +249,21 @@ def _read_table(table: Path, config: EmojiWorldConfig) -> list[dict[str, Any]]:
     """The first rows of the table, with the key `sprite` added: the decoded image."""
     if not table.is_file():
         raise FileNotFoundError(f"The emoji table {table} is missing. {REBUILD}")
-    columns = ["id", "emoji", "image", *(f"name_{language}" for language in config.languages)]
+    further = [language for language in config.languages if language in more_languages()]
+    names = [f"name_{language}" for language in config.languages if language not in further]
+    columns = ["id", "emoji", "image", *names]
     try:
         rows = pq.read_table(table, columns=columns).to_pylist()
+        missing = [column for column in columns if any(row.get(column) is None for row in rows)]
+        if further:
+            rows = _joined(rows, MORE_NAMES, [f"name_{language}" for language in further])
+        if config.style != STYLES[0]:
+            rows = _joined(rows, TWITTER, ["image"])
         if len(rows) >= config.concepts:
             rows = rows[: config.concepts]
             rows = [{**row, "sprite": Image.open(io.BytesIO(row["image"])).convert("RGBA")} for row in rows]
     except (pa.ArrowException, OSError, ValueError, TypeError, SyntaxError) as error:
         raise ValueError(f"The emoji table {table} is damaged ({error}). {REBUILD}") from error
-    missing = [column for column in columns if any(row.get(column) is None for row in rows)]
     if missing or not rows:
         raise ValueError(f"The emoji table {table} lacks {', '.join(missing) or 'any row'}. {REBUILD}")
     if len(rows) < config.concepts:
@@ -251,3 +271,9 @@ def _read_table(table: Path, config: EmojiWorldConfig) -> list[dict[str, Any]]:
             f"The emoji table {table} has {len(rows)} concepts, fewer than the {config.concepts} asked for"
         )
     return rows
+
+
+def _joined(rows: list[dict[str, Any]], table: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows that another table has all of these columns for, with its values."""
+    more = {row.pop("id"): row for row in pq.read_table(table, columns=["id", *columns]).to_pylist()}
+    return [{**row, **more[row["id"]]} for row in rows if None not in more.get(row["id"], {"": None}).values()]

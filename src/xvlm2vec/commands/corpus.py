@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ALL = "all"
 EMOJI_MIX = {"c": 0.15, "i2t": 0.25, "t2i": 0.25, "vqa": 0.2, "vg": 0.15}
 
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_emoji(kinds)
     _add_check(kinds)
     _add_build(kinds)
+    _add_build_languages(kinds)
     return parser
 
 
@@ -111,10 +113,12 @@ def _add_null_words(parser: argparse.ArgumentParser) -> None:
 
 def _add_emoji(kinds: Any) -> None:
     parser = _add(
-        kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 14 languages",
+        kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 99 languages",
         "Writes the emoji world into files: parallel/ (instructions, captions and questions with their translations), "
         "pairs/ (English queries and answers, with images) and benchmark/ (five tasks in every language, on unseen "
-        "combinations).",
+        "combinations).\n\n14 languages have instructions and questions; the others have names and captions, behind "
+        "English instructions where they need any. They are not in benchmark/: `evaluate --benchmark emoji-languages` "
+        "scores every language on unseen combinations, in both drawing styles.",
         "xvlm2vec corpus emoji --languages de,ja --rows 5000 --output data/emoji", _emoji,
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
@@ -128,9 +132,11 @@ def _add_emoji(kinds: Any) -> None:
     )
     parser.add_argument(
         "--languages", type=console.names, metavar="CODES",
-        help="languages to teach, among de,fr,es,it,pt,id,tr,ru,fa,ar,zh,ja,ko (default: all but tr and ko, which are "
-        "evaluated only)",
+        help="languages to teach, such as de,sw,yo; all: every language that there is (default: "
+        "de,fr,es,it,pt,id,ru,fa,ar,zh,ja; tr and ko are evaluated only)",
     )  # fmt: skip
+    parser.add_argument("--style", default="noto", metavar="NAME", help="who drew the emoji, noto or twitter: train on "
+                        "one, test on the other (default noto)")  # fmt: skip
     parser.add_argument("--batch-size", type=console.positive, default=64, metavar="N", help="pairs/ holds blocks of "
                         "so many rows of one task, full of hard negatives: train with --no-shuffle and this batch "
                         "size (default 64)")  # fmt: skip
@@ -162,6 +168,18 @@ def _add_build(kinds: Any) -> None:
     )  # fmt: skip
     parser.add_argument("font", metavar="FONT", help="path of NotoColorEmoji.ttf")
     parser.add_argument("--output", default="emoji.parquet", metavar="FILE", help="(default emoji.parquet)")
+
+
+def _add_build_languages(kinds: Any) -> None:
+    parser = _add(
+        kinds, "build-emoji-languages", "rebuild the emoji world's further names and its second drawing style",
+        "Builds the files that ship beside the table of the emoji world, from four packages of npm:\n\n"
+        "npm install cldr-annotations-full@48.2.0 cldr-annotations-derived-full@48.2.0 cldr-misc-full@48.2.0 "
+        "emoji-datasource-twitter@16.0.0",
+        "xvlm2vec corpus build-emoji-languages node_modules --output data", _build_languages,
+    )  # fmt: skip
+    parser.add_argument("modules", metavar="FOLDER", help="the folder node_modules")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
 
 
 def _csv(flags: argparse.Namespace) -> int:
@@ -254,20 +272,27 @@ def _sha256(path: str) -> str:
 def _emoji(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.captions import pair_features
     from xvlm2vec.corpus.emoji.benchmark import emoji_benchmark
+    from xvlm2vec.corpus.emoji.text import all_languages
     from xvlm2vec.corpus.emoji.training import contrastive_rows, parallel_rows, rendered
-    from xvlm2vec.corpus.emoji.world import teaching_world
+    from xvlm2vec.corpus.emoji.world import STYLES, teaching_world
     from xvlm2vec.corpus.schema import parallel_features
     from xvlm2vec.flags.emoji import benchmark_card
 
-    world = teaching_world(flags.languages, concepts=flags.concepts, image_size=flags.image_size, seed=flags.seed)
+    taught = all_languages()[1:] if flags.languages == (ALL,) else flags.languages
+    world = teaching_world(
+        taught, known=all_languages(), concepts=flags.concepts, image_size=flags.image_size, seed=flags.seed,
+        style=flags.style,
+    )  # fmt: skip
     settings = {name: value for name, value in vars(flags).items() if name not in {"run", "kind", "output"}}
+    if flags.style == STYLES[0]:
+        del settings["style"]  # folders of earlier versions have none
     run = RunState(flags.output, {"corpus": "emoji", **settings})
     rows = parallel_rows(world, rows=flags.rows, seed=flags.seed)
     pairs = contrastive_rows(world, EMOJI_MIX, flags.rows, flags.batch_size, flags.seed)
     logger.info("Writing %s", run.folder)
     _write_rows(run, "parallel", parallel_features(), lambda: rendered(rows))
     _write_rows(run, "pairs", pair_features(), lambda: rendered(pairs))
-    _write_benchmark(run, lambda: emoji_benchmark(world, "test", rows=flags.test_rows), benchmark_card())
+    _write_benchmark(run, lambda: emoji_benchmark(world, "test", rows=flags.test_rows), benchmark_card(flags.style))
     console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
                  f"{', '.join(world.config.languages)}")  # fmt: skip
     return 0
@@ -312,4 +337,12 @@ def _build(flags: argparse.Namespace) -> int:
 
     build_emoji_table(Path(flags.font), Path(flags.output))
     console.show(f"Wrote {flags.output} ({Path(flags.output).stat().st_size} bytes)")
+    return 0
+
+
+def _build_languages(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.emoji.build_languages import build_languages
+
+    build_languages(Path(flags.modules), Path(flags.output))
+    console.show(f"Wrote {flags.output}")
     return 0

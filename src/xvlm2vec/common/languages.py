@@ -40,7 +40,18 @@ _NAME_TABLE = (
     "cy|Welsh|Cymraeg;is|Icelandic|Íslenska;af|Afrikaans|Afrikaans;sq|Albanian|Shqip;mk|Macedonian|Македонски;"
     "ka|Georgian|ქართული;hy|Armenian|Հայերեն;az|Azerbaijani|Azərbaycan;kk|Kazakh|Қазақ тілі;uz|Uzbek|Oʻzbek;"
     "mn|Mongolian|Монгол;ne|Nepali|नेपाली;si|Sinhala|සිංහල;km|Khmer|ខ្មែរ;lo|Lao|ລາວ;my|Burmese|မြန်မာ;"
-    "yue|Cantonese|粵語"
+    "yue|Cantonese|粵語;ak|Akan|Akan;as|Assamese|অসমীয়া;ast|Asturian|Asturianu;ba|Bashkir|Башҡорт теле;"
+    "be|Belarusian|Беларуская;br|Breton|Brezhoneg;ceb|Cebuano|Cebuano;chr|Cherokee|ᏣᎳᎩ;"
+    "ckb|Central Kurdish|کوردیی ناوەندی;cv|Chuvash|Чӑваш;dsb|Lower Sorbian|Dolnoserbšćina;eo|Esperanto|Esperanto;"
+    "ff|Fulah|Pulaar;fo|Faroese|Føroyskt;fy|Western Frisian|Frysk;gd|Scottish Gaelic|Gàidhlig;ha|Hausa|Hausa;hsb|Upper Sorbian|Hornjoserbšćina;"
+    "ig|Igbo|Igbo;iu|Inuktitut|ᐃᓄᒃᑎᑐᑦ;jv|Javanese|Jawa;kab|Kabyle|Taqbaylit;kok|Konkani|कोंकणी;ku|Kurdish|Kurdî;ky|Kyrgyz|Кыргызча;"
+    "la|Latin|Latina;lb|Luxembourgish|Lëtzebuergesch;mg|Malagasy|Malagasy;mi|Māori|Māori;mt|Maltese|Malti;"
+    "nb|Norwegian Bokmål|Norsk bokmål;nn|Norwegian Nynorsk|Norsk nynorsk;nso|Northern Sotho|Sesotho sa Leboa;"
+    "oc|Occitan|Occitan;om|Oromo|Oromoo;or|Odia|ଓଡ଼ିଆ;pcm|Nigerian Pidgin|Naijíriá Píjin;ps|Pashto|پښتو;"
+    "qu|Quechua|Runasimi;quz|Cusco Quechua|Qosqo runasimi;rm|Romansh|Rumantsch;rw|Kinyarwanda|Ikinyarwanda;"
+    "sa|Sanskrit|संस्कृतम्;sd|Sindhi|سنڌي;shn|Shan|ၽႃႇသႃႇတႆး;so|Somali|Soomaali;su|Sundanese|Basa Sunda;tg|Tajik|Тоҷикӣ;"
+    "ti|Tigrinya|ትግርኛ;tk|Turkmen|Türkmen dili;tn|Tswana|Setswana;to|Tongan|Lea fakatonga;tt|Tatar|Татар;"
+    "ug|Uyghur|ئۇيغۇرچە;wa|Walloon|Walon;wo|Wolof|Wolof;xh|Xhosa|IsiXhosa;yi|Yiddish|ייִדיש;yo|Yoruba|Yorùbá;zu|Zulu|IsiZulu"
 )
 _NAMES = {code: (english, native) for code, english, native in (row.split("|") for row in _NAME_TABLE.split(";"))}
 _SCRIPTS = {

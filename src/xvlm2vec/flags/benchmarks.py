@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EMOJI_CONCEPTS, EMOJI_PIXELS = 300, 48
-MTEB, EMOJI, NO_TEMPLATES = "mteb:", "emoji", "none"
+MTEB, EMOJI, EMOJI_LANGUAGES, NO_TEMPLATES = "mteb:", "emoji", "emoji-languages", "none"
 RUNNER, MTEB_ITSELF = "runner", "mteb"
 KEEP, DROP = "keep", "drop"
 _OWN_DATA = ("data", "datasets", "tasks", "styles")  # flags without a meaning where mteb gets the data
@@ -48,7 +48,8 @@ def add_benchmark_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="mmmeb, mmeb, xtd10, babel-imagenet, maxm, "
                         "cvqa, visr-bench, merit or rsicd in the published layout; tuxpaint, gcompris: what `xvlm2vec "
                         "data` unpacked; emoji: the built-in world, or an "
-                        "exported one with --data; folder: what `xvlm2vec corpus` or a release wrote; "
+                        "exported one with --data; emoji-languages: its names in all languages, in two drawing styles; "
+                        "folder: what `xvlm2vec corpus` or a release wrote; "
                         f"{', '.join(OF_MTEB)}: mteb gets the data; mteb:TASK,...: other retrieval tasks of mteb, "
                         "such as mteb:XM3600T2IRetrieval")  # fmt: skip
     parser.add_argument("--through", choices=(RUNNER, MTEB_ITSELF), default=RUNNER, help="who runs a task of mteb "
@@ -107,7 +108,9 @@ def check_benchmark_flags(parser: argparse.ArgumentParser, flags: argparse.Names
             parser.error("with --through mteb, mteb scores every row; --faults drop has no meaning")
     elif flags.through == MTEB_ITSELF:
         parser.error(f"{flags.benchmark} is no benchmark of mteb; xvlm2vec.eval.mteb_tasks makes tasks of mteb of ours")
-    elif flags.data is None and flags.benchmark.lower() != EMOJI:
+    elif flags.data is not None and flags.benchmark.lower() == EMOJI_LANGUAGES:
+        parser.error(f"--benchmark {EMOJI_LANGUAGES} draws its images by itself; --data has no meaning for it")
+    elif flags.data is None and flags.benchmark.lower() not in (EMOJI, EMOJI_LANGUAGES):
         parser.error(f"--benchmark {flags.benchmark} needs --data, the folder with its files")
 
 
@@ -197,8 +200,12 @@ def benchmark_tasks(flags: argparse.Namespace, templates: Templates | None = Non
     chosen: dict[str, Any] = {name: getattr(flags, name) for name in ("datasets", "languages", "tasks", "styles")}
     chosen["templates"] = templates
     name = flags.benchmark.lower()
+    if name == EMOJI_LANGUAGES:
+        from .emoji_languages import emoji_language_tasks
+
+        return emoji_language_tasks(concepts=EMOJI_CONCEPTS, image_size=EMOJI_PIXELS, seed=flags.seed, **chosen)
     if name not in NAMES:
-        names = ", ".join((*NAMES, *OF_MTEB))
+        names = ", ".join((*NAMES, EMOJI_LANGUAGES, *OF_MTEB))
         raise ValueError(f"there is no benchmark {flags.benchmark!r}; there are {names} and mteb:TASK.")
     if flags.data is None:
         return _emoji_tasks(flags.seed, chosen)
