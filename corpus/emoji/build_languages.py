@@ -64,7 +64,7 @@ def build_languages(modules: Path, output: Path, table: Path = TABLE) -> None:
     logger.info("Wrote names of %d concepts in %d languages to %s", len(rows), len(names), output)
 
 
-def _named_languages(modules: Path) -> dict[str, Mapping[str, str]]:
+def _named_languages(modules: Path) -> dict[str, dict[str, str]]:
     """The names of emoji by language, for those languages that are taken and have none in the table."""
     listed = json.loads((modules / IMAGES / "emoji.json").read_text(encoding="utf-8"))
     things = [_from_hex(entry["unified"]) for entry in listed if entry["category"] not in _NO_THINGS]

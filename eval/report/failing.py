@@ -183,8 +183,7 @@ def language_test(before: Results, after: Results, keys: Sequence[Key]) -> Paire
     sums = np.zeros((2, len(items)))
     for where, part in zip(places, values, strict=True):
         sums[:, where] += part  # ids are distinct within a task
-    first, second = sums * len(items)
-    return paired_test(first, second, samples=_SAMPLES)
+    return paired_test(sums[0] * len(items), sums[1] * len(items), samples=_SAMPLES)
 
 
 def _measures(rows: Rows, english: Rows, metric: str) -> dict[str, Any]:
