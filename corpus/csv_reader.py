@@ -48,6 +48,7 @@ class CsvTable:
         needed: Columns of which the file must have at least one; the delimiter is the one that yields it.
         others: Further columns that the file may have.
         rename: Makes the name of any other column, or raises a `ValueError`; by default they stay as they are.
+        errors: What is done with bytes that are not UTF-8, as `bytes.decode` takes it.
 
     Attributes:
         columns: Their names, in the order of the file.
@@ -58,9 +59,14 @@ class CsvTable:
     """
 
     def __init__(
-        self, path: str | Path, needed: Sequence[str], others: Sequence[str] = (), rename: Callable[[str], str] = str
+        self,
+        path: str | Path,
+        needed: Sequence[str],
+        others: Sequence[str] = (),
+        rename: Callable[[str], str] = str,
+        errors: str = "strict",
     ) -> None:
-        self.path = Path(path)
+        self.path, self._errors = Path(path), errors
         if not self.path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         _, header = next(self._lines(), (1, ""))
@@ -99,7 +105,7 @@ class CsvTable:
         with open(self.path, "rb") as file:
             for content in file:
                 try:
-                    text = content.decode("utf-8" if number else "utf-8-sig")
+                    text = content.decode("utf-8" if number else "utf-8-sig", self._errors)
                 except UnicodeDecodeError as error:
                     where = f"{self.path}, line {number + 1}"
                     raise ValueError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8.") from error

@@ -119,7 +119,7 @@ def _lines(path: Path, progress: bool) -> Iterator[tuple[int, bytes]]:
 
 def _read_line(line: bytes, fields: LineFields, images: ImageFolder) -> tuple[str, str, dict[str, Any]]:
     """The English text of a line, the name of its image or an empty string, and its translation."""
-    values = _parse(line)
+    values = parse_line(line)
     marked = _text(values, fields.english, "English text"), _text(values, fields.text, "translation")
     language = _language(_text(values, fields.language, "language"))
     image = _text(values, fields.image, "image") if values.get(fields.image) not in (None, "") else ""
@@ -147,7 +147,12 @@ def _language(code: str) -> str:
     return language
 
 
-def _parse(line: bytes) -> Mapping[str, Any]:
+def parse_line(line: bytes) -> Mapping[str, Any]:
+    """The fields of a line.
+
+    Raises:
+        RowFault: It is not UTF-8, or no JSON object.
+    """
     try:
         values = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
-_NULL_WORDS = frozenset({"nan", "null", "n/a", "#n/a", "<na>", "none"})
+NULL_WORDS = frozenset({"nan", "null", "n/a", "#n/a", "<na>", "none"})
+"""Words by which programs write that there is no text, in small letters."""
 
 
 def is_null_word(text: str) -> bool:
@@ -12,7 +13,7 @@ def is_null_word(text: str) -> bool:
 
     It may be a real text all the same: "none" answers many a question.
     """
-    return text.strip().casefold() in _NULL_WORDS
+    return text.strip().casefold() in NULL_WORDS
 
 
 def content_key(text: str) -> str:

@@ -57,7 +57,7 @@ def test_a_mark_without_its_image_would_stop_a_training(tmp_path):
 
 def test_the_command_writes_both_and_says_how_many(tmp_path, corpus, capsys):
     corpus.select([0, 1, 2, 3, 4, 5, 7]).save_to_disk(str(tmp_path / "corpus"))  # which embeds the images' files
-    assert main(["corpus", "check", str(tmp_path / "corpus"), "--clean", str(tmp_path / "clean")]) == 0
+    assert main(["corpus", "check", str(tmp_path / "corpus"), "--clean", str(tmp_path / "clean")]) == 1
     text = capsys.readouterr().out
     assert "3 rows are kept, 4 are left out" in text
     assert "1  image" in text

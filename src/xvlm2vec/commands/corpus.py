@@ -14,9 +14,10 @@ from xvlm2vec.common.files import write_json
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, log_rows
 from xvlm2vec.flags import console
+from xvlm2vec.flags.corpus_check import add_check, add_fields, add_kind, add_null_words, line_fields
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Features
 
     from xvlm2vec.corpus.benchmark import Benchmark
     from xvlm2vec.hub.dataset_export import BenchmarkCard
@@ -46,20 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_csv(kinds)
     _add_jsonl(kinds)
     _add_emoji(kinds)
-    _add_check(kinds)
+    add_check(kinds)
     _add_build(kinds)
     _add_build_languages(kinds)
     return parser
 
 
-def _add(kinds: Any, name: str, line: str, text: str, example: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-    parser = kinds.add_parser(name, help=line, allow_abbrev=False, **console.texts(text, example))
-    parser.set_defaults(run=run, kind=name)
-    return parser
-
-
 def _add_csv(kinds: Any) -> None:
-    parser = _add(
+    parser = add_kind(
         kinds, "csv", "from a CSV with a column per language, and a folder of images",
         "Reads a CSV whose first line is `image,en,de,fr`, with your languages: `image` is a path below the folder of "
         "images and may be empty; a column `id` is taken if there is one. Writes parallel/ (each text alone and "
@@ -77,11 +72,11 @@ def _add_csv(kinds: Any) -> None:
         "tenth, at most 500)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw of these rows (default 0)")
-    _add_null_words(parser)
+    add_null_words(parser)
 
 
 def _add_jsonl(kinds: Any) -> None:
-    parser = _add(
+    parser = add_kind(
         kinds, "jsonl", "from JSONL files with a line per language, and a folder of images",
         "Reads files whose lines hold an English text, the same text in another language, that language's code, and "
         "perhaps an image's path below the folder of images. Lines with the same English text and image become "
@@ -93,26 +88,13 @@ def _add_jsonl(kinds: Any) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSONL in UTF-8: a JSON object in each line")
     parser.add_argument("--images", metavar="FOLDER", help="where the images are; needed if lines name images")
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
-    for name, default, what in (
-        ("english", "text_en", "the English text"),
-        ("text", "text", "the text in another language"),
-        ("language", "lang", "that language's code"),
-        ("image", "image", "the image's path; it may be missing, empty or null"),
-    ):
-        parser.add_argument(
-            f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
-        )
+    add_fields(parser)
     console.add_old_name(parser, "--picture-field", "--image-field", metavar="NAME")
-    _add_null_words(parser)
-
-
-def _add_null_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--drop-null-words", action="store_true", help="leave out texts such as nan, NULL, N/A and "
-                        "None, which are reported in any case and may be real texts")  # fmt: skip
+    add_null_words(parser)
 
 
 def _add_emoji(kinds: Any) -> None:
-    parser = _add(
+    parser = add_kind(
         kinds, "emoji", "the built-in emoji world: scenes made by a seed, names in 99 languages",
         "Writes the emoji world into files: parallel/ (instructions, captions and questions with their translations), "
         "pairs/ (English queries and answers, with images) and benchmark/ (five tasks in every language, on unseen "
@@ -143,25 +125,8 @@ def _add_emoji(kinds: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
 
 
-def _add_check(kinds: Any) -> None:
-    parser = _add(
-        kinds, "check", "count and check a parallel corpus",
-        "Goes through a parallel corpus: columns, empty texts, repeated ids and rows, images that cannot be read; "
-        "counts rows by language and source. Exit code 1 if it cannot be used as it is. One bad row would stop a long "
-        "training in its middle; --clean leaves such rows out.",
-        "xvlm2vec corpus check data/parallel", _check,
-    )  # fmt: skip
-    parser.add_argument("path", metavar="PATH_OR_ID", help="folder of save_to_disk or of parquet files, or a Hub id")
-    parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
-    parser.add_argument(
-        "--clean", metavar="DIR", help="write the rows that can be used into DIR/parallel, and what is wrong with the "
-        f"others into DIR/{REPORT}",
-    )  # fmt: skip
-    _add_null_words(parser)
-
-
 def _add_build(kinds: Any) -> None:
-    parser = _add(
+    parser = add_kind(
         kinds, "build-emoji", "rebuild the table of the emoji world from the font",
         "Builds the table that ships with this package: needs Noto Color Emoji and `pip install 'xvlm2vec[world]'`.",
         "xvlm2vec corpus build-emoji /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf --output emoji.parquet", _build,
@@ -171,7 +136,7 @@ def _add_build(kinds: Any) -> None:
 
 
 def _add_build_languages(kinds: Any) -> None:
-    parser = _add(
+    parser = add_kind(
         kinds, "build-emoji-languages", "rebuild the emoji world's further names and its second drawing style",
         "Builds the files that ship beside the table of the emoji world, from four packages of npm:\n\n"
         "npm install cldr-annotations-full@48.2.0 cldr-annotations-derived-full@48.2.0 cldr-misc-full@48.2.0 "
@@ -218,10 +183,10 @@ def _csv(flags: argparse.Namespace) -> int:
 
 
 def _jsonl(flags: argparse.Namespace) -> int:
-    from xvlm2vec.corpus.jsonl_reader import LineFields, read_jsonl
+    from xvlm2vec.corpus.jsonl_reader import read_jsonl
     from xvlm2vec.corpus.schema import parallel_features
 
-    fields = LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
+    fields = line_fields(flags)
     corpus = read_jsonl(flags.files, flags.images, fields, progress=True, drop_null_words=flags.drop_null_words)
     settings = {"files_sha256": [_sha256(path) for path in flags.files], "fields": asdict(fields)}
     run = _begin(flags, corpus, ", ".join(flags.files), settings, "lines")
@@ -295,40 +260,6 @@ def _emoji(flags: argparse.Namespace) -> int:
     _write_benchmark(run, lambda: emoji_benchmark(world, "test", rows=flags.test_rows), benchmark_card(flags.style))
     console.show(f"{run.folder}: {flags.rows} parallel rows, {flags.rows} pairs, a benchmark in "
                  f"{', '.join(world.config.languages)}")  # fmt: skip
-    return 0
-
-
-def _check(flags: argparse.Namespace) -> int:
-    from xvlm2vec.corpus.checks import check_parallel
-    from xvlm2vec.corpus.stored import load_parallel
-
-    corpus = load_parallel(flags.path, flags.split)
-    if flags.clean:
-        return _clean(corpus, flags.clean, flags.drop_null_words)
-    if flags.drop_null_words:
-        raise ValueError("--drop-null-words writes a corpus without such texts: name its folder with --clean.")
-    check = check_parallel(corpus, progress=True)
-    lines = [f"{check.rows} rows, {check.images} with an image"]
-    for title, counts in (("translations", check.languages), ("sources", check.sources), ("notes", check.warnings)):
-        lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.items())] if counts else []
-    lines += [f"NULL WORD: {word}" for word in check.null_words]
-    lines += [f"FAULT: {fault}" for fault in check.faults]
-    lines.append(f"{flags.path} {'CANNOT be used as it is' if check.faults else 'can be used'}.")
-    console.show("\n".join(lines))
-    return int(bool(check.faults))
-
-
-def _clean(corpus: Dataset, folder: str, drop_null_words: bool) -> int:
-    from xvlm2vec.corpus.checks import clean_parallel
-
-    report = clean_parallel(corpus, folder, progress=True, drop_null_words=drop_null_words)
-    lines = [f"{report['kept']:,} rows are kept, {report['bad']:,} are left out; faults by column:"]
-    lines += [f"  {count:>9,}  {name}" for name, count in report["faults"].items()]
-    if report["doubtful"]:
-        what = "left out, and listed" if drop_null_words else "kept, and listed; --drop-null-words leaves them out"
-        lines.append(f"{len(report['doubtful']):,} texts look like missing values: they are {what}.")
-    lines.append(f"{folder}/parallel holds the rows, {folder}/{REPORT} what is wrong with the others.")
-    console.show("\n".join(lines))
     return 0
 
 

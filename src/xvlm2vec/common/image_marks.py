@@ -14,12 +14,12 @@ from xvlm2vec.modeling.families import FAMILIES
 # Numbered ones, what each family's prompts hold, and the form that surrounds the family's token with two more.
 _OTHERS = ("<|image|>", "<image>", "[IMG]", "<start_of_image>", "<|image_pad|>", "<img><IMG_CONTEXT></img>")
 _WORDS = sorted({*_OTHERS, *(family.image for family in FAMILIES.values() if family.image)}, key=len, reverse=True)
-_MARK = re.compile("(?:" + "|".join([r"<\|?image_\d+\|?>", r"\[IMG_\d+\]", *map(re.escape, _WORDS)]) + r")\n?")
+MARK = re.compile("(?:" + "|".join([r"<\|?image_\d+\|?>", r"\[IMG_\d+\]", *map(re.escape, _WORDS)]) + r")\n?")
 
 
 def strip_marks(text: str | None) -> str | None:
     """A text, if there is one, without the marks of images and the line break after each mark."""
-    return _MARK.sub("", text) if text else text
+    return MARK.sub("", text) if text else text
 
 
 def without_marks(text: str, images: int, where: str) -> str:
@@ -33,14 +33,14 @@ def without_marks(text: str, images: int, where: str) -> str:
     Raises:
         ValueError: There are more marks than images.
     """
-    marks = [mark.strip() for mark in _MARK.findall(text)]
+    marks = [mark.strip() for mark in MARK.findall(text)]
     if len(marks) > images:
         has = {0: "no image", 1: "one image"}.get(images, f"{images} images")
         raise ValueError(
             f"{where}: the text holds {len(marks)} marks of an image ({', '.join(marks[:3])}) and the row has {has}; "
             f"give it the image, or take the mark out: {text!r:.80}"
         )
-    return _MARK.sub("", text)
+    return MARK.sub("", text)
 
 
 def parallel_row_without_marks(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,7 +50,7 @@ def parallel_row_without_marks(row: Mapping[str, Any]) -> Mapping[str, Any]:
         ValueError: A text holds more marks than the row has images; names the row.
     """
     texts = [row["text_en"], *(item["text"] for item in row["translations"] or ())]
-    if not any(text and _MARK.search(text) for text in texts):
+    if not any(text and MARK.search(text) for text in texts):
         return row
     image, where = row["image"], f"Row {row['id']!r}"
     images = len(image) if isinstance(image, list | tuple) else int(image is not None)

