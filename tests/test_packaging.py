@@ -31,6 +31,7 @@ DATA = (
     "xvlm2vec/corpus/emoji/data/more_names.parquet",
     "xvlm2vec/corpus/emoji/data/twitter.parquet",
     "xvlm2vec/corpus/emoji/data/LICENSES.md",
+    "xvlm2vec/corpus/checking/page.html",
     "xvlm2vec/eval/report/report.html",
     "xvlm2vec/eval/modules/hit_at_k/hit_at_k.py",
     "xvlm2vec/eval/modules/requirements.txt",
