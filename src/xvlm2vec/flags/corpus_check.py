@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.files import write_json
 from xvlm2vec.corpus.rows import REPORT
+
 from . import console
 
 if TYPE_CHECKING:
