@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -109,36 +110,27 @@ def _ranking_task(
     templates: Templates,
     numbers: dict[str, int],
 ) -> RankingTask:
-    where = f"{task.metadata.name}/{subset}"
-    qrels = data["relevant_docs"]
-    queries = [name for name in map(str, data["queries"]["id"]) if len(qrels.get(name, ()))]
+    where, names = f"{task.metadata.name}/{subset}", names_of_rows(task, split, subset)
+    qrels, lists = data["relevant_docs"], data.get("top_ranked") or None
+    asked = [name for name in map(str, data["queries"]["id"]) if len(qrels.get(name, ()))]
     documents = _distinct(list(map(str, data["corpus"]["id"])), f"{where}: corpus")
-    sides, raw, images = {}, {}, []
-    spoken = subset_language(task.metadata, subset)
-    for (side, part), names in zip(_SIDES, (queries, list(documents)), strict=True):
-        wrap = wrapper(templates, task.metadata, spoken, side)
-        has_images = "image" in task.metadata.get_modalities(side)
-        if has_images:
-            images.append(_images(data[part], part, f"{where}: {part}"))
-        texts = _texts(data[part], side, f"{where}: {part}") if "text" in task.metadata.get_modalities(side) else {}
-        raw[part] = [texts.get(name) for name in names]
-        sides[part] = [
-            Row(wrap(texts.get(name), has_images), f"{part} {name}" if has_images else None) for name in names
-        ]
-    lists = data.get("top_ranked") or None
-    index, grades, counts = _relevant(qrels, queries, documents, lists)
-    golds = [[raw["corpus"][place] for place in row[:count]] for row, count in zip(index, counts, strict=True)]
-    english = wrapper(templates, task.metadata, "en", PromptType.query)
-    described = names_of_rows(task, split, subset)
+    queries, corpus = (
+        _side(task, side, subset, data[part], ids, templates, f"{where}: {part}")
+        for (side, part), ids in zip(_SIDES, (asked, list(documents)), strict=True)
+    )
+    index, grades, counts = _relevant(qrels, asked, documents, lists)
     if lost := sum(map(len, grades)) - int(counts.sum()):
         logger.warning("%s: %d right documents are no candidates; they count as not found, as in mteb", where, lost)
+    golds = [[corpus.texts[place] for place in row[:count]] for row, count in zip(index, counts, strict=True)]
+    english = wrapper(templates, task.metadata, "en", PromptType.query)
+    images = [side.images for side in (queries, corpus) if side.images is not None]
     return RankingTask(
-        **described,
-        queries=sides["queries"],
-        candidates=sides["corpus"],
+        **names,
+        queries=queries.rows,
+        candidates=corpus.rows,
         candidate_index=index,
         images=images[0] if len(images) == 1 else ChainMap(*images),  # type: ignore[arg-type]  # only read
-        row_ids=np.array([numbers.setdefault(name, len(numbers)) for name in queries]),
+        row_ids=np.array([numbers.setdefault(name, len(numbers)) for name in asked]),
         templates_hash=templates_hash(templates),
         gold_counts=counts,
         whole_pool=lists is None,
@@ -146,9 +138,33 @@ def _ranking_task(
         grades=grades,
         main_score=task.metadata.main_score,
         copies=True,
-        asked=Asked(raw["queries"], lambda text, shown: english(text, shown) or text),
-        faults=faulty_rows((task.metadata.name,), described["language"], raw["queries"], golds),
+        asked=Asked(queries.texts, lambda text, shown: english(text, shown) or text),
+        faults=faulty_rows((task.metadata.name,), names["language"], queries.texts, golds),
     )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Queries or documents: their texts without instructions, the rows that are embedded, and the images."""
+
+    texts: list[str | None]
+    rows: list[Row]
+    images: ColumnImages | None
+
+
+def _side(
+    task: Any, side: PromptType, subset: str, part: Any, ids: Sequence[str], templates: Templates, where: str
+) -> _Side:
+    """One side of a task, of those ids."""
+    kinds = task.metadata.get_modalities(side)
+    wrap = wrapper(templates, task.metadata, subset_language(task.metadata, subset), side)
+    by_id = _texts(part, side, where) if "text" in kinds else {}
+    texts = [by_id.get(name) for name in ids]
+    if "image" not in kinds:
+        return _Side(texts, [Row(wrap(text, False)) for text in texts], None)
+    names = [f"{side.value} {name}" for name in ids]
+    rows = [Row(wrap(text, True), name) for text, name in zip(texts, names, strict=True)]
+    return _Side(texts, rows, _images(part, side.value, where))
 
 
 def _distinct(ids: Sequence[str], where: str) -> dict[str, int]:
