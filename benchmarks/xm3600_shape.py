@@ -1,6 +1,6 @@
 """A made data set of XM3600's shape, its two tasks in mteb, and what it costs to score a model on them.
 
-36 languages, both directions, 150 images of 256 tokens in every language, two captions of about 16 tokens for each
+36 languages, both directions, 150 images of 256 tokens in every language, two captions of some 23 tokens for each
 image and language. mteb's own loaders read it from the layout of the published files. Instructions are left away, so
 that an image is one row in all languages and both directions.
 """
@@ -30,7 +30,7 @@ from xvlm2vec.eval.ranking import Row
 from xvlm2vec.eval.runner import evaluate
 
 TASKS = ("XM3600T2IRetrieval", "XM3600I2TRetrieval")
-CAPTIONS, WORDS = 2, 9  # words of two tokens: each is made of frequent syllables
+CAPTIONS, WORDS = 2, 9
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
 
 Scores = dict[tuple[str, str], float]
