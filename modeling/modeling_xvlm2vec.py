@@ -209,11 +209,11 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
     def _load_base(cls, adapter: Adapter, options: dict[str, Any]) -> XVLM2VecModel:
         """The base of an adapter that was found with these options."""
         here = base_options(adapter, options)
+        is_embedder = base_is_embedder(adapter, here)  # which tells a base that is gone
         if holds_base(adapter.base, here):
             model: XVLM2VecModel = cls._from_weights(adapter.base, **here)
             return model
-        load = cls.from_pretrained if base_is_embedder(adapter, here) else cls.from_backbone
-        return load(adapter.base, **here)
+        return (cls.from_pretrained if is_embedder else cls.from_backbone)(adapter.base, **here)
 
     @classmethod
     def _from_adapters(cls, adapters: dict[str, Adapter], options: dict[str, Any]) -> XVLM2VecModel:

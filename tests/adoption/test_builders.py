@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from black_box_forms import BLACK_BOX_FORMS
 from PIL import Image
 from safetensors.torch import load_file
 from saved_forms import FORMS, NEED_TORCHVISION, TEXT_FORMS, TOWER_FORMS, VISION_LANGUAGE_FORMS
@@ -54,7 +55,7 @@ def test_texts_images_and_both(st_model: Callable[[str], Path], images: list[Ima
     assert_apart(model.encode([*TEXTS, *images, *both, {"image": images[:2], "text": TEXTS[0]}]))
 
 
-@pytest.mark.parametrize("name", with_marks(sorted(FORMS.keys() - WRITTEN_BY_OTHERS)))
+@pytest.mark.parametrize("name", with_marks(sorted(FORMS.keys() - WRITTEN_BY_OTHERS - BLACK_BOX_FORMS.keys())))
 def test_a_save_writes_the_same_settings(st_model: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     """What the builders write by hand is what sentence-transformers writes."""
     folder = st_model(name)

@@ -89,6 +89,11 @@ def test_conversions_are_kept_on_the_model() -> None:
     assert "_weight_conversions" in source, "transformers keeps the renaming elsewhere: see modeling_phi3_v."
 
 
+def test_commit_in_a_configuration() -> None:
+    source = inspect.getsource(PreTrainedModel.from_pretrained)
+    assert "_commit_hash" in source, "loading no longer takes the commit from the configuration: see modeling/adapters."
+
+
 def test_commit_of_a_file_in_the_cache() -> None:
     """Public, and the reason why a processor comes from the commit of the weights."""
     path = f"/cache/models--org--name/snapshots/{'a' * 40}/config.json"
