@@ -69,7 +69,7 @@ def test_help_is_quick_and_light() -> None:
     [
         *COMMANDS,
         *(f"cache {action}" for action in ("ls", "rm", "prune")),
-        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "build-emoji")),
+        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "contamination", "build-emoji")),
     ],
 )
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:

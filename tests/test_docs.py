@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = ("modeling", "trainer", "corpus", "hub", "eval")
 FOLDERS = (*ROOMS, "src", "docs", "tests", "benchmarks", "configs")
-KINDS = {"corpus": ("csv", "jsonl", "check", "emoji"), "cache": ("ls", "rm", "prune")}
+KINDS = {"corpus": ("csv", "jsonl", "check", "contamination", "emoji"), "cache": ("ls", "rm", "prune")}
 OTHERS = {"--multi_gpu", "--num_processes", "--cpu", "--config_file", "--measure", "--queries"}
 """Flags of accelerate and of the scripts in benchmarks/."""
 

@@ -105,7 +105,8 @@ class CorpusWriter:
 
     def add(self, judged: Judged) -> None:
         """Takes the next chunk, which holds whole rows of the corpus."""
-        chunk, batch, changed = judged.chunk, judged.batch, {}
+        chunk, batch = judged.chunk, judged.batch
+        changed: dict[int, dict[str, Any]] = {}
         for row, place in enumerate(chunk.places):
             if not judged.kept[row] or judged.is_changed(row):
                 changed[place] = {"row": place, "english": None, "items": {}}

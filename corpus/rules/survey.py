@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ _COLUMNS = {"place": np.int64, "id": np.int64, "english": np.int64, "text": np.i
             "words": np.uint64}  # fmt: skip
 
 Numbers = npt.NDArray[np.int64]
+Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass
@@ -100,7 +102,7 @@ def survey(batches: Iterable[tuple[Batch, Sequence[str], Sequence[int]]], unit: 
             for file in files.values():
                 file.close()
         if windows.rows:
-            columns = {name: np.memmap(Path(folder) / name, kind, "r") for name, kind in _COLUMNS.items()}
+            columns: Columns = {name: np.memmap(Path(folder) / name, kind, "r") for name, kind in _COLUMNS.items()}
             _repeated_ids(columns, found)
             _repeated_rows(columns, found)
             _shared_texts(columns, found)
@@ -155,7 +157,7 @@ def _starts(values: npt.NDArray[np.int64]) -> Numbers:
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 
 
-def _repeated_ids(columns: dict[str, npt.NDArray[np.int64]], found: Survey) -> None:
+def _repeated_ids(columns: Columns, found: Survey) -> None:
     """Rows with the id of an earlier row and another English text, or the same text in the same language again."""
     ids, english, text, place = (columns[name] for name in ("id", "english", "text", "place"))
     for rows, starts in _groups(ids):
@@ -170,7 +172,7 @@ def _repeated_ids(columns: dict[str, npt.NDArray[np.int64]], found: Survey) -> N
         found.repeated_ids.update(zip(after[again].tolist(), place[before[again]].tolist(), strict=True))
 
 
-def _repeated_rows(columns: dict[str, npt.NDArray[np.int64]], found: Survey) -> None:
+def _repeated_rows(columns: Columns, found: Survey) -> None:
     place = columns["place"]
     for rows, starts in _groups(columns["pair"]):
         firsts = np.repeat(rows[starts], np.diff(np.append(starts, len(rows))))
@@ -178,7 +180,7 @@ def _repeated_rows(columns: dict[str, npt.NDArray[np.int64]], found: Survey) -> 
         found.repeated_rows.update(zip(rows[again].tolist(), place[firsts[again]].tolist(), strict=True))
 
 
-def _shared_texts(columns: dict[str, npt.NDArray[np.int64]], found: Survey) -> None:
+def _shared_texts(columns: Columns, found: Survey) -> None:
     """Translations of several English texts that have next to no word in common."""
     english, words = columns["english"], columns["words"]
     for rows, starts in _groups(columns["text"], english):

@@ -15,6 +15,7 @@ from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, log_rows
 from xvlm2vec.flags import console
 from xvlm2vec.flags.corpus_check import add_check, add_fields, add_kind, add_null_words, line_fields
+from xvlm2vec.flags.corpus_contamination import add_contamination
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_jsonl(kinds)
     _add_emoji(kinds)
     add_check(kinds)
+    add_contamination(kinds)
     _add_build(kinds)
     _add_build_languages(kinds)
     return parser

@@ -1,0 +1,142 @@
+"""Images of a corpus that are those of a benchmark: equal, compressed anew, resized, mirrored or cropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .hashes import WHOLE, View, hashes, likeness, shrunk, views
+
+_BLOCK = 1 << 18
+"""Pairs of hashes that are compared at once."""
+_MOST_BITS = 14
+"""Bits in which the hashes of one image may differ; pixels decide."""
+_LEAST_LIKENESS = 0.9
+_NUDGES = (-0.075, -0.0375, 0.0, 0.0375, 0.075)
+"""By how much a part is moved and scaled until it fits a crop, which lies between the parts of the grid."""
+
+Squares = npt.NDArray[np.uint8]
+Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Numbers of images of the corpus, and of those of the benchmark beside each."""
+
+
+@dataclass(frozen=True)
+class ImageMatch:
+    """An image that two sets share.
+
+    Attributes:
+        first: Its number in the corpus.
+        second: Its number in the benchmark.
+        how: What one is of the other.
+        likeness: Correlation of their greys.
+    """
+
+    first: int
+    second: int
+    how: str
+    likeness: float
+
+
+def match_images(corpus: Squares, benchmark: Squares) -> list[ImageMatch]:
+    """The images of a corpus that are in a benchmark, each with the one that it is most like.
+
+    Args:
+        corpus: Squares of greys (`hashes.greys`), `(N, SIDE, SIDE)`; may be mapped from a file.
+        benchmark: The same of the benchmark.
+    """
+    best: dict[int, ImageMatch] = {}
+    whole_corpus, whole_benchmark = _all_hashes(corpus, WHOLE), _all_hashes(benchmark, WHOLE)
+    for view in (*views(is_dense=True), *views(is_dense=False, mirrored=True)):
+        pairs = _close_pairs(whole_corpus, _all_hashes(benchmark, view))
+        _keep_best(best, corpus, benchmark, pairs, WHOLE, view)
+    for view in views(is_dense=False)[1:]:  # the other way round: the benchmark shows a part of the corpus's image
+        pairs = _close_pairs(_all_hashes(corpus, view), whole_benchmark)
+        _keep_best(best, corpus, benchmark, pairs, view, WHOLE)
+    return sorted(best.values(), key=lambda match: match.first)
+
+
+def _keep_best(
+    best: dict[int, ImageMatch], corpus: Squares, benchmark: Squares, pairs: Pairs, first_view: View, second_view: View
+) -> None:
+    """Adds pairs whose pixels are alike; of an image that has a match already, none."""
+    new = np.array([place not in best for place in pairs[0].tolist()], bool)
+    first, second = (places[new] for places in pairs)
+    for start in range(0, len(first), 1024):
+        ones, twos = first[start : start + 1024], second[start : start + 1024]
+        found, exact = _alike(corpus, benchmark, ones, twos, first_view, second_view)
+        for one, two, value, whole in zip(ones.tolist(), twos.tolist(), found.tolist(), exact, strict=True):
+            if value >= _LEAST_LIKENESS and (one not in best or best[one].likeness < value):
+                best[one] = ImageMatch(one, two, _how(first_view, second_view, whole), round(value, 4))
+
+
+def _all_hashes(squares: Squares, view: View) -> npt.NDArray[np.uint64]:
+    parts = [hashes(squares[start : start + 1024], view) for start in range(0, len(squares), 1024)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+def _close_pairs(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> Pairs:
+    """Pairs of hashes that differ in few bits; plain images (0) are in none."""
+    ones, twos = np.flatnonzero(first), np.flatnonzero(second)
+    found: list[Pairs] = []
+    step = max(1, _BLOCK // max(1, len(twos)))
+    for start in range(0, len(ones), step):
+        block = ones[start : start + step]
+        close = np.bitwise_count(first[block, None] ^ second[None, twos]) <= _MOST_BITS
+        rows, columns = np.nonzero(close)
+        found.append((block[rows], twos[columns]))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+
+
+def _alike(
+    corpus: Squares,
+    benchmark: Squares,
+    ones: npt.NDArray[np.int64],
+    twos: npt.NDArray[np.int64],
+    first_view: View,
+    second_view: View,
+) -> tuple[npt.NDArray[np.float32], Sequence[bool]]:
+    """How alike pairs are at their best, and whether all pixels of the squares are the same."""
+    left, right = corpus[ones], benchmark[twos]
+    exact = (left == right).all((1, 2)).tolist()
+    found = likeness(shrunk(left, first_view), shrunk(right, second_view))
+    is_part = first_view.width < 1 or second_view.width < 1
+    doubtful = np.flatnonzero((found < _LEAST_LIKENESS) & (found > 0.5)) if is_part else np.zeros(0, np.int64)
+    if len(doubtful):
+        found[doubtful] = _fitted(left[doubtful], right[doubtful], first_view, second_view)
+    return found, exact
+
+
+def _fitted(left: Squares, right: Squares, first_view: View, second_view: View) -> npt.NDArray[np.float32]:
+    """The best likeness while the part is moved and scaled a little."""
+    whole, source, part = (
+        (shrunk(left, first_view), right, second_view)
+        if second_view.width < 1
+        else (shrunk(right, second_view), left, first_view)
+    )
+    found = np.full(len(left), -1, np.float32)
+    for grown in _NUDGES:
+        for right_by in _NUDGES:
+            for down_by in _NUDGES:
+                size = min(1.0, part.width + grown)
+                moved = View(
+                    float(np.clip(part.left + right_by - grown / 2, 0, 1 - size)),
+                    float(np.clip(part.top + down_by - grown / 2, 0, 1 - size)),
+                    size, size, part.mirrored,
+                )  # fmt: skip
+                found = np.maximum(found, likeness(whole, shrunk(source, moved)))
+    return found
+
+
+def _how(first_view: View, second_view: View, exact: bool) -> str:
+    if exact:
+        return "the same image"
+    if first_view != WHOLE:
+        return "the benchmark has a part of it"
+    if second_view.width < 1:
+        return f"a part of the benchmark's image{', mirrored' if second_view.mirrored else ''}"
+    return "mirrored" if second_view.mirrored else "the same image in other pixels"
