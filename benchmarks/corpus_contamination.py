@@ -1,0 +1,137 @@
+"""`xvlm2vec corpus contamination`: which changes of an image are seen through, false alarms, and time.
+
+    python benchmarks/corpus_contamination.py --json benchmarks/results/corpus_contamination.json
+
+The images are made (`made_images.py`), as no photographs can be shipped here: 300 of them are the benchmark. Each case
+changes all of them, at places and by amounts that are drawn; recall is the share whose source is named. 3,000 other
+images are the corpus that has nothing in common with it. For the time, squares of greys are compared that are noise of
+low frequencies: 100,000 beside 10,000, in processor time on one thread, reading and shrinking of files apart. Texts are
+sentences of `corpus_texts.py`, changed by a word, by case and punctuation, or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from corpus_texts import LANGUAGES, choose, joined, sentence
+from made_images import made_image
+from PIL import Image, ImageEnhance, ImageOps
+
+from xvlm2vec.corpus.contamination.hashes import SIDE, greys
+from xvlm2vec.corpus.contamination.images import match_images
+from xvlm2vec.corpus.contamination.texts import TextIndex
+
+IMAGES, OTHERS = 300, 3_000
+OFFSET = 1_000_000
+"""Seeds from here on are of images that the benchmark has not."""
+CHANGES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
+    "compressed (JPEG quality 20)": lambda image, _: compressed(image, 20),
+    "half the size": lambda image, _: image.resize((image.width // 2, image.height // 2)),
+    "mirrored": lambda image, _: ImageOps.mirror(image),
+    "30% lighter": lambda image, _: ImageEnhance.Brightness(image).enhance(1.3),
+    "grey": lambda image, _: image.convert("L").convert("RGB"),
+    "95% of both sides": lambda image, draw: cropped(image, 0.95, draw),
+    "90% of both sides": lambda image, draw: cropped(image, 0.9, draw),
+    "80% of both sides": lambda image, draw: cropped(image, 0.8, draw),
+    "70% of both sides": lambda image, draw: cropped(image, 0.7, draw),
+    "60% of both sides": lambda image, draw: cropped(image, 0.6, draw),
+    "90%, mirrored, quality 50": lambda image, draw: compressed(ImageOps.mirror(cropped(image, 0.9, draw)), 50),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 10_000), metavar="N", help="of the time's sets")
+    flags = parser.parse_args()
+    content = {"name": "corpus_contamination", "benchmark_images": IMAGES, **images(), "texts": texts()}
+    print(json.dumps(content, indent=1), flush=True)
+    content["time"] = speed(*flags.sizes)
+    print(json.dumps(content["time"], indent=1))
+    if flags.json:
+        flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def images() -> dict[str, Any]:
+    made = [made_image(seed) for seed in range(IMAGES)]
+    benchmark = np.stack([greys(image) for image in made])
+    cases = {}
+    for name, change in CHANGES.items():
+        draw = np.random.default_rng(0)
+        matches = match_images(np.stack([greys(change(image, draw)) for image in made]), benchmark)
+        right = sum(match.first == match.second for match in matches)
+        cases[name] = {"recall": round(right / IMAGES, 3), "wrong": len(matches) - right}
+    others = np.stack([greys(made_image(OFFSET + seed)) for seed in range(OTHERS)])
+    return {"cases": cases, "others": OTHERS, "false_alarms": len(match_images(others, benchmark))}
+
+
+def compressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def cropped(image: Image.Image, share: float, draw: np.random.Generator) -> Image.Image:
+    width, height = int(image.width * share), int(image.height * share)
+    left, top = draw.integers(0, image.width - width + 1), draw.integers(0, image.height - height + 1)
+    return image.crop((left, top, left + width, top + height))
+
+
+def texts() -> dict[str, Any]:
+    draw = random.Random(0)
+    pairs = [(code, [choose(draw) for _ in range(2)]) for code in ("en", *LANGUAGES) for _ in range(200)]
+    known = [joined(code, [sentence(code, choice) for choice in choices]) for code, choices in pairs]
+    index = TextIndex(known)
+    others = {joined(code, [sentence(code, choose(draw)) for _ in range(2)]) for code, _ in pairs} - set(known)
+    changes = {
+        "case, blanks and punctuation": lambda text: text.upper().replace(".", " !"),
+        "a word more at the end": lambda text: f"{text} OK",
+    }
+    recall = {name: round(sum(found(index, change(text), text) for text in known) / len(known), 3)
+              for name, change in changes.items()}  # fmt: skip
+    return {"texts": len(known), "recall": recall, "others": len(others),
+            "others_found_as_nearly_the_same": sum(index.find(text) is not None for text in others)}  # fmt: skip
+
+
+def found(index: TextIndex, text: str, source: str) -> bool:
+    match = index.find(text)
+    return match is not None and match.text == source
+
+
+def speed(count: int, benchmark: int) -> dict[str, Any]:
+    draw = np.random.default_rng(0)
+
+    def squares(size: int) -> np.ndarray:
+        made = np.empty((size, SIDE, SIDE), np.uint8)
+        for start in range(0, size, 1000):
+            part = draw.integers(0, 256, (len(made[start : start + 1000]), 8, 8), np.uint8)
+            made[start : start + 1000] = part.repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
+        return made
+
+    corpus, others = squares(count), squares(benchmark)
+    start = time.process_time()
+    matches = match_images(corpus, others)
+    taken = time.process_time() - start
+    photos = [compressed(made_image(seed, 640, 480), 90) for seed in range(20)]
+    files = []
+    for photo in photos:
+        files.append(io.BytesIO())
+        photo.save(files[-1], "JPEG", quality=90)
+    start = time.process_time()
+    for file in files:
+        greys(Image.open(file))
+    each = (time.process_time() - start) / len(files)
+    return {"corpus_images": count, "benchmark_images": benchmark, "compare_cpu_s": round(taken, 1),
+            "matches": len(matches), "read_and_shrink_640x480_cpu_ms": round(1000 * each, 2)}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
