@@ -209,15 +209,16 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from xvlm2vec.commands.release import _parser
 from xvlm2vec.flags.release import release_inputs
+from xvlm2vec.hub.activated_release import export_activated
 from xvlm2vec.hub.push import HubTarget, look_before, name_for_hub, push_release
-from xvlm2vec.hub.release import release_to_folder
 
 adapters, draft, whole = sys.argv[1:]
 target, api = HubTarget("acme/taught"), HfApi()
 flags = ["--to", "acme/taught", "--license", "apache-2.0"]
 run = name_for_hub(release_inputs(_parser().parse_args([adapters, *flags])), target)
 remotes = look_before(api, target, target.parts_of(run))
-release_to_folder(run, draft, dtypes=("float32",))
+# What is pushed is verified; a release would verify it once more before.
+export_activated(run.model, run.processor, Path(draft) / "model", below=run.below, card=run.card)
 print(push_release(api, Path(draft), target, remotes).parts)
 api.create_repo("acme/whole")
 api.upload_folder(repo_id="acme/whole", folder_path=whole)
