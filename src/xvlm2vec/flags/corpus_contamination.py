@@ -62,9 +62,9 @@ def _of_benchmark(flags: argparse.Namespace) -> tuple[Iterator[tuple[str, Any]],
     """Images and texts of a benchmark, without the instructions around them."""
     from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
 
-    from .benchmarks import benchmark_tasks, runs_in_mteb
+    from .benchmarks import benchmark_tasks, is_of_mteb
 
-    if runs_in_mteb(flags.benchmark):
+    if is_of_mteb(flags.benchmark):
         raise ValueError(f"{flags.benchmark} is read by mteb; save its images in a folder and name that with --folder.")
     chosen = argparse.Namespace(benchmark=flags.benchmark, data=flags.data, datasets=None, languages=None, tasks=None,
                                 styles=("plain",), seed=0)  # fmt: skip

@@ -136,11 +136,18 @@ def test_the_command_reports_and_excludes(tmp_path: Path, capsys: pytest.Capture
     assert "either --benchmark or --folder" in capsys.readouterr().err
 
 
+DISTINCT = (
+    "A red bicycle leans against the old bakery wall", "Two children feed the ducks on a frozen pond",
+    "The night train crosses an iron bridge", "A lighthouse keeper paints his door bright yellow",
+    "Fresh bread cools beside an open window", "Seven goats climb into a crooked tree",
+)  # fmt: skip
+
+
 def test_a_benchmark_that_this_package_wrote(tmp_path: Path) -> None:
     lines = ["image,en,de"]
     for number in range(6):
         photo(number).save(tmp_path / f"{number}.png")
-        lines.append(f"{number}.png,A long enough text with the number {number}00,Ein langer Text Nummer {number}00")
+        lines.append(f"{number}.png,{DISTINCT[number]},{DISTINCT[number][::-1]}")
     (tmp_path / "texts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert main(["corpus", "csv", str(tmp_path / "texts.csv"), "--images", str(tmp_path), "--output",
                  str(tmp_path / "data"), "--test-rows", "2"]) == 0  # fmt: skip
