@@ -45,7 +45,8 @@ class TokenCounter:
     def count(self, texts: Sequence[str]) -> TokenCounts:
         """Counts for each of the texts, of any length."""
         # verbose: a text above the model's limit is no mistake here
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "truncation": False, "verbose": False}
+        encoded = self.tokenizer(list(texts), **options)["input_ids"] if texts else []  # which tokenizers may not take
         unknown = self.tokenizer.unk_token_id
         ids = [np.asarray(row, dtype=np.int64) for row in encoded]
         return TokenCounts(

@@ -51,6 +51,10 @@ def test_byte_fallback() -> None:
     assert (counts.tokens.tolist(), counts.pieces.tolist(), counts.unknown.tolist()) == ([2, 2], [0, 2], [0, 0])
 
 
+def test_no_texts_have_no_tokens() -> None:
+    assert not TokenCounter(with_bytes()).count([]).tokens.size
+
+
 def test_unknown_words() -> None:
     inner = Tokenizer(models.WordLevel({"[UNK]": 0, "dog": 1}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
