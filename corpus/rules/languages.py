@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from xvlm2vec.common.language_detection import likely_languages
+from xvlm2vec.common.language_detection import known_languages, likely_languages
 
 from .batch import Batch
 from .rule import Finding, shown
@@ -15,7 +15,7 @@ from .scripts import SCRIPTS, scripts_of_language
 
 _LATIN_WORD = re.compile("[A-Za-zÀ-ɏ][\\w'’-]*")
 _LEAST_LETTERS = 4
-_MOST_FOREIGN = 0.3
+_MOST_FOREIGN, _MOST_LATIN = 0.3, 0.7
 _LEAST_LATIN = 12
 """Fewer Latin letters in another script may be names and brands."""
 
@@ -25,7 +25,7 @@ _SURE, _UNLIKELY = 0.6, 0.03
 _ALIKE = [
     set(group.split())
     for group in (
-        "hr bs sr sh sl mk", "no nb nn da sv", "id ms jv su min", "cs sk", "pt gl es", "es gl ast an ca oc eo",
+        "hr bs sr sh sl mk", "no nb nn da sv", "id ms jv su min", "cs sk", "pt gl es an", "es gl ast an ca oc eo vec",
         "it co scn lmo vec", "fr oc wa ca", "hi mr ne bho mai sa awa", "fa mzn glk azb", "ckb ku", "ur pnb sd",
         "ru uk be bg mk ba tt", "de nds als gsw lb bar", "nl af nds li fy vls", "tr az tk crh uz",
         "uz kk ky tt", "fi et", "ar arz", "fil tl ceb war", "bn as bpy", "ga gd",
@@ -52,7 +52,7 @@ def wrong_script(batch: Batch) -> Iterator[Finding]:
         alien = (foreign >= _LEAST_LETTERS) & (foreign > _MOST_FOREIGN * total)
         faulty = alien | [
             is_latin and not (0 not in expected and is_name(batch.english.texts[row], batch.text.texts[row]))
-            for row, is_latin in zip(rows, (wrong >= _LEAST_LATIN) & (2 * wrong > total), strict=True)
+            for row, is_latin in zip(rows, (wrong >= _LEAST_LATIN) & (wrong > _MOST_LATIN * total), strict=True)
         ]
         if code.split("-")[0] == "ja":  # without a syllable it is Chinese
             syllables = counts[rows][:, [places["Hiragana"], places["Katakana"]]].sum(1)
@@ -71,6 +71,7 @@ def is_name(english: str, text: str) -> bool:
 
 def wrong_language(batch: Batch) -> Iterator[Finding]:
     """Texts that a model of language identification takes for another language; short ones get no verdict."""
+    known = known_languages()
     rows = [
         row
         for row, base in enumerate(batch.bases)
@@ -79,11 +80,17 @@ def wrong_language(batch: Batch) -> Iterator[Finding]:
     for row, answers in zip(rows, likely_languages([batch.text.texts[row] for row in rows]), strict=True):
         base = _MODEL_CODES.get(batch.bases[row], batch.bases[row])
         (best, score), scores = answers[0], dict(answers)
-        if best == base or score < _SURE or scores.get(base, 0.0) > _UNLIKELY or _are_alike(base, best):
+        if (
+            best == base
+            or base not in known
+            or score < _SURE
+            or scores.get(base, 0.0) > _UNLIKELY
+            or _are_alike(base, best)
+        ):
             continue
         text = shown(batch.text.texts[row])
         yield Finding(row, f"it is {best!r} by {score:.2f}, not {batch.codes[row]!r}: {text}")
 
 
 def _are_alike(first: str, second: str) -> bool:
-    return any(first in group and second in group for group in _ALIKE)
+    return first == second or any(first in group and second in group for group in _ALIKE)

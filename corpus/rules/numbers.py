@@ -72,6 +72,8 @@ def _is_fault(lost: Counter[str], added: Counter[str], english: str, text: str) 
         return False
     if len(lost) != len(added) and sorted("".join(lost.elements())) == sorted("".join(added.elements())):
         return False  # the same digits, cut otherwise: "10:30" and "10.30"
+    if {number.strip("0") for number in lost} == {number.strip("0") for number in added}:
+        return False  # the same in another unit: "50 cents" and "0,50 euros"
     if lost and added:
         return True
     if lost:  # "3 dogs" may be "drei Hunde", "1998" is never a word

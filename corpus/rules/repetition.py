@@ -20,7 +20,8 @@ def repeated_parts(batch: Batch) -> Iterator[Finding]:
     """A part that stands four times in a row (three times from six characters on), or three words again and again."""
     faults = circling(batch.text)
     if faults:
-        faults -= circling(Column([batch.english.texts[row] for row in sorted(faults)]), sorted(faults))
+        sources = Column([batch.english.texts[row] for row in sorted(faults)])
+        faults -= {sorted(faults)[place] for place in circling(sources, may_be_short=True)}
     for row in sorted(faults):
         yield Finding(row, f"it repeats itself: {shown(batch.text.texts[row])}")
     for row in (batch.text.lengths >= 3 * _LEAST_WORDS).nonzero()[0].tolist():
@@ -31,12 +32,12 @@ def repeated_parts(batch: Batch) -> Iterator[Finding]:
             yield Finding(row, f"the same words again and again: {shown(text)}")
 
 
-def circling(column: Column, names: list[int] | None = None) -> set[int]:
+def circling(column: Column, may_be_short: bool = False) -> set[int]:
     """The texts in which a part stands several times in a row.
 
     Args:
         column: The texts.
-        names: What to call them in the answer; by default their numbers.
+        may_be_short: Whether three times are enough for a short part, too, as in "Tap. Tap. Tap."
     """
     points = column.points.copy()
     # No text goes on in the next one.
@@ -48,13 +49,13 @@ def circling(column: Column, names: list[int] | None = None) -> set[int]:
             continue
         firsts = np.flatnonzero(np.concatenate(([True], same[1:] != same[:-1] + 1)))
         runs = np.diff(np.append(firsts, len(same)))
-        repeats = 3 if unit < 6 else 2
+        repeats = 2 if unit >= 6 or (may_be_short and unit > 1) else 3
         long = runs >= max(repeats * unit, _LEAST_RUN - unit)
         for start in same[firsts[long]].tolist():
             part = column.joined[start : start + unit]
             if any(map(str.isalpha, part)):
                 found.update(column.row_at([start]))
-    return {names[row] for row in found} if names is not None else found
+    return found
 
 
 def _share_repeated(text: str) -> float:

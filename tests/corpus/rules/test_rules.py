@@ -147,6 +147,10 @@ GOOD = [
     ("a crossroads", "ett vägskäl", "sv"),
     ("A strength", "Schlacht", "de"),
     ("Long live!", "ビバ！", "ja"),
+    ("A laptop. Tap. Tap. Tap.", "Bir dizüstü bilgisayar. Dokunun. Dokunun. Dokunun.", "tr"),
+    ("A 50 cent coin.", "Eine Münze zu 0,50 Euro.", "de"),
+    ("A caribou, a kind of deer.", "אייל הצפון (שם מדעי: Rangifer tarandus)", "he"),
+    ("Add the letter S at the end of the word.", "Lanyut me nukta S iyi leb oding yit kede oto leb me Amerika.", "ach"),
 ]
 
 
