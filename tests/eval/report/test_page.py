@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -434,6 +435,9 @@ def test_examples_switch_by_task_language_and_outcome(opened, data):
         found = opened.find_elements("css selector", "#example-list article")
         return [(card.get_attribute("data-task"), card.get_attribute("data-lang")) for card in found]
 
+    deadline = time.monotonic() + 20  # the page draws them when a busy machine lets it
+    while not cards() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert cards() == [("c", "de")] * 3
     opened.find_element("css selector", '#pick-task [data-value="t2i"]').click()
     opened.find_element("css selector", '#pick-lang [data-value="ko"]').click()
