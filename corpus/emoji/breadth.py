@@ -20,13 +20,13 @@ class Scenes:
         world: The world.
         name: Of the scenes; it begins the names of their images.
         specs: The scenes.
-        images: PNG bytes by name, in the order of the scenes.
+        images: Encoded images, `{"bytes", "path"}`, by name, in the order of the scenes.
     """
 
     world: EmojiWorld
     name: str
     specs: list[Spec]
-    images: dict[str, bytes]
+    images: dict[str, dict[str, Any]]
 
     def texts(self, language: str) -> list[str]:
         """What each scene shows, in one language: a name, or names with "and"."""
@@ -52,9 +52,10 @@ def _shown(world: EmojiWorld) -> list[int]:
 
 
 def _drawn(world: EmojiWorld, name: str, specs: list[Spec]) -> Scenes:
-    images = {}
+    images: dict[str, dict[str, Any]] = {}
     for number, spec in enumerate(specs):
         buffer = io.BytesIO()
         draw(world, spec)[1].save(buffer, format="PNG", compress_level=1)
-        images[f"{world.config.style}-{name}-{number:06d}"] = buffer.getvalue()
+        path = f"{world.config.style}-{name}-{number:06d}"
+        images[path] = {"bytes": buffer.getvalue(), "path": path}
     return Scenes(world, name, specs, images)

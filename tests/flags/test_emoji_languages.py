@@ -11,7 +11,7 @@ from xvlm2vec.cli import main
 from xvlm2vec.corpus.emoji.text import all_languages
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
 from xvlm2vec.eval.ranking import RankingTask
-from xvlm2vec.eval.runner import evaluate
+from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.flags.emoji_languages import emoji_language_tasks
 
 
@@ -54,7 +54,7 @@ def test_a_language_that_a_model_cannot_read_fails_as_a_text() -> None:
     read = tasks(datasets=["noto"], languages=["en", "sw", "yo"], tasks=["t2i"], templates=NO_INSTRUCTIONS)
     english = next(task for task in read if task.language == "en")
     places = {row.text: i for task in read if task.language != "yo" for i, row in enumerate(task.queries)}
-    digests = {english.images[row.image]: i for i, row in enumerate(english.candidates)}
+    digests = {english.images[row.image]["bytes"]: i for i, row in enumerate(english.candidates)}
     vectors = np.random.default_rng(0).normal(size=(len(english.queries), 16)).astype(np.float32)
 
     class Model:
@@ -65,10 +65,12 @@ def test_a_language_that_a_model_cannot_read_fails_as_a_text() -> None:
 
         def vector(self, row, images) -> np.ndarray:
             if row.image is not None:
-                return vectors[digests[images[row.image]]]
+                return vectors[digests[images[row.image]["bytes"]]]
             return vectors[places[row.text]] if row.text in places else np.ones(16, np.float32)
 
-    rows = {row["language"]: row for row in evaluate(Model(), read, bootstrap=10, progress=False).rows}
+    results = evaluate(Model(), read, bootstrap=10, progress=False, extras=Extras(failures=1, image_size=16))
+    assert results.images, "examples have copies of their images"
+    rows = {row["language"]: row for row in results.rows}
     assert (rows["en"]["p_at_1"], rows["sw"]["p_at_1"]) == (1, 1)
     assert rows["yo"]["p_at_1"] < 0.2
     assert rows["yo"]["misses"]["text"] > 0.9
