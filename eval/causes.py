@@ -74,9 +74,9 @@ def add_causes(
 def item_texts(task: RankingTask) -> list[tuple[int, str]]:
     """Each item's id and its text without instruction: that of the query, or else of its first right answer.
 
-    Nothing where the task does not tell its instructions.
+    Nothing where the task does not tell its instructions, or its queries were put into English.
     """
-    if task.instructions is None:
+    if task.instructions is None or task.query_language is not None:
         return []
     query, target = task.instructions
     texts = [bare_text(row.text, query) for row in task.queries]

@@ -132,6 +132,7 @@ def _ranking_task(
         images=images[0] if len(images) == 1 else ChainMap(*images),  # type: ignore[arg-type]  # only read
         row_ids=np.array([numbers.setdefault(name, len(numbers)) for name in asked]),
         templates_hash=templates_hash(templates),
+        instructions=(queries.instruction, corpus.instruction),
         gold_counts=counts,
         whole_pool=lists is None,
         parallel=task.metadata.name in PARALLEL,
@@ -145,11 +146,12 @@ def _ranking_task(
 
 @dataclass(frozen=True)
 class _Side:
-    """Queries or documents: their texts without instructions, the rows that are embedded, and the images."""
+    """Queries or documents: texts without instructions, the rows that are embedded, images, and the instruction."""
 
     texts: list[str | None]
     rows: list[Row]
     images: ColumnImages | None
+    instruction: str
 
 
 def _side(
@@ -160,11 +162,12 @@ def _side(
     wrap = wrapper(templates, task.metadata, subset_language(task.metadata, subset), side)
     by_id = _texts(part, side, where) if "text" in kinds else {}
     texts = [by_id.get(name) for name in ids]
+    instruction = wrap("{text}", "image" in kinds) or "{text}"
     if "image" not in kinds:
-        return _Side(texts, [Row(wrap(text, False)) for text in texts], None)
+        return _Side(texts, [Row(wrap(text, False)) for text in texts], None, instruction)
     names = [f"{side.value} {name}" for name in ids]
     rows = [Row(wrap(text, True), name) for text, name in zip(texts, names, strict=True)]
-    return _Side(texts, rows, _images(part, side.value, where))
+    return _Side(texts, rows, _images(part, side.value, where), instruction)
 
 
 def _distinct(ids: Sequence[str], where: str) -> dict[str, int]:

@@ -127,6 +127,7 @@ def failing_languages(results: Results, before: Results | None = None, metric: s
     """
     earlier = {row_key(row): row for row in before.rows if metric in row} if before else {}
     rows = [row for row in results.rows if metric in row and (before is None or row_key(row) in earlier)]
+    rows = [row for row in rows if "translation" not in row]  # queries in English say nothing of a language
     rows = [row for row in rows if row["task"] in MEAN_TASKS] or rows
     by_language: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:

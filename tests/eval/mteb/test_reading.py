@@ -16,6 +16,7 @@ mteb = pytest.importorskip("mteb")
 from xvlm2vec import cli  # noqa: E402
 from xvlm2vec.common.store import content_digest  # noqa: E402
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS, instructions  # noqa: E402
+from xvlm2vec.eval.causes import item_texts  # noqa: E402
 from xvlm2vec.eval.encoders import as_encoder  # noqa: E402
 from xvlm2vec.eval.mteb.models import EncoderForMteb  # noqa: E402
 from xvlm2vec.eval.mteb.reading import read_mteb  # noqa: E402
@@ -193,3 +194,9 @@ def test_faults_of_graded_tasks_are_scored_both_ways(made_task: Callable, vector
     alone = next(row for row in others.rows if row["language"] == "en")
     for name in ("p_at_1", "r_at_5", "r_at_10", "ndcg_at_10", "mrr"):
         assert row["without_faults"][name] == pytest.approx(alone[name]), name
+
+
+def test_texts_are_looked_at_without_their_instructions(made_task: Callable) -> None:
+    for task in read_mteb([made_task("XM3600T2IRetrieval")], instructions()):
+        assert [text for _, text in item_texts(task)] == task.asked.texts
+        assert all(row.text != text for row, text in zip(task.queries, task.asked.texts, strict=True))

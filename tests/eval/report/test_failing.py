@@ -79,6 +79,9 @@ def test_worst_first_with_figures_of_both(pair: tuple[Results, Results]) -> None
     assert (swahili.broken, swahili.hubness, swahili.found) == pytest.approx((0.3, 1.25, 0.5))
     assert swahili.main_part == "text"
     assert failing.parts == pytest.approx({"text": 0.7, "english": 0.1, "image": 0.2})
+    translated = [row | {"style": "plain+translated", "p_at_1": 1.0, "translation": {}} for row in pair[1].rows]
+    beside = Results("after", rows=[*pair[1].rows, *translated])
+    assert failing_languages(beside).languages[0].score == pytest.approx(0.1), "they are not those of the language"
     assert failing_languages(pair[1], metric="ndcg_at_10").languages[0].score == pytest.approx(0.05)
 
 
