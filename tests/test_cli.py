@@ -51,16 +51,11 @@ def call(*arguments: object) -> int:
         return int(stop.code or 0)
 
 
-def test_help_is_quick_and_light() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from xvlm2vec.cli import main; sys.argv = ['xvlm2vec']\ntry: main(['--help'])\n"
     code += "finally: assert not {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules), 'heavy imports'"
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
-        assert child.returncode == 0, child.stderr
-    assert min(seconds) < 0.5
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
     assert all(name in child.stdout for name in COMMANDS)
 
 
