@@ -10,7 +10,7 @@ import torch
 
 from .padding import TokenRow
 from .rows import TextImageRow
-from .truncation import first_own_token
+from .truncation import own_start
 
 
 def adapter_starts(
@@ -41,19 +41,7 @@ def adapter_starts(
     for row, whole, number in zip(rows, tokens, numbers, strict=True):
         instruction = processor.recipe.instruction_of(row)
         places = [
-            _place(processor, replace(row, own_instruction=own), whole["input_ids"], number) for own in (False, True)
+            own_start(processor, replace(row, own_instruction=own), whole["input_ids"], number) for own in (False, True)
         ]
         result.append([*places, known.index(instruction) if instruction in known else -1])
     return torch.tensor(result).reshape(-1, 3)
-
-
-def _place(processor: Any, row: TextImageRow, ids: torch.Tensor, number: Any) -> int:
-    """The first token of a row that an adapter acts on."""
-    if not row.text.strip():
-        return len(ids)
-    prompt, recipe = processor.prompt_of(row, number), processor.recipe
-    try:
-        start = recipe.start_of_own(row, prompt)
-        return first_own_token(ids, prompt, start, processor.locked_tokenizer, recipe.special_tokens)
-    except ValueError as error:
-        raise ValueError(f"row {number}: {error}") from error

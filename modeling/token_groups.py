@@ -9,7 +9,7 @@ import torch
 
 from .packs import TokenGroup
 from .rows import TextImageRow
-from .truncation import UNCUT, cut_text, first_own_token
+from .truncation import UNCUT, cut_texts, own_start
 
 if TYPE_CHECKING:
     from .processing_xvlm2vec import XVLM2VecProcessor
@@ -132,24 +132,13 @@ def own_places(
     Raises:
         ValueError: The place is not known, or lies before an image; the message names the row.
     """
-    tokenizer, special, limit = processor.locked_tokenizer, processor.recipe.special_tokens, processor.limit(max_length)
-    cut, places, num_truncated = [], [], 0
-    for row, name, whole in zip(rows, names, ids, strict=True):
-        prompt, tokens = processor.prompt_of(row, name), torch.tensor(whole)
-        if row.text.strip():
-            try:
-                places.append(
-                    first_own_token(tokens, prompt, processor.recipe.start_of_own(row, prompt), tokenizer, special)
-                )
-            except ValueError as error:
-                raise ValueError(f"row {name}: {error}") from error
-        if limit is not None:
-            tokens = cut_text({"input_ids": tokens}, prompt, tokenizer, limit, f"row {name}", special)["input_ids"]
-        num_truncated += len(tokens) < len(whole)
-        cut.append(tokens.tolist())
-        if not row.text.strip():
-            places.append(len(tokens))
-    return cut, places, num_truncated
+    whole = [{"input_ids": torch.tensor(row)} for row in ids]
+    places = [
+        own_start(processor, row, tokens["input_ids"], name)
+        for row, tokens, name in zip(rows, whole, names, strict=True)
+    ]
+    shorter, num_truncated = cut_texts(processor, whole, rows, names, processor.limit(max_length))
+    return [tokens["input_ids"].tolist() for tokens in shorter], places, num_truncated
 
 
 def common_prefix(ids: Sequence[list[int]]) -> list[int]:

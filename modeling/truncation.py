@@ -76,6 +76,28 @@ def cut_text(
     return {key: torch.cat([values[: stop - excess], values[stop:]]) for key, values in row.items()}
 
 
+def own_start(processor: Any, row: TextImageRow, ids: torch.Tensor, number: Any) -> int:
+    """Place of the first token of a row that is in the language of its text; behind all tokens if it has no text.
+
+    Args:
+        processor: The `XVLM2VecProcessor`.
+        row: The row.
+        ids: `(L,)` int64, its tokens, not cut.
+        number: How an error calls the row.
+
+    Raises:
+        ValueError: The place is not known, or lies before an image; the message names the row.
+    """
+    if not row.text.strip():
+        return len(ids)
+    prompt, recipe = processor.prompt_of(row, number), processor.recipe
+    try:
+        start = recipe.start_of_own(row, prompt)
+        return first_own_token(ids, prompt, start, processor.locked_tokenizer, recipe.special_tokens)
+    except ValueError as error:
+        raise ValueError(f"row {number}: {error}") from error
+
+
 def first_own_token(ids: torch.Tensor, prompt: Prompt, start: int, tokenizer: Any, special_tokens: bool = True) -> int:
     """Place of the first token of a row, not cut, that holds something of its string behind a character.
 

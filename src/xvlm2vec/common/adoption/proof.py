@@ -158,19 +158,8 @@ def prove_passes(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
         warnings.simplefilter("ignore")
         passes = [[model(**processor.prepare([row])[0]).embeddings[0].float().cpu() for row in rows]]
         passes.append(list(model(**processor.prepare(rows)[0]).embeddings.float().cpu()))
-    worst, worst_row, largest = 0.0, truths[0].row.name, 0.0
-    for vectors in passes:
-        for truth, vector in zip(truths, vectors, strict=True):
-            far = distance(vector, truth.vector)
-            if not far <= BOUND:
-                raise AdoptionError(
-                    f"the row {truth.row.name!r} has another vector in the passes of a training than by the model's "
-                    f"own encode: 1 - cosine is {far:.1e}, allowed is {BOUND:.0e}."
-                )
-            largest = max(largest, float((vector - truth.vector).abs().max()))
-            if far > worst:
-                worst, worst_row = far, truth.row.name
-    return Proof(len(truths), worst, worst_row, largest, str(model.dtype).removeprefix("torch."))
+    told = "has another vector in the passes of a training than by the model's own encode"
+    return Proof(len(truths), *_compare(truths, [(told, vectors) for vectors in passes]), _dtype(model))
 
 
 def prove(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
@@ -184,25 +173,46 @@ def prove(model: Any, processor: Any, truths: Sequence[Truth]) -> Proof:
     Raises:
         AdoptionError: A row has other tokens or another vector; the message names it, and the first token that differs.
     """
-    worst, worst_row, largest = 0.0, truths[0].row.name, 0.0
     for truth in truths:
         _compare_ids(processor, truth)
-    alone = [embed(model, processor, [truth.row.row])[0] for truth in truths]
-    together = embed(model, processor, [truth.row.row for truth in truths])
-    for truth, *vectors in zip(truths, alone, together, strict=True):
-        for vector, how in zip(vectors, ("alone", "among other rows"), strict=True):
-            far = distance(vector, truth.vector)
+    rows = [truth.row.row for truth in truths]
+    alone, together = [embed(model, processor, [row])[0] for row in rows], embed(model, processor, rows)
+    told = "has another vector than in its own SentenceTransformer"
+    ways = [(f"alone {told}", alone), (f"among other rows {told}", list(together))]
+    distances = _compare(truths, ways, " Its tokens are the same.")
+    dependent = max(truth.in_batch for truth in truths)
+    return Proof(len(truths), *distances, _dtype(model), dependent if dependent > BOUND else 0.0)
+
+
+def _compare(
+    truths: Sequence[Truth], ways: Sequence[tuple[str, Sequence[torch.Tensor]]], more: str = ""
+) -> tuple[float, str, float]:
+    """Compares what several ways made of the rows with what the original gave.
+
+    Args:
+        truths: What the original gave.
+        ways: What is told of a row whose vector differs, and the vectors of all rows.
+        more: What else is told then.
+
+    Returns:
+        The largest distance, its row, and the largest difference of a value.
+    """
+    worst, worst_row, largest = 0.0, truths[0].row.name, 0.0
+    for place, truth in enumerate(truths):
+        for told, vectors in ways:
+            far = distance(vectors[place], truth.vector)
             if not far <= BOUND:
                 raise AdoptionError(
-                    f"the row {truth.row.name!r} {how} has another vector than in its own SentenceTransformer: "
-                    f"1 - cosine is {far:.1e}, allowed is {BOUND:.0e}. Its tokens are the same."
+                    f"the row {truth.row.name!r} {told}: 1 - cosine is {far:.1e}, allowed is {BOUND:.0e}.{more}"
                 )
-            largest = max(largest, float((vector - truth.vector).abs().max()))
+            largest = max(largest, float((vectors[place] - truth.vector).abs().max()))
             if far > worst:
                 worst, worst_row = far, truth.row.name
-    dependent = max(truth.in_batch for truth in truths)
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Proof(len(truths), worst, worst_row, largest, dtype, dependent if dependent > BOUND else 0.0)
+    return worst, worst_row, largest
+
+
+def _dtype(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
 
 
 def embed(model: Any, processor: Any, rows: Sequence[TextImageRow]) -> torch.Tensor:
