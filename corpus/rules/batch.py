@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ SEPARATOR = "\0"
 START = r"(?<=\0)"
 """Beginning of a text within a column, for patterns."""
 
+_LEAST_WORDS_OF_INSTRUCTION = 3
 # Digits of all scripts; none stands behind these code points.
 _DECIMAL = np.array([chr(point).isdecimal() for point in range(0x1FC00)])
 
@@ -103,6 +105,15 @@ class Column:
         return list(dict.fromkeys(self.row_at(places))) if len(places) else []
 
 
+def _shared_instruction(source: str, text: str) -> int:
+    """Characters of an instruction with which a text and its translation begin."""
+    if source[:1] != text[:1]:
+        return 0
+    shared = os.path.commonprefix([source, text])
+    length = max(shared.rfind(end) + len(end) if end in shared else 0 for end in (": ", "\n"))
+    return length if len(shared[:length].split()) >= _LEAST_WORDS_OF_INSTRUCTION else 0
+
+
 @dataclass
 class Batch:
     """Rows of a corpus, each an English text and one translation.
@@ -149,6 +160,18 @@ class Batch:
                 for row, changed in changes.items():
                     texts[row] = changed
                 setattr(self, side, Column(texts))
+
+    def without_instructions(self) -> tuple[Column, Column]:
+        """The English texts and the translations without instructions that are in English in both.
+
+        An instruction is what both begin with, up to the last colon or line break in it.
+        """
+        english, texts = list(self.english.texts), list(self.text.texts)
+        for row, (source, text) in enumerate(zip(english, texts, strict=True)):
+            length = _shared_instruction(source, text)
+            english[row], texts[row] = source[length:], text[length:]
+        same = texts == self.text.texts
+        return (self.english, self.text) if same else (Column(english), Column(texts))
 
     def sides(self) -> Iterator[tuple[str, Column]]:
         """Both columns, with their names in `Finding`."""

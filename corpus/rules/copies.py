@@ -23,9 +23,10 @@ _LEAST_SHARE = 0.8
 
 def untranslated_copies(batch: Batch) -> Iterator[Finding]:
     """Translations that equal their source or have nearly all of its words; names and loans are none."""
-    latin, letters = batch.text.scripts[:, 0], batch.text.letters
+    sources, texts = batch.without_instructions()
+    latin, letters = texts.scripts[:, 0], texts.letters
     for row in ((latin >= 4) & (2 * latin >= letters)).nonzero()[0].tolist():
-        english, text = batch.english.texts[row], batch.text.texts[row]
+        english, text = sources.texts[row], texts.texts[row]
         if english == text or english.casefold().split() == text.casefold().split():
             if is_english(english):
                 yield Finding(row, f"the same as the English text: {shown(text)}")

@@ -40,18 +40,19 @@ _ENOUGH = frozenset(_ONE_SCRIPT.split())
 
 def wrong_script(batch: Batch) -> Iterator[Finding]:
     """Letters of a script in which the language is not written, more than names would have."""
-    counts, places = batch.text.scripts, {name: place for place, name in enumerate(SCRIPTS)}
+    sources, texts = batch.without_instructions()
+    counts, places = texts.scripts, {name: place for place, name in enumerate(SCRIPTS)}
     for code in dict.fromkeys(batch.codes):
         expected = [places[name] for name in scripts_of_language(code)]
         if not expected:
             continue
         rows = np.array([row for row, other in enumerate(batch.codes) if other == code])
-        right, total, latin = counts[rows][:, expected].sum(1), batch.text.letters[rows], counts[rows, 0]
+        right, total, latin = counts[rows][:, expected].sum(1), texts.letters[rows], counts[rows, 0]
         wrong = total - right
         foreign = wrong if 0 in expected else wrong - latin
         alien = (foreign >= _LEAST_LETTERS) & (foreign > _MOST_FOREIGN * total)
         faulty = alien | [
-            is_latin and not (0 not in expected and is_name(batch.english.texts[row], batch.text.texts[row]))
+            is_latin and not (0 not in expected and is_name(sources.texts[row], texts.texts[row]))
             for row, is_latin in zip(rows, (wrong >= _LEAST_LATIN) & (wrong > _MOST_LATIN * total), strict=True)
         ]
         if code.split("-")[0] == "ja":  # without a syllable it is Chinese
@@ -71,13 +72,13 @@ def is_name(english: str, text: str) -> bool:
 
 def wrong_language(batch: Batch) -> Iterator[Finding]:
     """Texts that a model of language identification takes for another language; short ones get no verdict."""
-    known = known_languages()
+    known, (_, texts) = known_languages(), batch.without_instructions()
     rows = [
         row
         for row, base in enumerate(batch.bases)
-        if base and base not in _ENOUGH and batch.text.letters[row] >= _LEAST_LETTERS_TO_JUDGE
+        if base and base not in _ENOUGH and texts.letters[row] >= _LEAST_LETTERS_TO_JUDGE
     ]
-    for row, answers in zip(rows, likely_languages([batch.text.texts[row] for row in rows]), strict=True):
+    for row, answers in zip(rows, likely_languages([texts.texts[row] for row in rows]), strict=True):
         base = _MODEL_CODES.get(batch.bases[row], batch.bases[row])
         (best, score), scores = answers[0], dict(answers)
         if (

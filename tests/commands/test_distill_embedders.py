@@ -72,7 +72,8 @@ def test_embedders_are_taught_by_themselves(source, taken_over, data, tmp_path: 
     assert not torch.equal(old, new)
     if name != "minilm":
         image = [Image.new("RGB", (28, 28), (40, 90, 120))]
-        assert (model.encode(images=image) == before.model.encode(images=image)).all()
+        # Equal weights elsewhere in memory may change the last bit.
+        torch.testing.assert_close(*(torch.as_tensor(each.encode(images=image)) for each in (model, before.model)))
 
 
 @pytest.mark.slow
