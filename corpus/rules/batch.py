@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -107,9 +106,8 @@ class Column:
 
 def _shared_instruction(source: str, text: str) -> int:
     """Characters of an instruction with which a text and its translation begin."""
-    if source[:1] != text[:1]:
-        return 0
-    shared = os.path.commonprefix([source, text])
+    pairs = enumerate(zip(source, text, strict=False))
+    shared = source[: next((place for place, (one, other) in pairs if one != other), min(len(source), len(text)))]
     length = max(shared.rfind(end) + len(end) if end in shared else 0 for end in (": ", "\n"))
     return length if len(shared[:length].split()) >= _LEAST_WORDS_OF_INSTRUCTION else 0
 
