@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 TYPES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "types.json").read_text(encoding="utf-8"))
 """What a default configuration does not tell of a type: how its prompts show an image (`prompt`), special tokens that
 its tokenizer has as `attributes` and others, which token a setting of the configuration means, sizes. `left_out` says
-why a type is no embedder at all."""
+why a type is no embedder at all; `slow` ones take seconds for an image."""
 NAMES = tuple(name for name, entry in TYPES.items() if "left_out" not in entry)
 LINES = (
     "a red bicycle leans against the wall of the old bakery",

@@ -36,7 +36,7 @@ def marked(name: str) -> Any:
 
 @pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_right_or_refused(name: str, checkpoint: Callable[[str], Path]) -> None:
-    verdict = judge(name, checkpoint(name), Prompt(**TYPES[name]["prompt"]))
+    verdict = judge(name, checkpoint(name), Prompt(**TYPES[name]["prompt"]), most=1 if TYPES[name].get("slow") else 5)
     assert verdict.status == ("refused" if name in REFUSED else "right"), verdict.reason
     if name in REFUSED:
         assert verdict.reason.startswith("'")  # names the checkpoint
