@@ -16,7 +16,12 @@ os.environ.setdefault("XVLM2VEC_CACHE", _CACHE.name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs torchvision where it does not import, as PyPI's does not beside a CPU build of torch."""
+    """Skips what needs torchvision where it does not import, as PyPI's does not beside a CPU build of torch.
+
+    Files with slow tests go first, so that of several workers none has a long one alone at the end.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     vision = [item for item in items if item.get_closest_marker("vision")]
     if vision and not _torchvision_imports():
         for item in vision:

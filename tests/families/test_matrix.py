@@ -36,7 +36,8 @@ def marked(name: str) -> Any:
 
 @pytest.mark.parametrize("name", [marked(name) for name in NAMES])
 def test_right_or_refused(name: str, checkpoint: Callable[[str], Path]) -> None:
-    verdict = judge(name, checkpoint(name), Prompt(**TYPES[name]["prompt"]), most=1 if TYPES[name].get("slow") else 5)
+    most = 5 if name in DEFAULT else 1 if TYPES[name].get("slow") else 2
+    verdict = judge(name, checkpoint(name), Prompt(**TYPES[name]["prompt"]), most)
     assert verdict.status == ("refused" if name in REFUSED else "right"), verdict.reason
     if name in REFUSED:
         assert verdict.reason.startswith("'")  # names the checkpoint
