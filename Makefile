@@ -77,7 +77,7 @@ $(LOWEST)/.doors: constraints-lowest.txt $(SOURCES)
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt torch
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
-		--upgrade . pytest pytest-timeout
+		--upgrade . pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # PyPI's torchvision does not import beside a CPU build of torch: the two go first, and fit each other.

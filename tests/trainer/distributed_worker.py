@@ -1,8 +1,14 @@
-"""One process of a training on several: `accelerate launch` starts it, and it writes what it saw into `rank-N.json`."""
+"""One process of trainings on several: `accelerate launch` starts it, and it trains one job after the other.
+
+A job is a file in the folder that it is given, with the output folder and the settings of a training; it writes what it
+saw into `rank-N.json` there. Processes serve many tests, because each takes ten seconds to import what it needs.
+"""
 
 import json
 import os
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -125,11 +131,31 @@ def main(folder, settings):
         "shared": trainer.collator.sharing,
         "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
     }
-    (folder / f"rank-{args.process_index}.json").write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def serve(jobs):
+    """Does the jobs of a folder in the order of their numbers, until there is a file `end`."""
+    rank, number = int(os.environ.get("RANK", 0)), 0
+    while not (jobs / "end").exists():
+        if not (jobs / f"{number}.json").exists():
+            time.sleep(0.05)
+            continue
+        folder, settings = json.loads((jobs / f"{number}.json").read_text(encoding="utf-8"))
+        result = main(Path(folder), settings)
+        whole = Path(folder) / f"rank-{rank}.part"
+        whole.write_text(json.dumps(result), encoding="utf-8")
+        whole.rename(whole.with_suffix(".json"))
+        number += 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    try:
+        serve(Path(sys.argv[1]))
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # gloo of torch 2.13 may abort a process that ends with its group, or hang one that leaves it first

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,24 +26,79 @@ SEEING = {"rank": 2, "train_vision": True}
 FULL = {**SGD, "freeze_vision": False, "gradient_accumulation_steps": 2}
 
 
-def run(folder, processes=1, config="ddp", **settings):
-    """What each process of a training saw; two processes have half the batch each."""
-    folder.mkdir()
-    settings.setdefault("per_device_train_batch_size", 4 // processes)
-    words = [str(WORKER), str(folder), json.dumps(settings)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    launch = [sys.executable]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = str(free.getsockname()[1])
-        launch += ["-m", "accelerate.commands.launch", "--config_file", f"{ROOT}/configs/accelerate/{config}.yaml"]
-        launch += ["--num_processes", str(processes), "--main_process_port", port]
-    child = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=600)
-    assert child.returncode == 0, child.stderr[-4000:]
-    results = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(processes)]
-    assert [result["world"] for result in results] == [processes] * processes
-    return results
+class Workers:
+    """Processes that do one training after the other; they start with the first, and anew behind one that failed.
+
+    Args:
+        folder: For their jobs and what they print.
+        processes: How many.
+        config: A configuration of accelerate, for several.
+    """
+
+    def __init__(self, folder, processes, config):
+        self.folder, self.processes, self.config = folder, processes, config
+        self.child, self.jobs, self.number = None, folder, 0
+
+    def start(self):
+        self.jobs, self.number = self.folder / f"jobs-{len(list(self.folder.iterdir()))}", 0
+        self.jobs.mkdir()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        launch = [sys.executable]
+        if self.processes > 1:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                port = str(free.getsockname()[1])
+            launch += ["-m", "accelerate.commands.launch", "--config_file"]
+            launch += [f"{ROOT}/configs/accelerate/{self.config}.yaml", "--num_processes", str(self.processes)]
+            launch += ["--main_process_port", port]
+        with (self.jobs / "stderr").open("w") as shown:
+            self.child = subprocess.Popen([*launch, str(WORKER), str(self.jobs)], env=environment, stderr=shown)
+
+    def train(self, folder, settings):
+        if self.child is None:
+            self.start()
+        job = self.jobs / "next"
+        job.write_text(json.dumps([str(folder), settings]), encoding="utf-8")
+        job.rename(self.jobs / f"{self.number}.json")
+        self.number += 1
+        places = [folder / f"rank-{rank}.json" for rank in range(self.processes)]
+        deadline = time.monotonic() + 600
+        while not all(place.exists() for place in places):
+            if self.child.poll() is not None or time.monotonic() > deadline:
+                self.end()
+                pytest.fail((self.jobs / "stderr").read_text(encoding="utf-8")[-4000:])
+            time.sleep(0.05)
+        return [json.loads(place.read_text(encoding="utf-8")) for place in places]
+
+    def end(self):
+        if self.child is None:
+            return
+        (self.jobs / "end").touch()
+        try:
+            self.child.wait(30)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+        self.child = None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Trains on one or two processes and gives what each of them saw; two have half the batch each."""
+    crews = {}
+
+    def train(folder, processes=1, config="ddp", **settings):
+        folder.mkdir()
+        settings.setdefault("per_device_train_batch_size", 4 // processes)
+        kind = (processes, config if processes > 1 else "")
+        if kind not in crews:
+            crews[kind] = Workers(tmp_path_factory.mktemp("workers"), *kind)
+        results = crews[kind].train(folder, settings)
+        assert [result["world"] for result in results] == [processes] * processes
+        return results
+
+    yield train
+    for crew in crews.values():
+        crew.end()
 
 
 def same_curve(results, expected, steps=4):
@@ -60,14 +116,14 @@ def same_weights(folder, other, name="model.safetensors"):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, run):
     """One process, all weights trained."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     return folder, run(folder, **FULL)
 
 
 @pytest.mark.slow
-def test_ddp_is_one_process(tmp_path, alone):
+def test_ddp_is_one_process(tmp_path, alone, run):
     folder, expected = alone
     results = run(tmp_path / "run", processes=2, **FULL)
     assert {result["kind"] for result in results} == {"DistributedType.MULTI_CPU"}
@@ -77,7 +133,7 @@ def test_ddp_is_one_process(tmp_path, alone):
 
 
 @pytest.mark.slow
-def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
+def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor, run):
     folder, expected = alone
     results = run(tmp_path / "run", processes=2, config="fsdp2", **FULL)
     assert {result["kind"] for result in results} == {"DistributedType.FSDP"}
@@ -98,7 +154,7 @@ def test_fsdp2_is_one_process_and_really_sharded(tmp_path, alone, processor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, SEEING], ids=["all weights", "adapter"])
-def test_momentum_moves_the_tower_in_steps_without_images_alike(tmp_path, adapter):
+def test_momentum_moves_the_tower_in_steps_without_images_alike(tmp_path, adapter, run):
     settings = {"optim": "adamw_torch", "adam_epsilon": 1e-3, "learning_rate": 1e-3, "freeze_vision": False}
     settings |= {"train_sampling_strategy": "sequential", "options": {"images": "start", "adapter": adapter}}
     settings["teacher"] = "adapter-off" if adapter else "copy"
@@ -109,7 +165,7 @@ def test_momentum_moves_the_tower_in_steps_without_images_alike(tmp_path, adapte
 
 
 @pytest.mark.slow
-def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path):
+def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path, run):
     settings = {"freeze_vision": False, "muon_learning_rate": 1e-2, "learning_rate": 1e-9}  # AdamW's part stands still
     settings["max_steps"] = 2  # steps of full size carry rounding on: on some CPUs to 8.7e-6 in the third loss
     expected = run(tmp_path / "alone", **settings)
@@ -121,7 +177,7 @@ def test_muon_moves_sharded_matrices_as_whole_ones(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vision", [False, True], ids=["language", "language and vision"])
-def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor, vision):
+def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, processor, vision, run):
     adapter = {"rank": 2, "dora": True, "train_vision": vision}
     settings = {**SGD, "options": {"adapter": adapter}, "teacher": "adapter-off", "freeze_vision": not vision}
     expected = run(tmp_path / "alone", **settings)
@@ -146,7 +202,7 @@ def test_fsdp2_trains_an_adapter_beside_a_whole_frozen_tower(tmp_path, model, pr
 @pytest.mark.parametrize(
     ("shards", "bare"), [(2, 0), (3, 0), (2, 3)], ids=["shards divided", "rows divided", "rows without a translation"]
 )
-def test_a_stream_is_read_once_by_two_processes(tmp_path, shards, bare):
+def test_a_stream_is_read_once_by_two_processes(tmp_path, shards, bare, run):
     options = {"rows": 13 + bare, "stream": shards, "bare": bare}
     results = run(
         tmp_path / "run", processes=2, options=options, max_steps=4, teacher="copy", per_device_train_batch_size=2
@@ -159,7 +215,7 @@ def test_a_stream_is_read_once_by_two_processes(tmp_path, shards, bare):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("muon", [None, 1e-2], ids=["adamw", "muon"])
-def test_fsdp2_goes_on_from_a_checkpoint(tmp_path, muon):
+def test_fsdp2_goes_on_from_a_checkpoint(tmp_path, muon, run):
     settings = {"processes": 2, "config": "fsdp2", "freeze_vision": False, "save_strategy": "steps", "save_steps": 2}
     settings["muon_learning_rate"] = muon
     whole = run(tmp_path / "whole", **settings)
@@ -181,7 +237,7 @@ def test_fsdp2_goes_on_from_a_checkpoint(tmp_path, muon):
         ("ddp", {"freeze_vision": False, "options": {"adapter": SEEING}, "teacher": "adapter-off"}),
     ],
 )
-def test_one_process_has_images_and_the_other_none(tmp_path, config, settings):
+def test_one_process_has_images_and_the_other_none(tmp_path, config, settings, run):
     options = {"images": "first", "aligned": True, **settings.pop("options", {})}
     settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, **settings}
     settings["per_device_train_batch_size"] = 2
@@ -193,7 +249,7 @@ def test_one_process_has_images_and_the_other_none(tmp_path, config, settings):
 
 
 @pytest.mark.slow
-def test_one_process_has_rows_beyond_a_rope_limit(tmp_path):
+def test_one_process_has_rows_beyond_a_rope_limit(tmp_path, run):
     options = {"images": "first", "rope_limit": True}
     settings = {**SGD, "train_sampling_strategy": "sequential", "options": options, "teacher": "copy"}
     settings["freeze_vision"] = False
@@ -205,7 +261,7 @@ def test_one_process_has_rows_beyond_a_rope_limit(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_each_held_out_row_once(tmp_path):
+def test_two_processes_measure_each_held_out_row_once(tmp_path, run):
     settings = {**SGD, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 2}
     settings |= {"options": {"held_out": 9}, "max_tokens_per_forward": 60}
     expected, results = run(tmp_path / "alone", **settings), run(tmp_path / "run", processes=2, **settings)
@@ -219,7 +275,7 @@ def test_two_processes_measure_each_held_out_row_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [{"embedder": "clip"}, {"embedder": "decoder", "other": "clip"}], ids=str)
-def test_adopted_embedders_learn_sharded_what_they_learn_alone(tmp_path, names):
+def test_adopted_embedders_learn_sharded_what_they_learn_alone(tmp_path, names, run):
     """Two towers, and a projection to the width of another teacher, which is not saved."""
     options = {role: str(build_st(name, tmp_path / name)) for role, name in names.items()}
     expected = run(tmp_path / "one", **SGD, options=options)
@@ -230,7 +286,7 @@ def test_adopted_embedders_learn_sharded_what_they_learn_alone(tmp_path, names):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["ddp", "fsdp2"])
-def test_an_activated_adapter_learns_alike_on_two_processes(tmp_path, config):
+def test_an_activated_adapter_learns_alike_on_two_processes(tmp_path, config, run):
     adapter = {"rank": 2, "dora": True, "train_embeddings": True, "activated": True}
     settings = {**SGD, "options": {"adapter": adapter}, "gradient_accumulation_steps": 2}
     expected = run(tmp_path / "alone", **settings)
@@ -244,7 +300,7 @@ def test_an_activated_adapter_learns_alike_on_two_processes(tmp_path, config):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, 2])
-def test_an_adapter_for_each_language_learns_alike_on_two_processes(tmp_path, stream):
+def test_an_adapter_for_each_language_learns_alike_on_two_processes(tmp_path, stream, run):
     options = {"adapter": {"rank": 2, "activated": True}, "languages": ["ar", "de", "it"], "stream": stream}
     settings = {**SGD, "options": options, "ddp_find_unused_parameters": True}
     expected = run(tmp_path / "alone", **settings)
@@ -261,7 +317,7 @@ def test_an_adapter_for_each_language_learns_alike_on_two_processes(tmp_path, st
 
 
 @pytest.mark.slow
-def test_an_activated_adapter_where_one_process_has_longer_rows(tmp_path):
+def test_an_activated_adapter_where_one_process_has_longer_rows(tmp_path, run):
     adapter = {"rank": 2, "activated": True}
     settings = {**SGD, "options": {"adapter": adapter, "rope_limit": True}}
     expected = run(tmp_path / "alone", **settings)
