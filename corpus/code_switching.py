@@ -52,6 +52,10 @@ class Lexicon:
         translations = {code: self._language(code).get(words) for code in languages}
         return {code: texts for code, texts in translations.items() if texts}
 
+    def has(self, code: str) -> bool:
+        """Whether there are words in a language."""
+        return bool(self._language(code))
+
     def _language(self, code: str) -> Mapping[Words, tuple[str, ...]]:
         """The entries of a language, however its code is spelled."""
         if code in self.entries:
@@ -168,6 +172,11 @@ class CodeSwitcher:
             if entries:
                 return length, entries | (from_row if length == 1 else {})
         return 1, from_row
+
+
+def folded_words(text: str) -> Words:
+    """The words of a text as a lexicon has them: in small letters, without punctuation around them."""
+    return _fold(text.split())
 
 
 def _fold(words: Sequence[str]) -> Words:

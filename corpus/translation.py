@@ -1,4 +1,4 @@
-"""Translations of a corpus's English texts by a sequence-to-sequence model, kept on disk as they are made."""
+"""Translations of a corpus, kept on disk as they are made, and the sequence-to-sequence models that make them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from xvlm2vec.common.image_marks import strip_marks
 from xvlm2vec.common.languages import comparable_code
 
 from .rows import ENGLISH, RejectedRow, rejection_report
 from .schema import translation_fields
+from .translators.engine import Engine, asks_again
+from .translators.protected import Protected
 
 if TYPE_CHECKING:
     import torch
@@ -178,11 +179,16 @@ class TranslationFile:
         if path.is_file():
             self._read()
 
-    def add(self, entries: Sequence[tuple[str, str | None, str]]) -> None:
-        """Adds keys with translations, on disk when it returns."""
+    def add(self, entries: Sequence[tuple[str, str | None, str]], failures: bool = True) -> None:
+        """Adds keys with translations, on disk when it returns.
+
+        Args:
+            entries: Keys, translations or None, and what was wrong.
+            failures: Whether what was wrong is kept, too; else those texts are tried again by the next run.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"key": key, "text": text, "problem": problem}, ensure_ascii=False)
-                 for key, text, problem in entries]  # fmt: skip
+                 for key, text, problem in entries if failures or text is not None]  # fmt: skip
         with open(self.path, "a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
         self.texts |= {key: (text, problem) for key, text, problem in entries}
@@ -207,24 +213,26 @@ def text_key(text: str) -> str:
 
 
 def translate_corpus(
-    corpus: Dataset, translator: Translator, languages: Sequence[str], folder: Path, progress: bool = False
+    corpus: Dataset, translator: Engine, languages: Sequence[str], folder: Path, progress: bool = False
 ) -> Outcome:
     """Translates each distinct English text into the languages that a row of it lacks.
 
-    What was translated before an interruption is in the folder, and is not translated again.
+    What was translated before an interruption is in the folder, and is not translated again. Marks of images, line
+    breaks, markup and fields are kept from the translator, and stand in the translations as in their texts.
 
     Args:
         corpus: Columns `id`, `text_en`, `translations`.
-        translator: The model.
+        translator: The model, server, program or list; see `corpus/translators/`.
         languages: Codes.
         folder: Where a file for each language keeps the translations.
         progress: Whether to show a bar.
 
     Raises:
         ValueError: The model cannot translate into one of the languages, or a file is damaged.
+        ServerError: A server cannot be used at all; what was translated before is kept.
     """
     translator.check(languages)
-    outcome = Outcome()
+    outcome, protected, keeps_failures = Outcome(), Protected(translator), not asks_again(translator)
     rows = corpus.select_columns(["id", "text_en", "translations"])
     for language in languages:
         wanted = _wanted(rows, language)
@@ -232,13 +240,13 @@ def translate_corpus(
         missing = [text for text in wanted if text_key(text) not in done.texts]
         with tqdm(total=len(missing), desc=language, unit="text", disable=not progress, dynamic_ncols=True) as bar:
             batch: list[tuple[str, str | None, str]] = []
-            for number, translation, problem in translator.translate(missing, language):
+            for number, translation, problem in protected.translate(missing, language):
                 batch.append((text_key(missing[number]), translation, problem))
                 if len(batch) == translator.batch_size:
-                    done.add(batch)
+                    done.add(batch, keeps_failures)
                     batch = []
                 bar.update()
-            done.add(batch)
+            done.add(batch, keeps_failures)
         for text, name in wanted.items():
             translation, problem = done.texts[text_key(text)]
             outcome.translated[language] += translation is not None
@@ -254,7 +262,7 @@ def translated_rows(corpus: Dataset, languages: Sequence[str], folder: Path) -> 
     files = {language: TranslationFile(translation_path(folder, language)).texts for language in languages}
     lacking = dict.fromkeys(translation_fields(corpus.features))
     for row in corpus.cast_column("image", Image(decode=False)):
-        key = text_key(_unmarked(row))
+        key = text_key(row["text_en"] or "")
         present = {comparable_code(item["lang"]) for item in row["translations"]}
         texts = {language: files[language].get(key, (None, ""))[0] for language in languages
                  if comparable_code(language) not in present}  # fmt: skip
@@ -293,10 +301,5 @@ def _wanted(rows: Dataset, language: str) -> dict[str, str]:
     wanted = comparable_code(language)
     for row in rows:
         if all(comparable_code(item["lang"]) != wanted for item in row["translations"]):
-            ids.setdefault(_unmarked(row), row["id"])
+            ids.setdefault(row["text_en"] or "", row["id"])
     return ids
-
-
-def _unmarked(row: Mapping[str, Any]) -> str:
-    """The English text of a row without marks of images, which no translation would keep as they are."""
-    return strip_marks(row["text_en"]) or ""

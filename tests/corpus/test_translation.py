@@ -168,7 +168,7 @@ def test_a_language_without_a_tag_is_told_before_the_first_text(translator, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_marks_of_images_are_not_translated(tmp_path):
+def test_marks_of_images_are_not_translated_and_stay(tmp_path):
     asked = []
 
     def translate(texts, language):
@@ -182,7 +182,7 @@ def test_marks_of_images_are_not_translated(tmp_path):
     assert translate_corpus(rows, stub, ["de"], tmp_path).translated == {"de": 1}
     assert asked == ["a dog"]
     (written,) = translated_rows(rows, ["de"], tmp_path)
-    assert written["translations"] == [{"lang": "de", "text": "ein Hund"}]
+    assert written["translations"] == [{"lang": "de", "text": "<image>\nein Hund"}]
 
 
 def test_failures_are_listed_and_never_cut_off_in_silence(translator, tmp_path):

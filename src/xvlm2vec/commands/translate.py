@@ -9,7 +9,7 @@ from xvlm2vec.common.files import write_json
 from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.rows import log_rows
 from xvlm2vec.flags import console
-from xvlm2vec.flags.translators import load_translator
+from xvlm2vec.flags.translation_engines import add_engines, engine_settings, load_engine
 
 REPORT = "untranslated.json"
 
@@ -23,16 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     from xvlm2vec.corpus.translation import translate_corpus, translated_rows
 
     corpus = load_parallel(flags.data, flags.split)
-    settings = {name: value for name, value in vars(flags).items() if name not in {"output", "batch_size"}}
-    run = RunState(flags.output, settings)
+    translator = load_engine(flags)
+    run = RunState(flags.output, engine_settings(flags))
     folder = run.folder / "translations"
-    translator = load_translator(
-        flags.model,
-        tags=flags.tags,
-        batch_size=flags.batch_size,
-        num_beams=flags.num_beams,
-        max_new_tokens=flags.max_new_tokens,
-    )
     outcome = translate_corpus(corpus, translator, flags.languages, folder, progress=True)
     write_dataset(
         lambda: translated_rows(corpus, flags.languages, folder),
@@ -49,30 +42,47 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = console.parser(
         "translate",
-        "Translates the English texts of a parallel corpus into the languages that its rows lack, with a "
-        "sequence-to-sequence model of transformers (NLLB, M2M100, MADLAD, Marian). Each distinct text is translated "
-        "once; translations that a row has are kept.\n\nOUTPUT/parallel is the corpus with its translations, for "
+        "Translates the English texts of a parallel corpus into the languages that its rows lack: by a translation or "
+        "chat model of transformers, a server, Apertium, a word list, or several of them that vote. Each distinct text "
+        "is translated once; translations that a row has are kept. Marks of images, line breaks, markup and fields in "
+        "braces are taken out before and put back after.\n\nOUTPUT/parallel is the corpus with its translations, for "
         f"distill. Texts that could not be translated are listed in OUTPUT/{REPORT}, and their rows go without; the "
-        "exit code is then 1. Interrupt it as you like: the same command goes on where it stopped.",
-        "xvlm2vec translate data/parallel --model google/madlad400-3b-mt --languages de,fr,ja --output data/more",
+        "exit code is then 1. Refusals and chatter of chat models, and what else the rules of `corpus check` find in "
+        "them, count as such. Interrupt it as you like: the same command goes on where it stopped, and asks a server "
+        "again for what it failed to give.",
+        "xvlm2vec translate data/parallel --model google/madlad400-3b-mt --languages de,fr,ja --output data/more\n"
+        "xvlm2vec translate data/parallel --server http://localhost:8000/v1 --server-model qwen3 \\\n"
+        "    --languages de,th --output data/more\n"
+        "xvlm2vec translate data/parallel --model google/madlad400-3b-mt --apertium --vote me/my-embedder \\\n"
+        "    --languages es,ca --output data/more",
     )
     parser.add_argument("data", metavar="PATH_OR_ID", help="a parallel corpus, as corpus makes it; its rows need no "
                         "translations")  # fmt: skip
     parser.add_argument("--split", default="train", help="which part, where there are several (default train)")
-    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="the translation model")
     parser.add_argument(
         "--languages", required=True, type=console.language_codes, metavar="CODES",
         help="languages to translate into, such as de,pt-BR,ja",
     )  # fmt: skip
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write")
+    add_engines(parser)
     parser.add_argument(
         "--tags", type=console.names, default=(), metavar="CODE=TAG,...",
-        help="the model's names of languages, such as de=deu_Latn, where they are not found by their codes",
+        help="the translation models' names of languages, such as de=deu_Latn, where they are not found by their codes",
     )  # fmt: skip
     parser.add_argument(
-        "--batch-size", type=console.positive, default=32, metavar="N", help="texts at a time (default 32)"
+        "--batch-size",
+        type=console.positive,
+        default=32,
+        metavar="N",
+        help="texts at a time: in a batch of a model, or asked of a server at once (default 32)",
     )
-    parser.add_argument("--num-beams", type=console.positive, default=1, metavar="N", help="beams (default 1: greedy)")
+    parser.add_argument(
+        "--num-beams",
+        type=console.positive,
+        default=1,
+        metavar="N",
+        help="beams of translation models (default 1: greedy)",
+    )
     parser.add_argument("--max-new-tokens", type=console.positive, default=256, metavar="N", help="most tokens of a "
                         "translation; longer ones count as failed (default 256)")  # fmt: skip
     return parser
