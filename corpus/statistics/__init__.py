@@ -1,0 +1,1 @@
+"""What is in a corpus: counts, and a page with plots."""
