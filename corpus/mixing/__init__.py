@@ -1,0 +1,1 @@
+"""One corpus out of several: heads cut, tails kept."""
