@@ -16,6 +16,7 @@ from xvlm2vec.common.files import write_text
 
 from .card import read_metadata
 from .connection import hub_errors
+from .corpus_export import CORPUS
 from .release import ADAPTER, BASE, BENCHMARK, MODEL, NATIVE, NO_BENCHMARK, REMOTE_CODE, SPACE, ReleaseInputs
 from .remote import PushError, Remote, check_account, compare, inspect, next_version, version_exists
 from .scan import list_files, scan_folder
@@ -25,10 +26,11 @@ from .verify import VerifyError, verify
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {MODEL: "", ADAPTER: "-adapter", BASE: "-base", NATIVE: "-native", BENCHMARK: "-benchmark", SPACE: "-space"}
-SUFFIXES |= {REMOTE_CODE: "-xvlm2vec"}
-ORDER = (BASE, ADAPTER, NATIVE, REMOTE_CODE, BENCHMARK, MODEL, SPACE)
-"""The base first, whose commit the adapter names; the Space, which names the commits of model and benchmark, last."""
-KINDS = {BENCHMARK: "dataset", SPACE: "space"}
+SUFFIXES |= {REMOTE_CODE: "-xvlm2vec", CORPUS: ""}
+ORDER = (BASE, ADAPTER, NATIVE, REMOTE_CODE, BENCHMARK, MODEL, SPACE, CORPUS)
+"""The base first, whose commit the adapter names; the Space, which names the commits of model and benchmark, last of a
+release. A corpus is pushed alone."""
+KINDS = {BENCHMARK: "dataset", SPACE: "space", CORPUS: "dataset"}
 MANIFEST_KINDS = {BASE: MODEL, REMOTE_CODE: MODEL}
 BASE_REVISION = "0" * 40
 """What an export writes for the commit of a base that is not pushed yet; `pin_base` puts in the commit."""
@@ -77,7 +79,7 @@ class HubTarget:
             MODEL: True,
             SPACE: self.space,
         }
-        return [part for part in ORDER if present[part]]
+        return [part for part in ORDER if present.get(part)]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from xvlm2vec.flags import console
 from xvlm2vec.flags.corpus_check import add_check, add_fields, add_kind, add_null_words, line_fields
 from xvlm2vec.flags.corpus_contamination import add_contamination
 from xvlm2vec.flags.corpus_mix import add_mix
+from xvlm2vec.flags.corpus_push import add_push
 from xvlm2vec.flags.corpus_stats import add_stats
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add_contamination(kinds)
     add_stats(kinds)
     add_mix(kinds)
+    add_push(kinds)
     _add_build(kinds)
     _add_build_languages(kinds)
     return parser
