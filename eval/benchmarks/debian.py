@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import gcompris, tuxpaint
+from xvlm2vec.common.captioned import gcompris, tuxpaint
 
 _AR, _HEADER = b"!<arch>\n", 60  # bytes of a member's header
 

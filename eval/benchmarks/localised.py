@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from xvlm2vec.common.languages import normal_or_same
+from xvlm2vec.common.captioned.captions import Captioned, locale_code
 
 from .source import Source
 from .task_rows import Content, TaskRows
 
-_SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl", "devanagari": "Deva", "arabic": "Arab"}
 MISSING, UNTRANSLATED = "no caption", "the same as in English"
-
-
-@dataclass(frozen=True)
-class Captioned:
-    """An image with its captions.
-
-    Attributes:
-        image: Name of the image.
-        english: Its English caption.
-        others: Its captions by the spelling of their languages.
-    """
-
-    image: str
-    english: str
-    others: Mapping[str, str]
-
-
-def locale_code(name: str) -> str:
-    """The code of a language as systems spell it: `sr@latin` is `sr-Latn`, `ca@valencia` `ca-valencia`."""
-    base, _, modifier = name.partition("@")
-    language, _, region = re.sub(r"\..*", "", base).partition("_")
-    return normal_or_same("-".join(filter(None, (language, _SCRIPTS.get(modifier, ""), region))) + (
-        f"-{modifier}" if modifier and modifier not in _SCRIPTS else ""
-    ))  # fmt: skip
 
 
 def both_ways(

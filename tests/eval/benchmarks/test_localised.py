@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from xvlm2vec import cli
+from xvlm2vec.common.captioned.captions import locale_code
+from xvlm2vec.common.captioned.qt_files import Resources
 from xvlm2vec.eval.benchmarks.debian import package_data
-from xvlm2vec.eval.benchmarks.localised import locale_code
-from xvlm2vec.eval.benchmarks.qt_files import Resources
 from xvlm2vec.eval.benchmarks.reading import read_benchmark
 from xvlm2vec.eval.encoders import as_encoder
 from xvlm2vec.eval.row_images import open_image

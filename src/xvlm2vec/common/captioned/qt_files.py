@@ -13,6 +13,7 @@ _END, _OBSOLETE = 1, 5
 _TRANSLATION, _SOURCE, _CONTEXT = 3, 6, 7
 _QM_MAGIC = bytes.fromhex("3cb86418caef9c95cd211cbf60a1bddd")
 _NOTHING = 0xFFFFFFFF
+_LARGEST = 100_000_000  # bytes of a member
 
 
 class Resources(Mapping[str, bytes]):
@@ -45,7 +46,7 @@ class Resources(Mapping[str, bytes]):
         content = self._bytes[start + 4 : start + 4 + size]
         if not flags & ~_ZLIB:
             try:
-                return zlib.decompress(content[4:]) if flags else content
+                return self._unpacked(content[4:], name) if flags else content
             except zlib.error as error:
                 raise ValueError(f"{self.path}: {name} is damaged ({error}); take it from its package again") from error
         raise ValueError(f"{self.path}: {name} is packed in another way (flags {flags}) than is read here")
@@ -55,6 +56,16 @@ class Resources(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def _unpacked(self, content: bytes, name: str) -> bytes:
+        """A packed member, if it is of a size that is believed."""
+        unpacking = zlib.decompressobj()
+        unpacked = unpacking.decompress(content, _LARGEST)
+        if unpacking.unconsumed_tail:
+            raise ValueError(f"{self.path}: {name} unpacks to more than {_LARGEST:,} bytes; refused")
+        if not unpacking.eof:
+            raise zlib.error("its end is missing")
+        return unpacked
 
     def _walk(self, entry: int, below: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """Paths of the files below an entry, with their flags and where their contents begin."""
