@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xvlm2vec.common.columns import ALIGNMENT, LANG, TEXT
+from xvlm2vec.common.columns import LANG, TEXT
 
 ENGLISH = "en"
 REPORT = "bad-rows.json"
@@ -102,7 +102,6 @@ class TextRow:
         image_name: The file's path below the folder of images, or an empty string.
         source: Where the row comes from.
         image_digest: SHA-256 of the image's pixels: the same for the same image under another name.
-        alignments: Word alignments with the English text, by language.
     """
 
     id: str
@@ -111,15 +110,10 @@ class TextRow:
     image_name: str = ""
     source: str = ""
     image_digest: bytes | None = None
-    alignments: Mapping[str, str] = field(default_factory=dict)
 
     def example(self) -> dict[str, Any]:
         """The row as a parallel corpus has it."""
-        items = [
-            {LANG: code, TEXT: text, **({ALIGNMENT: self.alignments[code]} if code in self.alignments else {})}
-            for code, text in self.texts.items()
-            if code != ENGLISH
-        ]
+        items = [{LANG: code, TEXT: text} for code, text in self.texts.items() if code != ENGLISH]
         return {
             "id": self.id,
             "image": self.stored_image(),

@@ -35,8 +35,13 @@ def write_dataset(examples: Callable[[], Iterator[dict[str, Any]]], features: Fe
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    if next(examples(), None) is None:
-        raise ValueError(f"there is nothing to write into {folder}: no row is usable.")
+    written = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal written
+        for example in examples():
+            written += 1
+            yield example
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,10 +49,14 @@ def write_dataset(examples: Callable[[], Iterator[dict[str, Any]]], features: Fe
         draft, cache = Path(name) / "whole", Path(name) / "cache"
         try:
             dataset = Dataset.from_generator(
-                examples, features=features, cache_dir=str(cache), fingerprint=os.urandom(8).hex()
+                counted, features=features, cache_dir=str(cache), fingerprint=os.urandom(8).hex()
             )
         except DatasetGenerationError as error:
             raise ValueError(f"{folder} could not be written: {error.__cause__ or error}") from error
+        except ValueError as error:  # what the library says of nothing
+            if written:
+                raise
+            raise ValueError(f"there is nothing to write into {folder}: no row is usable.") from error
         dataset.save_to_disk(str(draft))
         del dataset
         shutil.rmtree(folder, ignore_errors=True)

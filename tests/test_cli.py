@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from xvlm2vec.cli import COMMANDS, main
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
+from xvlm2vec.corpus.readers.layouts import LAYOUTS
 
 SMALL_EMOJI = ("--concepts", "64", "--image-size", "32", "--languages", "de,ja", "--rows", "64", "--test-rows", "8")
 
@@ -64,7 +65,8 @@ def test_help_imports_nothing_heavy() -> None:
     [
         *COMMANDS,
         *(f"cache {action}" for action in ("ls", "rm", "prune")),
-        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "contamination", "build-emoji")),
+        *(f"corpus {kind}" for kind in ("csv", "jsonl", "emoji", "check", "contamination", "build-emoji", "read")),
+        *(f"corpus read {name}" for name in LAYOUTS),
     ],
 )
 def test_every_command_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = ("modeling", "trainer", "corpus", "hub", "eval")
 FOLDERS = (*ROOMS, "src", "docs", "tests", "benchmarks", "configs")
-KINDS = {"corpus": ("csv", "jsonl", "check", "contamination", "emoji"), "cache": ("ls", "rm", "prune")}
+READ = ("read images", "read mmeb", "read tuxpaint", "read wit", "read xmmeb")
+KINDS = {"corpus": ("csv", "jsonl", "check", "contamination", "emoji", *READ), "cache": ("ls", "rm", "prune")}
 OTHERS = {"--multi_gpu", "--num_processes", "--cpu", "--config_file", "--measure", "--queries"}
 """Flags of accelerate and of the scripts in benchmarks/."""
 
@@ -166,5 +167,9 @@ def test_named_flags_are_taken(path: Path) -> None:
         words = span.removeprefix("xvlm2vec ").split()
         command = words[0] if words[0] in COMMANDS else None
         commands = [command] if command else list(COMMANDS)
-        taken = [flags_of(name, *kind) for name in commands for kind in [(), *((k,) for k in KINDS.get(name, ()))]]
+        taken = [
+            flags_of(name, *kind)
+            for name in commands
+            for kind in [(), *(tuple(k.split()) for k in KINDS.get(name, ()))]
+        ]
         assert flags <= frozenset().union(*taken), span

@@ -9,7 +9,7 @@ import torch
 
 from xvlm2vec.commands.corpus import _parser as corpus_parser
 from xvlm2vec.commands.distill import FORM
-from xvlm2vec.corpus.jsonl_reader import LineFields
+from xvlm2vec.corpus.readers.records import LineFields
 from xvlm2vec.flags.training import parse
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 from xvlm2vec.trainer.losses import CrossModalAlignmentLoss

@@ -14,7 +14,8 @@ from xvlm2vec.common.files import replaced_file
 from xvlm2vec.common.languages import normal_or_same
 from xvlm2vec.corpus.csv_reader import CsvTable, Record
 from xvlm2vec.corpus.image_folder import ImageFolder
-from xvlm2vec.corpus.jsonl_reader import LineFields, parse_line
+from xvlm2vec.corpus.readers.fields import parse_line
+from xvlm2vec.corpus.readers.records import LineFields
 from xvlm2vec.corpus.rows import ENGLISH, RejectedRow, RowFault
 from xvlm2vec.corpus.rules.registry import LINE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,11 +47,20 @@ class RejectsFile:
         self._lists[name].write(start + json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode())
         self._counts[name] += 1
 
-    def finish(self, kept: int, faults: dict[str, int]) -> None:
-        """Writes the file."""
-        head = {"kept": kept, "bad": self._counts["bad_rows"], "faults": faults}
+    def finish(self, kept: int, faults: dict[str, int], others: Mapping[str, Any] | None = None) -> None:
+        """Writes the file.
+
+        Args:
+            kept: Number of rows that are kept.
+            faults: Dropped rows by the kind of their fault.
+            others: Further entries.
+        """
+        head = {"kept": kept, "bad": self._counts["bad_rows"], "faults": faults, **(others or {})}
         with replaced_file(self._path) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
-            file.write("{" + ",".join(f"\n  {json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()))
+            entries = (
+                f"\n  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()
+            )
+            file.write("{" + ",".join(entries))
             for name, rows in self._lists.items():
                 file.write(f',\n  "{name}": [')
                 rows.seek(0)

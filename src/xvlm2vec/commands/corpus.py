@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from xvlm2vec.flags.corpus_contamination import add_contamination
 from xvlm2vec.flags.corpus_mix import add_mix
 from xvlm2vec.flags.corpus_push import add_push
 from xvlm2vec.flags.corpus_stats import add_stats
+from xvlm2vec.flags.corpus_read import add_read
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
     _add_csv(kinds)
     _add_jsonl(kinds)
+    add_read(kinds)
     _add_emoji(kinds)
     add_check(kinds)
     add_contamination(kinds)
@@ -191,18 +192,17 @@ def _csv(flags: argparse.Namespace) -> int:
 
 
 def _jsonl(flags: argparse.Namespace) -> int:
-    from xvlm2vec.corpus.jsonl_reader import read_jsonl
-    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.readers.layouts import LAYOUTS
+    from xvlm2vec.corpus.readers.reading import read_corpus
+    from xvlm2vec.corpus.readers.records import ReadOptions
 
-    fields = line_fields(flags)
-    corpus = read_jsonl(flags.files, flags.images, fields, progress=True, drop_null_words=flags.drop_null_words)
-    settings = {"files_sha256": [_sha256(path) for path in flags.files], "fields": asdict(fields)}
-    run = _begin(flags, corpus, ", ".join(flags.files), settings, "lines")
-    optional = ["alignment"] if any(row.alignments for row in corpus.rows) else []
-    _write_rows(run, "parallel", parallel_features(optional), lambda: (row.example() for row in corpus.rows))
+    entries = LAYOUTS["jsonl"].read([Path(path) for path in flags.files], ReadOptions(line_fields(flags)))
+    result = read_corpus(entries, flags.output, flags.images, drop_null_words=flags.drop_null_words)
+    bad, report = result.bad.total(), Path(flags.output) / REPORT
+    log_rows(result.faults, f"{bad} lines are left out", report)
+    languages = ", ".join((ENGLISH, *(code for code, _ in result.languages.most_common())))
     console.show(
-        f"{run.folder}: {len(corpus.rows)} rows in {', '.join(corpus.languages)} "
-        f"({sum(row.image is not None for row in corpus.rows)} with an image); {len(corpus.rejected)} lines left out"
+        f"{flags.output}: {result.rows} rows in {languages} ({result.images} with an image); {bad} lines left out"
     )
     return 0
 

@@ -15,7 +15,7 @@ from . import console
 if TYPE_CHECKING:
     from xvlm2vec.corpus.checking.check import CheckResult
     from xvlm2vec.corpus.checking.chunks import Source
-    from xvlm2vec.corpus.jsonl_reader import LineFields
+    from xvlm2vec.corpus.readers.records import LineFields
 
 _NULL_WORD = "null-word"
 _FIELDS = (
@@ -47,7 +47,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
 
 def line_fields(flags: argparse.Namespace) -> LineFields:
     """The names of the fields of a JSONL file."""
-    from xvlm2vec.corpus.jsonl_reader import LineFields
+    from xvlm2vec.corpus.readers.records import LineFields
 
     return LineFields(flags.english_field, flags.text_field, flags.language_field, flags.image_field)
 

@@ -215,6 +215,31 @@ def test_damaged_files_of_gcompris_are_named(gcompris: Path) -> None:
         read_benchmark("gcompris", gcompris)
 
 
+def test_training_data_without_what_is_held_out(
+    stamps: Path, gcompris: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same fixtures as corpora: every captioned image is in one part, and equal captions are in the same."""
+    from xvlm2vec.corpus.stored import load_parallel
+
+    monkeypatch.setattr("xvlm2vec.corpus.readers.tuxpaint.importlib.util.find_spec", lambda name: None)
+    parts: dict[str, dict[str, Any]] = {}
+    for part in ("train", "test", "all"):
+        parts[part] = {}
+        for name in ("tuxpaint", "gcompris"):
+            output = stamps / "out" / part / name
+            if cli.main(["corpus", "read", name, str(stamps), "--part", part, "--output", str(output)]) == 0:
+                parts[part] |= {row["id"]: row for row in load_parallel(output / "parallel")}
+    assert parts["train"].keys() | parts["test"].keys() == parts["all"].keys()
+    assert not {row["text_en"] for row in parts["train"].values()} & {row["text_en"] for row in parts["test"].values()}
+    assert len(parts["test"]) > 0
+    lime = parts["all"]["Tux Paint/stamps/b/lime.png"]
+    assert (lime["text_en"], lime["translations"]) == ("lime", [{"lang": "de", "text": "grün"}])
+    assert lime["image"].getpixel((0, 0)) == COLORS["lime"]
+    assert sum(row["source"] == "GCompris/words" for row in parts["all"].values()) == 3
+    assert sum(row["source"] == "GCompris/sentences" for row in parts["all"].values()) == 4
+    assert "1  drawings, which need pip install 'xvlm2vec[svg]'" in capsys.readouterr().out
+
+
 def package(path: Path, folder: Path, *more: tuple[str, bytes]) -> None:
     """A Debian package of a folder's files."""
     buffer = io.BytesIO()
