@@ -17,8 +17,8 @@ from xvlm2vec.flags.corpus_check import add_check, add_fields, add_kind, add_nul
 from xvlm2vec.flags.corpus_contamination import add_contamination
 from xvlm2vec.flags.corpus_mix import add_mix
 from xvlm2vec.flags.corpus_push import add_push
-from xvlm2vec.flags.corpus_stats import add_stats
 from xvlm2vec.flags.corpus_read import add_read
+from xvlm2vec.flags.corpus_stats import add_stats
 
 if TYPE_CHECKING:
     from datasets import Features
