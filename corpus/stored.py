@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xvlm2vec.common.columns import PAIR_COLUMNS, PARALLEL_COLUMNS
+from xvlm2vec.common.columns import PARALLEL_COLUMNS
 from xvlm2vec.common.files import files_below
 from xvlm2vec.modeling.hub_ids import is_hub_id
 
@@ -69,13 +69,8 @@ def load_parallel(path_or_id: str | Path, split: str = "train") -> Dataset:
     return load_rows(path_or_id, PARALLEL_COLUMNS, split)
 
 
-def load_pairs(path_or_id: str | Path, split: str = "train") -> Dataset:
-    """Opens contrastive pairs in the columns of MMEB's training sets; see `load_rows`."""
-    return load_rows(path_or_id, PAIR_COLUMNS, split)
-
-
 def load_rows(path_or_id: str | Path, columns: Sequence[str], split: str = "train") -> Dataset:
-    """Opens a data set from a folder of `save_to_disk`, a folder with parquet files, a parquet file, or the Hub.
+    """Opens a data set as `open_rows` does, with these columns only.
 
     Args:
         path_or_id: Where it is.
@@ -88,20 +83,35 @@ def load_rows(path_or_id: str | Path, columns: Sequence[str], split: str = "trai
     """
     from datasets import Image
 
-    try:
-        rows = _open(path_or_id, split)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # datasets and Arrow raise whatever damaged files lead to
-        raise ValueError(f"{path_or_id} cannot be read ({type(error).__name__}: {error}).") from error
-    rows = _of_split(rows, split, path_or_id)
+    rows = open_rows(path_or_id, split)
     _check_columns(rows.column_names, columns, path_or_id)
-    if not len(rows):
-        raise ValueError(f"{path_or_id} has no rows.")
     rows = rows.select_columns(list(columns))
     for column in columns:
         if column.endswith("image") and not isinstance(rows.features[column], Image):
             rows = rows.cast_column(column, Image())
+    return rows
+
+
+def open_rows(path_or_id: str | Path, split: str = "train") -> Dataset:
+    """Opens a data set from a folder of `save_to_disk`, a folder with parquet files, a parquet file, or the Hub.
+
+    Args:
+        path_or_id: Where it is.
+        split: Which part, where there are several.
+
+    Raises:
+        FileNotFoundError: There is nothing of this name.
+        ValueError: It is damaged, or has no such split or no rows.
+    """
+    try:
+        opened = _open(path_or_id, split)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # datasets and Arrow raise whatever damaged files lead to
+        raise ValueError(f"{path_or_id} cannot be read ({type(error).__name__}: {error}).") from error
+    rows: Dataset = _of_split(opened, split, path_or_id)
+    if not len(rows):
+        raise ValueError(f"{path_or_id} has no rows.")
     return rows
 
 

@@ -135,7 +135,8 @@ def test_failures_are_1_and_say_why(
 
 
 def test_corpus_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from xvlm2vec.corpus.stored import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_parallel
+    from xvlm2vec.corpus.stored_pairs import load_pairs
 
     (tmp_path / "images").mkdir()
     lines = ["image,en,de"]
@@ -168,7 +169,8 @@ def test_corpus_csv_without_a_good_row(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_corpus_csv_in_english(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from xvlm2vec.corpus.stored import load_pairs, load_parallel
+    from xvlm2vec.corpus.stored import load_parallel
+    from xvlm2vec.corpus.stored_pairs import load_pairs
 
     for number in range(4):
         Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")

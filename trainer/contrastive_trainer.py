@@ -1,84 +1,84 @@
-"""The teacher stage: contrastive training of an embedder on English pairs, on sentence-transformers' own trainer."""
+"""The teacher stage: contrastive training of an embedder on pairs, on sentence-transformers' own trainer."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MatryoshkaLoss,
-    MultipleNegativesRankingLoss,
-)
 from torch import nn
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from xvlm2vec.common.columns import PAIR_COLUMNS
-from xvlm2vec.common.image_marks import without_marks
+from xvlm2vec.common.pair_checks import check_pairs
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
 from .contrastive_config import ContrastiveConfig
-from .losses import with_whole_size
+from .dataset_sampling import InterleavedBatchSampler, TemperatureBatchSampler
+from .false_negatives import Guide
+from .losses import PAIR_LOSSES, LossSum, with_whole_size
+from .losses import make_loss as make_losses
 from .optimizers import MuonAdamW
+from .pair_collator import PairCollator
+from .pair_loss import PairLoss
 from .precision import training_attention
 from .threads import ChooseThreads, restored_threads
 
 logger = logging.getLogger(__name__)
 
 ARGUMENTS_FILE = "training_args.bin"
-CHUNK = 10_000
 
 
 def train_contrastive(
     args: ContrastiveConfig,
-    rows: Dataset,
+    rows: Dataset | Mapping[str, Dataset],
     callbacks: Sequence[TrainerCallback] = (),
     *,
     model: SentenceTransformer | str | None = None,
-    eval_rows: Dataset | None = None,
+    eval_rows: Dataset | Mapping[str, Dataset] | None = None,
     adapter: AdapterConfig | None = None,
+    guide: Guide | None = None,
 ) -> SentenceTransformer:
-    """Trains with symmetric InfoNCE over the batch, and resumes from the newest complete checkpoint.
+    """Trains an embedder on pairs and hard negatives, and resumes from the newest complete checkpoint.
 
     Checkpoints lie in `checkpoints/` below the output folder.
 
     Args:
         args: Settings; `output_dir` is where the trained model goes, or with `adapter` the adapter alone.
-        rows: Pairs with the columns of MMEB-train: `qry`, `qry_image`, `pos_text`, `pos_image`; an empty string or
-            `None` stands for what a side lacks.
+        rows: Pairs with the columns of `xvlm2vec.common.pairs.read_pair`, or several data sets of them by name.
         callbacks: More callbacks of the trainer; given any, they replace its own progress bar.
         model: The model to train, or its folder or id: an `XVLM2VecModel` or any model of sentence-transformers.
         eval_rows: Held-out rows; their loss is logged.
         adapter: The adapter to train instead of all weights.
+        guide: Vectors of another embedder for all texts and images of the rows: what it finds too similar to a query
+            is no negative.
 
     Returns:
         The trained model.
 
     Raises:
-        ValueError: A row lacks a column, or has a side with neither text nor image; or an adapter is to be put on
-            another model than an `XVLM2VecModel`.
+        ValueError: Rows are faulty or too few, or an adapter is to be put on another model than an `XVLM2VecModel`.
     """
     model = model or args.old_model
     if model is None:
         raise ValueError("train_contrastive needs a model.")
     embedder = model if isinstance(model, SentenceTransformer) else SentenceTransformer(model)
     output = Path(str(args.output_dir))
+    instructions = prompts_of(embedder)
     for part in (rows, eval_rows):
-        if part is not None:
-            check_marks(part)
+        for name, one in _named(part).items():
+            check_pairs(one, instructions, name)
+    _check_sizes(rows, args)
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
@@ -91,7 +91,12 @@ def train_contrastive(
         eval_rows,
         adapted=_adapted(embedder, adapter),
         loss=make_loss(embedder, args),
-        data_collator=PairCollator(preprocess_fn=embedder.preprocess),
+        data_collator=PairCollator(
+            preprocess_fn=embedder.preprocess,
+            instructions=instructions,
+            mask_duplicates=args.mask_duplicates,
+            guide=guide,
+        ),
         callbacks=[*callbacks, ChooseThreads()],
     )
     if callbacks:
@@ -101,10 +106,37 @@ def train_contrastive(
         embedder.transformers_model.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
     train_or_resume(trainer, args.output_dir)
     if eval_rows is not None:
-        logger.info("On held-out pairs: loss %.5f", trainer.evaluate()["eval_loss"])
+        for name, value in trainer.evaluate().items():
+            if name.endswith("loss"):
+                logger.info("On held-out pairs: %s %.5f", name.removeprefix("eval_").replace("_loss", " loss"), value)
     if trainer.is_world_process_zero():
         trainer.save_embedder(output)
     return embedder
+
+
+def prompts_of(embedder: SentenceTransformer) -> dict[str, str]:
+    """The instructions of a model by name, which rows may name as their task."""
+    model = embedder.transformers_model
+    return dict(model.config.prompts if isinstance(model, XVLM2VecModel) else embedder.prompts)
+
+
+def _named(rows: Dataset | Mapping[str, Dataset] | None) -> dict[str, Dataset]:
+    """Data sets by name; one alone has none."""
+    if rows is None:
+        return {}
+    return dict(rows) if isinstance(rows, Mapping) else {"": rows}
+
+
+def _check_sizes(rows: Dataset | Mapping[str, Dataset], args: ContrastiveConfig) -> None:
+    """Every data set must fill the part of a batch that comes from it."""
+    if not isinstance(rows, Mapping):
+        if args.sub_batch_size is not None:
+            raise ValueError("sub_batch_size is for several data sets.")
+        return
+    least = args.sub_batch_size or args.per_device_train_batch_size
+    for name, part in rows.items():
+        if len(part) < least:
+            raise ValueError(f"{name} has {len(part)} rows, fewer than the {least} of a batch that come from it.")
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):
@@ -141,10 +173,36 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     ) -> BatchSampler | None:
         """As in sentence-transformers; held-out rows are read in their order, and all of them."""
         rest = (valid_label_columns, generator, seed)
-        held_out = dataset is self.eval_dataset
+        held_out = any(dataset is part for part in _named(self.eval_dataset).values())
+        if not held_out:
+            batch_size = self.args.sub_batch_size or batch_size
         if held_out or self.args.train_sampling_strategy == "sequential":
             return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last and not held_out, *rest)
         return super().get_batch_sampler(dataset, batch_size, drop_last, *rest)
+
+    def get_multi_dataset_batch_sampler(
+        self,
+        dataset: ConcatDataset[Any],
+        batch_samplers: list[BatchSampler],
+        generator: torch.Generator | None = None,
+        seed: int | None = 0,
+    ) -> BatchSampler:
+        """As in sentence-transformers, and by temperature, and in sub-batches."""
+        options: dict[str, Any] = {"batch_samplers": batch_samplers, "generator": generator, "seed": seed}
+        temperature, part = self.args.dataset_temperature, self.args.sub_batch_size
+        if temperature is not None:
+            sampler: Any = TemperatureBatchSampler(dataset, temperature=temperature, **options)
+        else:
+            sampler = super().get_multi_dataset_batch_sampler(dataset, **options)
+        return InterleavedBatchSampler(sampler, self.args.per_device_train_batch_size // part) if part else sampler
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        """As in sentence-transformers; where several losses are summed, each is logged by its name."""
+        result = super().compute_loss(*arguments, **options)
+        for part in self.loss.modules():
+            if isinstance(part, LossSum):
+                self.track_loss_components({f"loss/{name}": term for name, term in part.last_terms.items()})
+        return result
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon and AdamW if `muon_learning_rate` is set, else what sentence-transformers makes."""
@@ -178,70 +236,16 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self.adapted.load_adapter(checkpoint_path, "default", is_trainable=True)
 
 
-class PairCollator(SentenceTransformerDataCollator):
-    """Reads rows of MMEB-train: a query and its positive, each text, an image, or both."""
+def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> PairLoss:
+    """The losses of the settings, in pieces if a mini-batch size is set (GradCache).
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Makes the columns `anchor` and `positive` that the loss compares."""
-        sides = {"anchor": PAIR_COLUMNS[:2], "positive": PAIR_COLUMNS[2:]}
-        return super().__call__(
-            [
-                {name: _side(row, *columns, index) for name, columns in sides.items()}
-                for index, row in enumerate(features)
-            ]
-        )
-
-
-def _side(row: dict[str, Any], text_column: str, image_column: str, index: int) -> Any:
-    missing = [column for column in (text_column, image_column) if column not in row]
-    if missing:
-        raise ValueError(f"A row lacks the column {missing[0]!r}; contrastive rows have {', '.join(PAIR_COLUMNS)}.")
-    image = row[image_column]
-    where = f"Row {index} of a batch, {text_column!r}"
-    text = without_marks(row[text_column] or "", int(image is not None), where)
-    if image is None:
-        if not text:
-            raise ValueError(f"Row {index} of a batch has neither {text_column!r} nor {image_column!r}.")
-        return text
-    return {"text": text, "image": image} if text else image
-
-
-def check_marks(rows: Dataset) -> None:
-    """Goes through the texts of stored pairs before any is trained on; no image is decoded.
-
-    Raises:
-        ValueError: A text holds more marks of an image than its side has images; names the row.
+    With `matryoshka_dims` they are summed over vectors cut to these sizes, and the whole ones (arXiv 2205.13147).
     """
-    if rows.format["type"] is not None or not set(PAIR_COLUMNS) <= set(rows.column_names):
-        return  # rows that are made when they are read; the collator checks them
-    table = rows.select_columns(list(PAIR_COLUMNS)).with_format("arrow")
-    for start in range(0, len(rows), CHUNK):
-        part = table[start : start + CHUNK]
-        for text_column, image_column in (PAIR_COLUMNS[:2], PAIR_COLUMNS[2:]):
-            there = part[image_column].is_valid().to_pylist()
-            for place, (text, image) in enumerate(zip(part[text_column].to_pylist(), there, strict=True), start):
-                without_marks(text or "", int(image), f"Row {place}, {text_column!r}")
-
-
-def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> nn.Module:
-    """Symmetric InfoNCE over the batch, cached (Gao et al. 2021) if a mini-batch size is set.
-
-    With `matryoshka_dims` it is summed over vectors cut to these sizes, and the whole ones (arXiv 2205.13147).
-    """
-    shared: dict[str, Any] = {
-        "scale": 1 / args.temperature,
-        "directions": ("query_to_doc", "doc_to_query"),
-        "partition_mode": "per_direction",
-    }
-    if args.mini_batch_size is None:
-        loss: nn.Module = MultipleNegativesRankingLoss(model, **shared)
-    else:
-        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=args.mini_batch_size, **shared)
-    if args.matryoshka_dims is None:
-        return loss
-    width = model.get_embedding_dimension()
-    sizes = with_whole_size(args.matryoshka_dims, width or max(args.matryoshka_dims))
-    return MatryoshkaLoss(model, loss, sizes)
+    sizes = args.matryoshka_dims
+    if sizes is not None:
+        sizes = with_whole_size(sizes, model.get_embedding_dimension() or max(sizes))
+    loss = make_losses(args.loss, sizes, PAIR_LOSSES, temperature=args.temperature)
+    return PairLoss(model, loss, args.mini_batch_size, args.mask_duplicates, args.guide_margin)
 
 
 def _adapted(embedder: SentenceTransformer, adapter: AdapterConfig | None) -> PeftModel | None:

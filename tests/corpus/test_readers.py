@@ -12,7 +12,8 @@ from xvlm2vec.corpus.captions import caption_benchmark, hold_out, pair_examples,
 from xvlm2vec.corpus.checks import check_parallel
 from xvlm2vec.corpus.parallel_csv import read_csv
 from xvlm2vec.corpus.schema import parallel_features, validate_parallel_rows
-from xvlm2vec.corpus.stored import load_pairs, load_parallel, write_dataset
+from xvlm2vec.corpus.stored import load_parallel, write_dataset
+from xvlm2vec.corpus.stored_pairs import load_pairs
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from transformers import TrainerCallback
 
 from xvlm2vec.trainer.adapters import AdapterConfig, load_adapter
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
-from xvlm2vec.trainer.contrastive_trainer import PAIR_COLUMNS, PairCollator, train_contrastive
+from xvlm2vec.common.columns import PAIR_COLUMNS
+from xvlm2vec.trainer.contrastive_trainer import train_contrastive
+from xvlm2vec.trainer.pair_collator import PairCollator
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_rows_in_order_stay_in_order(tmp_path, folder, pairs, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row.pop("pos_image"), "lacks the column 'pos_image'"),
+        (lambda row: row.pop("pos_text"), "Row 1 of a batch has neither 'pos_text' nor 'pos_image'"),
         (lambda row: row.update(qry="", qry_image=None), "Row 1 of a batch has neither 'qry' nor 'qry_image'"),
     ],
 )

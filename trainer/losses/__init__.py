@@ -1,4 +1,4 @@
-"""Losses of self-distillation, as modules called by keyword with tensors `(P, D)`; one in each file."""
+"""Losses of self-distillation and of pairs, as modules called by keyword with tensors; one in each file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from .loss_sum import LossSum
 from .matryoshka import MatryoshkaLoss, with_whole_size
 from .multilingual_contrastive import MultilingualContrastiveLoss
 from .one_to_many import OneToManyContrastiveLoss
-from .registry import LOSSES, loss_names, make_loss
+from .pair_info_nce import PairInfoNCELoss
+from .registry import LOSSES, PAIR_LOSSES, loss_names, make_loss
 from .self_distillation import XVLM2VEC_CITATION, SelfDistillationLoss
 
 __all__ = [
     "LOSSES",
+    "PAIR_LOSSES",
     "XVLM2VEC_CITATION",
     "CrossModalAlignmentLoss",
     "EmbeddingLoss",
@@ -24,6 +26,7 @@ __all__ = [
     "MatryoshkaLoss",
     "MultilingualContrastiveLoss",
     "OneToManyContrastiveLoss",
+    "PairInfoNCELoss",
     "SelfDistillationLoss",
     "loss_names",
     "make_loss",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .base import EmbeddingLoss
@@ -14,6 +14,7 @@ from .loss_sum import LossSum
 from .matryoshka import MatryoshkaLoss
 from .multilingual_contrastive import MultilingualContrastiveLoss
 from .one_to_many import OneToManyContrastiveLoss
+from .pair_info_nce import PairInfoNCELoss
 from .self_distillation import SelfDistillationLoss
 
 LOSSES: dict[str, type[EmbeddingLoss]] = {
@@ -24,13 +25,22 @@ LOSSES: dict[str, type[EmbeddingLoss]] = {
     "one-to-many": OneToManyContrastiveLoss,
     "language-disentanglement": LanguageDisentanglementLoss,
 }
+"""Losses of distillation."""
+PAIR_LOSSES: dict[str, type[EmbeddingLoss]] = {"info-nce": PairInfoNCELoss}
+"""Losses of contrastive training."""
 
 
-def make_loss(names: str, matryoshka_dims: Sequence[int] | None = None, **options: Any) -> EmbeddingLoss:
+def make_loss(
+    names: str,
+    matryoshka_dims: Sequence[int] | None = None,
+    losses: Mapping[str, type[EmbeddingLoss]] = LOSSES,
+    **options: Any,
+) -> EmbeddingLoss:
     """Makes a loss from its name, or a weighted sum from several.
 
     Args:
-        names: Names of `LOSSES`, each with a weight if it is not 1: `"self-distillation:1,one-to-many:0.1"`.
+        names: Names of `losses`, each with a weight if it is not 1: `"self-distillation:1,one-to-many:0.1"`.
+        losses: `LOSSES` or `PAIR_LOSSES`.
         matryoshka_dims: The loss is taken on truncations of the vectors to each of these sizes; `None` truncates none.
         **options: Settings such as `temperature`, `language_weight` or `distance`, for the losses that take them.
 
@@ -40,27 +50,27 @@ def make_loss(names: str, matryoshka_dims: Sequence[int] | None = None, **option
     weights: dict[str, float] = {}
     for entry in names.split(","):
         name, _, weight = (part.strip() for part in entry.partition(":"))
-        if name not in LOSSES:
-            raise ValueError(f"There is no loss called {name!r}; there are {loss_names()}.")
+        if name not in losses:
+            raise ValueError(f"There is no loss called {name!r}; there are {loss_names(losses)}.")
         if name in weights:
             raise ValueError(f"The loss {name!r} is named twice.")
         weights[name] = _weight(name, weight)
-    accepted = {name: inspect.signature(LOSSES[name]).parameters for name in weights}
+    accepted = {name: inspect.signature(losses[name]).parameters for name in weights}
     unused = [option for option in options if not any(option in taken for taken in accepted.values())]
     if unused:
         raise ValueError(f"{unused[0]} is no setting of {', '.join(weights)}.")
-    losses = {
-        name: LOSSES[name](**{option: value for option, value in options.items() if option in accepted[name]})
+    made = {
+        name: losses[name](**{option: value for option, value in options.items() if option in accepted[name]})
         for name in weights
     }
-    only = next(iter(losses.values()))
-    loss = only if len(losses) == 1 and list(weights.values()) == [1] else LossSum(losses, weights)
+    only = next(iter(made.values()))
+    loss = only if len(made) == 1 and list(weights.values()) == [1] else LossSum(made, weights)
     return MatryoshkaLoss(loss, matryoshka_dims) if matryoshka_dims else loss
 
 
-def loss_names() -> str:
+def loss_names(losses: Mapping[str, type[EmbeddingLoss]] = LOSSES) -> str:
     """The names of all losses, those that need a corpus with images marked."""
-    return ", ".join(f"{name} (needs images)" if loss.needs_images else name for name, loss in LOSSES.items())
+    return ", ".join(f"{name} (needs images)" if loss.needs_images else name for name, loss in losses.items())
 
 
 def _weight(name: str, text: str) -> float:

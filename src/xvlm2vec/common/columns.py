@@ -8,4 +8,11 @@ TRAINING_COLUMNS = (ID, IMAGE, TEXT_EN, TRANSLATIONS)
 PARALLEL_COLUMNS = (*TRAINING_COLUMNS, SOURCE)
 """A parallel corpus: one image and/or English text, its translations, and where the row comes from."""
 PAIR_COLUMNS = ("qry", "qry_image", "pos_text", "pos_image")
-"""Contrastive pairs, as in MMEB's training sets."""
+"""Contrastive pairs, as in MMEB's training sets: a query and what it should find."""
+NEGATIVE_COLUMNS = ("neg_text", "neg_image")
+"""What the query should not find: one value, or a list of any length."""
+INSTRUCTION, TASK = "instruction", "task"
+"""What is put before a query's text, or which of the model's prompts is."""
+IMAGE_COLUMNS = ("qry_image", "pos_image", "neg_image")
+PATH = "_path"
+"""MMEB's columns `qry_image_path` and so on hold paths below a folder of images."""

@@ -1,0 +1,70 @@
+"""Batches over many data sets: of one data set each, or of sub-batches of one data set each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler, SetEpochMixin
+from torch.utils.data import BatchSampler
+
+
+class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Draws each batch from a data set of `n` batches with the weight `n ** (1 / temperature)`.
+
+    At 1 data sets are drawn by their sizes, and the higher the temperature, the more alike. An epoch has as many
+    batches as all data sets together; one that runs out before is shuffled and begun again.
+
+    Args:
+        *arguments: What `MultiDatasetDefaultBatchSampler` takes.
+        temperature: A number from 1 up.
+        **options: What `MultiDatasetDefaultBatchSampler` takes.
+    """
+
+    def __init__(self, *arguments: Any, temperature: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.temperature = temperature
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        sizes = torch.tensor([len(sampler) for sampler in self.batch_samplers], dtype=torch.float64)
+        weights = (sizes / sizes.max()) ** (1 / self.temperature)
+        drawn = torch.multinomial(weights, len(self), replacement=True, generator=self.generator).tolist()
+        starts = torch.tensor([0, *(len(part) for part in self.dataset.datasets)]).cumsum(0).tolist()
+        running = [iter(sampler) for sampler in self.batch_samplers]
+        for number in drawn:
+            batch = next(running[number], None)
+            if batch is None:
+                running[number] = iter(self.batch_samplers[number])
+                batch = next(running[number])
+            yield [starts[number] + place for place in batch]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batch_samplers))
+
+
+class InterleavedBatchSampler(SetEpochMixin, BatchSampler):
+    """Puts several batches of another sampler together into one: sub-batches of one data set each (VLM2Vec-V2).
+
+    Args:
+        sampler: Gives the sub-batches.
+        count: How many make a batch; what is left over at the end of an epoch is left out.
+    """
+
+    def __init__(self, sampler: MultiDatasetDefaultBatchSampler, count: int) -> None:
+        super().__init__(sampler, batch_size=sampler.batch_size * count, drop_last=True)
+        self.inner, self.count = sampler, count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch shuffles anew."""
+        super().set_epoch(epoch)
+        self.inner.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        parts = iter(self.inner)
+        for whole in zip(*[parts] * self.count, strict=False):
+            yield [place for part in whole for place in part]
+
+    def __len__(self) -> int:
+        return len(self.inner) // self.count

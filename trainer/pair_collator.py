@@ -1,0 +1,77 @@
+"""Batches of contrastive training, made of rows of MMEB's training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+
+from xvlm2vec.common.pairs import read_pair
+from xvlm2vec.common.store import content_digest, row_key
+from xvlm2vec.modeling.rows import TextImageRow
+
+from .false_negatives import SIDES, Guide, content_numbers
+from .pair_loss import CONTENT, GUIDE
+
+COLUMNS = ("anchor", "positive", "negative")
+
+
+@dataclass
+class PairCollator(SentenceTransformerDataCollator):
+    """Prepares queries, positives and the hard negatives of all rows, each text, images, or both.
+
+    Args:
+        instructions: What the column `task` may name.
+        mask_duplicates: Whether contents are numbered, so that equal ones can be told.
+        guide: The vectors of another embedder, which tell false negatives.
+    """
+
+    instructions: Mapping[str, str] = field(default_factory=dict)
+    mask_duplicates: bool = True
+    guide: Guide | None = field(default=None, repr=False)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Makes the columns `anchor`, `positive` and, if a row has one, `negative`, and in `label` what tells contents.
+
+        Raises:
+            ValueError: A row cannot be read as a pair.
+        """
+        pairs = [read_pair(row, f"Row {index} of a batch", self.instructions) for index, row in enumerate(features)]
+        sides = {
+            "query": [pair.query for pair in pairs],
+            "positive": [pair.positive for pair in pairs],
+            "negative": [row for pair in pairs for row in pair.negatives],
+        }
+        batch: dict[str, Any] = {}
+        for column, rows in zip(COLUMNS, sides.values(), strict=True):
+            batch |= super().__call__([{column: _input(row)} for row in rows])
+        return batch | {"label": self._label(sides)}
+
+    def _label(self, sides: Mapping[str, Sequence[TextImageRow]]) -> dict[str, Any]:
+        label: dict[str, Any] = {}
+        if not self.mask_duplicates and self.guide is None:
+            return label
+        keys = {side: [pair_key(row) for row in sides[side]] for side in SIDES}
+        if self.mask_duplicates:
+            label[CONTENT] = content_numbers(keys)
+        if self.guide is not None:
+            label[GUIDE] = {side: torch.from_numpy(self.guide.vectors(part)) for side, part in keys.items() if part}
+        return label
+
+
+def pair_key(row: TextImageRow) -> bytes:
+    """What names a text with its images, by their content."""
+    return row_key(row.text, b"".join(content_digest(image) for image in row.images) or None)
+
+
+def _input(row: TextImageRow) -> Any:
+    """A row as sentence-transformers takes it."""
+    if not row.images:
+        return row.text
+    image = row.images[0] if len(row.images) == 1 else list(row.images)
+    if row.text:
+        return {"text": row.text, "image": image}
+    return {"image": image} if isinstance(image, list) else image
