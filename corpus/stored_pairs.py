@@ -49,7 +49,7 @@ def load_pairs(path_or_id: str | Path, split: str = "train", images: str | Path 
 def _check_names(names: Sequence[str], place: str) -> None:
     strange = [name for name in names if name.startswith(PREFIXES) and name not in KNOWN]
     if strange:
-        raise ValueError(f"{place} has the column {strange[0]!r}, which is none of pairs: these are {', '.join(KNOWN)}.")
+        raise ValueError(f"{place} has the column {strange[0]!r}, none of those of pairs: {', '.join(KNOWN)}.")
     for side, columns in SIDES.items():
         if not set(columns) & set(names):
             raise ValueError(
@@ -76,7 +76,7 @@ def _with_images(rows: Dataset, column: str, folder: str | Path | None, place: s
         for index, value in enumerate(paths)
     ]
     rows = rows.remove_columns([column + PATH])
-    return rows.add_column(column, stored, feature=List(Image()) if several else Image())  # type: ignore[call-arg]
+    return rows.add_column(column, stored, feature=List(Image()) if several else Image())
 
 
 def _paths(value: Any) -> list[str | None]:

@@ -66,7 +66,8 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
         None, "Put a batch together from parts of this size, each of one data set. Without it a batch is of one."
     )
     multi_dataset_batch_sampler: Any = setting(
-        "proportional", "proportional reads all rows of all data sets; round_robin takes turns until one is through.",
+        "proportional",
+        "proportional reads all rows of all data sets; round_robin takes turns until one is through.",
         choices=MULTI,
     )
     dataset_temperature: float | None = setting(

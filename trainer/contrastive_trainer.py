@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
@@ -76,7 +76,7 @@ def train_contrastive(
     output = Path(str(args.output_dir))
     instructions = prompts_of(embedder)
     for part in (rows, eval_rows):
-        for name, one in _named(part).items():
+        for name, one in as_named(part).items():
             check_pairs(one, instructions, name)
     _check_sizes(rows, args)
     args = copy.copy(args)
@@ -106,21 +106,27 @@ def train_contrastive(
         embedder.transformers_model.config.matryoshka_dims = sorted(args.matryoshka_dims, reverse=True)
     train_or_resume(trainer, args.output_dir)
     if eval_rows is not None:
-        for name, value in trainer.evaluate().items():
-            if name.endswith("loss"):
-                logger.info("On held-out pairs: %s %.5f", name.removeprefix("eval_").replace("_loss", " loss"), value)
+        _tell_losses(trainer.evaluate())
     if trainer.is_world_process_zero():
         trainer.save_embedder(output)
     return embedder
 
 
+def _tell_losses(metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        if name.endswith("loss"):
+            logger.info("On held-out pairs: %s %.5f", name.removeprefix("eval_").replace("_loss", " loss"), value)
+
+
 def prompts_of(embedder: SentenceTransformer) -> dict[str, str]:
     """The instructions of a model by name, which rows may name as their task."""
     model = embedder.transformers_model
-    return dict(model.config.prompts if isinstance(model, XVLM2VecModel) else embedder.prompts)
+    if isinstance(model, XVLM2VecModel):
+        return dict(model.config.prompts)
+    return {name: prompt or "" for name, prompt in embedder.prompts.items()}
 
 
-def _named(rows: Dataset | Mapping[str, Dataset] | None) -> dict[str, Dataset]:
+def as_named(rows: Dataset | Mapping[str, Dataset] | None) -> dict[str, Dataset]:
     """Data sets by name; one alone has none."""
     if rows is None:
         return {}
@@ -173,7 +179,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     ) -> BatchSampler | None:
         """As in sentence-transformers; held-out rows are read in their order, and all of them."""
         rest = (valid_label_columns, generator, seed)
-        held_out = any(dataset is part for part in _named(self.eval_dataset).values())
+        held_out = any(dataset is part for part in as_named(self.eval_dataset).values())
         if not held_out:
             batch_size = self.args.sub_batch_size or batch_size
         if held_out or self.args.train_sampling_strategy == "sequential":
@@ -199,7 +205,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
         """As in sentence-transformers; where several losses are summed, each is logged by its name."""
         result = super().compute_loss(*arguments, **options)
-        for part in self.loss.modules():
+        loss: nn.Module = self.loss  # type: ignore[assignment]
+        for part in loss.modules():
             if isinstance(part, LossSum):
                 self.track_loss_components({f"loss/{name}": term for name, term in part.last_terms.items()})
         return result

@@ -27,11 +27,12 @@ class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
         self.temperature = temperature
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.generator.manual_seed(self.seed + self.epoch)
+        generator = torch.Generator() if self.generator is None else self.generator
+        generator.manual_seed(self.seed + self.epoch)
         sizes = torch.tensor([len(sampler) for sampler in self.batch_samplers], dtype=torch.float64)
         weights = (sizes / sizes.max()) ** (1 / self.temperature)
-        drawn = torch.multinomial(weights, len(self), replacement=True, generator=self.generator).tolist()
-        starts = torch.tensor([0, *(len(part) for part in self.dataset.datasets)]).cumsum(0).tolist()
+        drawn = torch.multinomial(weights, len(self), replacement=True, generator=generator).tolist()
+        starts = [0, *self.dataset.cumulative_sizes]
         running = [iter(sampler) for sampler in self.batch_samplers]
         for number in drawn:
             batch = next(running[number], None)

@@ -90,7 +90,7 @@ class SelfDistillationConfig(TrainingArguments):
         """
         dims = self.matryoshka_dims
         sizes = with_whole_size(dims, max(dims, default=0) if width is None else width) if dims is not None else None
-        options = {} if self.language_weight == 0.5 else {"language_weight": self.language_weight}
+        options: dict[str, Any] = {} if self.language_weight == 0.5 else {"language_weight": self.language_weight}
         return make_loss(self.loss, sizes, **options)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -50,6 +50,9 @@ class PairCollator(SentenceTransformerDataCollator):
             batch |= super().__call__([{column: _input(row)} for row in rows])
         return batch | {"label": self._label(sides)}
 
+    def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
+        """Columns are prepared one by one, and the order of a batch's is right."""
+
     def _label(self, sides: Mapping[str, Sequence[TextImageRow]]) -> dict[str, Any]:
         label: dict[str, Any] = {}
         if not self.mask_duplicates and self.guide is None:

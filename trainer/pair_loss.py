@@ -56,10 +56,10 @@ class PairLoss(CachedLossMixin, nn.Module):
             return self.forward_cached(features, labels)  # type: ignore[arg-type]
         return self.calculate_loss([[self.model(part)["sentence_embedding"]] for part in features], labels)
 
-    def calculate_loss(
+    def calculate_loss(  # type: ignore[override]
         self,
         reps: list[list[torch.Tensor]],
-        labels: Mapping[str, Any] | None = None,  # type: ignore[override]
+        labels: Mapping[str, Any] | None = None,
         *,
         with_backward: bool = False,
     ) -> torch.Tensor:
@@ -67,7 +67,7 @@ class PairLoss(CachedLossMixin, nn.Module):
         vectors = {side: torch.cat(pieces) for side, pieces in zip(SIDES, reps, strict=False)}
         loss: torch.Tensor = self.loss(**vectors, **self._left_out(labels or {}))
         if with_backward:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             loss = loss.detach()
         return loss
 

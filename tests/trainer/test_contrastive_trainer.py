@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 from torch.nn.functional import cross_entropy, normalize
 from transformers import TrainerCallback
 
+from xvlm2vec.common.columns import PAIR_COLUMNS
 from xvlm2vec.trainer.adapters import AdapterConfig, load_adapter
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
-from xvlm2vec.common.columns import PAIR_COLUMNS
 from xvlm2vec.trainer.contrastive_trainer import train_contrastive
 from xvlm2vec.trainer.pair_collator import PairCollator
 
@@ -60,11 +60,12 @@ class Losses(TrainerCallback):
             raise InterruptedError
 
 
-def train(folder, output, pairs, kill_at=None, eval_rows=None, adapter=None, **settings):
+def train(folder, output, pairs, kill_at=None, eval_rows=None, adapter=None, guide=None, **settings):
     losses = Losses(kill_at)
     usual = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "save_steps": 1, "use_cpu": True}
     args = ContrastiveConfig(output_dir=str(output), **{**usual, **settings})
-    model = train_contrastive(args, pairs, [losses], model=str(folder), eval_rows=eval_rows, adapter=adapter)
+    options = {"eval_rows": eval_rows, "adapter": adapter, "guide": guide}
+    model = train_contrastive(args, pairs, [losses], model=str(folder), **options)
     return model, losses.steps
 
 

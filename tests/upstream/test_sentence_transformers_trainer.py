@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from transformers import Trainer
 
 PARAMETERS = {"_save": ["self", "output_dir", "state_dict"], "_load_from_checkpoint": ["self", "checkpoint_path"]}
@@ -24,3 +25,12 @@ def test_checkpoints_are_written_and_read_through_them() -> None:
     assert "self._load_from_checkpoint(" in inspect.getsource(Trainer.train), (
         "transformers resumes without Trainer._load_from_checkpoint"
     )
+
+
+def test_the_gradient_cache_calls_our_loss() -> None:
+    takes = list(inspect.signature(CachedLossMixin.calculate_loss).parameters)
+    assert takes == ["self", "reps", "labels", "with_backward"], (
+        "GradCache calls losses otherwise: trainer/pair_loss.py"
+    )
+    assert list(inspect.signature(CachedLossMixin.forward_cached).parameters) == ["self", "sentence_features", "labels"]
+    assert CachedLossMixin.uses_gradient_cache is True, "decorators no longer ask for uses_gradient_cache"

@@ -6,27 +6,31 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 import xvlm2vec.modeling  # noqa: F401  (registers the Auto classes)
+from xvlm2vec.common.pair_checks import check_pairs
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.stored import load_pairs
+from xvlm2vec.corpus.stored_pairs import load_pairs
 from xvlm2vec.flags import console
 from xvlm2vec.flags.adapters import merge_adapter
 from xvlm2vec.flags.models import load_embedder, model_kind
+from xvlm2vec.flags.pair_vectors import PairVectors, guide_vectors
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig, renamed
-from xvlm2vec.trainer.contrastive_trainer import train_contrastive
+from xvlm2vec.trainer.contrastive_trainer import as_named, prompts_of, train_contrastive
 from xvlm2vec.trainer.progress import StageBar
 from xvlm2vec.trainer.settings import setting
 
 logger = logging.getLogger(__name__)
+
+Pairs: TypeAlias = Dataset | dict[str, Dataset]
 
 
 @dataclass
@@ -36,22 +40,25 @@ class ContrastFlags:
     model: str = field(
         metadata={"help": "folder or Hub id to start from: any vision-language model of transformers, or an embedder"}
     )
-    data: str = field(
-        metadata={"help": "pairs with the columns qry, qry_image, pos_text, pos_image: a folder of save_to_disk, a "
-                  "folder of parquet files, or a Hub id"}
+    data: list[str] = field(
+        metadata={"help": "data sets of pairs: each a folder of save_to_disk, a folder of parquet files, a parquet "
+                  "file, or a Hub id"}
     )  # fmt: skip
     output: str = field(
         metadata={"help": "the trained model goes here; with --lora, into adapter/ and, merged, into merged/"}
     )
-    eval_data: str | None = setting(None, "held-out pairs, whose loss is logged")
+    eval_data: list[str] | None = setting(None, "held-out pairs, whose loss is logged")
+    image_folder: str | None = setting(None, "below it lie the images that qry_image_path and so on name, as in MMEB")
+    guide: str | None = setting(
+        None, "another embedder, as evaluate takes it: what it finds nearer to a query than its positive is no negative"
+    )
 
 
 REFUSED = {
     "prediction_loss_only": "sentence-transformers computes nothing but the loss on held-out rows",
     "ddp_broadcast_buffers": "sentence-transformers switches it off",
-    "prompts": "write instructions into the texts of the rows",
+    "prompts": "the columns instruction or task say what stands before a query",
     "router_mapping": "the model has no router",
-    "multi_dataset_batch_sampler": "there is one data set",
     "auto_find_batch_size": "the batch decides what is learned; --mini-batch-size saves memory without changing it",
     "data_seed": "rows are drawn by --seed",
     "dataloader_multiprocessing_context": "sentence-transformers starts workers as Python does",
@@ -66,8 +73,13 @@ REFUSED = {
 FORM = TrainingForm(
     command="contrast",
     description=(
-        "Trains an embedder on English pairs: each row of a batch must find its own partner among those of the "
-        "others. A vision-language model that does not embed yet is wrapped first and kept in OUTPUT/start.\n\n"
+        "Trains an embedder on pairs: each query of a batch must find its positive among those of the others and the "
+        "hard negatives. A vision-language model that does not embed yet is wrapped first and kept in OUTPUT/start.\n\n"
+        "A row has the columns qry and/or qry_image (the query), pos_text and/or pos_image (what it should find), and "
+        "may have neg_text and neg_image (what it should not: one value or a list), and instruction (put before the "
+        "query) or task (the name of one of the model's prompts). An image may be a list of images. MMEB's training "
+        "sets are read as they are: qry_image_path and so on name files below --image-folder.\n\n"
+        "Of several data sets each batch is of one, or with --sub-batch-size put together from several.\n\n"
         "Interrupt it as you like: the same command goes on from the newest checkpoint."
     ),
     example=(
@@ -76,7 +88,17 @@ FORM = TrainingForm(
     ),
     flags=ContrastFlags,
     settings=ContrastiveConfig,
-    shown=("mini_batch_size", "temperature", "train_sampling_strategy"),
+    shown=(
+        "mini_batch_size",
+        "loss",
+        "temperature",
+        "mask_duplicates",
+        "guide_margin",
+        "train_sampling_strategy",
+        "sub_batch_size",
+        "multi_dataset_batch_sampler",
+        "dataset_temperature",
+    ),
     see="every field of sentence-transformers' SentenceTransformerTrainingArguments is a flag, see its documentation.",
     refused=REFUSED,
     renamed=renamed,
@@ -93,22 +115,23 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError("--adapter activated is for translations, which distill teaches; use --adapter lora.")
     parsed.adapter.check_machine()
     kind = model_kind(flags.model)
-    rows = load_pairs(flags.data)
-    held_out = load_pairs(flags.eval_data) if flags.eval_data else None
+    rows = load_data(flags.data, flags.image_folder)
+    held_out = load_data(flags.eval_data, flags.image_folder) if flags.eval_data else None
     args = training_arguments(parsed, str(output / "adapter" if parsed.adapter.lora else output))
     if args.process_index > 0:  # one of several processes speaks
         logging.getLogger("xvlm2vec").setLevel(logging.WARNING)
     batch = args.per_device_train_batch_size * args.world_size
-    if len(rows) < batch:
+    count = sum(len(part) for part in as_named(rows).values())
+    if count < batch:
         raise ValueError(
-            f"{flags.data} has {len(rows)} rows, fewer than one batch of {batch}; set a smaller "
+            f"{' '.join(flags.data)} has {count} rows, fewer than one batch of {batch}; set a smaller "
             "--per-device-train-batch-size."
         )
     with args.main_process_first(local=False):
         identity = {"command": "contrast", **parsed.identity("output")}
         run = RunState(output, identity, writes=args.process_index == 0, renamed=renamed, extendable=EXTENDABLE)
         start = _start(run, flags.model, kind, output)
-    logger.info("Training on %d pairs", len(rows))
+    logger.info("Training on %d pairs", count)
     run.run("training", lambda: _train(parsed, start, args, rows, held_out))
     if args.process_index > 0:
         return 0
@@ -122,6 +145,21 @@ def training_arguments(parsed: Parsed, output_dir: str) -> ContrastiveConfig:
     """The trainer's settings; what was not given follows the machine and the held-out pairs."""
     settings: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
     return ContrastiveConfig(output_dir=output_dir, **settings)
+
+
+def load_data(sources: Sequence[str], images: str | None) -> Pairs:
+    """The data set of one source, or those of several by name: the last part of a path, or all of it if two share that.
+
+    Raises:
+        ValueError: A source is named twice.
+    """
+    if len(set(sources)) < len(sources):
+        raise ValueError("--data names a data set twice.")
+    if len(sources) == 1:
+        return load_pairs(sources[0], images=images)
+    short = [Path(source).name for source in sources]
+    names = short if len(set(short)) == len(short) else list(sources)
+    return {name: load_pairs(source, images=images) for name, source in zip(names, sources, strict=True)}
 
 
 def wrap(source: str, folder: str) -> None:
@@ -143,10 +181,27 @@ def _start(run: RunState, source: str, kind: str, output: Path) -> str:
     return str(Path(start).resolve()) if Path(start).is_dir() else start
 
 
-def _train(parsed: Parsed, start: str, args: ContrastiveConfig, rows: Dataset, held_out: Dataset | None) -> None:
+def _train(parsed: Parsed, start: str, args: ContrastiveConfig, rows: Pairs, held_out: Pairs | None) -> None:
     model = SentenceTransformer(start, model_kwargs=parsed.adapter.loading())
     bar = StageBar("Contrast", shows=not parsed.given.get("disable_tqdm"))
-    train_contrastive(args, rows, [bar], model=model, eval_rows=held_out, adapter=parsed.adapter.config())
+    train_contrastive(
+        args,
+        rows,
+        [bar],
+        model=model,
+        eval_rows=held_out,
+        adapter=parsed.adapter.config(),
+        guide=_guide(parsed.flags, [*as_named(rows).items(), *as_named(held_out).items()], prompts_of(model)),
+    )
+
+
+def _guide(flags: Any, data: Sequence[tuple[str, Dataset]], prompts: dict[str, str]) -> PairVectors | None:
+    if flags.guide is None:
+        return None
+    for name, rows in data:  # before anything is embedded
+        check_pairs(rows, prompts, name)
+    logger.info("The guide %s embeds the pairs", flags.guide)
+    return guide_vectors(flags.guide, [rows for _, rows in data], Path(flags.output) / "guide", prompts)
 
 
 def _save(model: XVLM2VecModel, processor: XVLM2VecProcessor, folder: str) -> None:

@@ -82,10 +82,9 @@ def _same(left: TextImageRow, right: TextImageRow) -> bool:
 
 def _same_image(left: Any, right: Any) -> bool:
     """Whether two stored images are the same file; equal pixels in different files are found in training."""
-    bytes_of = [image["bytes"].as_buffer() for image in (left, right)]
-    if None in bytes_of:
+    if not (left["bytes"].is_valid and right["bytes"].is_valid):
         return bool(left["path"].is_valid and left["path"].as_py() == right["path"].as_py())
-    return bool(bytes_of[0].equals(bytes_of[1]))
+    return bool(left["bytes"].as_buffer().equals(right["bytes"].as_buffer()))
 
 
 def _missing_file(pair: Pair, where: str) -> str:

@@ -9,7 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from xvlm2vec.trainer.losses import CrossModalAlignmentLoss, MultilingualContrastiveLoss, OneToManyContrastiveLoss
+from xvlm2vec.trainer.false_negatives import duplicates
+from xvlm2vec.trainer.losses import (
+    CrossModalAlignmentLoss,
+    MultilingualContrastiveLoss,
+    OneToManyContrastiveLoss,
+    PairInfoNCELoss,
+)
 from xvlm2vec.trainer.losses.gathering import gather_rows, global_row_ids
 
 # Pairs and rows of each process; they differ in number, and both count their rows from 0.
@@ -58,6 +64,35 @@ def test_two_processes_are_one_batch(tmp_path, name):
     torch.testing.assert_close(torch.cat([result["gradient"] for result in results]) / 2, student.grad)
 
 
+@pytest.mark.slow
+def test_pairs_of_two_processes_are_one_batch(tmp_path):
+    """The second process has no hard negative; the contents of both are compared."""
+    run_in_two_processes(tmp_path, "pairs")
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    query, positive = (part.requires_grad_() for part in batch())
+    negative, contents = hard_negatives().requires_grad_(), contents_of(slice(0, 7))
+    left_out = duplicates({**contents, "negative": torch.tensor([98, 99])})
+    unit, own = torch.nn.functional.normalize, torch.eye(7, 9, dtype=torch.bool)
+    forth = unit(query) @ unit(torch.cat([positive, negative])).T / 0.5
+    back = (unit(positive) @ unit(query).T / 0.5).masked_fill(left_out.no_query & ~own[:, :7], -torch.inf)
+    forth = forth.masked_fill(left_out.no_negative & ~own, -torch.inf)
+    values = -(forth.log_softmax(dim=1)[own] + back.log_softmax(dim=1).diagonal()) / 2
+    expected = (values[:4].mean() + values[4:].mean()) / 2
+    expected.backward()
+    torch.testing.assert_close((results[0]["loss"] + results[1]["loss"]) / 2, expected)
+    torch.testing.assert_close(torch.cat([result["gradient"] for result in results]) / 2, query.grad)
+    torch.testing.assert_close(results[0]["negative"] / 2, negative.grad)
+
+
+def hard_negatives():
+    return torch.randn(2, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def contents_of(part):
+    """Row 1 of the first process and row 5, which is in the second, look for the same."""
+    return {"query": torch.arange(7)[part], "positive": torch.tensor([10, 11, 12, 13, 14, 11, 16])[part]}
+
+
 def test_one_process_is_its_own_batch():
     rows = torch.tensor([3, 1])
     assert gather_rows(rows) is rows
@@ -84,12 +119,24 @@ def worker(folder, rank, name):
     part = slice(0, 4) if rank == 0 else slice(4, 7)
     student, teacher = (vectors[part].clone() for vectors in batch())
     student.requires_grad_()
+    result = pairs(rank, part, student, teacher) if name == "pairs" else rows(rank, name, student, teacher)
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def rows(rank, name, student, teacher):
     loss, target = LOSSES[name]
     value = loss(student_lang=student, row_of_pair=ROWS[rank], **{target: teacher})
     value.backward()
-    result = {"world": dist.get_world_size(), "loss": value.detach(), "gradient": student.grad}
-    torch.save(result, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return {"world": dist.get_world_size(), "loss": value.detach(), "gradient": student.grad}
+
+
+def pairs(rank, part, student, teacher):
+    negative = hard_negatives().requires_grad_() if rank == 0 else None
+    left_out = vars(duplicates(contents_of(part) | ({"negative": torch.tensor([98, 99])} if rank == 0 else {})))
+    value = PairInfoNCELoss(0.5)(query=student, positive=teacher.requires_grad_(), negative=negative, **left_out)
+    value.backward()
+    return {"loss": value.detach(), "gradient": student.grad, "negative": negative.grad if rank == 0 else None}
 
 
 if __name__ == "__main__":
