@@ -13,6 +13,8 @@ from .one_to_many import OneToManyContrastiveLoss
 from .pair_info_nce import PairInfoNCELoss
 from .registry import LOSSES, PAIR_LOSSES, loss_names, make_loss
 from .self_distillation import XVLM2VEC_CITATION, SelfDistillationLoss
+from .sigmoid import SigmoidLoss
+from .symile import SymileLoss
 
 __all__ = [
     "LOSSES",
@@ -28,6 +30,8 @@ __all__ = [
     "OneToManyContrastiveLoss",
     "PairInfoNCELoss",
     "SelfDistillationLoss",
+    "SigmoidLoss",
+    "SymileLoss",
     "loss_names",
     "make_loss",
     "with_whole_size",

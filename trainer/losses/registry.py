@@ -16,6 +16,8 @@ from .multilingual_contrastive import MultilingualContrastiveLoss
 from .one_to_many import OneToManyContrastiveLoss
 from .pair_info_nce import PairInfoNCELoss
 from .self_distillation import SelfDistillationLoss
+from .sigmoid import SigmoidLoss
+from .symile import SymileLoss
 
 LOSSES: dict[str, type[EmbeddingLoss]] = {
     "self-distillation": SelfDistillationLoss,
@@ -24,9 +26,10 @@ LOSSES: dict[str, type[EmbeddingLoss]] = {
     "cross-modal-alignment": CrossModalAlignmentLoss,
     "one-to-many": OneToManyContrastiveLoss,
     "language-disentanglement": LanguageDisentanglementLoss,
+    "symile": SymileLoss,
 }
 """Losses of distillation."""
-PAIR_LOSSES: dict[str, type[EmbeddingLoss]] = {"info-nce": PairInfoNCELoss}
+PAIR_LOSSES: dict[str, type[EmbeddingLoss]] = {"info-nce": PairInfoNCELoss, "sigmoid": SigmoidLoss}
 """Losses of contrastive training."""
 
 

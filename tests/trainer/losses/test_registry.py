@@ -5,6 +5,7 @@ import torch
 
 from xvlm2vec.trainer.losses import (
     LOSSES,
+    PAIR_LOSSES,
     LossSum,
     MatryoshkaLoss,
     MultilingualContrastiveLoss,
@@ -27,10 +28,10 @@ def test_one_name_is_that_loss_with_its_settings():
     assert loss.get_config_dict() == {"language_weight": 0.25, "distance": "cosine"}
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_name_makes_its_loss(name):
-    loss = make_loss(name)
-    assert type(loss) is LOSSES[name]
+@pytest.mark.parametrize(("name", "losses"), [(name, part) for part in (LOSSES, PAIR_LOSSES) for name in part])
+def test_every_name_makes_its_loss(name, losses):
+    loss = make_loss(name, losses=losses)
+    assert type(loss) is losses[name]
     assert "Example:" in loss.__doc__
     assert "| input | shape | meaning |" in loss.__doc__
     assert loss.citation.startswith("@misc{")
@@ -71,4 +72,4 @@ def test_what_makes_no_loss_is_told(names, options, told):
 
 
 def test_losses_that_need_images_say_so():
-    assert loss_names().count("(needs images)") == 2
+    assert loss_names().count("(needs images)") == 3
