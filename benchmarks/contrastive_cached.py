@@ -2,7 +2,7 @@
 
     python benchmarks/contrastive_cached.py --json benchmarks/results/contrastive_cached.json
 
-One process, interleaved: a step of `MultipleNegativesRankingLoss`, then one of its cached form on the same 64 rows.
+One process, interleaved: a step of the plain loss, then of the cached ones on the same 64 rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.corpus.emoji.training import contrastive_rows, tokenizer_texts
 from xvlm2vec.corpus.emoji.world import EmojiWorld, EmojiWorldConfig
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
-from xvlm2vec.trainer.contrastive_trainer import PairCollator, make_loss
+from xvlm2vec.trainer.contrastive_trainer import make_loss
+from xvlm2vec.trainer.pair_collator import PairCollator
 from xvlm2vec.trainer.precision import has_fast_bf16, training_attention
 
 

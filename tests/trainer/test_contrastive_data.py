@@ -1,6 +1,7 @@
 """Rows of contrastive training: hard negatives, instructions, several data sets, a guide, and faulty rows."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -94,6 +95,15 @@ def test_an_interrupted_run_over_data_sets_ends_with_the_same_bits(tmp_path, fol
     assert len(rest) == 1
     for name, value in resumed.state_dict().items():
         assert torch.equal(value, whole.state_dict()[name]), name
+
+
+def test_each_loss_of_a_sum_is_logged(tmp_path, folder):
+    settings = {"loss": "info-nce,sigmoid:0.5", "mini_batch_size": 3, "max_steps": 1}
+    train(folder, tmp_path / "out", text_rows(8), **settings)
+    state = json.loads((tmp_path / "out" / "checkpoints" / "checkpoint-1" / "trainer_state.json").read_text())
+    logged = state["log_history"][0]
+    assert logged["loss"] == pytest.approx(logged["loss/info-nce"] + 0.5 * logged["loss/sigmoid"], abs=1e-3)
+    assert logged["loss/sigmoid"] > 0
 
 
 def test_held_out_data_sets_are_each_measured(tmp_path, folder, image, caplog):
