@@ -1,4 +1,4 @@
-"""`xvlm2vec corpus check` against its rules one row at a time through `datasets.map`: rows a second, and memory.
+"""`xvlm2vec corpus check` against its rules one row at a time through `datasets.map`, and what `translate` adds.
 
     python benchmarks/corpus.py --json benchmarks/results/corpus.json
 
@@ -7,6 +7,14 @@ own on one thread. The check reads a JSONL file twice, judges by all rules, and 
 page; `Dataset.map` passes rows that are in memory already through the same functions one by one. It takes the same time
 for each row and gets far fewer of them, and it is spared files and what only the whole corpus tells. Measured in turn,
 a few times; the medians of the processor time count, as the machine may be busy. Memory is the largest resident set.
+
+`translate` is run with an engine that does nothing, from a corpus to the files of translations in ten languages: what
+is left is its own work (texts taken apart and put together, keys, files). It is told as a share of the time of an
+engine that translates 1,000 texts a second, such as a small model on a GPU; a slower one makes the share smaller.
+
+    python benchmarks/corpus.py --only translate --json benchmarks/results/corpus.json
+
+measures that alone, and leaves the other numbers of the file as they are.
 """
 
 from __future__ import annotations
@@ -22,13 +30,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from corpus_texts import rows
+from corpus_texts import LANGUAGES, rows
 
 ROWS, FEWER, ONE_BY_ONE = 200_000, 20_000, 4_000
+TEXTS, ENGINE_TEXTS_PER_S = 5_000, 1_000
 FAULTS = (
     "?",
     "could not translate",
@@ -44,23 +54,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default 3)")
+    parser.add_argument("--only", choices=("check", "translate"), help="measure one of both; the file keeps the other")
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FILE"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.measure:
         what, path = flags.measure
-        print(json.dumps({"check": check, "row_at_a_time": row_at_a_time}[what](Path(path))))
+        measures = {"check": check, "row_at_a_time": row_at_a_time, "translate": translate}
+        print(json.dumps(measures[what](Path(path))))
         return
+    content = json.loads(flags.json.read_text(encoding="utf-8")) if flags.json and flags.json.exists() else {}
+    ratios = content.get("ratios", {})
     with tempfile.TemporaryDirectory() as folder:
-        files = {count: write_rows(Path(folder) / f"rows-{count}.jsonl", count) for count in (ROWS, FEWER, ONE_BY_ONE)}
-        rounds = []
-        for _ in range(flags.rounds):
-            rounds.append({"check": run("check", files[ROWS]), "fewer": run("check", files[FEWER]),
-                           "row_at_a_time": run("row_at_a_time", files[ONE_BY_ONE])})  # fmt: skip
-            print(json.dumps(rounds[-1]), flush=True)
-    content = summary(rounds)
+        if flags.only != "translate":
+            content |= summary(check_rounds(Path(folder), flags.rounds))
+        if flags.only != "check":
+            content |= translate_summary([run("translate", Path(folder)) for _ in range(flags.rounds)])
+    content["ratios"] = ratios | content.get("ratios", {})
+    if "translate" in content:
+        content["ratios"]["translate_time_in_engine"] = round(1 - content["translate"]["overhead"], 4)
     print(json.dumps(content, indent=1))
     if flags.json:
         flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def check_rounds(folder: Path, count: int) -> list[dict[str, Any]]:
+    files = {rows: write_rows(folder / f"rows-{rows}.jsonl", rows) for rows in (ROWS, FEWER, ONE_BY_ONE)}
+    rounds = []
+    for _ in range(count):
+        rounds.append({"check": run("check", files[ROWS]), "fewer": run("check", files[FEWER]),
+                       "row_at_a_time": run("row_at_a_time", files[ONE_BY_ONE])})  # fmt: skip
+        print(json.dumps(rounds[-1]), flush=True)
+    return rounds
+
+
+def translate_summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = statistics.median(measured["cpu_s_per_text"] for measured in rounds)
+    return {
+        "translate": {
+            "texts": TEXTS,
+            "languages": len(LANGUAGES),
+            "cpu_us_per_text": round(seconds * 1e6, 1),
+            "engine_texts_per_s": ENGINE_TEXTS_PER_S,
+            "overhead": round(seconds * ENGINE_TEXTS_PER_S, 4),
+            "rounds": rounds,
+        }
+    }
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -149,6 +187,39 @@ def row_at_a_time(path: Path) -> dict[str, Any]:
     dataset.map(lambda row: {**row, "rule": ""}, keep_in_memory=True, new_fingerprint="bare")
     bare = time.process_time() - start
     return {"rows_per_cpu_s": len(dataset) / taken, "bare_rows_per_cpu_s": len(dataset) / bare, "peak_mb": peak()}
+
+
+class NoEngine:
+    """Gives every text back as it is."""
+
+    batch_size = 32
+
+    def check(self, languages: Sequence[str]) -> None:
+        """Takes any."""
+
+    def translate(self, texts: Sequence[str], language: str, source: str = "en") -> Iterator[tuple[int, str, str]]:
+        """The texts."""
+        for number, text in enumerate(texts):
+            yield number, text, ""
+
+
+def translate(folder: Path) -> dict[str, Any]:
+    import datasets
+
+    from xvlm2vec.corpus.schema import parallel_features
+    from xvlm2vec.corpus.translation import translate_corpus
+
+    texts = list(dict.fromkeys(row["text_en"] for row in rows(3 * TEXTS)))[:TEXTS]
+    table = [{"id": str(number), "image": None, "text_en": text, "translations": [], "source": "made"}
+             for number, text in enumerate(texts)]  # fmt: skip
+    corpus = datasets.Dataset.from_list(table, features=parallel_features())
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        start = time.process_time()
+        outcome = translate_corpus(corpus, NoEngine(), LANGUAGES, Path(output))
+        taken = time.process_time() - start
+    translated = outcome.translated.total()
+    assert translated == TEXTS * len(LANGUAGES), outcome
+    return {"cpu_s_per_text": taken / translated, "peak_mb": peak()}
 
 
 def peak() -> float:

@@ -211,8 +211,8 @@ class _Counter:
             self.stats.unreadable += 1
 
 
-def _ratio(value: float, of: float) -> float | None:
-    return round(value / of, 4) if of else None
+def _ratio(value: float | None, of: float | None) -> float | None:
+    return round(value / of, 4) if of and value is not None else None
 
 
 def _quantiles(lengths: Counter[int]) -> list[int | None]:

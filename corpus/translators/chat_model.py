@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.corpus.rows import ENGLISH
 
@@ -77,7 +77,7 @@ class ChatModel:
         """The answers; None where one was not at its end."""
         import torch
 
-        inputs = self.tokenizer.apply_chat_template(
+        inputs: Any = self.tokenizer.apply_chat_template(
             conversations, add_generation_prompt=True, enable_thinking=False, tokenize=True, padding=True,
             return_dict=True, return_tensors="pt",
         ).to(self.model.device)  # fmt: skip

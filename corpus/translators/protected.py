@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from xvlm2vec.common.image_marks import MARK, strip_marks
 from xvlm2vec.common.texts import is_blank
@@ -21,13 +22,14 @@ _BETWEEN = re.compile(rf"((?:{MARK.pattern}|<\|[^<>|\n]{{1,30}}\|>|\n)+)")
 """What parts a text into pieces that have nothing to do with each other."""
 _WITHIN = re.compile(rf"({_TAG}|{_FIELD})")
 """What stands within a sentence, and stays at its place in it."""
+_SIGNS = re.compile(r"[<\[{%&\n]")
+"""A text without any of these has nothing that must stay."""
 _NAME, _NAMES = "XQ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STANDING_IN = re.compile(rf"[*#@]?{_NAME}([{_NAMES}])")
 """The made names that stand in for what is taken out; rule-based translators mark them as unknown words."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a text that is translated alone.
 
     Attributes:
@@ -55,6 +57,8 @@ def dissected(text: str, within: bool = True) -> list[str | Piece]:
         text: The text.
         within: Whether made names stand in for markup and fields within a sentence; else it is cut there, too.
     """
+    if not _SIGNS.search(text):
+        return [Piece(text)] if text[:1].isalpha() and not text[-1].isspace() else list(filter(None, _sentence([text])))
     parts: list[str | Piece] = []
     for number, part in enumerate(_BETWEEN.split(text)):
         parts += [part] if number % 2 else _line(part, within)
@@ -89,24 +93,27 @@ def _sentence(cut: Sequence[str]) -> list[str | Piece]:
     return ["".join(cut[: said[0]]) + before, piece, after + "".join(cut[said[-1] + 1 :])]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Work:
     """A text on its way.
 
     Attributes:
         parts: Its parts.
         missing: Pieces that are not translated yet, in their order.
+        has_pieces: Whether there is anything to translate.
     """
 
     parts: list[str | Piece]
     missing: dict[str, None] = field(init=False)
+    has_pieces: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.missing = {part.text: None for part in self.parts if isinstance(part, Piece)}
+        self.has_pieces = bool(self.missing)
 
     def joined(self, done: dict[str, tuple[str | None, str]]) -> tuple[str | None, str, bool]:
         """The translation, what is wrong, and whether something that was taken out did not come back."""
-        if all(isinstance(part, str) and is_blank(strip_marks(part)) for part in self.parts):
+        if not self.has_pieces and is_blank(strip_marks("".join(map(str, self.parts)))):
             return None, "the English text is empty", False
         texts = []
         for part in self.parts:

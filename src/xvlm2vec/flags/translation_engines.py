@@ -120,9 +120,8 @@ def _chat_model(source: str, batch_size: int, max_new_tokens: int) -> Engine:
     loader = AutoModelForCausalLM if is_text_model else AutoModelForImageTextToText
     on_gpu = torch.cuda.is_available()
     model = loader.from_pretrained(source, dtype=torch.bfloat16 if on_gpu else torch.float32)
-    return ChatModel(
-        model.to("cuda" if on_gpu else "cpu"), AutoTokenizer.from_pretrained(source), batch_size, max_new_tokens
-    )
+    model.to("cuda" if on_gpu else "cpu")
+    return ChatModel(model, AutoTokenizer.from_pretrained(source), batch_size, max_new_tokens)
 
 
 def _embed(source: str) -> Embed:

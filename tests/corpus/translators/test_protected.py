@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xvlm2vec.corpus.translators.protected import Piece, Protected, dissected
+from xvlm2vec.modeling.families import FAMILIES
 
 
 class Shouting:
@@ -77,3 +78,10 @@ def test_a_line_is_translated_once_and_its_fault_is_that_of_each_text():
         "": (None, "the English text is empty"),
         "<image>\n": (None, "the English text is empty"),
     }
+
+
+def test_every_mark_of_an_image_is_seen():
+    marks = [family.image for family in FAMILIES.values() if family.image]
+    assert marks
+    for mark in [*marks, "[IMG_2]", "<|image_1|>"]:
+        assert dissected(f"{mark} dog") == [mark, " ", Piece("dog")], mark
