@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -79,6 +80,17 @@ class XVLM2VecModel(RowEncoder, PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Only heads are the wrapper's own, and torch initialises these; the backbone's classes do their own."""
+
+    def train(self, mode: bool = True) -> XVLM2VecModel:
+        """As in torch, but batch normalisation keeps its statistics: in training, too, no vector depends on its batch.
+
+        A frozen vision tower would otherwise see images in another way than after the training, and forget its own.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     @classmethod
     def from_backbone(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> XVLM2VecModel:

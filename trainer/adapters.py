@@ -21,7 +21,7 @@ from xvlm2vec.modeling.lora_settings import LoraSettings
 from xvlm2vec.modeling.model_parts import language_model_path, path_of_embeddings
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
-from .vision_parameters import VISION_PARTS, vision_modules
+from .vision_parameters import CONNECTORS, VISION_PARTS, vision_modules
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class AdapterConfig:
         train_embeddings: Also train (and save) the token embeddings, in float32, which a language in a script that the
             model has never seen needs.
         train_vision: Also put it on the vision tower and the connector; goes with the trainer's `freeze_vision=False`.
+        train_connector: Also train (and save) the whole connector between vision tower and language model, in float32,
+            which one that nobody has trained needs.
         rslora: Scaled by `alpha / sqrt(rank)` (rank-stabilised, arXiv 2312.03732).
         activated: It acts on the tokens of translations only, so that images and English texts keep their vectors: see
             `activated.add_activated`, which takes it.
@@ -45,6 +47,7 @@ class AdapterConfig:
     dora: bool = False
     train_embeddings: bool = False
     train_vision: bool = False
+    train_connector: bool = False
     rslora: bool = False
     activated: bool = False
 
@@ -68,16 +71,33 @@ def add_adapter(model: XVLM2VecModel, config: AdapterConfig) -> PeftModel:
         use_dora=config.dora,
         use_rslora=config.rslora,
         target_modules=linear_layers(model, config.train_vision),
-        # PEFT looks for modules that end so: the name alone would also be that of Phi-3.5-V's `vision_embed_tokens`.
-        modules_to_save=[path_of_embeddings(model)] if config.train_embeddings else None,
+        modules_to_save=trained_whole(model, config) or None,
     )
     adapted = get_peft_model(model, peft_config)
     base = peft_config.base_model_name_or_path
     if base and is_path(base):  # a relative path would be looked up from another folder, or on the Hub
         peft_config.base_model_name_or_path = str(Path(base).resolve())
-    if config.train_embeddings:
-        train_in_float32(adapted)
+    train_in_float32(adapted)
     return adapted
+
+
+def trained_whole(model: XVLM2VecModel, config: AdapterConfig) -> list[str]:
+    """Whole paths of the modules that are trained beside an adapter's matrices.
+
+    PEFT looks for modules that end so: a name alone would also be that of Phi-3.5-V's `vision_embed_tokens`.
+
+    Raises:
+        ValueError: The connector is to be trained, and is also to get an adapter, or there is none.
+    """
+    embeddings = [path_of_embeddings(model)] if config.train_embeddings else []
+    if not config.train_connector:
+        return embeddings
+    if config.train_vision:
+        raise ValueError("The connector is trained whole or gets an adapter: leave train_vision or train_connector out.")
+    names = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in CONNECTORS]
+    if not names:
+        raise ValueError(f"A {type(model.backbone).__name__} has no part called {', '.join(CONNECTORS)} to train whole.")
+    return [*embeddings, *names[:1]]  # the first is the outermost
 
 
 def train_in_float32(adapted: nn.Module) -> None:

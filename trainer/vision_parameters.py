@@ -15,6 +15,8 @@ VISION_PARTS = (
     "vision_model", "vision_tower", "visual", "connector", "multi_modal_projector", "mlp1", "image_newline",
     "vision_embed_tokens",
 )  # fmt: skip
+CONNECTORS = ("connector", "multi_modal_projector", "mlp1")
+"""Those that turn the tower's features into what the language model reads."""
 TEXT_PARTS = ("text_model", "text_projection")
 """What two towers have for texts only; all else gives images their vectors, or scales both."""
 

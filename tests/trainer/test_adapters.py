@@ -33,6 +33,7 @@ KINDS = {
     "embeddings": AdapterConfig(rank=2, train_embeddings=True),
     "vision": AdapterConfig(rank=2, train_vision=True),
     "vision, dora": AdapterConfig(rank=2, dora=True, train_vision=True),
+    "connector": AdapterConfig(rank=2, train_connector=True),
 }
 every_kind = pytest.mark.parametrize("config", list(KINDS.values()), ids=list(KINDS))
 
@@ -74,8 +75,9 @@ def test_a_fresh_adapter_changes_nothing_and_trains_what_it_lies_on(model, input
     with_lora = {name.removeprefix(prefix).split(".lora_")[0] for name in trainable if ".lora_" in name}
     assert with_lora == linears
     others = {name for name in trainable if ".lora_" not in name}
-    assert len(others) == config.train_embeddings
-    assert all("embed_tokens" in name for name in others)
+    whole = ["embed_tokens"] * config.train_embeddings + [".connector."] * config.train_connector
+    assert len(others) == len(whole)
+    assert all(part in name for part, name in zip(whole, others, strict=True))
 
 
 @pytest.mark.parametrize("backbone", [Phi3VConfig, Qwen2VLConfig, LlavaNextConfig])
@@ -252,3 +254,11 @@ def test_four_bits_are_those_of_qlora():
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
     assert config.bnb_4bit_compute_dtype == config.bnb_4bit_quant_storage == torch.bfloat16
     assert {"vision_model", "visual", "connector"} <= set(config.llm_int8_skip_modules)
+
+
+def test_a_connector_is_trained_whole_or_by_an_adapter_and_must_be_there(model):
+    with pytest.raises(ValueError, match="leave train_vision or train_connector out"):
+        add_adapter(model, AdapterConfig(train_vision=True, train_connector=True))
+    del model.backbone.connector
+    with pytest.raises(ValueError, match="has no part called connector"):
+        add_adapter(model, AdapterConfig(train_connector=True))

@@ -180,6 +180,11 @@ def _check(parsed: Parsed) -> None:
     """Raises where flags do not go together."""
     flags = parsed.flags
     parsed.adapter.check(parsed.given)
+    if parsed.adapter.lora_train_connector:
+        raise ValueError(
+            "--lora-train-connector is for contrast, where a connector may be new; leave it out: distillation keeps what "
+            "the model sees, and --freeze-vision false gives the connector an adapter."
+        )
     _check_teacher(parsed)
     if flags.lexicon and flags.code_switching is None:
         raise ValueError("--lexicon has no effect without --code-switching; pass both, or neither.")

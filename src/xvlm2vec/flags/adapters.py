@@ -44,6 +44,11 @@ class AdapterFlags:
     lora_dora: bool = setting(False, "weight-decomposed adapter (DoRA)")
     lora_rslora: bool = setting(False, "scaled by the square root of the rank (rank-stabilised)")
     lora_train_embeddings: bool = setting(False, "also train the token embeddings, for scripts new to the model")
+    lora_train_connector: bool = setting(
+        False,
+        "also train the whole connector between vision tower and language model, for one that nobody has trained "
+        "(contrast)",
+    )
     lora_4bit: bool = setting(False, "put it on a base in 4 bits (QLoRA): needs a CUDA GPU and bitsandbytes")
     dtype: str = setting(
         "auto",
@@ -88,6 +93,7 @@ class AdapterFlags:
             self.lora_dora,
             train_embeddings=self.lora_train_embeddings,
             train_vision=train_vision,
+            train_connector=self.lora_train_connector,
             rslora=self.lora_rslora,
             activated=self.activated,
         )

@@ -1,0 +1,1 @@
+"""The real story: weights that others trained and captions that people translated, as stages with their inputs."""
