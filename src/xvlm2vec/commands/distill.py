@@ -182,8 +182,8 @@ def _check(parsed: Parsed) -> None:
     parsed.adapter.check(parsed.given)
     if parsed.adapter.lora_train_connector:
         raise ValueError(
-            "--lora-train-connector is for contrast, where a connector may be new; leave it out: distillation keeps what "
-            "the model sees, and --freeze-vision false gives the connector an adapter."
+            "--lora-train-connector is for contrast, where a connector may be new; leave it out: distillation keeps "
+            "what the model sees, and --freeze-vision false gives the connector an adapter."
         )
     _check_teacher(parsed)
     if flags.lexicon and flags.code_switching is None:

@@ -80,6 +80,8 @@ def assemble(language: PreTrainedModel, tokenizer: Any, eyes: TimmWrapperModel, 
     tokenizer.chat_template = None
     text_config = copy.deepcopy(language.config)
     text_config.vocab_size = max(int(text_config.vocab_size), len(tokenizer))
+    text_config.name_or_path = ""  # of a folder on this machine
+    del text_config.quantization_config  # that of the GGUF file; these weights are float32
     config = FastVlmConfig(
         vision_config=eyes.config,
         text_config=text_config,

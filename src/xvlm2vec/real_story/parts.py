@@ -15,7 +15,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = {"timm": "1.0", "gguf": "0.10", "torchvision": "0"}
+LIBRARIES = {"timm": "1.0", "gguf": "0.17", "torchvision": "0"}
 """What the environment must have beside this package, and since which version."""
 
 

@@ -24,7 +24,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def make_tower(weights: Mapping[str, torch.Tensor], architecture: str = ARCHITECTURE) -> TimmWrapperModel:
-    """timm's module with the weights in it, without the classifier behind its features."""
+    """The module of timm with the weights in it, without the classifier behind its features."""
     config = TimmWrapperConfig(architecture=architecture, do_pooling=False, initializer_range=0.02)
     tower = TimmWrapperModel(config)
     config.hidden_size = int(tower.timm_model.num_features)

