@@ -83,11 +83,10 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     folder, packages, sizes = Path(config.output), Path(config.packages), config.sizes
     checkpoint, data, scores = folder / "checkpoint", folder / "data", folder / "scores"
     teacher = folder / TEACHER / stages.MERGED
+    benchmarks = stages.benchmarks_of(data, packages / "unpacked" / "gcompris", sizes)
 
     def measure(name: str, model: Path) -> Stage:
-        call = partial(
-            stages.measure, model, data, packages / "unpacked" / "gcompris", sizes, folder / "embeddings", scores / name
-        )
+        call = partial(stages.measure, model, benchmarks, folder / "embeddings", scores / name)
         return Stage(f"{name} scores", f"Measuring {name}", 3, call)
 
     plan = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xvlm2vec.eval.benchmarks.tuxpaint import VERSION as STAMPS_VERSION
@@ -66,18 +66,22 @@ def distil(teacher: Path, data: Path, sizes: Sizes, student: Student, output: Pa
     )  # fmt: skip
 
 
-def measure(model: Path, data: Path, gcompris: Path, sizes: Sizes, store: Path, output: Path) -> None:
-    """Scores a model on what was held out, in every language that the run is about."""
+def benchmarks_of(data: Path, gcompris: Path, sizes: Sizes) -> dict[str, list[str]]:
+    """What was held out, as flags of `evaluate`, in every language that the run is about."""
     languages = ["--languages", ",".join(("en", *sizes.languages, *CONTROLS))] if sizes.languages else []
     asked = ["--languages", ",".join(sizes.sentence_languages)] if sizes.sentence_languages else []
-    benchmarks = {
+    found = {
         "stamps": ["--benchmark", "tuxpaint", "--data", str(data / TEST / "tuxpaint"), *languages],
         "sentences": ["--benchmark", "gcompris", "--data", str(gcompris), "--datasets", "sentences", *asked],
     }
     if sizes.emoji:
-        benchmarks["emoji"] = [
-            "--benchmark", "emoji-languages", "--datasets", "twitter", "--tasks", "c", *languages
-        ]  # fmt: skip
+        chosen = ["--datasets", "twitter", "--tasks", "c", *languages]
+        found["emoji"] = ["--benchmark", "emoji-languages", *chosen]
+    return found
+
+
+def measure(model: Path, benchmarks: Mapping[str, Sequence[str]], store: Path, output: Path) -> None:
+    """Scores a model on every benchmark."""
     for name, benchmark in benchmarks.items():
         place = ["--store", str(store), "--output", str(output / name)]
         run_command("evaluate", [str(model), *benchmark, "--templates", "none", *place])

@@ -1,0 +1,59 @@
+"""The story from a checkpoint of tiny parts to a verified release and its report, by the stages that `run` calls."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xvlm2vec.real_story import stages
+from xvlm2vec.real_story.config import Sizes, Student
+from xvlm2vec.real_story.data import TEST, copy_stamps, write_splits
+from xvlm2vec.real_story.report import story_report
+from xvlm2vec.real_story.rows import benchmark_rows
+from xvlm2vec.real_story.splits import Splits
+
+COLOURS = {"red": "rot", "green": "grün", "blue": "blau", "grey": "grau"}
+THINGS = {"cat": "Katze", "dog": "Hund", "tree": "Baum", "house": "Haus", "sea": "Meer"}
+STUDENTS = (Student("activated", 0), Student("activated", 1), Student("lora", 0))
+SIZES = Sizes(1, ("de",), 1, 4, 1, 4, 1, STUDENTS, (), False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("story")
+    stamps = folder / "package" / "stamps"
+    for number, (colour, thing) in enumerate((c, t) for c in COLOURS for t in THINGS):
+        path = stamps / f"{colour}-{thing}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (30, 20, 3), np.uint8)).save(path)
+        german = f"{COLOURS[colour]} {THINGS[thing]}"
+        path.with_suffix(".txt").write_text(
+            f"{colour} {thing}\nde.utf8={german}\nhu.utf8=hu {thing}\nka.utf8=ka {thing}\n"
+        )
+    rows = benchmark_rows("tuxpaint", stamps.parent, folder / "images", {"stamps": "stamps"})
+    write_splits(Splits(rows[:12], rows[12:16], rows[16:]), SIZES.languages, folder / "data")
+    copy_stamps(rows[16:], stamps, folder / "data" / TEST / "tuxpaint" / "stamps")
+    return folder
+
+
+@pytest.mark.vision
+def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
+    teacher, scores = data / "teacher" / stages.MERGED, data / "scores"
+    benchmarks = {"stamps": stages.benchmarks_of(data / "data", data, SIZES)["stamps"]}
+    stages.teach_english(checkpoint[0], data / "data", SIZES, data / "teacher")
+    stages.measure(teacher, benchmarks, data / "embeddings", scores / "teacher")
+    for student in STUDENTS:
+        folder = data / student.name
+        stages.distil(teacher, data / "data", SIZES, student, folder)
+        model = folder / ("adapter" if student.adapter == "activated" else stages.MERGED)
+        stages.measure(model, benchmarks, data / "embeddings", scores / student.name)
+    first = STUDENTS[0].name
+    stages.release(teacher, data / first / "adapter", ["de"], scores / first, scores / "teacher", data / "release")
+    assert "zero drift" in (data / "release" / "model" / "README.md").read_text(encoding="utf-8").lower()
+
+    report = story_report(scores, "teacher", [student.name for student in STUDENTS], smoke=True)
+    tables = {name: held["stamps"]["stamps/t2i"] for name, held in report["scores"].items()}
+    assert set(tables["teacher"]) == {"en", "de", "hu", "ka"}
+    assert all(cell["n"] == 4 for table in tables.values() for cell in table.values())
+    assert tables[first]["en"] == tables["teacher"]["en"]  # an activated adapter leaves English and images alone
+    assert report["spread"]["stamps"]["activated"]["stamps/t2i/de"]["seeds"] == 2
+    assert report["tokens"]["stamps"]["de"]["per_character"] > 0
