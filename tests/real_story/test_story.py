@@ -14,7 +14,7 @@ from xvlm2vec.real_story.splits import Splits
 COLOURS = {"red": "rot", "green": "grün", "blue": "blau", "grey": "grau"}
 THINGS = {"cat": "Katze", "dog": "Hund", "tree": "Baum", "house": "Haus", "sea": "Meer"}
 STUDENTS = (Student("activated", 0), Student("activated", 1), Student("lora", 0))
-SIZES = Sizes(1, ("de",), 1, 4, 1, 4, 1, STUDENTS, (), False)
+SIZES = Sizes(1, ("de",), 1, 4, 1, 4, 1, STUDENTS, (), False, 1)
 
 
 @pytest.fixture(scope="module")

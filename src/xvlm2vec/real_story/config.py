@@ -42,6 +42,7 @@ class Sizes:
         students: The distillations.
         sentence_languages: Languages in which GCompris' sentences are measured; none for all.
         emoji: Whether names of emoji are measured, in the other drawing style.
+        time: What training and measuring take of the time of a full run, for telling how long it will last.
     """
 
     every: int
@@ -54,6 +55,7 @@ class Sizes:
     students: tuple[Student, ...]
     sentence_languages: tuple[str, ...]
     emoji: bool
+    time: float
 
 
 FULL = Sizes(
@@ -67,6 +69,7 @@ FULL = Sizes(
     students=(Student("activated", 0), Student("lora", 0), Student("activated", 1), Student("activated", 2)),
     sentence_languages=(),
     emoji=True,
+    time=1,
 )
 SMOKE = Sizes(
     every=10,
@@ -79,6 +82,7 @@ SMOKE = Sizes(
     students=(Student("activated", 0), Student("lora", 0)),
     sentence_languages=("en", "de"),
     emoji=False,
+    time=0.03,
 )
 
 

