@@ -49,11 +49,19 @@ def written_out(name, student, teacher):
     return (values[:4].mean() + values[4:].mean()) / 2
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """For each loss what both processes have."""
+    folder = tmp_path_factory.mktemp("processes")
+    run_in_two_processes(folder)
+    ranks = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return {name: [rank[name] for rank in ranks] for name in ranks[0]}
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.slow
-def test_two_processes_are_one_batch(tmp_path, name):
-    run_in_two_processes(tmp_path, name)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_processes_are_one_batch(found, name):
+    results = found[name]
     assert [result["world"] for result in results] == [2, 2]
     student, teacher = batch()
     student.requires_grad_()
@@ -65,10 +73,9 @@ def test_two_processes_are_one_batch(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_pairs_of_two_processes_are_one_batch(tmp_path):
+def test_pairs_of_two_processes_are_one_batch(found):
     """The second process has no hard negative; the contents of both are compared."""
-    run_in_two_processes(tmp_path, "pairs")
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    results = found["pairs"]
     query, positive = (part.requires_grad_() for part in batch())
     negative, contents = hard_negatives().requires_grad_(), contents_of(slice(0, 7))
     left_out = duplicates({**contents, "negative": torch.tensor([98, 99])})
@@ -99,10 +106,10 @@ def test_one_process_is_its_own_batch():
     assert global_row_ids(rows) is rows
 
 
-def run_in_two_processes(folder, name):
+def run_in_two_processes(folder):
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(rank), name],
+            [sys.executable, __file__, str(folder), str(rank)],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
@@ -113,15 +120,19 @@ def run_in_two_processes(folder, name):
     assert [process.returncode for process in processes] == [0, 0], errors
 
 
-def worker(folder, rank, name):
-    """One of two processes: its part of the batch through the loss."""
+def worker(folder, rank):
+    """One of two processes: its part of the batch through each loss."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     part = slice(0, 4) if rank == 0 else slice(4, 7)
-    student, teacher = (vectors[part].clone() for vectors in batch())
-    student.requires_grad_()
-    result = pairs(rank, part, student, teacher) if name == "pairs" else rows(rank, name, student, teacher)
-    torch.save(result, folder / f"{rank}.pt")
+    results = {name: rows(rank, name, *vectors_of(part)) for name in LOSSES}
+    results["pairs"] = pairs(rank, part, *vectors_of(part))
+    torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def vectors_of(part):
+    student, teacher = (vectors[part].clone() for vectors in batch())
+    return student.requires_grad_(), teacher
 
 
 def rows(rank, name, student, teacher):
@@ -140,4 +151,4 @@ def pairs(rank, part, student, teacher):
 
 
 if __name__ == "__main__":
-    worker(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    worker(Path(sys.argv[1]), int(sys.argv[2]))
