@@ -77,10 +77,11 @@ class ChatModel:
         """The answers; None where one was not at its end."""
         import torch
 
-        inputs: Any = self.tokenizer.apply_chat_template(
+        made: Any = self.tokenizer.apply_chat_template(
             conversations, add_generation_prompt=True, enable_thinking=False, tokenize=True, padding=True,
             return_dict=True, return_tensors="pt",
-        ).to(self.model.device)  # fmt: skip
+        )  # fmt: skip
+        inputs = made.to(self.model.device)
         with torch.inference_mode():
             output = self.model.generate(
                 **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id

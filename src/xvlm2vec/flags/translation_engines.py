@@ -119,7 +119,7 @@ def _chat_model(source: str, batch_size: int, max_new_tokens: int) -> Engine:
     is_text_model = type(AutoConfig.from_pretrained(source)) in MODEL_FOR_CAUSAL_LM_MAPPING
     loader = AutoModelForCausalLM if is_text_model else AutoModelForImageTextToText
     on_gpu = torch.cuda.is_available()
-    model = loader.from_pretrained(source, dtype=torch.bfloat16 if on_gpu else torch.float32)
+    model: Any = loader.from_pretrained(source, dtype=torch.bfloat16 if on_gpu else torch.float32)
     model.to("cuda" if on_gpu else "cpu")
     return ChatModel(model, AutoTokenizer.from_pretrained(source), batch_size, max_new_tokens)
 

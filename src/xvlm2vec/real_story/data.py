@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from xvlm2vec.common.captioned.tuxpaint import stamps_folder
 from xvlm2vec.common.files import write_json
 from xvlm2vec.corpus.captions import pair_examples, pair_features
 from xvlm2vec.corpus.rows import TextRow
 from xvlm2vec.corpus.schema import parallel_features
 from xvlm2vec.corpus.stored import write_dataset
 from xvlm2vec.eval.benchmarks.debian import package_data
-from xvlm2vec.eval.benchmarks.tuxpaint import BELOW
 
 from .config import CONTROLS, Sizes
 from .parts import GCOMPRIS
@@ -41,7 +41,7 @@ def make_data(packages: Path, sizes: Sizes, folder: Path) -> None:
     ]
     splits = thinned(split_rows(rows, taught=(EMOJI, WORDS), tested=(SENTENCES,)), sizes.every)
     write_splits(splits, sizes.languages, folder)
-    copy_stamps(splits.test, stamps / BELOW[0], folder / TEST / "tuxpaint" / "stamps")
+    copy_stamps(splits.test, stamps_folder(stamps), folder / TEST / "tuxpaint" / "stamps")
     write_json(folder / "counts.json", splits.counts())
 
 

@@ -62,7 +62,7 @@ def feature_difference(wheel: Path, weights: Mapping[str, torch.Tensor], tower: 
         tower: The module of `transformers`.
     """
     with _importable(wheel):
-        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
+        from efficientnet_lite_pytorch import EfficientNet
 
         original = EfficientNet.from_name("efficientnet-lite0").eval()
     original.load_state_dict(dict(weights))
