@@ -19,7 +19,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = ("modeling", "trainer", "corpus", "hub", "eval")
 FOLDERS = (*ROOMS, "src", "docs", "tests", "benchmarks", "configs")
 READ = ("read images", "read mmeb", "read tuxpaint", "read wit", "read xmmeb")
-KINDS = {"corpus": ("csv", "jsonl", "check", "contamination", "emoji", "stats", "mix", "push", *READ), "cache": ("ls", "rm", "prune")}
+KINDS = {
+    "corpus": ("csv", "jsonl", "check", "contamination", "emoji", "stats", "mix", "push", *READ),
+    "cache": ("ls", "rm", "prune"),
+}
 OTHERS = {"--multi_gpu", "--num_processes", "--cpu", "--config_file", "--measure", "--queries"}
 """Flags of accelerate and of the scripts in benchmarks/."""
 
