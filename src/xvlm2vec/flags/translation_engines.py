@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from . import console
 from .translators import load_translator
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from xvlm2vec.corpus.translators.vote import Embed
 
 RULES = "rules"
+_NOT_DECIDING = frozenset({"output", "batch_size", "engine", "address", "workers"})
 
 
 def add_engines(parser: argparse.ArgumentParser) -> None:
@@ -38,18 +41,41 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
         "rules of `corpus check` is kept; of equals that of the translator named first in this list (rules, the "
         "default), or the one most similar to the English text by a multilingual embedder (its folder or Hub id)",
     )  # fmt: skip
+    cluster = parser.add_argument_group("on a cluster", "the same translations, by several workers")
+    cluster.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: each worker of a Ray cluster "
+                         "has the translator; needs pip install 'xvlm2vec[ray]' (default here)")  # fmt: skip
+    cluster.add_argument("--address", metavar="HOST:PORT", help="of the cluster; auto finds one that runs here "
+                         "(default: a new one on this machine)")  # fmt: skip
+    cluster.add_argument("--workers", type=console.positive, default=2, metavar="N", help="workers, each with a GPU if "
+                         "there are as many (default 2)")  # fmt: skip
 
 
 def engine_settings(flags: argparse.Namespace) -> dict[str, Any]:
     """What decides the translations, as `state.json` keeps it; a single model as earlier versions wrote it."""
-    settings = {name: value for name, value in vars(flags).items() if name not in {"output", "batch_size"}}
+    settings = {name: value for name, value in vars(flags).items() if name not in _NOT_DECIDING}
     if len(flags.model) == 1:
         settings["model"] = flags.model[0]
     return {name: value for name, value in settings.items() if value not in (None, False, [])}
 
 
 def load_engine(flags: argparse.Namespace) -> Engine:
-    """The translator, or the vote of several.
+    """The translator, or the vote of several, here or on a cluster.
+
+    Raises:
+        ValueError: None is named, or flags do not fit together.
+        FileNotFoundError: A file or a program is missing.
+        ImportError: Ray is not installed.
+    """
+    engine = load_local_engine(flags)
+    if flags.engine == "here":
+        return engine
+    from xvlm2vec.corpus.translators.on_ray import OnRay
+
+    return OnRay(engine, partial(load_local_engine, flags), flags.workers, flags.address)
+
+
+def load_local_engine(flags: argparse.Namespace) -> Engine:
+    """The translator, or the vote of several, in this process.
 
     Raises:
         ValueError: None is named, or flags do not fit together.

@@ -1,0 +1,86 @@
+"""Any translator on a Ray cluster: each worker has one, and texts go to whoever is free."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from xvlm2vec.corpus.rows import ENGLISH
+
+from .engine import Answer, Engine, asks_again
+
+_BLOCKS = 4
+"""Least blocks of texts for each worker, so that none is idle for long at the end."""
+MISSING = "this needs Ray: pip install 'xvlm2vec[ray]'"
+
+
+class OnRay:
+    """A translator that works on a Ray cluster, through Ray Data.
+
+    What a worker was doing when it died is done again by another one, and each text has one answer. The translator of
+    this process only checks languages.
+
+    Args:
+        engine: The translator, as this process has it.
+        make: Makes the same translator in a worker, which must have this package and what the translator reads.
+        workers: Number of workers.
+        address: Of the cluster, as `ray.init` takes it; None starts one on this machine.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+
+    def __init__(self, engine: Engine, make: Callable[[], Engine], workers: int, address: str | None = None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError(MISSING) from error
+        if not ray.is_initialized():
+            ray.init(address=address, logging_level="warning", log_to_driver=False)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        self.engine, self.make, self.workers = engine, make, workers
+        self.batch_size, self.asks_again = engine.batch_size, asks_again(engine)
+
+    def check(self, languages: Sequence[str]) -> None:
+        """See `Engine`."""
+        self.engine.check(languages)
+
+    def translate(self, texts: Sequence[str], language: str, source: str = ENGLISH) -> Iterator[Answer]:
+        """See `Engine`."""
+        import ray.data
+
+        if not texts:
+            return
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        blocks = max(-(-len(texts) // self.batch_size), min(len(texts), _BLOCKS * self.workers))
+        gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self.workers)  # a worker sees no others
+        rows = ray.data.from_items(
+            [{"number": number, "text": text} for number, text in enumerate(texts)], override_num_blocks=blocks
+        )
+        answers = rows.map_batches(
+            _Worker, fn_constructor_args=(self.make, language, source), batch_size=None, batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=self.workers), num_gpus=gpus,
+        )  # fmt: skip
+        for row in answers.iter_rows():
+            yield row["number"], row["translation"], row["problem"]
+
+
+class _Worker:
+    """Translates blocks of texts with a translator of its own."""
+
+    def __init__(self, make: Callable[[], Engine], language: str, source: str) -> None:
+        self.engine, self.language, self.source = make(), language, source
+
+    def __call__(self, block: Any) -> Any:
+        import pyarrow as pa
+
+        numbers, texts = block["number"].to_pylist(), block["text"].to_pylist()
+        answers = sorted(self.engine.translate(texts, self.language, self.source))
+        return pa.table(
+            {
+                "number": pa.array([numbers[place] for place, _, _ in answers], pa.int64()),
+                "translation": pa.array([translation for _, translation, _ in answers], pa.string()),
+                "problem": pa.array([problem for _, _, problem in answers], pa.string()),
+            }
+        )
