@@ -19,12 +19,17 @@ from xvlm2vec.corpus.rules.registry import IMAGE, LANGUAGE, LENGTH, LINE, TEXT_R
 from xvlm2vec.corpus.rules.rows import image_faults
 from xvlm2vec.corpus.rules.rule import Action, Finding, Rule
 from xvlm2vec.corpus.rules.survey import Survey, survey
+from xvlm2vec.corpus.scoring.report import ScoreReport
+from xvlm2vec.corpus.scoring.scorer import Scorer, spooled
 
 from .chunks import Chunk, Judged, Source
 from .page import Example, write_page
 from .rejects import RejectsFile
 
 PAGE = "report.html"
+SCORES = "scores.jsonl"
+MEANING = "meaning"
+"""What is told of rows whose translations may mean something else."""
 _EXAMPLES = 3
 """Examples of each rule and language on the page."""
 
@@ -42,6 +47,7 @@ class CheckResult:
         languages: Kept rows by language.
         not_run: Rules that were not run, and why.
         faults: The first dropped rows.
+        scores: What the kept rows mean, if they were scored.
         examples: Rows of each rule and language.
     """
 
@@ -53,6 +59,7 @@ class CheckResult:
     languages: Counter[str] = field(default_factory=Counter)
     not_run: dict[str, str] = field(default_factory=dict)
     faults: list[RejectedRow] = field(default_factory=list)
+    scores: ScoreReport | None = None
     examples: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -60,6 +67,7 @@ class CheckResult:
         counts = {"repaired": self.repaired, "dropped": self.dropped, "told": self.told}
         found: dict[str, Any] = {"rows": self.rows, "kept": self.kept}
         found |= {name: dict(counter.most_common()) for name, counter in counts.items()}
+        found |= {"scores": self.scores.as_json()} if self.scores is not None else {}
         return found | ({"not_run": self.not_run} if self.not_run else {})
 
 
@@ -68,6 +76,7 @@ def check_corpus(
     output: str | Path | None = None,
     actions: Mapping[str, Action] | None = None,
     progress: bool = False,
+    scorer: Scorer | None = None,
 ) -> CheckResult:
     """Checks a corpus.
 
@@ -76,6 +85,7 @@ def check_corpus(
         output: Where to write the rows that are kept, `bad-rows.json` and `report.html`.
         actions: What is done about the faults of some rules, by their names; the others do what they do by default.
         progress: Whether to show a bar.
+        scorer: Scores what the rows that are kept mean; suspected ones are told, never dropped.
 
     Returns:
         Counts and examples.
@@ -100,10 +110,16 @@ def check_corpus(
         writer = stack.enter_context(source.writer(folder)) if folder is not None else None
         rejects = stack.enter_context(RejectsFile(folder / REPORT)) if folder is not None else None
         judge = Judge(rules, source, result, rejects)
+        if scorer is not None:
+            stack.enter_context(scorer)
         for chunk in _bar(source, source.chunks(), "Checking", progress):
             judged = judge.chunk(chunk)
             if writer is not None:
                 writer.add(judged)
+            if scorer is not None:
+                scorer.add(judged)
+        if scorer is not None:
+            judge.meaning(scorer, folder / SCORES if folder is not None else None)
         if folder is not None and rejects is not None:
             rejects.finish(result.kept, dict(result.dropped.most_common()))
             write_page(folder / PAGE, source.name, result, rules)
@@ -138,6 +154,25 @@ class Judge:
         self._result.kept += sum(kept)
         self._result.languages.update(code for code, is_kept in zip(batch.codes, kept, strict=True) if is_kept)
         return Judged(chunk, batch, kept)
+
+    def meaning(self, scorer: Scorer, path: Path | None) -> None:
+        """Tells the rows that may mean something else, in languages that the model knows, and keeps the report.
+
+        Args:
+            scorer: Has all rows that are kept.
+            path: Gets the scores of every row, if they are wanted.
+        """
+        suspects = spooled(row for row in scorer.finish(path) if row.share > scorer.report.threshold)
+        for row in suspects:  # only now it is known which languages the model knows
+            if not scorer.report.is_believed(row.language):
+                continue
+            self._result.told[MEANING] += 1
+            if self._rejects is not None:
+                where = {"row": row.place} if self._source.unit == "row" else {"line": row.place}
+                file = None if self._source.unit == "row" else self._source.name
+                self._rejects.tell(RejectedRow(MEANING, row.reason(), file, id=row.id or None, language=row.language,
+                                               **where))  # fmt: skip
+        self._result.scores = scorer.report
 
     def _apply(self, rule: Rule, chunk: Chunk, batch: Batch, kept: list[bool]) -> set[int]:
         """Lets a rule judge, and gives the rows that it repaired."""

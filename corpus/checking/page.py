@@ -52,6 +52,8 @@ def write_page(path: Path, name: str, result: Any, rules: Sequence[Rule]) -> Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    env.filters["language_name"] = lambda code: language(code).name if code else ""
+    env.filters["is_rtl"] = lambda code: bool(code) and language(code).rtl
     env.filters["cut"] = lambda text: text if len(text) <= _MOST else f"{text[:_MOST]}…"
     lines = Rule(LINE, "lines that cannot be read", lambda batch: ())
     html = env.get_template("page.html").render(

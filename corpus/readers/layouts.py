@@ -51,7 +51,8 @@ _CAPTIONS = (
 )
 _HELD_OUT = (
     "A fifth of the English captions, always the same, is held out with all images that bear them: `--part train` "
-    "leaves them out, `--part test` reads them alone. The benchmark of `xvlm2vec evaluate` has all images."
+    "leaves them out, `--part test` reads them alone, and `xvlm2vec evaluate` measures on them by "
+    "`--datasets stamps-test` or `words-test`; by default its benchmark has all images."
 )
 
 LAYOUTS: Mapping[str, Layout] = {

@@ -101,8 +101,8 @@ def read_corpus(
         except ValueError as error:
             if result.rows or not result.faults:
                 raise
-            first = "; ".join(map(str, result.faults[:5]))
-            raise ValueError(f"none of {result.records:,} records can be used: {first}") from error
+            faults = "; ".join(map(str, result.faults[:5]))
+            raise ValueError(f"none of {result.records:,} records can be used: {faults}") from error
         finally:
             rejects.finish(result.kept, dict(result.bad.most_common()), result.as_json())
     return result

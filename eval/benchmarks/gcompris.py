@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xvlm2vec.common.captioned.gcompris import COUNTS, gcompris_folder, is_translated, read_set
 
-from .localised import both_ways
+from .localised import both_ways, parts
 from .source import Source
 from .task_rows import TaskRows
 
@@ -23,8 +23,7 @@ def gcompris(source: Source) -> Iterator[TaskRows]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source.benchmark.name}: {error}") from error
     for dataset in COUNTS:
-        if not source.selection.takes(dataset=dataset):
-            continue
         items, images = read_set(dataset, folder)
         rule = is_translated if dataset == "words" else None
-        yield from both_ways(source, dataset, f"{folder}: {dataset}", items, images, rule)
+        for name, chosen in parts(source, dataset, items):
+            yield from both_ways(source, name, f"{folder}: {name}", chosen, images, rule)

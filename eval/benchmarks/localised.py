@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from xvlm2vec.common.captioned.captions import Captioned, locale_code
+from xvlm2vec.common.captioned.captions import Captioned, is_held_out, locale_code
 
 from .source import Source
 from .task_rows import Content, TaskRows
 
 MISSING, UNTRANSLATED = "no caption", "the same as in English"
+
+
+def parts(source: Source, dataset: str, items: Sequence[Captioned]) -> Iterator[tuple[str, Sequence[Captioned]]]:
+    """A data set, and `<data set>-test`: the images that `xvlm2vec corpus read` keeps out of training data."""
+    if items and source.selection.takes(dataset=dataset):
+        yield dataset, items
+    held_out = [item for item in items if is_held_out(item.english)]
+    if held_out and source.selection.asks_for(f"{dataset}-test"):
+        yield f"{dataset}-test", held_out
 
 
 def both_ways(

@@ -31,6 +31,11 @@ class Selection:
             self.present[kind].setdefault(name)
         return all(self._is_wanted(kind, name) for kind, name in names.items())
 
+    def asks_for(self, dataset: str) -> bool:
+        """Whether a data set is asked for by its name; those that are a part of another one are read only then."""
+        self.present["dataset"].setdefault(dataset)
+        return self.wanted["dataset"] is not None and self._is_wanted("dataset", dataset)
+
     def check(self, where: str) -> None:
         """Raise a `ValueError` for a name that does not exist."""
         for kind, names in self.wanted.items():

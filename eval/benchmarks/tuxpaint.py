@@ -11,7 +11,7 @@ from typing import Any
 from xvlm2vec.common.captioned.tuxpaint import COUNTS, PACKAGE, VERSION, draw, stamp_sets, stamps_folder
 
 from .images import FileImages
-from .localised import both_ways
+from .localised import both_ways, parts
 from .source import Source
 from .task_rows import TaskRows
 
@@ -36,7 +36,8 @@ def stamps(source: Source) -> Iterator[TaskRows]:
         )
     for dataset in source.layout.datasets:
         items = sets[dataset]
-        if not items or not source.selection.takes(dataset=dataset):
+        wanted = list(parts(source, dataset, items))
+        if not wanted:
             continue
         if len(items) != COUNTS[dataset]:
             logger.warning(
@@ -47,7 +48,8 @@ def stamps(source: Source) -> Iterator[TaskRows]:
         if dataset == "drawings" and not importlib.util.find_spec("resvg_py"):
             logger.warning("Left out %d drawings: they need pip install 'xvlm2vec[svg]'", len(items))
             continue
-        yield from both_ways(source, dataset, str(folder), items, images)
+        for name, chosen in wanted:
+            yield from both_ways(source, name, str(folder), chosen, images)
 
 
 class DrawnImages(Mapping[str, Any]):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.files import write_json
+from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.corpus.rows import REPORT
 
 from . import console
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from xvlm2vec.corpus.checking.check import CheckResult
     from xvlm2vec.corpus.checking.chunks import Source
     from xvlm2vec.corpus.readers.records import LineFields
+    from xvlm2vec.corpus.scoring.scorer import Scorer
 
 _NULL_WORD = "null-word"
 _FIELDS = (
@@ -83,13 +85,37 @@ def add_check(kinds: Any) -> None:
                             help=f"these rules {what}, as blanks,copy")  # fmt: skip
     add_fields(parser)
     add_null_words(parser)
+    _add_scoring(parser)
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    scoring = parser.add_argument_group("what rows mean", "told, never dropped")
+    scoring.add_argument("--score-by", metavar="MODEL", help="compare each translation with its English text by this "
+                         "multilingual model, as `xvlm2vec evaluate` takes it (a folder, a Hub id, or "
+                         "module:function); calibrated in each language by shuffled pairs")  # fmt: skip
+    scoring.add_argument("--suspect", type=_share, default=0.05, metavar="SHARE", help="tell rows if more than this "
+                         "share of shuffled pairs are as good; in every language 1 - SHARE of all wrong translations "
+                         "are found (default 0.05)")  # fmt: skip
+    scoring.add_argument("--back-translate", metavar="MODEL", help="also translate into English again, by a model of "
+                         "`xvlm2vec translate`, and compare that")  # fmt: skip
+    scoring.add_argument("--trust-remote-code", action="store_true", help="run code from the model's repository")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, not {text!r}")
+    return share
 
 
 def _check(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.checking.check import check_corpus
 
     source = _source(flags)
-    result = check_corpus(source, flags.output, _actions(flags), progress=True)
+    result = check_corpus(source, flags.output, _actions(flags), progress=True, scorer=_scorer(flags))
     if flags.json:
         write_json(flags.json, result.as_json())
     console.show("\n".join(_lines(source, result, flags.output)))
@@ -114,6 +140,30 @@ def _source(flags: argparse.Namespace) -> Source:
     return JsonlSource(path, flags.images, line_fields(flags))
 
 
+def _scorer(flags: argparse.Namespace) -> Scorer | None:
+    """What scores rows by their meaning, if that is wanted."""
+    if flags.score_by is None:
+        if flags.back_translate:
+            raise ValueError("--back-translate gives English texts that --score-by compares: name a model there, too.")
+        return None
+    from xvlm2vec.corpus.scoring.scorer import Scorer
+    from xvlm2vec.eval.ranking import Row
+    from xvlm2vec.eval.spoken import spoken_languages
+
+    from .encoders import load_encoder
+    from .translators import load_translator
+
+    encoder = load_encoder(flags.score_by, trust=flags.trust_remote_code)
+    spoken = {comparable_code(code): code for code in spoken_languages(encoder)}
+
+    def embed(texts: Sequence[str], language: str) -> Any:
+        told = spoken.get(comparable_code(language))
+        return encoder.encode_rows([Row(text, language=told) for text in texts], {})
+
+    back = load_translator(flags.back_translate) if flags.back_translate else None
+    return Scorer(flags.score_by, embed, back, flags.suspect)
+
+
 def _actions(flags: argparse.Namespace) -> dict[str, Any]:
     from xvlm2vec.corpus.rules.rule import Action
 
@@ -133,6 +183,7 @@ def _lines(source: Source, result: CheckResult, folder: str | None) -> list[str]
     for title, counts in (("dropped", result.dropped), ("repaired", result.repaired),
                           ("told, which may be meant", result.told), ("languages", result.languages)):  # fmt: skip
         lines += [f"{title}:", *(f"  {count:>9,}  {name}" for name, count in counts.most_common())] if counts else []
+    lines += _meanings(result)
     lines += [f"NOT RUN: the rule {rule!r} ({why})" for rule, why in result.not_run.items()]
     lines += [f"FAULT: {_fault(row, source)}" for row in result.faults]
     if dropped > len(result.faults):
@@ -141,6 +192,26 @@ def _lines(source: Source, result: CheckResult, folder: str | None) -> list[str]
         lines.append(f"{folder} holds the kept rows, {REPORT} with what is wrong with the others, and report.html.")
     else:
         lines.append(f"{source.name} {'CANNOT be used as it is' if dropped else 'can be used'}.")
+    return lines
+
+
+def _meanings(result: CheckResult) -> list[str]:
+    """What the scores of rows come to."""
+    scores = result.scores
+    if scores is None:
+        return []
+    lines = [f"scored by {scores.model}, suspected if more than {scores.threshold:.0%} of shuffled pairs are as good:",
+             f"  {'':<12}{'pairs':>9}{'similar':>9}{'shuffled':>9}{'suspected':>11}{'wrong':>7}"]  # fmt: skip
+    for code, means in sorted(scores.languages.items(), key=lambda item: -item[1].suspected / item[1].pairs):
+        verdict = f"{f'~{means.wrong:.0%}':>7}" if means.is_believed else "  not believed"
+        lines.append(f"  {code:<12}{means.pairs:>9,}{means.similarity:>9.2f}{means.shuffled:>9.2f}"
+                     f"{means.suspected:>11,}{verdict}")  # fmt: skip
+    if scores.unknown:
+        lines.append("not believed: too many rows are suspected that are not as bad as shuffled ones, so the model "
+                     "hardly knows the language; nothing is told of single rows")  # fmt: skip
+    for title, counts in (("not translated back", scores.not_translated), ("nothing to compare with",
+                                                                           scores.not_scored)):  # fmt: skip
+        lines += [f"{title}: {', '.join(f'{code} {count:,}' for code, count in counts.items())}"] if counts else []
     return lines
 
 

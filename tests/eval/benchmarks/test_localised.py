@@ -238,6 +238,9 @@ def test_training_data_without_what_is_held_out(
     assert sum(row["source"] == "GCompris/words" for row in parts["all"].values()) == 3
     assert sum(row["source"] == "GCompris/sentences" for row in parts["all"].values()) == 4
     assert "1  drawings, which need pip install 'xvlm2vec[svg]'" in capsys.readouterr().out
+    held_out = {name for name in parts["test"] if name.startswith("GCompris/sentences")}
+    (task,) = read_benchmark("gcompris", gcompris, datasets=["sentences-test"], languages=["en"], tasks=["t2i"])
+    assert {f"GCompris/sentences{name}" for row in task.candidates for name in row.images} == held_out
 
 
 def package(path: Path, folder: Path, *more: tuple[str, bytes]) -> None:
