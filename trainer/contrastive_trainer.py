@@ -236,11 +236,22 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         torch.save(self.args, folder / ARGUMENTS_FILE)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
-        """As in sentence-transformers; of a model with an adapter, the adapter."""
-        if self.adapted is None:
-            super()._load_from_checkpoint(checkpoint_path)
-        else:
-            self.adapted.load_adapter(checkpoint_path, "default", is_trainable=True)
+        """As in sentence-transformers; of a model with an adapter, the adapter.
+
+        Raises:
+            ValueError: The checkpoint is of another model.
+        """
+        try:
+            if self.adapted is None:
+                super()._load_from_checkpoint(checkpoint_path)
+            else:
+                self.adapted.load_adapter(checkpoint_path, "default", is_trainable=True)
+        except RuntimeError as error:  # torch lists every tensor that does not fit
+            first = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+            raise ValueError(
+                f"{checkpoint_path} is of another model than the one that is trained: {first} Use another output "
+                "folder; nothing was changed."
+            ) from error
 
 
 def make_loss(model: SentenceTransformer, args: ContrastiveConfig) -> PairLoss:

@@ -60,7 +60,7 @@ def mine(pool: MiningPool, vectors: Vectors, options: MiningOptions, work: Path)
             with replaced_file(file) as draft, open(draft, "wb") as out:
                 np.savez(out, *found)
         with np.load(file, allow_pickle=False) as block:
-            _choose(mined, pairs, *(block[f"arr_{number}"] for number in range(4)), options)
+            _choose(mined, pairs, [block[name] for name in block.files], options)
     return mined
 
 
@@ -104,13 +104,11 @@ def _units(vectors: npt.NDArray[np.float32], device: str) -> torch.Tensor:
 def _choose(
     mined: Mined,
     pairs: Sequence[int],
-    places: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    similarity: npt.NDArray[np.float32],
-    level: npt.NDArray[np.float32],
+    nearest: Sequence[npt.NDArray[np.generic]],
     options: MiningOptions,
 ) -> None:
-    """Takes up those of the nearest that are no false negatives."""
+    """Takes up those of the nearest, as `_nearest` gives them, that are no false negatives."""
+    places, scores, similarity, level = nearest
     ranked = slice(options.range_min, options.range_max)
     for row, pair in enumerate(pairs):
         there = np.flatnonzero(np.isfinite(scores[row])[ranked]) + options.range_min

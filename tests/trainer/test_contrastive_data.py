@@ -2,12 +2,15 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from conftest import TINY
 from datasets import Dataset, Features, Image, List, Value
 from test_contrastive_trainer import train
 
+from xvlm2vec.corpus.emoji.tiny_model import build_tiny_model
 from xvlm2vec.trainer.false_negatives import guided
 from xvlm2vec.trainer.losses import PairInfoNCELoss
 from xvlm2vec.trainer.pair_collator import PairCollator
@@ -150,3 +153,15 @@ def test_faulty_rows_are_named_before_the_training(tmp_path, folder, image, plac
 def test_settings_that_do_not_fit_the_data_are_refused(tmp_path, folder, settings, message):
     with pytest.raises(ValueError, match=message):
         train(folder, tmp_path / "out", {"texts": text_rows()}, **settings)
+
+
+def test_a_checkpoint_of_another_backbone_is_refused_and_stays(tmp_path, folder):
+    train(folder, tmp_path / "out", text_rows(8), max_steps=1)
+    other, processor = build_tiny_model(replace(TINY, hidden_size=48, intermediate_size=64), list(WORDS))
+    other.save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    weights = tmp_path / "out" / "checkpoints" / "checkpoint-1" / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(ValueError, match="checkpoint-1 is of another model than the one that is trained: "):
+        train(tmp_path / "other", tmp_path / "out", text_rows(8), max_steps=2)
+    assert weights.read_bytes() == before

@@ -75,7 +75,7 @@ class SymileLoss(ContrastiveLoss):
         if not len(rows):
             return full_precision(texts).sum() * 0
         turns = [views[place:] + views[:place] for place in range(3)]
-        return torch.stack([self._of_anchor(*turn, rows) for turn in turns]).mean()
+        return torch.stack([self._of_anchor(*turn, rows=rows) for turn in turns]).mean()
 
     def _of_anchor(
         self, anchor: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rows: torch.Tensor
