@@ -20,8 +20,8 @@ from xvlm2vec.quickstart.run_folder import RunFolder
 
 BATCH = "--per-device-train-batch-size 40"
 FIRST = f"{BATCH} --learning-rate 4e-3 --muon-learning-rate 2e-3 --max-steps 250 --save-steps 250"
-SECOND = f"{BATCH} --learning-rate 1e-3 --muon-learning-rate 5e-4 --max-steps 100 --save-steps 100"
-STUDENT = f"{BATCH} --max-steps 120 --learning-rate 1e-3 --save-steps 120"
+SECOND = f"{BATCH} --learning-rate 1e-3 --muon-learning-rate 5e-4 --max-steps 60 --save-steps 60"
+STUDENT = f"{BATCH} --max-steps 60 --learning-rate 1e-3 --save-steps 60"
 COMMANDS = (
     "corpus emoji --concepts 64 --image-size 32 --languages de,ja --rows 8000 --test-rows 250 --output data/emoji",
     f"contrast --model runs/small/untrained --data data/emoji/pairs --output runs/first {FIRST}",

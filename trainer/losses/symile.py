@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,12 +76,11 @@ class SymileLoss(ContrastiveLoss):
         if not len(rows):
             return full_precision(texts).sum() * 0
         turns = [views[place:] + views[:place] for place in range(3)]
-        return torch.stack([self._of_anchor(*turn, rows=rows) for turn in turns]).mean()
+        return torch.stack([self._of_anchor(turn, rows) for turn in turns]).mean()
 
-    def _of_anchor(
-        self, anchor: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rows: torch.Tensor
-    ) -> torch.Tensor:
-        """InfoNCE of one view against the partners of its row and mixed ones."""
+    def _of_anchor(self, views: Sequence[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+        """InfoNCE of the first view against the partners of its row and mixed ones."""
+        anchor, first, second = views
         mixed = [torch.randperm(len(rows), device=rows.device) for _ in range(2)]
         scores = anchor @ (first[mixed[0]] * second[mixed[1]]).T
         # Partners that are both of the anchor's row, or of one that shares it, are no negative.
