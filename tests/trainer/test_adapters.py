@@ -262,3 +262,15 @@ def test_a_connector_is_trained_whole_or_by_an_adapter_and_must_be_there(model):
     del model.backbone.connector
     with pytest.raises(ValueError, match="has no part called connector"):
         add_adapter(model, AdapterConfig(train_connector=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: add_adapter(model, AdapterConfig(rank=2))])
+def test_batch_normalisation_keeps_its_statistics_in_training(model, wrap):
+    norm = model.backbone.vision_model.norm = nn.BatchNorm1d(3)
+    wrap(model).train()
+    assert model.training
+    assert model.backbone.vision_model.training
+    assert not norm.training
+    rows = torch.randn(5, 3)
+    torch.testing.assert_close(norm(rows)[:1], norm(rows[:1]))
+    assert not norm.running_mean.any()
