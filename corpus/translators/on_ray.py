@@ -37,7 +37,7 @@ class OnRay:
         except ImportError as error:
             raise ImportError(MISSING) from error
         if not ray.is_initialized():
-            ray.init(address=address, logging_level="warning", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         self.engine, self.make, self.workers = engine, make, workers
         self.batch_size, self.asks_again = engine.batch_size, asks_again(engine)
