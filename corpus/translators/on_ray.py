@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from xvlm2vec.corpus.rows import ENGLISH
@@ -12,6 +13,8 @@ from .engine import Answer, Engine, asks_again
 
 _BLOCKS = 4
 """Least blocks of texts for each worker, so that none is idle for long at the end."""
+_FAILED = -1
+"""Number of the answer that says that a worker cannot go on."""
 MISSING = "this needs Ray: pip install 'xvlm2vec[ray]'"
 
 
@@ -36,9 +39,11 @@ class OnRay:
             import ray
         except ImportError as error:
             raise ImportError(MISSING) from error
+        import ray.data
+
         if not ray.is_initialized():
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # which sets up its own logs when it is imported
         self.engine, self.make, self.workers = engine, make, workers
         self.batch_size, self.asks_again = engine.batch_size, asks_again(engine)
 
@@ -47,7 +52,11 @@ class OnRay:
         self.engine.check(languages)
 
     def translate(self, texts: Sequence[str], language: str, source: str = ENGLISH) -> Iterator[Answer]:
-        """See `Engine`."""
+        """See `Engine`.
+
+        Raises:
+            RuntimeError: A worker cannot make the translator, or the translator fails there as a whole.
+        """
         import ray.data
 
         if not texts:
@@ -63,24 +72,35 @@ class OnRay:
             compute=ray.data.ActorPoolStrategy(size=self.workers), num_gpus=gpus,
         )  # fmt: skip
         for row in answers.iter_rows():
+            if row["number"] == _FAILED:
+                raise RuntimeError(f"a worker of the Ray cluster failed: {row['problem']}")
             yield row["number"], row["translation"], row["problem"]
 
 
 class _Worker:
-    """Translates blocks of texts with a translator of its own."""
+    """Translates blocks of texts with a translator of its own, which is made for the first block."""
 
     def __init__(self, make: Callable[[], Engine], language: str, source: str) -> None:
-        self.engine, self.language, self.source = make(), language, source
+        self.make, self.language, self.source = make, language, source
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The translator."""
+        return self.make()
 
     def __call__(self, block: Any) -> Any:
         import pyarrow as pa
 
-        numbers, texts = block["number"].to_pylist(), block["text"].to_pylist()
-        answers = sorted(self.engine.translate(texts, self.language, self.source))
+        try:
+            answers = self._answers(block["number"].to_pylist(), block["text"].to_pylist())
+        except Exception as error:  # Ray would wrap it in pages of its own, or try for ever
+            answers = [(_FAILED, None, f"{type(error).__name__}: {error}")]
+        columns = list(zip(*answers, strict=True))
+        types = {"number": pa.int64(), "translation": pa.string(), "problem": pa.string()}
         return pa.table(
-            {
-                "number": pa.array([numbers[place] for place, _, _ in answers], pa.int64()),
-                "translation": pa.array([translation for _, translation, _ in answers], pa.string()),
-                "problem": pa.array([problem for _, _, problem in answers], pa.string()),
-            }
+            {name: pa.array(column, kind) for column, (name, kind) in zip(columns, types.items(), strict=True)}
         )
+
+    def _answers(self, numbers: list[int], texts: list[str]) -> list[Answer]:
+        found = sorted(self.engine.translate(texts, self.language, self.source), key=lambda answer: answer[0])
+        return [(numbers[place], translation, problem) for place, translation, problem in found]

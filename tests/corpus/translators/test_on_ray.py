@@ -9,13 +9,14 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
 from xvlm2vec.corpus.schema import parallel_features
 from xvlm2vec.corpus.stored import write_dataset
 from xvlm2vec.corpus.translation import translate_corpus, translated_rows
-from xvlm2vec.corpus.translators.on_ray import OnRay
+from xvlm2vec.corpus.translators.on_ray import OnRay, _Worker
 from xvlm2vec.corpus.translators.word_list import WordList
 
 ray = pytest.importorskip("ray")
@@ -89,3 +90,16 @@ def test_a_killed_worker_changes_nothing(two_workers, tmp_path):
     assert len(list(pids.iterdir())) == 3, "two workers, and one in the place of the killed one"
     assert sorted(engine.answers) == list(range(TEXTS)), "nothing twice"
     assert written[0] == written[1]
+
+
+def test_what_a_worker_cannot_do_is_an_answer(tmp_path):
+    words = tmp_path / "words.csv"
+    words.write_text("en,de\ndog,Hund\n", encoding="utf-8")
+    block = pa.table({"number": [7, 5], "text": ["dog", "cat"]})
+    assert _Worker(partial(WordList, words), "de", "en")(block).to_pylist() == [
+        {"number": 7, "translation": "Hund", "problem": ""},
+        {"number": 5, "translation": None, "problem": "words.csv does not have 'cat'"},
+    ]
+    (failed,) = _Worker(partial(WordList, tmp_path / "none.csv"), "de", "en")(block).to_pylist()
+    assert failed["number"] == -1
+    assert failed["problem"].startswith("FileNotFoundError: there is no lexicon")
