@@ -46,6 +46,7 @@ def teach_english(checkpoint: Path, data: Path, sizes: Sizes, output: Path) -> N
             "--output", str(output), "--lora", "--lora-rank", "32", "--lora-train-connector",
             "--per-device-train-batch-size", str(sizes.pair_batch), "--mini-batch-size", "16",
             "--num-train-epochs", str(sizes.pair_epochs), "--learning-rate", "5e-4", "--eval-strategy", "no",
+            "--save-steps", "50",
         ],
     )  # fmt: skip
 
