@@ -32,6 +32,7 @@ class OnRay:
 
     Raises:
         ImportError: Ray is not installed.
+        RuntimeError: The cluster cannot be started or reached.
     """
 
     def __init__(self, engine: Engine, make: Callable[[], Engine], workers: int, address: str | None = None) -> None:
@@ -42,7 +43,10 @@ class OnRay:
         import ray.data
 
         if not ray.is_initialized():
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            try:
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            except Exception as error:  # Ray raises the plainest there is where a cluster does not start in time
+                raise RuntimeError(f"the Ray cluster cannot be used: {error}") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # which sets up its own logs when it is imported
         self.engine, self.make, self.workers = engine, make, workers
         self.batch_size, self.asks_again = engine.batch_size, asks_again(engine)
