@@ -515,6 +515,7 @@ def test_a_run_of_an_earlier_version_goes_on(model: str, data: Path, tmp_path: P
     settings = state["settings"]
     del settings["train_sampling_strategy"]
     settings |= {"batch_size": settings.pop("per_device_train_batch_size"), "shuffle": False}
+    settings["data"] = settings["data"][0]  # earlier versions had one data set
     (tmp_path / "run" / "state.json").write_text(json.dumps(state))
     assert call(*command, "--per-device-train-batch-size", 16, "--train-sampling-strategy", "sequential") == 0
     assert call(*command, "--batch-size", 16, "--no-shuffle") == 0
