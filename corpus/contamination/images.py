@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .hashes import WHOLE, View, hashes, likeness, shrunk, views
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 17
 """Pairs of hashes that are compared at once."""
 _MOST_BITS = 14
 """Bits in which the hashes of one image may differ; pixels decide."""
@@ -80,16 +80,40 @@ def _all_hashes(squares: Squares, view: View) -> npt.NDArray[np.uint64]:
 def _close_pairs(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> Pairs:
     """Pairs of hashes that differ in few bits; plain images (0) are in none."""
     ones, twos = np.flatnonzero(first), np.flatnonzero(second)
-    found: list[Pairs] = []
-    step = max(1, _BLOCK // max(1, len(twos)))
-    for start in range(0, len(ones), step):
-        block = ones[start : start + step]
-        close = np.bitwise_count(first[block, None] ^ second[None, twos]) <= _MOST_BITS
-        rows, columns = np.nonzero(close)
-        found.append((block[rows], twos[columns]))
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    found: list[Pairs] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    if len(ones) and len(twos):
+        near = _Near(second[twos])
+        for start in range(0, len(ones), near.rows):
+            block = ones[start : start + near.rows]
+            rows, columns = near.pairs(first[block])
+            found.append((block[rows], twos[columns]))
     return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+
+
+class _Near:
+    """Compares hashes with many others, block by block, in the same memory: new arrays would take most of the time.
+
+    Args:
+        others: The others, `(M,)`.
+    """
+
+    def __init__(self, others: npt.NDArray[np.uint64]) -> None:
+        self.others, self.rows = others, max(1, _BLOCK // len(others))
+        size = self.rows * len(others)
+        self._differ = np.empty(size, np.uint64)
+        self._bits = np.empty(size, np.uint8)
+        self._close = np.zeros(-(-size // 8) * 8, bool)  # eight of them are one number below
+
+    def pairs(self, hashes: npt.NDArray[np.uint64]) -> Pairs:
+        """Places of hashes, at most `rows` of them, and of others that differ in few bits."""
+        size, shape = len(hashes) * len(self.others), (len(hashes), len(self.others))
+        np.bitwise_xor(hashes[:, None], self.others[None], out=self._differ[:size].reshape(shape))
+        np.bitwise_count(self._differ[:size], out=self._bits[:size])
+        np.less_equal(self._bits[:size], _MOST_BITS, out=self._close[:size])
+        self._close[size:] = False
+        eights = np.flatnonzero(self._close.view(np.uint64))  # nearly all are zero
+        places = (8 * eights[:, None] + np.arange(8)).ravel()
+        return np.divmod(places[self._close[places]], len(self.others))
 
 
 def _alike(
