@@ -67,7 +67,7 @@ class Column:
         numbers = script_numbers(self.points)
         rows = np.concatenate(([0], np.repeat(np.arange(len(self.texts)), self.lengths + 1)))
         counts = np.bincount(rows * (len(SCRIPTS) + 1) + numbers, minlength=len(self.texts) * (len(SCRIPTS) + 1))
-        return counts.reshape(len(self.texts), -1)[:, 1:]
+        return counts[: len(self.texts) * (len(SCRIPTS) + 1)].reshape(-1, len(SCRIPTS) + 1)[:, 1:]
 
     @cached_property
     def letters(self) -> npt.NDArray[np.int64]:

@@ -32,7 +32,7 @@ class OnRay:
 
     Raises:
         ImportError: Ray is not installed.
-        RuntimeError: The cluster cannot be started or reached.
+        RuntimeError: The cluster does not start in time.
     """
 
     def __init__(self, engine: Engine, make: Callable[[], Engine], workers: int, address: str | None = None) -> None:

@@ -159,6 +159,11 @@ GOOD = [
 ]
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
+def test_no_row_has_no_fault(rule) -> None:
+    assert list(rule.find(Batch.of([]))) == []
+
+
 @pytest.mark.parametrize(("english", "text", "code"), GOOD)
 def test_good_rows_are_left_alone(english: str, text: str, code: str) -> None:
     batch = Batch.of([(english, text, code)])

@@ -54,11 +54,23 @@ class Killing(OnRay):
             yield answer
 
 
+def start_ray(attempts=3):
+    """Starts a cluster; Ray waits for half a minute, which may be too short where much else runs."""
+    for attempt in range(attempts):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, logging_level="error",
+                     log_to_driver=False)  # fmt: skip
+            return
+        except Exception:
+            ray.shutdown()
+            if attempt == attempts - 1:
+                raise
+
+
 @pytest.fixture
 def two_workers():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, logging_level="error",
-             log_to_driver=False)  # fmt: skip
+    start_ray()
     yield
     ray.shutdown()
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
