@@ -79,7 +79,7 @@ def hashes(squares: npt.NDArray[np.uint8], view: View = WHOLE) -> npt.NDArray[np
         view: The part.
     """
     small = shrunk(squares, view)
-    low = dct(dct(small, axis=1, norm="ortho")[:, :_LOW], axis=2, norm="ortho")[:, :, :_LOW].reshape(len(small), -1)
+    low = (_low_frequencies() @ small @ _low_frequencies().T).reshape(len(small), -1)
     low[:, 0] = 0  # the mean says how light it is
     bits = low > np.median(low, axis=1, keepdims=True)
     found = np.packbits(bits, axis=1).view(np.uint64).ravel()
@@ -92,7 +92,13 @@ def shrunk(squares: npt.NDArray[np.uint8], view: View = WHOLE) -> Greys:
     rows, columns = _weights(view.top, view.height), _weights(view.left, view.width)
     if view.mirrored:
         columns = columns[::-1]
-    return np.einsum("ih,nhw,jw->nij", rows, squares.astype(np.float32), columns, optimize=True)
+    return rows @ squares.astype(np.float32) @ columns.T
+
+
+@cache
+def _low_frequencies() -> Greys:
+    """The lowest rows of the discrete cosine transform, `(8, 32)`."""
+    return dct(np.eye(_SMALL), axis=0, norm="ortho")[:_LOW].astype(np.float32)
 
 
 @cache
