@@ -112,15 +112,13 @@ def _push(api: HfApi, repo_id: str, folder: Path) -> str:
 
 def _named(tasks: Sequence[RankingMtebTask], title: str) -> list[tuple[RankingMtebTask, list[str]]]:
     """Tasks with the parts of their names: benchmark, data set and task where they tell two apart, direction."""
-    rankings = [next(iter(task.ranking_tasks.values())) for task in tasks]
-    several = len({ranking.dataset for ranking in rankings}) > 1
+    firsts = [next(iter(task.ranking_tasks.values())) for task in tasks]
+    kinds = [(first.dataset, str(task.metadata.category)) for task, first in zip(tasks, firsts, strict=True)]
+    several = len({dataset for dataset, _ in kinds}) > 1
     named = []
-    for task, ranking in zip(tasks, rankings, strict=True):
-        category = str(task.metadata.category)
-        alike = [other for other in tasks if other.metadata.category == category]
-        same = [other for other in alike if next(iter(other.ranking_tasks.values())).dataset == ranking.dataset]
-        parts = [title, *([ranking.dataset] if several else []), *([ranking.task] if len(same) > 1 else [])]
-        named.append((task, [*map(_word, parts), category.upper(), "Retrieval"]))
+    for task, first, kind in zip(tasks, firsts, kinds, strict=True):
+        parts = [title, *([first.dataset] if several else []), *([first.task] if kinds.count(kind) > 1 else [])]
+        named.append((task, [*map(_word, parts), kind[1].upper(), "Retrieval"]))
     return named
 
 
