@@ -16,10 +16,10 @@ from .rule import Action, Rule
 
 LINE = "line"
 """The rule of lines that cannot be read, which is not asked: they are dropped."""
-IMAGE, LENGTH, LANGUAGE = "image", "length", "language"
+CODE, IMAGE, LENGTH, LANGUAGE = "code", "image", "length", "language"
 
 TEXT_RULES = (
-    Rule("code", "codes of languages", language_codes, Action.REPAIR, repairs=True),
+    Rule(CODE, "codes of languages", language_codes, Action.REPAIR, repairs=True),
     Rule("blanks", "stray blanks, tabs, carriage returns", stray_blanks, Action.REPAIR, repairs=True),
     Rule("encoding", "letters in a wrong encoding", wrong_encoding, Action.REPAIR, repairs=True),
     Rule("tokens", "tokens of a model such as `</s>`", tokenizer_leftovers, Action.REPAIR, repairs=True),

