@@ -60,4 +60,4 @@ def test_apertium_asks_in_english_and_what_it_cannot_say_is_counted(tasks):
         return rows
 
     (score,) = evaluate(embed, [task], progress=False).rows
-    assert score["p_at_1"] == pytest.approx(2 / 3)
+    assert score["p_at_1"] == pytest.approx(3 / 4)  # what was left in Catalan is not found
