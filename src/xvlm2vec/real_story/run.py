@@ -104,12 +104,12 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
         ),
         measure(TEACHER, teacher),
     ]  # fmt: skip
+    models = {student.name: stages.model_of(folder, student) for student in sizes.students}
     for student in sizes.students:
-        output = folder / student.name
-        call = partial(stages.distil, teacher, data, sizes, student, output)
+        call = partial(stages.distil, teacher, data, sizes, student, folder / student.name)
         plan += [
             Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 29 * sizes.time, call),
-            measure(student.name, output / ("adapter" if student.adapter == "activated" else stages.MERGED)),
+            measure(student.name, models[student.name]),
         ]
     first = sizes.students[0].name
     return [
@@ -117,7 +117,7 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
         Stage(
             "comparison", "Comparing with a sentence encoder and with Apertium", 2 * sizes.time,
             lambda: compare(
-                data / TEST / "tuxpaint", stages.languages_of(sizes), teacher, folder / first / "adapter",
+                data / TEST / "tuxpaint", stages.languages_of(sizes), teacher, models,
                 folder / "embeddings", folder / COMPARISON,
             ),
         ),

@@ -67,6 +67,11 @@ def distil(teacher: Path, data: Path, sizes: Sizes, student: Student, output: Pa
     )  # fmt: skip
 
 
+def model_of(run: Path, student: Student) -> Path:
+    """Where a run keeps what a distillation has made."""
+    return run / student.name / ("adapter" if student.adapter == "activated" else MERGED)
+
+
 def languages_of(sizes: Sizes) -> list[str]:
     """Codes of what is measured; none for all."""
     return ["en", *sizes.languages, *CONTROLS] if sizes.languages else []
