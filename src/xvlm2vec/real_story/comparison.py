@@ -31,8 +31,8 @@ def compare(
 
     `captions` is text alone: a caption looks for its English one among those of all held-out stamps, by the teacher,
     the first student, and the sentence encoder. `translated` looks for the stamp itself: the teacher with queries that
-    Apertium put into English, beside teacher and student with the queries as they are. What Apertium cannot translate is
-    asked as it is, and counted. `drift` has for each student the mean and largest 1 - cosine from the teacher.
+    Apertium put into English, beside teacher and student with the queries as they are. What Apertium cannot translate
+    is asked as it is, and counted. `drift` has for each student the mean and largest 1 - cosine from the teacher.
 
     Args:
         stamps: The held-out stamps, in the form of their package.
