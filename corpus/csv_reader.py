@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +18,29 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 _STAYS_OPEN = re.compile(r'[^"]*(?:""[^"]*)*\Z')
 """A line inside a quoted cell that does not end it."""
 LITERAL_MARK = "a quotation mark that nothing closes is kept as a character of the text"
+
+
+class Place(NamedTuple):
+    """Where a line begins.
+
+    Attributes:
+        byte: Its first byte, counted from 0.
+        line: Its number, counted from 1.
+    """
+
+    byte: int
+    line: int
+
+
+_FIRST = Place(0, 1)
+
+
+class _Line(NamedTuple):
+    """A line with its end."""
+
+    text: str
+    start: Place
+    end: Place
 
 
 @dataclass(frozen=True)
@@ -27,12 +52,16 @@ class Record:
         cells: What stands in the file under each column; empty where the row is too short.
         excess: How many more cells it has than there are columns.
         literal: Whether a quotation mark at the start of a cell is none that quotes it.
+        start: Where it begins.
+        end: Where what follows it begins.
     """
 
     line: int
     cells: Mapping[str, str]
     excess: int = 0
     literal: bool = False
+    start: Place = _FIRST
+    end: Place = _FIRST
 
 
 class CsvTable:
@@ -69,7 +98,7 @@ class CsvTable:
         self.path, self._errors = Path(path), errors
         if not self.path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-        _, header = next(self._lines(), (1, ""))
+        header = next((line.text for line in self._lines()), "")
         self._set_delimiter(header, needed)
         names = self._header(header)
         if not set(needed) & {name.casefold() for name in names}:
@@ -90,28 +119,45 @@ class CsvTable:
         Raises:
             ValueError: A line is not UTF-8; names it.
         """
-        lines = _Lines(self._lines())
-        next(lines)
-        for number, line in lines:
-            if line.strip():
-                cells, literal = self._record(line, lines)
+        return self.records()
+
+    def records(self, start: Place | None = None) -> Iterator[Record]:
+        """The rows, or those from a place on at which one begins.
+
+        Args:
+            start: The `start` or `end` of a row; None for all rows.
+
+        Raises:
+            ValueError: A line is not UTF-8; names it.
+        """
+        lines = _Lines(self._lines(start))
+        if start is None:
+            next(lines)
+        for line in lines:
+            if line.text.strip():
+                cells, literal, end = self._record(line, lines)
                 excess = max(0, len(cells) - len(self.columns))
                 padded = cells + [""] * len(self.columns)
-                yield Record(number, dict(zip(self.columns, padded, strict=False)), excess, literal)
+                values = dict(zip(self.columns, padded, strict=False))
+                yield Record(line.start.line, values, excess, literal, line.start, end)
 
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        """The lines with their ends and numbers."""
-        number = 0
+    def _lines(self, start: Place | None = None) -> Iterator[_Line]:
+        """The lines, all or from a place on."""
+        place = start or _FIRST
         with open(self.path, "rb") as file:
+            file.seek(place.byte)
             for content in file:
+                if not place.byte and content.startswith(codecs.BOM_UTF8):
+                    place, content = Place(len(codecs.BOM_UTF8), 1), content[len(codecs.BOM_UTF8) :]
                 try:
-                    text = content.decode("utf-8" if number else "utf-8-sig", self._errors)
+                    text = content.decode("utf-8", self._errors)
                 except UnicodeDecodeError as error:
-                    where = f"{self.path}, line {number + 1}"
+                    where = f"{self.path}, line {place.line}"
                     raise ValueError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8.") from error
                 for line in _LINE.findall(text):
-                    number += 1
-                    yield number, line
+                    end = Place(place.byte + len(line.encode("utf-8", self._errors)), place.line + 1)
+                    yield _Line(line, place, end)
+                    place = end
 
     def _set_delimiter(self, header: str, needed: Sequence[str]) -> None:
         """The first of the usual delimiters that makes a needed column of the header."""
@@ -135,21 +181,21 @@ class CsvTable:
         except ValueError as error:
             raise self.fault(f"{name!r} cannot be a column: {error}") from error
 
-    def _record(self, line: str, lines: _Lines) -> tuple[list[str], bool]:
-        """Cells of the record that begins with a line, and whether a mark in it is literal."""
-        cells, literal, is_open = self._split(line.rstrip("\r\n"))
+    def _record(self, line: _Line, lines: _Lines) -> tuple[list[str], bool, Place]:
+        """Cells of the record that begins with a line, whether a mark in it is literal, and where it ends."""
+        cells, literal, is_open = self._split(line.text.rstrip("\r\n"))
         if is_open:
-            joined = self._joined(line, lines)
+            joined = self._joined(line.text, lines)
             if joined is not None:
-                return joined, False
-        return cells, literal or is_open
+                return joined[0], False, joined[1]
+        return cells, literal or is_open, line.end
 
-    def _joined(self, first: str, lines: _Lines) -> list[str] | None:
-        """Cells of a record over several lines, which are then taken; None if the lines are no such record."""
+    def _joined(self, first: str, lines: _Lines) -> tuple[list[str], Place] | None:
+        """Cells and end of a record over several lines, which are then taken; None if the lines are no such record."""
         joined = [first]
-        for _, line in lines.ahead():
-            joined.append(line)
-            if _STAYS_OPEN.match(line):
+        for line in lines.ahead():
+            joined.append(line.text)
+            if _STAYS_OPEN.match(line.text):
                 continue
             cells, literal, is_open = self._split("".join(joined).rstrip("\r\n"))
             if is_open:
@@ -157,7 +203,7 @@ class CsvTable:
             if literal or len(cells) != len(self.columns) or self._are_records(joined):
                 return None
             lines.take(len(joined) - 1)
-            return cells
+            return cells, line.end
         return None
 
     def _are_records(self, lines: Sequence[str]) -> bool:
@@ -189,17 +235,17 @@ class CsvTable:
             place += len(sign)
 
 
-class _Lines(Iterator[tuple[int, str]]):
-    """Numbered lines that can be looked at before they are taken."""
+class _Lines(Iterator[_Line]):
+    """Lines that can be looked at before they are taken."""
 
-    def __init__(self, lines: Iterable[tuple[int, str]]) -> None:
+    def __init__(self, lines: Iterable[_Line]) -> None:
         self._rest = iter(lines)
-        self._ahead: deque[tuple[int, str]] = deque()
+        self._ahead: deque[_Line] = deque()
 
-    def __next__(self) -> tuple[int, str]:
+    def __next__(self) -> _Line:
         return self._ahead.popleft() if self._ahead else next(self._rest)
 
-    def ahead(self) -> Iterator[tuple[int, str]]:
+    def ahead(self) -> Iterator[_Line]:
         """The lines that follow, which stay where they are."""
         yield from tuple(self._ahead)
         for line in self._rest:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from xvlm2vec.common.store import EmbeddingStore, StoredVectors, content_digest, row_key
 
 from . import encoders
-from .encoders import Encoder, Vectors, checked_vectors
+from .encoders import Encoder, Vectors, checked_vectors, encode_chunks
 from .processes import ALONE, Processes, processes
 from .ranking import RankingTask, Row
 
@@ -212,9 +212,10 @@ def _embedded(
     total = sum(map(len, share))
     with tqdm(total=total, desc=f"Embedding with {encoder.name}", unit="row",
               disable=not (total and progress and group.is_main)) as bar:  # fmt: skip
-        for some in share:
-            rows = [distinct.rows[i] for i in some]
-            yield some, checked_vectors(encoder.encode_rows(rows, distinct.images), rows, encoder.name)
+        chunks = [[distinct.rows[i] for i in some] for some in share]
+        encoded = encode_chunks(encoder, chunks, distinct.images)
+        for some, rows, vectors in zip(share, chunks, encoded, strict=True):
+            yield some, checked_vectors(vectors, rows, encoder.name)
             bar.update(len(rows))
 
 

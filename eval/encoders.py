@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -59,6 +59,24 @@ class Encoder(Protocol):
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> Vectors:
         """Embed rows as float32 `(N, D)`; `images` has an image, a path or encoded bytes for each `row.image`."""
         ...
+
+
+@runtime_checkable
+class ChunkEncoder(Protocol):
+    """An encoder that takes many chunks at once, because it has others to give them to."""
+
+    def encode_chunks(self, chunks: Sequence[Sequence[Row]], images: Mapping[str, Any]) -> Iterator[Vectors]:
+        """The vectors of each chunk, in their order."""
+        ...
+
+
+def encode_chunks(encoder: Encoder, chunks: Sequence[Sequence[Row]], images: Mapping[str, Any]) -> Iterator[Vectors]:
+    """The vectors of each chunk of rows, by any encoder, when they are asked for."""
+    if isinstance(encoder, ChunkEncoder):
+        yield from encoder.encode_chunks(chunks, images)
+        return
+    for rows in chunks:
+        yield encoder.encode_rows(rows, images)
 
 
 class ModelEncoder:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlparse
 from urllib.request import url2pathname
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 MAX_DOWNLOAD_BYTES = 50_000_000
@@ -124,6 +124,8 @@ def _named(name: str, max_pixels: int) -> Iterator[None]:
         raise ImageError(f"{name}: it has far more than {max_pixels:,} pixels; make it smaller.") from error
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # its own words hold the address of the bytes in memory
+        raise ImageError(f"{name}: cannot be read as an image (it is of no format that Pillow knows).") from error
     except Exception as error:  # the decoders of broken files raise whatever they come across
         raise ImageError(f"{name}: cannot be read as an image ({shorten(str(error))}).") from error
 

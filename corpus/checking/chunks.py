@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Chunk:
         images: What names or holds their images.
         items: What the file's writer needs to write each row.
         unreadable: Rows that could not be read; they are none of the others.
+        start: From where the source reads this chunk again.
     """
 
     first: int = 0
@@ -41,6 +43,7 @@ class Chunk:
     images: list[Any] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
     unreadable: list[RejectedRow] = field(default_factory=list)
+    start: Any = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -54,6 +57,18 @@ class Chunk:
         self.codes.append(code)
         self.images.append(image)
         self.items.append(item)
+
+    def row(self, number: int) -> Chunk:
+        """A row alone."""
+        row = Chunk(self.first + number)
+        columns = (self.places, self.ids, self.english, self.texts, self.codes, self.images, self.items)
+        row.add(*(column[number] for column in columns))
+        return row
+
+    def digest(self) -> int:
+        """Tells the texts of this chunk from others."""
+        texts = "\0".join((*self.english, *self.texts, *self.codes))
+        return zlib.crc32(texts.encode("utf-8", "surrogatepass"))
 
     def batch(self) -> Batch:
         """The rows as rules take them."""
@@ -98,7 +113,7 @@ class Writer(Protocol):
 
 
 class Source(Protocol):
-    """A file or folder of rows, which can be gone through more than once.
+    """A file or folder of rows, which can be gone through more than once; pickled, it is read anew elsewhere.
 
     Attributes:
         name: Its path, as people know it.
@@ -108,11 +123,12 @@ class Source(Protocol):
     name: str
     unit: str
 
-    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
+    def chunks(self, survey: bool = False, start: Any = None) -> Iterator[Chunk]:
         """The rows, always the same ones in the same order.
 
         Args:
             survey: Whether only texts are wanted; an image is then whatever tells it from others.
+            start: The `start` of the first chunk that is wanted, from which rows are then numbered; None for all.
         """
 
     def image_problem(self, image: Any) -> str | None:

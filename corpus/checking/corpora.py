@@ -36,26 +36,33 @@ class CorpusSource:
     def __init__(self, path_or_id: str | Path, split: str = "train") -> None:
         from datasets import Image
 
-        self.name = str(path_or_id)
+        self.name, self._split = str(path_or_id), split
         corpus = load_parallel(path_or_id, split)
         self.features = corpus.features
         self.corpus: Dataset = corpus.cast_column("image", Image(decode=False))
         self._problem = lru_cache(1)(_image_problem)  # translations of a row follow each other
 
-    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CorpusSource, (self.name, self._split)
+
+    def chunks(self, survey: bool = False, start: int | None = None) -> Iterator[Chunk]:
         """The rows; one without a translation counts once."""
-        chunk = Chunk()
-        for start in range(0, len(self.corpus), _ROWS):
-            columns: dict[str, list[Any]] = self.corpus[start : start + _ROWS]
-            for offset, (name, image, english, items) in enumerate(
-                zip(columns["id"], columns["image"], columns["text_en"], columns[TRANSLATIONS], strict=True)
-            ):
-                key: Any = None if image is None else _digest(image) if survey else _Held(image)
-                for place, item in enumerate(items or [{}]):
-                    code, text = str(item.get(LANG) or ""), str(item.get(TEXT) or "")
-                    chunk.add(start + offset, name or "", english or "", text, code, key, place)
+        first = 0
+        for place in range(start or 0, len(self.corpus), _ROWS):
+            chunk = Chunk(first, start=place)
+            self._fill(chunk, survey)
             yield chunk
-            chunk = Chunk(chunk.first + len(chunk))
+            first += len(chunk)
+
+    def _fill(self, chunk: Chunk, survey: bool) -> None:
+        columns: dict[str, list[Any]] = self.corpus[chunk.start : chunk.start + _ROWS]
+        for row, (name, image, english, items) in enumerate(
+            zip(columns["id"], columns["image"], columns["text_en"], columns[TRANSLATIONS], strict=True), chunk.start
+        ):
+            key: Any = None if image is None else _digest(image) if survey else _Held(image)
+            for place, item in enumerate(items or [{}]):
+                code, text = str(item.get(LANG) or ""), str(item.get(TEXT) or "")
+                chunk.add(row, name or "", english or "", text, code, key, place)
 
     def image_problem(self, image: _Held) -> str | None:
         """What is wrong with an image, if anything is."""

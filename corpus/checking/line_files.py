@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from xvlm2vec.common.files import replaced_file
 from xvlm2vec.common.languages import normal_or_same
-from xvlm2vec.corpus.csv_reader import CsvTable, Record
+from xvlm2vec.corpus.csv_reader import CsvTable, Place, Record
 from xvlm2vec.corpus.image_folder import ImageFolder
 from xvlm2vec.corpus.readers.fields import parse_line
 from xvlm2vec.corpus.readers.records import LineFields
@@ -47,28 +47,42 @@ class JsonlSource:
         path: The file.
         images: The folder of images; by default the file's.
         fields: Names of the fields.
+        chunk: Rows that are judged at once.
     """
 
     unit = "line"
 
-    def __init__(self, path: str | Path, images: str | Path | None = None, fields: LineFields | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path | None = None,
+        fields: LineFields | None = None,
+        chunk: int = CHUNK,
+    ) -> None:
         self.path, self.name, self.fields = Path(path), str(path), fields or LineFields()
+        self._images, self._chunk = images, chunk
         self.image_problem = _Images(Path(images) if images else self.path.parent).problem
 
-    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
-        """The lines that are not blank."""
-        chunk = Chunk()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JsonlSource, (self.path, self._images, self.fields, self._chunk)
+
+    def chunks(self, survey: bool = False, start: tuple[int, int] | None = None) -> Iterator[Chunk]:
+        """The lines that are not blank; a start is a place in the file and its line."""
+        byte, first_line = start or (0, 1)
+        chunk = Chunk(start=(byte, first_line))
         with open(self.path, "rb") as file:
-            for place, line in enumerate(file, 1):
+            file.seek(byte)
+            for place, line in enumerate(file, first_line):
+                byte += len(line)
                 if not line.strip():
                     continue
                 try:
                     chunk.add(place, *self._read(line), line)
                 except RowFault as fault:
                     chunk.unreadable.append(RejectedRow(LINE, fault.problem, file=self.name, line=place))
-                if len(chunk) + len(chunk.unreadable) >= CHUNK:
+                if len(chunk) + len(chunk.unreadable) >= self._chunk:
                     yield chunk
-                    chunk = Chunk(chunk.first + len(chunk))
+                    chunk = Chunk(chunk.first + len(chunk), start=(byte, place + 1))
         yield chunk
 
     def _read(self, line: bytes) -> tuple[str, str, str, str, str | None]:
@@ -135,15 +149,18 @@ class CsvSource:
     unit = "line"
 
     def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
-        self.path, self.name = Path(path), str(path)
+        self.path, self.name, self._images = Path(path), str(path), images
         self.image_problem = _Images(Path(images) if images else self.path.parent).problem
         self.table = CsvTable(path, (ENGLISH,), ("image", "id"), normal_or_same, errors="surrogateescape")
         self.languages = [name for name in self.table.columns if name not in {ENGLISH, "image", "id", ""}]
 
-    def chunks(self, survey: bool = False) -> Iterator[Chunk]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CsvSource, (self.path, self._images)
+
+    def chunks(self, survey: bool = False, start: Place | None = None) -> Iterator[Chunk]:
         """The rows of the table; one without a translation counts once."""
-        chunk = Chunk()
-        for number, record in enumerate(self.table):
+        chunk = Chunk(start=start)
+        for number, record in enumerate(self.table.records(start)):
             fault = _record_fault(record)
             if fault:
                 chunk.unreadable.append(RejectedRow(LINE, fault, file=self.name, line=record.line))
@@ -156,7 +173,7 @@ class CsvSource:
                     chunk.add(record.line, name, cells[ENGLISH], text, code, image, (number, cells))
             if len(chunk) + len(chunk.unreadable) >= CHUNK:
                 yield chunk
-                chunk = Chunk(chunk.first + len(chunk))
+                chunk = Chunk(chunk.first + len(chunk), start=record.end)
         yield chunk
 
     @contextmanager

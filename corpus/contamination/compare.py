@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,18 @@ from tqdm.auto import tqdm
 
 from xvlm2vec.common.columns import LANG, TEXT, TRANSLATIONS
 from xvlm2vec.common.image_marks import strip_marks
+from xvlm2vec.common.workers import Here, WorkerError, Workers
 from xvlm2vec.modeling.images import ImageError, load_image
 
 from .hashes import SIDE, greys
-from .images import match_images
+from .images import Hashed, match_images
 from .texts import TextIndex
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_ROWS = 512
+"""Rows of a corpus that are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,11 @@ class Contamination:
 
 
 def find_contamination(
-    corpus: Dataset, images: Iterable[tuple[str, Any]], texts: Iterable[str], progress: bool = False
+    corpus: Dataset,
+    images: Iterable[tuple[str, Any]],
+    texts: Iterable[str],
+    progress: bool = False,
+    workers: Workers | None = None,
 ) -> Contamination:
     """Looks for a benchmark's images and texts in a parallel corpus.
 
@@ -95,28 +103,68 @@ def find_contamination(
         images: The benchmark's images, with their names: whatever `load_image` takes.
         texts: The benchmark's texts in any language.
         progress: Whether to show bars.
-    """
-    from datasets import Image
+        workers: Read and compare the corpus, stretch by stretch; this process does it without them.
 
-    encoded = corpus.cast_column("image", Image(decode=False))
+    Raises:
+        WorkerError: A row cannot be compared; an image that cannot be read is only told.
+    """
     index = TextIndex(texts)
-    found = Contamination(len(encoded), 0, len(index))
-    with ExitStack() as stack:
-        theirs, ours = (stack.enter_context(Squares(found.unreadable)) for _ in range(2))
+    found = Contamination(len(corpus), 0, len(index))
+    with Squares(found.unreadable) as theirs:
         for name, image in tqdm(images, desc="Benchmark", unit="image", disable=not progress):
             theirs.add(name, image)
-        ids: dict[int, str] = {}
-        for number, row in enumerate(tqdm(encoded, desc="Corpus", unit="row", disable=not progress)):
-            found.matches += text_matches(number, row, index)
-            if row["image"] is not None:
-                ours.add(number, row["image"])
-                ids[number] = row["id"]
         found.images = len(theirs.names)
-        for match in match_images(ours.array(), theirs.array()):
-            number, name = ours.names[match.first], theirs.names[match.second]
-            found.matches.append(Match(number, ids[number], "image", match.how, match.likeness, str(name)))
-    found.matches.sort(key=lambda match: match.row)
+        names = [str(name) for name in theirs.names]
+        _compare(found, workers or Here(), partial(Comparison, corpus, theirs.array(), names, index), progress)
     return found
+
+
+def _compare(found: Contamination, workers: Workers, make: Callable[[], Comparison], progress: bool) -> None:
+    """Adds what all stretches of the corpus have in common with the benchmark."""
+    starts = range(0, found.rows, _ROWS)
+    with tqdm(total=found.rows, desc="Corpus", unit="row", disable=not progress) as bar:
+        for start, (matches, unreadable) in zip(starts, workers.map(starts, make), strict=True):
+            found.matches += matches
+            found.unreadable += unreadable
+            bar.update(min(_ROWS, found.rows - start))
+
+
+class Comparison:
+    """Compares stretches of a corpus with a benchmark: what a worker does.
+
+    Args:
+        corpus: The corpus.
+        squares: Greys of the benchmark's images.
+        names: Their names.
+        index: The benchmark's texts.
+    """
+
+    def __init__(self, corpus: Dataset, squares: npt.NDArray[np.uint8], names: Sequence[str], index: TextIndex) -> None:
+        from datasets import Image
+
+        self._corpus = corpus.cast_column("image", Image(decode=False))
+        self._benchmark, self._names, self._index = Hashed(squares), names, index
+
+    def __call__(self, start: int) -> tuple[list[Match], list[str]]:
+        """What the rows from one on have in common with the benchmark, and which of their images cannot be read."""
+        rows = range(start, min(start + _ROWS, len(self._corpus)))
+        matches: list[Match] = []
+        unreadable: list[str] = []
+        held: list[tuple[int, str]] = []
+        squares: list[npt.NDArray[np.uint8]] = []
+        for number, row in zip(rows, self._corpus.select(rows), strict=True):
+            try:
+                matches += text_matches(number, row, self._index)
+                square = None if row["image"] is None else _square(number, row["image"], unreadable)
+            except Exception as error:
+                raise WorkerError(f"row {number} ({row['id']}): {type(error).__name__}: {error}") from error
+            if square is not None:
+                squares.append(square)
+                held.append((number, row["id"]))
+        for match in match_images(np.stack(squares), self._benchmark) if squares else ():
+            number, name = held[match.first]
+            matches.append(Match(number, name, "image", match.how, match.likeness, self._names[match.second]))
+        return sorted(matches, key=lambda match: match.row), unreadable
 
 
 def text_matches(number: int, row: dict[str, Any], index: TextIndex) -> Iterator[Match]:
@@ -125,6 +173,15 @@ def text_matches(number: int, row: dict[str, Any], index: TextIndex) -> Iterator
         match = index.find(strip_marks(text) or "")
         if match is not None:
             yield Match(number, row["id"], code, match.how, match.jaccard, match.text)
+
+
+def _square(name: Any, image: Any, unreadable: list[str]) -> npt.NDArray[np.uint8] | None:
+    """An image as a square of greys; None if it cannot be read, which is noted."""
+    try:
+        return greys(load_image(image, name=str(name)))
+    except ImageError as error:
+        unreadable.append(str(error))
+        return None
 
 
 class Squares:
@@ -154,13 +211,10 @@ class Squares:
 
     def add(self, name: Any, image: Any) -> None:
         """Takes an image; one that cannot be read is only told."""
-        try:
-            square = greys(load_image(image, name=str(name)))
-        except ImageError as error:
-            self._unreadable.append(str(error))
-            return
-        self._file.write(square.tobytes())
-        self.names.append(name)
+        square = _square(name, image, self._unreadable)
+        if square is not None:
+            self._file.write(square.tobytes())
+            self.names.append(name)
 
     def array(self) -> npt.NDArray[np.uint8]:
         """All squares, mapped from the file."""

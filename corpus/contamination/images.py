@@ -40,21 +40,40 @@ class ImageMatch:
     likeness: float
 
 
-def match_images(corpus: Squares, benchmark: Squares) -> list[ImageMatch]:
+class Hashed:
+    """Squares of greys with the hashes of their parts, which are made when they are first asked for.
+
+    Args:
+        squares: Squares of greys (`hashes.greys`), `(N, SIDE, SIDE)`; may be mapped from a file.
+    """
+
+    def __init__(self, squares: Squares) -> None:
+        self.squares = squares
+        self._hashes: dict[View, npt.NDArray[np.uint64]] = {}
+
+    def hashes(self, view: View) -> npt.NDArray[np.uint64]:
+        """The hashes of a part of all squares."""
+        if view not in self._hashes:
+            self._hashes[view] = _all_hashes(self.squares, view)
+        return self._hashes[view]
+
+
+def match_images(corpus: Squares, benchmark: Squares | Hashed) -> list[ImageMatch]:
     """The images of a corpus that are in a benchmark, each with the one that it is most like.
 
     Args:
-        corpus: Squares of greys (`hashes.greys`), `(N, SIDE, SIDE)`; may be mapped from a file.
-        benchmark: The same of the benchmark.
+        corpus: Squares of greys, `(N, SIDE, SIDE)`; all or some, as each is compared for itself.
+        benchmark: The same of the benchmark; with its hashes, if it is compared more than once.
     """
     best: dict[int, ImageMatch] = {}
-    whole_corpus, whole_benchmark = _all_hashes(corpus, WHOLE), _all_hashes(benchmark, WHOLE)
+    others = benchmark if isinstance(benchmark, Hashed) else Hashed(benchmark)
+    whole = _all_hashes(corpus, WHOLE)
     for view in (*views(is_dense=True), *views(is_dense=False, mirrored=True)):
-        pairs = _close_pairs(whole_corpus, _all_hashes(benchmark, view))
-        _keep_best(best, corpus, benchmark, pairs, WHOLE, view)
+        pairs = _close_pairs(whole, others.hashes(view))
+        _keep_best(best, corpus, others.squares, pairs, WHOLE, view)
     for view in views(is_dense=False)[1:]:  # the other way round: the benchmark shows a part of the corpus's image
-        pairs = _close_pairs(_all_hashes(corpus, view), whole_benchmark)
-        _keep_best(best, corpus, benchmark, pairs, view, WHOLE)
+        pairs = _close_pairs(_all_hashes(corpus, view), others.hashes(WHOLE))
+        _keep_best(best, corpus, others.squares, pairs, view, WHOLE)
     return sorted(best.values(), key=lambda match: match.first)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.texts import is_blank
 from xvlm2vec.flags import console
+from xvlm2vec.flags.workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.eval.ranking import Row
@@ -85,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
                         f"it their base embeds them; {AUTO} finds it for each text, and says how many it found of each "
                         "(needs xvlm2vec[detect]; short texts are often taken for another language)")  # fmt: skip
     console.add_encoder_flags(parser)
+    add_workers(parser, "the same vectors; each worker loads the model, and for all MODEL and images have the same "
+                "path", processes=False)  # fmt: skip
     return parser
 
 
@@ -147,21 +151,15 @@ def read_table(path: Path, images: str | None) -> Rows:
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
     """`(N, D)` float32; bad rows are NaN, and those that the model refuses are noted with the others."""
-    from xvlm2vec.eval.encoders import ModelEncoder
-    from xvlm2vec.flags.encoders import load_encoder
+    from xvlm2vec.eval.on_workers import OnWorkers
     from xvlm2vec.modeling.rows import BadRowsError
 
-    encoder = load_encoder(
-        flags.model, dim=flags.dim, max_tokens=flags.max_tokens, batch_size=flags.batch_size,
-        trust=flags.trust_remote_code,
-    )  # fmt: skip
-    prefix = _instruction(encoder, flags.instruction)
-    if prefix and hasattr(encoder, "instruction"):  # it knows where an instruction belongs
-        # Our models look names up themselves: an instruction's name says in which language it is.
-        encoder.instruction = flags.instruction if isinstance(encoder, ModelEncoder) else prefix
-        prefix = ""
+    encoder, prefix = _load(flags)
     if flags.language:
         _tell_language(encoder, rows, flags.language)
+    workers = load_workers(flags)
+    if workers is not None:
+        encoder = OnWorkers(encoder, partial(_load_encoder, flags), workers)
     recorder = _BadRowRecorder(encoder)
     store = Path(f"{flags.output}.parts") if encoder.fingerprint else None  # nobody knows whether its vectors change
     while True:
@@ -170,6 +168,27 @@ def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
         except BadRowsError:  # what was embedded before is stored
             if not any(rows.rows):
                 raise
+
+
+def _load(flags: argparse.Namespace) -> tuple[Any, str]:
+    """The model, and what is put before every text."""
+    from xvlm2vec.eval.encoders import ModelEncoder
+    from xvlm2vec.flags.encoders import load_encoder
+
+    encoder: Any = load_encoder(
+        flags.model, dim=flags.dim, max_tokens=flags.max_tokens, batch_size=flags.batch_size,
+        trust=flags.trust_remote_code,
+    )  # fmt: skip
+    prefix = _instruction(encoder, flags.instruction)
+    if prefix and hasattr(encoder, "instruction"):  # it knows where an instruction belongs
+        # Our models look names up themselves: an instruction's name says in which language it is.
+        encoder.instruction = flags.instruction if isinstance(encoder, ModelEncoder) else prefix
+        prefix = ""
+    return encoder, prefix
+
+
+def _load_encoder(flags: argparse.Namespace) -> Any:
+    return _load(flags)[0]
 
 
 def _embed_good(recorder: _BadRowRecorder, rows: Rows, prefix: str, store: Path | None) -> np.ndarray:
@@ -207,14 +226,22 @@ class _BadRowRecorder:
 
     def encode_rows(self, rows: Sequence[Row], images: Mapping[str, Any]) -> np.ndarray:
         """Embeds rows as the encoder does."""
+        return next(self.encode_chunks([rows], images))
+
+    def encode_chunks(self, chunks: Sequence[Sequence[Row]], images: Mapping[str, Any]) -> Iterator[np.ndarray]:
+        """Embeds chunks of rows as the encoder does."""
+        from xvlm2vec.eval.encoders import encode_chunks
         from xvlm2vec.modeling.rows import BadRowsError
 
-        try:
-            return self.encoder.encode_rows(rows, images)
-        except BadRowsError as error:
-            for number, problem in error.problems.items():
-                self.bad[rows[number]] = problem.removeprefix(f"row {number}").lstrip(":, ")
-            raise
+        vectors = encode_chunks(self.encoder, chunks, images)
+        for rows in chunks:
+            try:
+                embedded = next(vectors)
+            except BadRowsError as error:
+                for number, problem in error.problems.items():
+                    self.bad[rows[number]] = problem.removeprefix(f"row {number}").lstrip(":, ")
+                raise
+            yield embedded
 
 
 def write_vectors(vectors: np.ndarray, path: Path) -> None:

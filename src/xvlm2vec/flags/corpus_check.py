@@ -12,6 +12,7 @@ from xvlm2vec.common.languages import comparable_code
 from xvlm2vec.corpus.rows import REPORT
 
 from . import console
+from .workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.corpus.checking.check import CheckResult
@@ -86,6 +87,8 @@ def add_check(kinds: Any) -> None:
     add_fields(parser)
     add_null_words(parser)
     _add_scoring(parser)
+    add_workers(parser, "the same result; they ask the rules that look at a row alone, and read INPUT themselves: for "
+                "all it has the same path")  # fmt: skip
 
 
 def _add_scoring(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +118,9 @@ def _check(flags: argparse.Namespace) -> int:
     from xvlm2vec.corpus.checking.check import check_corpus
 
     source = _source(flags)
-    result = check_corpus(source, flags.output, _actions(flags), progress=True, scorer=_scorer(flags))
+    result = check_corpus(
+        source, flags.output, _actions(flags), progress=True, scorer=_scorer(flags), workers=load_workers(flags)
+    )
     if flags.json:
         write_json(flags.json, result.as_json())
     console.show("\n".join(_lines(source, result, flags.output)))

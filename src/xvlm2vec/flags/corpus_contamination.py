@@ -11,6 +11,7 @@ from xvlm2vec.common.files import files_below, write_json
 
 from . import console
 from .corpus_check import add_kind
+from .workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.corpus.contamination.compare import Contamination
@@ -38,6 +39,7 @@ def add_contamination(kinds: Any) -> None:
     parser.add_argument("--folder", metavar="DIR", help="instead of a benchmark: a folder of images, or another corpus")
     parser.add_argument("--json", metavar="FILE", help="write counts and all matches as JSON")
     parser.add_argument("--exclude", metavar="DIR", help="write the rows that have nothing in common into DIR/parallel")
+    add_workers(parser, "the same result; they read and compare the corpus, whose files have the same path for all")
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -48,7 +50,7 @@ def _run(flags: argparse.Namespace) -> int:
         raise ValueError("name what the corpus is compared with: either --benchmark or --folder.")
     corpus = load_parallel(flags.path, flags.split)
     images, texts = _of_folder(flags.folder) if flags.folder else _of_benchmark(flags)
-    found = find_contamination(corpus, images, texts, progress=True)
+    found = find_contamination(corpus, images, texts, progress=True, workers=load_workers(flags))
     if flags.json:
         write_json(flags.json, found.as_json())
     if flags.exclude:

@@ -6,8 +6,8 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import console
 from .translators import load_translator
+from .workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.corpus.translators.engine import Engine
@@ -41,13 +41,7 @@ def add_engines(parser: argparse.ArgumentParser) -> None:
         "rules of `corpus check` is kept; of equals that of the translator named first in this list (rules, the "
         "default), or the one most similar to the English text by a multilingual embedder (its folder or Hub id)",
     )  # fmt: skip
-    cluster = parser.add_argument_group("on a cluster", "the same translations, by several workers")
-    cluster.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: each worker of a Ray cluster "
-                         "has the translator; needs pip install 'xvlm2vec[ray]' (default here)")  # fmt: skip
-    cluster.add_argument("--address", metavar="HOST:PORT", help="of the cluster; auto finds one that runs here "
-                         "(default: a new one on this machine)")  # fmt: skip
-    cluster.add_argument("--workers", type=console.positive, default=2, metavar="N", help="workers, each with a GPU if "
-                         "there are as many (default 2)")  # fmt: skip
+    add_workers(parser, "the same translations; each worker has the translator", processes=False)
 
 
 def engine_settings(flags: argparse.Namespace) -> dict[str, Any]:
@@ -66,12 +60,12 @@ def load_engine(flags: argparse.Namespace) -> Engine:
         FileNotFoundError: A file or a program is missing.
         ImportError: Ray is not installed.
     """
-    engine = load_local_engine(flags)
-    if flags.engine == "here":
+    engine, workers = load_local_engine(flags), load_workers(flags)
+    if workers is None:
         return engine
-    from xvlm2vec.corpus.translators.on_ray import OnRay
+    from xvlm2vec.corpus.translators.on_workers import OnWorkers
 
-    return OnRay(engine, partial(load_local_engine, flags), flags.workers, flags.address)
+    return OnWorkers(engine, partial(load_local_engine, flags), workers, flags.workers)
 
 
 def load_local_engine(flags: argparse.Namespace) -> Engine:
