@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .benchmark import Benchmark
+from .disk_rows import DiskRows, RowsWithout, sharing_rows
 from .rows import ENGLISH, TextRow
 from .texts import content_key
 
@@ -20,9 +21,7 @@ TASKS = ("t2i", "i2t")
 TEMPLATES = {"t2i": {"query": "{text}", "target": ""}, "i2t": {"query": "", "target": "{text}"}}
 
 
-def hold_out(
-    rows: Sequence[TextRow], languages: Sequence[str], count: int, seed: int
-) -> tuple[list[TextRow], list[TextRow], int]:
+def hold_out(rows: DiskRows, languages: Sequence[str], count: int, seed: int) -> tuple[RowsWithout, list[TextRow], int]:
     """Draws rows for a test; the rest is for training.
 
     Rows that share an image or a text stay together in training, so that nothing of the test is seen there and each
@@ -38,18 +37,14 @@ def hold_out(
     Returns:
         Training rows and test rows, in their order, and how many rows share an image or a text with another one.
     """
-    contents = [_contents(row) for row in rows]
-    counts = Counter(content for row_contents in contents for content in row_contents)
-    shared = {content for content, count in counts.items() if count > 1}
-    joined = {row.id for row, row_contents in zip(rows, contents, strict=True) if row_contents & shared}
-    fit = [
-        row.id
-        for row in rows
-        if row.image is not None and row.id not in joined and all(code in row.texts for code in languages)
-    ]
-    drawn = set(random.Random(f"hold-out/{seed}").sample(fit, min(count, len(fit))))
-    train, test = [row for row in rows if row.id not in drawn], [row for row in rows if row.id in drawn]
-    return train, test, len(joined)
+    sharing = sharing_rows(map(_contents, rows))
+    fit = array("q")
+    for number, row in enumerate(rows):
+        if row.image is not None and not sharing[number] and all(code in row.texts for code in languages):
+            fit.append(number)
+    places = random.Random(f"hold-out/{seed}").sample(range(len(fit)), min(count, len(fit)))
+    drawn = sorted(fit[place] for place in places)
+    return rows.without(drawn), [rows[number] for number in drawn], sum(sharing)
 
 
 def _contents(row: TextRow) -> set[tuple[str, Any]]:
@@ -58,7 +53,7 @@ def _contents(row: TextRow) -> set[tuple[str, Any]]:
     return texts | ({("image", row.image_digest or row.image)} if row.image is not None else set())
 
 
-def parallel_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
+def parallel_examples(rows: Iterable[TextRow]) -> Iterator[dict[str, Any]]:
     """Examples of a parallel corpus: each text without an image, as it is searched, and once more with its image."""
     for row in rows:
         yield replace(row, image=None).example()
@@ -66,7 +61,7 @@ def parallel_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
             yield replace(row, id=f"{row.id}/image", source=f"{row.source}/image").example()
 
 
-def pair_examples(rows: Sequence[TextRow]) -> Iterator[dict[str, Any]]:
+def pair_examples(rows: Iterable[TextRow]) -> Iterator[dict[str, Any]]:
     """Contrastive pairs: the English caption and its image."""
     for row in rows:
         if row.image is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from xvlm2vec.common.image_marks import without_marks
@@ -10,9 +11,12 @@ from xvlm2vec.modeling.images import ImageError, load_image
 
 from .rows import RowFault
 
+_REMEMBERED = 1 << 16
+"""Names of images whose judgement is remembered."""
+
 
 class ImageFolder:
-    """The images of a folder by their names, each decoded once, so that broken ones are found early.
+    """The images of a folder by their names, each decoded once while it is remembered: broken ones are found early.
 
     Args:
         folder: The folder, or None where rows have no images.
@@ -25,7 +29,7 @@ class ImageFolder:
         self.folder = Path(folder) if folder is not None else None
         if self.folder is not None and not self.folder.is_dir():
             raise FileNotFoundError(f"there is no folder of images {folder}")
-        self._images: dict[str, tuple[Path, bytes] | RowFault] = {}
+        self._found = lru_cache(_REMEMBERED)(self._find)
 
     def find(self, name: str) -> tuple[Path, bytes]:
         """The file of an image, and SHA-256 of its pixels.
@@ -36,15 +40,16 @@ class ImageFolder:
         Raises:
             RowFault: It leads out of the folder, does not exist, or cannot be read as an image.
         """
-        if name not in self._images:
-            try:
-                self._images[name] = self._check(name)
-            except RowFault as fault:
-                self._images[name] = fault
-        image = self._images[name]
+        image = self._found(name)
         if isinstance(image, RowFault):
             raise RowFault(image.kind, image.problem)
         return image
+
+    def _find(self, name: str) -> tuple[Path, bytes] | RowFault:
+        try:
+            return self._check(name)
+        except RowFault as fault:
+            return fault
 
     def _check(self, name: str) -> tuple[Path, bytes]:
         if self.folder is None:

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from xvlm2vec.common.languages import normal_code
 
 from .csv_reader import LITERAL_MARK, CsvTable, Record
+from .disk_rows import DiskRows
 from .image_folder import ImageFolder, unmarked
-from .rows import ENGLISH, RejectedRow, RowFault, TextCorpus, TextRow
+from .rows import ENGLISH, RejectedRow, RowFault, TextRow, rejection_report
 from .texts import is_null_word
 
 _OTHERS = ("image", "id")
+
+
+@dataclass
+class TextCorpus:
+    """What files hold.
+
+    Attributes:
+        languages: Codes, English first.
+        rows: The rows that can be used, on the disk.
+        rejected: The others.
+        doubtful: What may be wrong in rows that are kept.
+    """
+
+    languages: tuple[str, ...]
+    rows: DiskRows
+    rejected: list[RejectedRow] = field(default_factory=list)
+    doubtful: list[RejectedRow] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """How many rows are kept, and what is wrong with each of the others, as JSON takes it."""
+        report = rejection_report(self.rejected, languages=list(self.languages), kept=len(self.rows))
+        return {**report, "doubtful": [row.as_json() for row in self.doubtful]}
 
 
 def read_csv(
     path: str | Path, images: str | Path | None = None, progress: bool = False, drop_null_words: bool = False
 ) -> TextCorpus:
     """Reads a CSV whose header names languages: `image,en,de,pt-BR` and, if there is one, `id`.
+
+    Rows that can be used wait on the disk, so that the memory does not grow with them.
 
     English may be the only language; the rows then have no translation yet.
 
@@ -47,7 +72,8 @@ def read_csv(
     table = CsvTable(path, (ENGLISH,), _OTHERS, normal_code)
     if "image" in table.columns and folder.folder is None:
         raise table.fault("there is a column 'image'; name the folder that holds the images (--images)")
-    corpus = TextCorpus((ENGLISH, *(name for name in table.columns if name not in {ENGLISH, *_OTHERS})))
+    languages = (ENGLISH, *(name for name in table.columns if name not in {ENGLISH, *_OTHERS}))
+    corpus = TextCorpus(languages, DiskRows())
     bar = tqdm(table, desc=f"Reading {table.path.name}", unit="row", disable=not progress)
     for number, record in enumerate(bar):
         row_id = record.cells.get("id", "").strip() or f"row-{number:06d}"
@@ -55,7 +81,7 @@ def read_csv(
             name = record.cells.get("image", "").strip()
             texts = _texts(corpus, record, row_id, name, drop_null_words)
             image, digest = folder.find(name) if name else (None, None)
-            corpus.rows.append(TextRow(row_id, texts, image, name, table.path.stem, image_digest=digest))
+            corpus.rows.add(TextRow(row_id, texts, image, name, table.path.stem, image_digest=digest))
         except RowFault as fault:
             corpus.rejected.append(RejectedRow(fault.kind, fault.problem, line=record.line, id=row_id))
         if record.literal:
@@ -83,11 +109,11 @@ def _texts(corpus: TextCorpus, record: Record, row_id: str, image: str, drop_nul
     return texts
 
 
-def _check_ids(rows: Sequence[TextRow]) -> None:
-    counts = Counter(row.id for row in rows)
-    repeated = sorted(name for name, count in counts.items() if count > 1)
+def _check_ids(rows: DiskRows) -> None:
+    repeated = rows.repeated_ids()
     if repeated:
+        name, count = repeated[0]
         raise ValueError(
-            f"the id {repeated[0]!r} occurs {counts[repeated[0]]} times ({len(repeated)} ids are repeated); make them "
-            "unique, or remove the column 'id'."
+            f"the id {name!r} occurs {count} times ({len(repeated)} ids are repeated); make them unique, or remove the "
+            "column 'id'."
         )

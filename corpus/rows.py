@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,25 +125,3 @@ class TextRow:
     def stored_image(self) -> dict[str, Any] | None:
         """The image's file as it is, without decoding and encoding it again."""
         return None if self.image is None else {"bytes": self.image.read_bytes(), "path": self.image_name}
-
-
-@dataclass
-class TextCorpus:
-    """What files hold.
-
-    Attributes:
-        languages: Codes, English first.
-        rows: The rows that can be used.
-        rejected: The others.
-        doubtful: What may be wrong in rows that are kept.
-    """
-
-    languages: tuple[str, ...]
-    rows: list[TextRow] = field(default_factory=list)
-    rejected: list[RejectedRow] = field(default_factory=list)
-    doubtful: list[RejectedRow] = field(default_factory=list)
-
-    def report(self) -> dict[str, Any]:
-        """How many rows are kept, and what is wrong with each of the others, as JSON takes it."""
-        report = rejection_report(self.rejected, languages=list(self.languages), kept=len(self.rows))
-        return {**report, "doubtful": [row.as_json() for row in self.doubtful]}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,23 +20,19 @@ from xvlm2vec.corpus.rules.registry import LINE
 
 from .chunks import CHUNK, Chunk, Judged
 
-_IMAGES = 1 << 16
-"""Names of images whose judgement is remembered."""
 
+def _problem_of(folder: Path) -> Callable[[str], str | None]:
+    """Tells what is wrong with an image below a folder, if anything is."""
+    images = ImageFolder(folder)
 
-class _Images:
-    """The images that lines name, each looked at once while it is remembered."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.problem = lru_cache(_IMAGES)(self._problem)
-
-    def _problem(self, name: str) -> str | None:
+    def problem(name: str) -> str | None:
         try:
-            ImageFolder(self._folder).find(name)
+            images.find(name)
         except RowFault as fault:
             return fault.problem
         return None
+
+    return problem
 
 
 class JsonlSource:
@@ -61,7 +56,7 @@ class JsonlSource:
     ) -> None:
         self.path, self.name, self.fields = Path(path), str(path), fields or LineFields()
         self._images, self._chunk = images, chunk
-        self.image_problem = _Images(Path(images) if images else self.path.parent).problem
+        self.image_problem = _problem_of(Path(images) if images else self.path.parent)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return JsonlSource, (self.path, self._images, self.fields, self._chunk)
@@ -150,7 +145,7 @@ class CsvSource:
 
     def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
         self.path, self.name, self._images = Path(path), str(path), images
-        self.image_problem = _Images(Path(images) if images else self.path.parent).problem
+        self.image_problem = _problem_of(Path(images) if images else self.path.parent)
         self.table = CsvTable(path, (ENGLISH,), ("image", "id"), normal_or_same, errors="surrogateescape")
         self.languages = [name for name in self.table.columns if name not in {ENGLISH, "image", "id", ""}]
 

@@ -115,7 +115,9 @@ def find_contamination(
             theirs.add(name, image)
         found.images = len(theirs.names)
         names = [str(name) for name in theirs.names]
-        _compare(found, workers or Here(), partial(Comparison, corpus, theirs.array(), names, index), progress)
+        # As an array: a mapped file cannot be sent to a worker. No name holds it, so that it can be removed after.
+        make = partial(Comparison, corpus, names=names, index=index)
+        _compare(found, workers or Here(), partial(make, np.asarray(theirs.array())), progress)
     return found
 
 

@@ -122,6 +122,7 @@ class ScoreReport:
         languages: By language.
         back: The same of what is translated back.
         not_translated: Texts that could not be translated back, by language.
+        not_from: Languages that are not translated back at all, and why.
         not_scored: Rows that have nothing to be compared with, by language.
         worst: The worst rows of each language.
     """
@@ -131,6 +132,7 @@ class ScoreReport:
     languages: dict[str, Means] = field(default_factory=dict)
     back: dict[str, Means] = field(default_factory=dict)
     not_translated: dict[str, int] = field(default_factory=dict)
+    not_from: dict[str, str] = field(default_factory=dict)
     not_scored: dict[str, int] = field(default_factory=dict)
     worst: dict[str, list[Scored]] = field(default_factory=dict)
 
@@ -153,8 +155,9 @@ class ScoreReport:
         found: dict[str, Any] = {"model": self.model, "threshold": self.threshold, "suspected": self.suspected}
         found["languages"] = _sorted(self.languages)
         found |= {"back_translation": _sorted(self.back)} if self.back else {}
-        counts = {"not_translated_back": self.not_translated, "not_scored": self.not_scored}
-        return found | {name: count for name, count in counts.items() if count}
+        others = {"not_translated_back": self.not_translated, "not_translated_from": self.not_from,
+                  "not_scored": self.not_scored}  # fmt: skip
+        return found | {name: value for name, value in others.items() if value}
 
 
 def _sorted(languages: Mapping[str, Means]) -> dict[str, Any]:

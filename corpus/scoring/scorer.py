@@ -157,7 +157,11 @@ class Scorer:
         """The English of texts, by their numbers; those that cannot be translated are counted."""
         if self._back is None:
             return {}
-        answers = self._back.translate(texts, ENGLISH, source=code)
+        try:
+            answers = list(self._back.translate(texts, ENGLISH, source=code))
+        except ValueError as error:  # it does not have the language
+            self.report.not_from[code] = str(error)
+            answers = []
         found = {number: text for number, text, _ in answers if text is not None and not is_blank(text)}
         lost = len(texts) - len(found)
         if lost:

@@ -11,6 +11,9 @@ from xvlm2vec.corpus.rules.batch import Batch
 from xvlm2vec.corpus.rules.registry import CODE, LANGUAGE, LENGTH, TEXT_RULES
 from xvlm2vec.corpus.rules.rule import Action, Rule
 
+_FROM_ENGLISH = frozenset({CODE, "danda", "copy", "script", LANGUAGE, LENGTH})
+"""Rules that know which side is English, and are not asked about translations into it."""
+
 
 @dataclass
 class Verdict:
@@ -25,17 +28,17 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-def verdicts(english: Sequence[str], texts: Sequence[str], language: str) -> list[Verdict]:
+def verdicts(sources: Sequence[str], texts: Sequence[str], language: str) -> list[Verdict]:
     """Judges translations into a language, each alone.
 
     Args:
-        english: The English texts.
+        sources: The texts: English ones, or in any language if they are translated into English.
         texts: Their translations.
         language: Code of the translations' language.
     """
     if not texts:
         return []
-    batch = Batch.of(list(zip(english, texts, [language] * len(texts), strict=True)))
+    batch = Batch.of(list(zip(sources, texts, [language] * len(texts), strict=True)))
     found = [Verdict(text) for text in texts]
     for rule in _rules(language):
         repaired: dict[int, str] = {}
@@ -50,21 +53,15 @@ def verdicts(english: Sequence[str], texts: Sequence[str], language: str) -> lis
     return found
 
 
-def accepted(english: Sequence[str], texts: Sequence[str], language: str) -> list[tuple[str | None, str]]:
+def accepted(sources: Sequence[str], texts: Sequence[str], language: str) -> list[tuple[str | None, str]]:
     """Translations without a fault, repaired; None and what is wrong for the others."""
     return [
         (None, verdict.faults[0]) if verdict.faults else (verdict.text, "")
-        for verdict in verdicts(english, texts, language)
+        for verdict in verdicts(sources, texts, language)
     ]
 
 
 def _rules(language: str) -> list[Rule]:
-    """The rules that look at a row alone; without the one of languages where its library is not installed.
-
-    English, into which texts are translated back, is no language of a translation to the rule of codes, and lengths are
-    known for translations of English only.
-    """
-    left_out = set() if is_installed() else {LANGUAGE}
-    if language == ENGLISH:
-        left_out |= {CODE, LENGTH}
+    """The rules that look at a row alone; without the one of languages where its library is not installed."""
+    left_out = _FROM_ENGLISH if language == ENGLISH else frozenset() if is_installed() else {LANGUAGE}
     return [rule for rule in TEXT_RULES if rule.name not in left_out]

@@ -7,12 +7,14 @@ lines, models drop tags or translate the names of fields.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from xvlm2vec.common.image_marks import MARK, strip_marks
 from xvlm2vec.common.texts import is_blank
+from xvlm2vec.corpus.rows import ENGLISH
 
 from .engine import Answer, Engine
 
@@ -142,26 +144,28 @@ class Protected:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def translate(self, texts: Sequence[str], language: str) -> Iterator[Answer]:
+    def translate(self, texts: Sequence[str], language: str, source: str = ENGLISH) -> Iterator[Answer]:
         """Translates texts with what must stay in them; each text when its last piece is translated.
 
         A sentence whose markup does not come back is translated once more in parts, with the markup between them.
 
         Args:
-            texts: English texts.
-            language: Code of the language.
+            texts: The texts.
+            language: Code of the language into which they are translated.
+            source: Code of their own language.
         """
         lost: list[int] = []
-        for number, answer in self._pass(dict(enumerate(texts)), language, within=True):
+        ask = partial(self.engine.translate, language=language, source=source)
+        for number, answer in self._pass(dict(enumerate(texts)), ask, within=True):
             if answer[2]:
                 lost.append(number)
             else:
                 yield number, answer[0], answer[1]
-        for number, answer in self._pass({number: texts[number] for number in lost}, language, within=False):
+        for number, answer in self._pass({number: texts[number] for number in lost}, ask, within=False):
             yield number, answer[0], answer[1]
 
     def _pass(
-        self, texts: dict[int, str], language: str, within: bool
+        self, texts: dict[int, str], ask: Callable[[Sequence[str]], Iterator[Answer]], within: bool
     ) -> Iterator[tuple[int, tuple[str | None, str, bool]]]:
         works = {number: _Work(dissected(text, within)) for number, text in texts.items()}
         waiting: dict[str, list[int]] = {}
@@ -172,7 +176,7 @@ class Protected:
             if not work.missing:
                 yield number, work.joined(done)
         pieces = list(waiting)
-        for place, translation, problem in self.engine.translate(pieces, language) if pieces else ():
+        for place, translation, problem in ask(pieces) if pieces else ():
             piece = pieces[place]
             done[piece] = translation, problem
             for number in waiting.pop(piece):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,9 +156,22 @@ def test_held_out_rows_do_not_leak(tmp_path: Path, images: Path) -> None:
     assert [row.texts["en"] for row in test] == ["e", "h"]
     assert len(train) + len(test) == len(corpus.rows)
     assert joined == 4
-    one = hold_out(corpus.rows, corpus.languages, 1, seed=1)
-    assert len(one[1]) == 1
-    assert one == hold_out(corpus.rows, corpus.languages, 1, seed=1)
+    once, again = (hold_out(corpus.rows, corpus.languages, 1, seed=1) for _ in range(2))
+    assert len(once[1]) == 1
+    assert (list(once[0]), once[1]) == (list(again[0]), again[1])
+    assert len(once[0]) == len(list(once[0])) == len(corpus.rows) - 1
+
+
+def test_the_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    path = write(tmp_path, "id,en,de\n" + "".join(f"{n},a caption of row {n},Text {n}\n" for n in range(4_000)))
+    tracemalloc.start()
+    corpus = read_csv(path)
+    train, _, _ = hold_out(corpus.rows, corpus.languages, 0, seed=0)
+    seen = sum(row.texts["de"] == f"Text {row.id}" for row in train)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen == 4_000
+    assert peak < 500_000, "a row in memory takes 600 bytes and more"
 
 
 def test_held_out_rows_do_not_leak_under_other_names_and_spellings(tmp_path: Path, images: Path) -> None:

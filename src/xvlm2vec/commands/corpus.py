@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xvlm2vec.common.files import write_json
 from xvlm2vec.common.run_state import RunState
-from xvlm2vec.corpus.rows import ENGLISH, REPORT, TextCorpus, log_rows
+from xvlm2vec.corpus.rows import ENGLISH, REPORT, log_rows
 from xvlm2vec.flags import console
 from xvlm2vec.flags.corpus_check import add_check, add_fields, add_kind, add_null_words, line_fields
 from xvlm2vec.flags.corpus_contamination import add_contamination
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
     from xvlm2vec.corpus.benchmark import Benchmark
+    from xvlm2vec.corpus.parallel_csv import TextCorpus
     from xvlm2vec.hub.dataset_export import BenchmarkCard
 
 logger = logging.getLogger(__name__)

@@ -99,8 +99,10 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     scoring.add_argument("--suspect", type=_share, default=0.05, metavar="SHARE", help="tell rows if more than this "
                          "share of shuffled pairs are as good; in every language 1 - SHARE of all wrong translations "
                          "are found (default 0.05)")  # fmt: skip
-    scoring.add_argument("--back-translate", metavar="MODEL", help="also translate into English again, by a model of "
-                         "`xvlm2vec translate`, and compare that")  # fmt: skip
+    scoring.add_argument("--back-translate", metavar="MODEL", help="also translate into English again, and compare "
+                         "that: a translation or chat model, as `xvlm2vec translate` takes, apertium, or a server's "
+                         "address")  # fmt: skip
+    scoring.add_argument("--back-server-model", metavar="NAME", help="what that server calls its model")
     scoring.add_argument("--trust-remote-code", action="store_true", help="run code from the model's repository")
 
 
@@ -156,7 +158,7 @@ def _scorer(flags: argparse.Namespace) -> Scorer | None:
     from xvlm2vec.eval.spoken import spoken_languages
 
     from .encoders import load_encoder
-    from .translators import load_translator
+    from .translation_engines import load_back_translator
 
     encoder = load_encoder(flags.score_by, trust=flags.trust_remote_code)
     spoken = {comparable_code(code): code for code in spoken_languages(encoder)}
@@ -165,7 +167,7 @@ def _scorer(flags: argparse.Namespace) -> Scorer | None:
         told = spoken.get(comparable_code(language))
         return encoder.encode_rows([Row(text, language=told) for text in texts], {})
 
-    back = load_translator(flags.back_translate) if flags.back_translate else None
+    back = load_back_translator(flags.back_translate, flags.back_server_model) if flags.back_translate else None
     return Scorer(flags.score_by, embed, back, flags.suspect)
 
 
@@ -217,6 +219,7 @@ def _meanings(result: CheckResult) -> list[str]:
     for title, counts in (("not translated back", scores.not_translated), ("nothing to compare with",
                                                                            scores.not_scored)):  # fmt: skip
         lines += [f"{title}: {', '.join(f'{code} {count:,}' for code, count in counts.items())}"] if counts else []
+    lines += [f"not translated back from {code}: {why}" for code, why in scores.not_from.items()]
     return lines
 
 

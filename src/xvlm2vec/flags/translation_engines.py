@@ -11,6 +11,7 @@ from .workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.corpus.translators.engine import Engine
+    from xvlm2vec.corpus.translators.protected import Protected
     from xvlm2vec.corpus.translators.vote import Embed
 
 RULES = "rules"
@@ -84,6 +85,26 @@ def load_local_engine(flags: argparse.Namespace) -> Engine:
     from xvlm2vec.corpus.translators.vote import Vote
 
     return Vote(engines, None if flags.vote in (None, RULES) else _embed(flags.vote))
+
+
+def load_back_translator(name: str, server_model: str | None = None) -> Protected:
+    """What translates into English again.
+
+    Args:
+        name: A translation or chat model, `apertium`, or the address of a server.
+        server_model: What the server calls its model.
+
+    Raises:
+        FileNotFoundError: Apertium is not installed.
+    """
+    from xvlm2vec.corpus.translators.apertium import PROGRAM, Apertium
+    from xvlm2vec.corpus.translators.protected import Protected
+    from xvlm2vec.corpus.translators.server import ChatServer
+
+    settings = argparse.Namespace(tags=(), batch_size=32, num_beams=1, max_new_tokens=256)
+    if server_model:
+        return Protected(ChatServer(name, server_model, settings.batch_size, settings.max_new_tokens))
+    return Protected(Apertium() if name == PROGRAM else _model(name, settings))
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -32,11 +32,13 @@ def embed(texts: Sequence[str], language: str) -> np.ndarray:
 
 
 class Back:
-    """Translates back, but for texts with a moon."""
+    """Translates back from German, but for texts with a moon."""
 
     def translate(
         self, texts: Sequence[str], language: str, source: str = "en"
     ) -> Iterator[tuple[int, str | None, str]]:
+        if source != "de":
+            raise ValueError(f"no {source}")
         for number, text in enumerate(texts):
             yield (number, None, "no moon") if "noom" in text else (number, " ".join(w[::-1] for w in text.split()), "")
 
@@ -99,7 +101,9 @@ def test_wrong_translations_are_told_and_stay(rows: Path, tmp_path: Path) -> Non
     assert scores["languages"]["de"]["right_suspected"] < 0.03
     assert scores["suspected"] == result.told["meaning"] == len(told)
     moons = sum("noom" in json.loads(line)["text"] for line in (tmp_path / "out" / "kept.jsonl").open(encoding="utf-8"))
-    assert scores["not_translated_back"] == {"de": moons}
+    unknown = sum(name.startswith("x") for name in kept)
+    assert scores["not_translated_back"] == {"de": moons, "ht": unknown}
+    assert scores["not_translated_from"] == {"ht": "no ht"}
     lines = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").open(encoding="utf-8")]
     assert {line["id"] for line in lines} == kept
     assert all(line["back_share"] < 0.05 for line in lines if line["language"] == "de" and line["id"] not in wrong

@@ -27,12 +27,13 @@ def test_apertium_keeps_lines_marks_and_fields_and_names_words_that_it_does_not_
 
 
 @needs_apertium
-def test_apertium_translates_back_into_english():
-    texts = ["Un gat.", "Un gat vermell dorm a la casa.", "La xyzzyx."]
-    found = {number: (text, problem) for number, text, problem in Apertium().translate(texts, "en", source="ca")}
-    assert found[0] == ("A cat.", "")
-    assert found[1] == ("A red cat sleeps at the home.", "")
-    assert found[2] == (None, "unknown-words: words that a translator did not know: *xyzzyx")
+def test_apertium_translates_back():
+    texts = ["Un gos negre.", "Un <b>gos</b>\nnegre", "Un gnarfel."]
+    found = {texts[number]: (text, problem) for number, text, problem in
+             Protected(Apertium()).translate(texts, "en", source="ca")}  # fmt: skip
+    assert found[texts[0]] == ("A black dog.", "")
+    assert "<b>dog</b>\n" in found[texts[1]][0]
+    assert found[texts[2]] == (None, "unknown-words: words that a translator did not know: *gnarfel")
 
 
 @needs_apertium
