@@ -14,7 +14,8 @@ engine that translates 1,000 texts a second, such as a small model on a GPU; a s
 
     python benchmarks/corpus.py --only translate --json benchmarks/results/corpus.json
 
-measures that alone, and leaves the other numbers of the file as they are.
+measures that alone, and leaves the other numbers of the file as they are. `--only workers` tells which share of a check
+stays with the command when workers ask the rules of rows: what they do is done by the same process, and timed apart.
 """
 
 from __future__ import annotations
@@ -54,21 +55,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default 3)")
-    parser.add_argument("--only", choices=("check", "translate"), help="measure one of both; the file keeps the other")
+    parser.add_argument(
+        "--only", choices=("check", "translate", "workers"), help="measure one; the file keeps the others"
+    )
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FILE"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.measure:
         what, path = flags.measure
-        measures = {"check": check, "row_at_a_time": row_at_a_time, "translate": translate}
+        measures = {"check": check, "row_at_a_time": row_at_a_time, "translate": translate, "workers": by_workers}
         print(json.dumps(measures[what](Path(path))))
         return
     content = json.loads(flags.json.read_text(encoding="utf-8")) if flags.json and flags.json.exists() else {}
     ratios = content.get("ratios", {})
     with tempfile.TemporaryDirectory() as folder:
-        if flags.only != "translate":
+        if flags.only in (None, "check"):
             content |= summary(check_rounds(Path(folder), flags.rounds))
-        if flags.only != "check":
+        if flags.only in (None, "translate"):
             content |= translate_summary([run("translate", Path(folder)) for _ in range(flags.rounds)])
+        if flags.only in (None, "workers"):
+            path = write_rows(Path(folder) / "rows.jsonl", FEWER)
+            content["workers"] = {"rows": FEWER, **run("workers", path)}
     content["ratios"] = ratios | content.get("ratios", {})
     if "translate" in content:
         content["ratios"]["translate_time_in_engine"] = round(1 - content["translate"]["overhead"], 4)
@@ -156,6 +162,33 @@ def check(path: Path) -> dict[str, Any]:
         "peak_mb": peak(),
         "counts": counts,
     }
+
+
+class Timed:
+    """Does what workers would, all of it before the command goes on, and keeps its seconds."""
+
+    seconds = 0.0
+
+    def map(self, items: Sequence[Any], make: Any) -> Iterator[Any]:
+        """The results."""
+        start = time.process_time()
+        results = list(map(make(), items))
+        self.seconds = time.process_time() - start
+        return iter(results)
+
+
+def by_workers(path: Path) -> dict[str, Any]:
+    from xvlm2vec.corpus.checking.check import check_corpus
+    from xvlm2vec.corpus.checking.line_files import JsonlSource
+
+    workers = Timed()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        check_corpus(JsonlSource(path), folder, workers=workers)
+        taken = time.process_time() - start
+    rest = taken - workers.seconds
+    return {"workers_cpu_s": round(workers.seconds, 2), "command_cpu_s": round(rest, 2),
+            "command_share": round(rest / taken, 3)}  # fmt: skip
 
 
 def row_at_a_time(path: Path) -> dict[str, Any]:

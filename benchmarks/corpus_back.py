@@ -6,9 +6,9 @@
     python benchmarks/corpus_back.py data/tuxpaint --json benchmarks/results/corpus_back.json
 
 Catalan is none of the sixteen languages on which the model was trained. As in `corpus_scores.py`, another stamp's
-caption stands in half of the rows: any one's, or one's of the same folder. Every caption is scored as it is, and by what
-Apertium makes of it in English. Only captions that Apertium translates are compared: the others have words that its
-dictionary lacks, and are counted.
+caption stands in half of the rows: any one's, or one's of the same folder. Every caption is scored as it is, and by
+what Apertium makes of it in English. Only captions that Apertium translates are compared: the others have words that
+its dictionary lacks, and are counted.
 """
 
 from __future__ import annotations

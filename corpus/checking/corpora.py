@@ -43,7 +43,7 @@ class CorpusSource:
         self._problem = lru_cache(1)(_image_problem)  # translations of a row follow each other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CorpusSource, (self.name, self._split)
+        return type(self), (self.name, self._split)
 
     def chunks(self, survey: bool = False, start: int | None = None) -> Iterator[Chunk]:
         """The rows; one without a translation counts once."""

@@ -59,7 +59,7 @@ class JsonlSource:
         self.image_problem = _problem_of(Path(images) if images else self.path.parent)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return JsonlSource, (self.path, self._images, self.fields, self._chunk)
+        return type(self), (self.path, self._images, self.fields, self._chunk)
 
     def chunks(self, survey: bool = False, start: tuple[int, int] | None = None) -> Iterator[Chunk]:
         """The lines that are not blank; a start is a place in the file and its line."""
@@ -150,7 +150,7 @@ class CsvSource:
         self.languages = [name for name in self.table.columns if name not in {ENGLISH, "image", "id", ""}]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CsvSource, (self.path, self._images)
+        return type(self), (self.path, self._images)
 
     def chunks(self, survey: bool = False, start: Place | None = None) -> Iterator[Chunk]:
         """The rows of the table; one without a translation counts once."""

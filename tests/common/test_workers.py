@@ -125,6 +125,27 @@ def test_a_check_by_workers(workers: Workers, tmp_path: Path) -> None:
     assert files(tmp_path / "workers") == files(tmp_path / "plain")
 
 
+class BadDisk(JsonlSource):
+    """A file beside which an image cannot be reached."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.image_problem = self._fail
+
+    def _fail(self, name: str) -> str | None:
+        if name == "seven.png":
+            raise OSError("the disk does not answer")
+        return None
+
+
+def test_a_rule_that_fails_names_its_line(tmp_path: Path) -> None:
+    rows = [{"text_en": "A dog.", "text": "Ein Hund.", "lang": "de", "image": name} for name in ["a.png"] * 6]
+    rows.append({**rows[0], "image": "seven.png"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(WorkerError, match=r"a worker failed: .*rows.jsonl, line 7: OSError: the disk does not answer"):
+        check_corpus(BadDisk(tmp_path / "rows.jsonl"), workers=Processes(2))
+
+
 def test_other_sources_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks are found again where they begin: in a table by its bytes, in a corpus by its rows."""
     monkeypatch.setattr("xvlm2vec.corpus.checking.line_files.CHUNK", 7)
