@@ -77,8 +77,8 @@ def add_language_adapter(model: Any, name: str, config: Mapping[str, Any], shape
         config: What its `adapter_config.json` is to hold, without what this package adds.
         shapes: For the path of each linear layer what it gets.
     """
-    if not model.language_adapters:
-        model.requires_grad_(False)
+    for weight in _base_weights(model):
+        weight.requires_grad_(False)
     embeddings = path_of_embeddings(model) if config.get("modules_to_save") else None
     digest = (
         next(iter(model.language_adapters.values())).config[OWN_SETTINGS]["base"] if model.language_adapters else None
@@ -128,6 +128,7 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
             "all vectors."
         )
     shapes = {path: LoraShape(len(lora.down), lora.scale, lora.magnitude is not None) for path, lora in placed.items()}
+    learn = [(weight, weight.requires_grad) for weight in _base_weights(model)]
     add_language_adapter(model, name, {**adapter.config, OWN_SETTINGS: {}}, shapes)
     for path, lora in placed.items():
         change: Any = model.get_submodule(path).activated[name]
@@ -139,9 +140,18 @@ def load_language_adapter(model: Any, adapter: Adapter, name: str = DEFAULT) -> 
         model.get_submodule(embeddings).modules_to_save[name].weight.copy_(whole[f"{embeddings}.weight"])
     for weight in adapter_weights(model, name).values():
         weight.requires_grad_(False)  # it has learned; another that is put on later may still have to
+    # Frozen weights would move the base: in bfloat16, torch passes some batches through them in another order of sums.
+    for weight, may_learn in learn:
+        weight.requires_grad_(may_learn)
     place = {"base_model_name_or_path": adapter.base, "revision": adapter.base_revision}  # as it was found
     model.language_adapters[name] = LanguageAdapter({**adapter.config, **place}, list(own["languages"]))
     model.config.matryoshka_dims = own.get("matryoshka_dims") or model.config.matryoshka_dims
+
+
+def _base_weights(model: Any) -> list[torch.nn.Parameter]:
+    """A model's weights without those of its adapters."""
+    beside = {id(weight) for name in model.language_adapters for weight in adapter_weights(model, name).values()}
+    return [weight for weight in model.parameters() if id(weight) not in beside]
 
 
 def languages_of(model: Any) -> list[str]:

@@ -88,6 +88,20 @@ def test_a_saved_adapter_speaks_as_before_and_its_base_keeps_every_bit(base, gol
     assert languages_of(loaded) == ["de", "it"]
 
 
+def test_loading_freezes_no_weight_of_the_base_and_training_another_adapter_freezes_all(base, tmp_path):
+    with_adapter(base).save_pretrained(tmp_path / "adapter")
+    loaded, bare = XVLM2VecModel.from_pretrained(tmp_path / "adapter"), XVLM2VecModel.from_pretrained(base)
+    # In bfloat16 torch gives a layer with a frozen weight other bits, so what is to be the same must be as free.
+    flags = {name: weight.requires_grad for name, weight in bare.named_parameters()}
+    assert set(flags.values()) == {True}
+    weights = dict(loaded.named_parameters())
+    assert {name: weights[name].requires_grad for name in flags} == flags
+    add_activated(loaded, KINDS["lora"], name="fr")
+    learning = {name for name, weight in loaded.named_parameters() if weight.requires_grad}
+    assert learning
+    assert all(".fr." in name for name in learning)
+
+
 def test_rows_of_the_base_are_embedded_as_if_there_were_no_others(base, golden):
     texts, images = golden
     model, bare = with_adapter(base), XVLM2VecModel.from_pretrained(base)
