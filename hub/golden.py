@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -242,6 +242,15 @@ def write_golden(
     )
     _write(folder, golden)
     return golden
+
+
+def limit_dtypes(folder: str | os.PathLike[str], dtypes: Sequence[str]) -> None:
+    """Writes into the golden files of a folder, if it has any, that they are to be compared in these dtypes alone."""
+    path = Path(folder) / GOLDEN_JSON
+    if path.is_file():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["made_with"]["dtypes"] = list(dtypes)
+        write_json(path, content)
 
 
 def read_golden(folder: str | os.PathLike[str]) -> Golden:

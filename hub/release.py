@@ -20,6 +20,7 @@ from .activated_release import Below, export_activated
 from .card import ReleaseCard
 from .dataset_export import BenchmarkCard, export_benchmark
 from .export import export_adapter, export_model, merge_adapter
+from .golden import limit_dtypes
 from .metadata import metadata_problems
 from .native import check_native, export_native
 from .original import OriginalDiff
@@ -70,6 +71,8 @@ class ReleaseInputs:
         max_shard_size: Largest weights file.
         space: Whether a Space that searches the benchmark is written, too, which reads the other folders.
         below: The base of a model with activated adapters beside it, loaded by itself.
+        dtypes: The only dtypes in which its vectors are proven, now and by `verify`, which its card says; by default
+            float32 and bfloat16.
     """
 
     model: Any
@@ -83,6 +86,7 @@ class ReleaseInputs:
     max_shard_size: int | str = "5GB"
     space: bool = False
     below: Below | None = None
+    dtypes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,9 @@ def release_to_folder(
         ExportError: A part cannot be written; see `export_model`, `export_adapter` and `export_benchmark`.
     """
     folder = Path(folder)
+    if run.dtypes:
+        limit = f"Its vectors are proven in {' and '.join(run.dtypes)} alone: load it in no other number format."
+        run, dtypes = replace(run, card=replace(run.card, limits=(*run.card.limits, limit))), run.dtypes
     _check_before(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".release.", dir=folder))
@@ -285,6 +292,8 @@ class _Writer:
         return self.staging / part
 
     def _verify(self, part: str, base: Path | None = None) -> None:
+        if self.run.dtypes:
+            limit_dtypes(self.staging / part, self.run.dtypes)
         report = verify(self.staging / part, dtypes=self.dtypes, device=self.device, base=base)
         report.source = str(self.folder / part)
         if not report.ok:

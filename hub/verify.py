@@ -96,10 +96,24 @@ class VerifyReport:
         widths = [max(len(line[column]) for line in lines) for column in range(len(heads))] if lines else []
         padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
         text = ["  ".join(cells).rstrip() for cells in padded]
-        text += [f"PROBLEM: {problem}" for problem in self.problems] + [f"note: {note}" for note in self.notes]
+        notes = [*self.notes, *self._rounding()]
+        text += [f"PROBLEM: {problem}" for problem in self.problems] + [f"note: {note}" for note in notes]
         text += self.facts
         verdict = "gives its golden vectors" if self.ok else "DOES NOT give its golden vectors"
         return "\n".join([*text, f"{self.source} {verdict}."])
+
+    def _rounding(self) -> list[str]:
+        """What to do where all is right in float32 and vectors in half precision lie further from it than the bound."""
+        far = [check for check in self.checks if not check.ok]
+        wrong = {check.dtype for check in far}
+        if not far or "float32" in wrong or all(check.dtype != "float32" for check in self.checks):
+            return []
+        worst = max(check.max_distance for check in far)
+        return [
+            f"all is right in float32; in {' and '.join(sorted(wrong))} this model rounds further than the bound "
+            f"(1-cos {worst:.1e}, {COSINE_BOUNDS[far[0].dtype]:.0e} at most). Load it in float32; "
+            "`xvlm2vec release --dtypes float32` publishes it so, and its card says it."
+        ]
 
     def summary(self) -> str:
         """The report in a line, for one that is ok."""

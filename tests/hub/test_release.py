@@ -44,9 +44,11 @@ def test_a_release_has_all_parts_and_is_verified(
 ) -> None:
     shutil.copytree(exported, tmp_path / "release" / "base")
     card = make_card(adapter_base="../base")
-    run = ReleaseInputs(adapted, processor, card, adapter=adapted, benchmark=benchmark)
-    done = release_to_folder(run, tmp_path / "release", dtypes=("float32",))
+    run = ReleaseInputs(adapted, processor, card, adapter=adapted, benchmark=benchmark, dtypes=("float32",))
+    done = release_to_folder(run, tmp_path / "release")
     assert done.report.ok
+    assert read_golden(done.folders["model"]).made_with["dtypes"] == ["float32"]  # which `verify` keeps to
+    assert "proven in float32 alone" in (done.folders["model"] / "README.md").read_text(encoding="utf-8")
     assert re.search(
         r"^adapter: 5 comparisons through peft, largest 1-cos \S+ in float32$", show_proof(done), re.MULTILINE
     )

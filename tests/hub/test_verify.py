@@ -14,7 +14,7 @@ from xvlm2vec import XVLM2VecModel, XVLM2VecProcessor
 from xvlm2vec.hub.export import export_adapter
 from xvlm2vec.hub.golden import read_golden, write_golden
 from xvlm2vec.hub.saved_weights import GoldenError
-from xvlm2vec.hub.verify import VerifyReport, compare, verify
+from xvlm2vec.hub.verify import Check, VerifyReport, compare, verify
 
 OTHER_LAYOUT = """
 FORMS = {"text": "{text}", "image": "{images}", "image+text": "{text}{images}"}
@@ -88,6 +88,17 @@ def test_unknown_doors_and_missing_folders_are_errors(exported: Path, tmp_path: 
 
 def test_an_empty_report_is_no_proof() -> None:
     assert not VerifyReport("x").ok
+
+
+def test_a_model_that_half_precision_rounds_too_far_is_told_what_to_do() -> None:
+    exact = Check("automodel", "float32", "alone", 1e-7, 1e-9)
+    far = Check("automodel", "bfloat16", "alone", 2e-2, 2e-3, "image disc")
+    assert (
+        "this model rounds further than the bound (1-cos 2.0e-03, 1e-03 at most)"
+        in VerifyReport("x", [exact, far]).table()
+    )
+    wrong = Check("automodel", "float32", "alone", 2e-2, 2e-3, "image disc")
+    assert "rounds further" not in VerifyReport("x", [wrong, far]).table() + VerifyReport("x", [far]).table()
 
 
 @pytest.fixture(scope="module")

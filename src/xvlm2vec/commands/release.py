@@ -66,9 +66,10 @@ def _to_folder(flags: argparse.Namespace) -> int:
     from xvlm2vec.hub.release import name_for_folder, release_to_folder, show_proof
 
     inputs = name_for_folder(
-        replace(release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code, space=flags.space),
+        replace(release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code, space=flags.space,
+                dtypes=flags.dtypes),
         flags.to,
-    )
+    )  # fmt: skip
     problems = _tell_problems(inputs)
     if flags.dry_run:
         return _dry_run(inputs, {}, flags.to, problems)
@@ -91,7 +92,9 @@ def _to_hub(flags: argparse.Namespace) -> int:
     api = HfApi()
     if not flags.dry_run:  # before a large model is loaded
         check_account(api, flags.to.partition("/")[0])
-    inputs = replace(release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code)
+    inputs = replace(
+        release_inputs(flags), native=flags.native, with_remote_code=flags.with_remote_code, dtypes=flags.dtypes
+    )
     if not inputs.card.scores.get("student"):
         raise ValueError(
             f"{flags.model} has no scores, and a model is not published without: run `xvlm2vec evaluate {flags.model} "
@@ -209,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--merge", nargs="?", const=True, metavar="LANGUAGE", help="merge an activated adapter into an "
                         "ordinary model, which moves every vector: the card says by how much; of several adapters the "
                         "one that speaks LANGUAGE")  # fmt: skip
+    parser.add_argument("--dtypes", type=console.names, metavar="NAMES", help="prove it in these number formats alone, "
+                        "which its card then says, such as float32 for a model that bfloat16 rounds too far (default: "
+                        "float32,bfloat16)")  # fmt: skip
     parser.add_argument("--space", action="store_true", help="also release a Space, an app that searches the "
                         "benchmark's images")  # fmt: skip
     model = parser.add_argument_group("what the card says (a run's folder knows most of it)")

@@ -108,6 +108,7 @@ def release(teacher: Path, adapter: Path, languages: Sequence[str], scores: Path
             "--datasets", f"Tux Paint stamps {STAMPS_VERSION},GCompris words,emoji names of Unicode CLDR",
             "--results", str(scores / "stamps"), "--before", str(before / "stamps"),
             "--limit", f"Not taught, as controls: {', '.join(CONTROLS)}.",
+            "--dtypes", "float32",  # bfloat16 rounds the tower's batch normalisation too far
         ],
     )  # fmt: skip
-    run_command("verify", [str(output / "model"), "--dtypes", "float32"])
+    run_command("verify", [str(output / "model")])
