@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,15 @@ from collections.abc import Iterator, Sequence
 from xvlm2vec.common.languages import comparable_code, normal_code
 from xvlm2vec.corpus.rows import ENGLISH
 
-from .chat_model import zip_answers
 from .engine import Answer
 from .judging import accepted
-from .protected import STANDING_IN
+from .protected import MADE_NAME, STANDING_IN
 
 PROGRAM = "apertium"
 _APART = "\n\n"
 """Between texts: words cross the end of a line, and never an empty one."""
+_TOUCHING = re.compile(rf"(?<=\S)(?={MADE_NAME})|(?<={MADE_NAME})(?=\S)")
+_WITH_BLANKS = re.compile(rf"( *)({MADE_NAME})( *)")
 _TEXTS = 500
 _SECONDS = 600
 
@@ -54,12 +56,12 @@ class Apertium:
         """See `Engine`."""
         mode = self._mode(language, source)
         for start in range(0, len(texts), _TEXTS):
-            part = list(texts[start : start + _TEXTS])
-            numbers = range(start, start + len(part))
+            part = [_spaced(text) for text in texts[start : start + _TEXTS]]
             answers = self._run(mode, part)
             if answers is None:  # one of them confuses it
                 answers = [(self._run(mode, [text]) or [""])[0] for text in part]
-            yield from zip_answers(numbers, accepted(part, answers, language))
+            for number, (answer, problem) in enumerate(accepted(part, answers, language), start):
+                yield number, None if answer is None else _rejoined(answer, texts[number]), problem
 
     def _mode(self, language: str, source: str = ENGLISH) -> str:
         """What Apertium calls the direction."""
@@ -94,3 +96,20 @@ class Apertium:
         answers = [STANDING_IN.sub(lambda match: match[0].lstrip("*#@"), text).strip()
                    for text in done.stdout.strip().split(_APART)]  # fmt: skip
         return answers if done.returncode == 0 and len(answers) == len(texts) else None
+
+
+def _spaced(text: str) -> str:
+    """A text with blanks around made names: one that touches a word would make it a word that nobody knows."""
+    return _TOUCHING.sub(" ", text)
+
+
+def _rejoined(answer: str, text: str) -> str:
+    """A translation in which made names touch what they touch in the text."""
+
+    def placed(match: re.Match[str]) -> str:
+        place = text.find(match[2])
+        before, after = text[max(0, place - 1) : place], text[place + len(match[2]) : place + len(match[2]) + 1]
+        left, right = (blank if not sign.strip() else "" for blank, sign in ((match[1], before), (match[3], after)))
+        return left + match[2] + right
+
+    return _WITH_BLANKS.sub(placed, answer)

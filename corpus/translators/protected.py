@@ -27,6 +27,7 @@ _WITHIN = re.compile(rf"({_TAG}|{_FIELD})")
 _SIGNS = re.compile(r"[<\[{%&\n]")
 """A text without any of these has nothing that must stay."""
 _NAME, _NAMES = "XQ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MADE_NAME = rf"{_NAME}[{_NAMES}]"
 STANDING_IN = re.compile(rf"[*#@]?{_NAME}([{_NAMES}])")
 """The made names that stand in for what is taken out; rule-based translators mark them as unknown words."""
 
