@@ -81,7 +81,7 @@ def check_corpus(
             stack.enter_context(scorer)
         findings = repeat(None) if workers is None else workers.map(starts, of_rows)
         for chunk in _bar(source, source.chunks(), "Checking", progress):
-            judged = judge.chunk(chunk, next(findings))
+            judged = judge.chunk(chunk, next(findings, None))
             if writer is not None:
                 writer.add(judged)
             if scorer is not None:

@@ -61,8 +61,8 @@ class Chunk:
     def row(self, number: int) -> Chunk:
         """A row alone."""
         row = Chunk(self.first + number)
-        columns = (self.places, self.ids, self.english, self.texts, self.codes, self.images, self.items)
-        row.add(*(column[number] for column in columns))
+        texts = self.english[number], self.texts[number], self.codes[number]
+        row.add(self.places[number], self.ids[number], *texts, self.images[number], self.items[number])
         return row
 
     def digest(self) -> int:
