@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.base.training_args import BatchSamplers, MultiDatasetBatchSamplers
 from transformers import SchedulerType
 
+from .distillation_config import SHARING
 from .losses import PAIR_LOSSES, loss_names
 from .settings import setting
 
@@ -28,7 +29,11 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
 
     Args:
         mini_batch_size: With a value, embeddings are computed in pieces of this size and the gradient is the same
-            (GradCache): memory no longer grows with the batch, at the price of a second forward pass.
+            (GradCache): memory no longer grows with the batch, at the price of a second forward pass. Where rows share
+            packs, a piece has the memory of so many rows, and holds more of them.
+        sharing: `"tree"` packs the rows of a side without padding and passes an image that several of them show once,
+            with all their texts behind it, if a check of one row of the data finds the vectors right; `"dense"` does so
+            by one attention with a mask; `"auto"` tries both, then passes each row whole, as `"off"` does.
         loss: Names of `PAIR_LOSSES`, each with a weight if it is not 1.
         temperature: InfoNCE divides cosines by it.
         mask_duplicates: Equal texts and images of a batch are no negatives of each other's queries.
@@ -54,6 +59,9 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
     per_device_train_batch_size: int = setting(64, "Rows of a step on each device; each is the others' negative.")
     per_device_eval_batch_size: int = setting(64, "The same for held-out rows.")
     mini_batch_size: int | None = setting(None, "Embed in pieces of this size: the same gradient in less memory.")
+    sharing: str = setting(
+        "auto", "auto: no padding, and images that several rows show seen once, by tree or else dense; off: each whole."
+    )
     loss: str = setting("info-nce", f"Losses, such as info-nce:1,name:0.5; there are {loss_names(PAIR_LOSSES)}.")
     temperature: float = setting(0.05, "InfoNCE divides cosines by it.")
     mask_duplicates: bool = setting(
@@ -119,6 +127,13 @@ class ContrastiveConfig(SentenceTransformerTrainingArguments):
             raise ValueError("A trained embedder is published by `xvlm2vec release`; leave push_to_hub out.")
         if self.mini_batch_size is not None and self.mini_batch_size < 1:
             raise ValueError("mini_batch_size must be at least 1.")
+        if self.sharing not in SHARING:
+            raise ValueError(f"sharing={self.sharing!r} is unknown; choose one of {', '.join(SHARING)}.")
+        if self.torch_compile and self.sharing != "off":
+            raise ValueError(
+                "torch_compile needs sharing='off': packs have another layout in nearly every step and would be "
+                "compiled each time."
+            )
         if not self.temperature > 0:
             raise ValueError("temperature must be above 0.")
         self._check_data_sets()

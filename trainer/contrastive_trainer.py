@@ -29,8 +29,9 @@ from .false_negatives import Guide
 from .losses import PAIR_LOSSES, LossSum, with_whole_size
 from .losses import make_loss as make_losses
 from .optimizers import MuonAdamW
-from .pair_collator import PairCollator
+from .pair_collator import PACKED, PairCollator
 from .pair_loss import PairLoss
+from .pair_sharing import pair_packer
 from .precision import training_attention
 from .threads import ChooseThreads, restored_threads
 
@@ -82,8 +83,9 @@ def train_contrastive(
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
-    if embedder.transformers_model is not None and args.bf16:
-        training_attention(embedder.transformers_model)
+    collator = PairCollator(
+        preprocess_fn=embedder.preprocess, instructions=instructions, mask_duplicates=args.mask_duplicates, guide=guide
+    )
     trainer = ContrastiveTrainer(
         embedder,
         args,
@@ -91,14 +93,13 @@ def train_contrastive(
         eval_rows,
         adapted=_adapted(embedder, adapter),
         loss=make_loss(embedder, args),
-        data_collator=PairCollator(
-            preprocess_fn=embedder.preprocess,
-            instructions=instructions,
-            mask_duplicates=args.mask_duplicates,
-            guide=guide,
-        ),
+        data_collator=collator,
         callbacks=[*callbacks, ChooseThreads()],
     )
+    data = [part for given in (rows, eval_rows) for part in as_named(given).values()]
+    collator.packer = pair_packer(args, embedder, data, instructions)
+    if collator.packer is None and embedder.transformers_model is not None and args.bf16:
+        training_attention(embedder.transformers_model)
     if callbacks:
         trainer.remove_callback(ProgressCallback)
         trainer.remove_callback(PrinterCallback)
@@ -167,6 +168,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""
+
+    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[Any], Any]:
+        """As in sentence-transformers, or the packed sides of a batch."""
+        return (inputs[PACKED], inputs["label"]) if PACKED in inputs else super().collect_features(inputs)
 
     def get_batch_sampler(
         self,

@@ -63,9 +63,13 @@ def sharing_blocker(way: str, model: nn.Module, processor: XVLM2VecProcessor, sa
 
 
 def choose_way(
-    setting: str, model: nn.Module, processor: XVLM2VecProcessor, row: dict[str, Any] | None, with_images: bool = True
+    setting: str,
+    model: nn.Module,
+    processor: XVLM2VecProcessor,
+    sample: Sequence[TextImageRow],
+    with_images: bool = True,
 ) -> str | None:
-    """The first way that is right for a row, in all processes alike; `None` if each text is to be passed whole.
+    """The first way that is right for rows, in all processes alike; `None` if each text is to be passed whole.
 
     Why a way is not taken is logged, as a warning where images then cost time.
 
@@ -73,10 +77,9 @@ def choose_way(
         setting: A key of `WAYS`.
         model: An `XVLM2VecModel`, or a model around one.
         processor: Its processor.
-        row: A row of a parallel corpus; without one, only the configuration is asked.
+        sample: As for `sharing_blocker`.
         with_images: Whether texts are embedded with their images.
     """
-    sample = texts_of(row, with_images) if row is not None else []
     reason = ""
     for way in WAYS[setting]:
         reason = broadcast_object_list([sharing_blocker(way, model, processor, sample)])[0]
@@ -102,14 +105,15 @@ def share_images(
     """Sets a model up for the first way that is right for a row; whether there is one.
 
     Args:
-        setting: As for `choose_way`, like the others.
+        setting: A key of `WAYS`.
         model: Its backbone gets the attention of packs.
         passes: Run the model.
         processor: Its processor.
-        row: A row of a parallel corpus.
+        row: A row of a parallel corpus; without one, only the configuration is asked.
         with_images: Whether texts are embedded with their images.
     """
-    way = choose_way(setting, model, processor, row, with_images)
+    sample = texts_of(row, with_images) if row is not None else []
+    way = choose_way(setting, model, processor, sample, with_images)
     passes.dense = way == "dense"
     if way is not None:
         use_tree(passes.embedder.backbone)
@@ -151,12 +155,13 @@ def stores_images(rows: Any) -> bool:
     return isinstance(rows, Dataset) and isinstance((rows.features or {}).get("image"), Image)
 
 
-def image_places(rows: Dataset) -> Iterator[int]:
-    """The numbers of the rows that have an image; none is decoded."""
-    column = rows.with_format("arrow").select_columns(["image"])
-    for start in range(0, len(column), CHUNK):
-        valid = column[start : start + CHUNK]["image"].is_valid().to_pylist()
-        yield from (start + place for place, there in enumerate(valid) if there)
+def image_places(rows: Dataset, columns: Sequence[str] = ("image",)) -> Iterator[int]:
+    """The numbers of the rows that have an image in one of these columns; none is decoded."""
+    stored = rows.with_format("arrow").select_columns(list(columns))
+    for start in range(0, len(stored), CHUNK):
+        part = stored[start : start + CHUNK]
+        valid = zip(*(part[name].is_valid().to_pylist() for name in columns), strict=True)
+        yield from (start + place for place, there in enumerate(valid) if any(there))
 
 
 def texts_of(row: dict[str, Any], with_images: bool = True) -> list[TextImageRow]:

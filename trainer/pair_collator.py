@@ -10,13 +10,16 @@ import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from xvlm2vec.common.pairs import read_pair
-from xvlm2vec.common.store import content_digest, row_key
+from xvlm2vec.common.store import row_key
 from xvlm2vec.modeling.rows import TextImageRow
 
-from .false_negatives import SIDES, Guide, content_numbers
+from .collators import digest_of
+from .false_negatives import Guide, content_numbers
 from .pair_loss import CONTENT, GUIDE
+from .pair_packs import PairPacker
 
 COLUMNS = ("anchor", "positive", "negative")
+PACKED = "packed"
 
 
 @dataclass
@@ -27,14 +30,18 @@ class PairCollator(SentenceTransformerDataCollator):
         instructions: What the column `task` may name.
         mask_duplicates: Whether contents are numbered, so that equal ones can be told.
         guide: The vectors of another embedder, which tell false negatives.
+        packer: Packs the sides of batches; where there is none, rows are padded.
     """
 
     instructions: Mapping[str, str] = field(default_factory=dict)
     mask_duplicates: bool = True
     guide: Guide | None = field(default=None, repr=False)
+    packer: PairPacker | None = field(default=None, repr=False)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Makes the columns `anchor`, `positive` and, if a row has one, `negative`, and in `label` what tells contents.
+
+        Where the rows may be packed, `packed` holds a `PackedSide` for each of these columns instead.
 
         Raises:
             ValueError: A row cannot be read as a pair.
@@ -45,19 +52,29 @@ class PairCollator(SentenceTransformerDataCollator):
             "positive": [pair.positive for pair in pairs],
             "negative": [row for pair in pairs for row in pair.negatives],
         }
+        digests = {side: [digest_of(row.images) for row in rows] for side, rows in sides.items()}
+        label = self._label(sides, digests)
+        packer = self.packer
+        if packer is not None and all(map(packer.takes, sides.values())):
+            return {PACKED: [packer.pack(rows, digests[side]) for side, rows in sides.items() if rows], "label": label}
         batch: dict[str, Any] = {}
         for column, rows in zip(COLUMNS, sides.values(), strict=True):
             batch |= super().__call__([{column: _input(row)} for row in rows])
-        return batch | {"label": self._label(sides)}
+        return batch | {"label": label}
 
     def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
         """Columns are prepared one by one, and the order of a batch's is right."""
 
-    def _label(self, sides: Mapping[str, Sequence[TextImageRow]]) -> dict[str, Any]:
+    def _label(
+        self, sides: Mapping[str, Sequence[TextImageRow]], digests: Mapping[str, Sequence[bytes | None]]
+    ) -> dict[str, Any]:
         label: dict[str, Any] = {}
         if not self.mask_duplicates and self.guide is None:
             return label
-        keys = {side: [pair_key(row) for row in sides[side]] for side in SIDES}
+        keys = {
+            side: [row_key(row.text, digest) for row, digest in zip(rows, digests[side], strict=True)]
+            for side, rows in sides.items()
+        }
         if self.mask_duplicates:
             label[CONTENT] = content_numbers(keys)
         if self.guide is not None:
@@ -67,7 +84,7 @@ class PairCollator(SentenceTransformerDataCollator):
 
 def pair_key(row: TextImageRow) -> bytes:
     """What names a text with its images, by their content."""
-    return row_key(row.text, b"".join(content_digest(image) for image in row.images) or None)
+    return row_key(row.text, digest_of(row.images))
 
 
 def _input(row: TextImageRow) -> Any:

@@ -11,8 +11,9 @@ from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from torch import nn
 
 from .false_negatives import SIDES, FalseNegatives, duplicates, guided
+from .pair_packs import PackedSide, pack_sides
 
-CONTENT, GUIDE = "content", "guide"
+CONTENT, GUIDE, PLACES = "content", "guide", "places"
 
 
 class PairLoss(CachedLossMixin, nn.Module):
@@ -22,7 +23,8 @@ class PairLoss(CachedLossMixin, nn.Module):
         model: The model.
         loss: Called with `query`, `positive`, `negative`, `no_negative` and `no_query`, as `PairInfoNCELoss` is.
         mini_batch_size: With a value, rows are embedded in pieces of this size, twice: the gradient is the same, and
-            memory does not grow with the batch (GradCache, arXiv 2101.06983).
+            memory does not grow with the batch (GradCache, arXiv 2101.06983). Sides that are packed are embedded in
+            packs of the memory that so many rows take.
         mask_duplicates: Whether equal texts and images are kept from being each other's negatives.
         guide_margin: See `guided`, which applies where batches bring a guide's vectors.
     """
@@ -48,10 +50,13 @@ class PairLoss(CachedLossMixin, nn.Module):
         """Scalar loss of a batch.
 
         Args:
-            sentence_features: Prepared queries, positives and, if there are any, negatives.
+            sentence_features: Prepared queries, positives and, if there are any, negatives, padded or packed.
             labels: `content` and `guide` of the collator.
         """
-        features = list(sentence_features)
+        features: list[Any] = list(sentence_features)
+        if isinstance(features[0], PackedSide):  # each pack becomes a column, which is never cut
+            features, places = pack_sides(features, self.mini_batch_size or None)
+            labels = {**(labels or {}), PLACES: places}
         if self.uses_gradient_cache:
             return self.forward_cached(features, labels)  # type: ignore[arg-type]
         return self.calculate_loss([[self.model(part)["sentence_embedding"]] for part in features], labels)
@@ -64,8 +69,9 @@ class PairLoss(CachedLossMixin, nn.Module):
         with_backward: bool = False,
     ) -> torch.Tensor:
         """The loss of vectors by column and piece; with `with_backward` also their gradients."""
-        vectors = {side: torch.cat(pieces) for side, pieces in zip(SIDES, reps, strict=False)}
-        loss: torch.Tensor = self.loss(**vectors, **self._left_out(labels or {}))
+        labels = labels or {}
+        sides = labels[PLACES].restore(reps) if PLACES in labels else [torch.cat(pieces) for pieces in reps]
+        loss: torch.Tensor = self.loss(**dict(zip(SIDES, sides, strict=False)), **self._left_out(labels))
         if with_backward:
             loss.backward()
             loss = loss.detach()

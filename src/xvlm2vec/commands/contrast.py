@@ -90,6 +90,7 @@ FORM = TrainingForm(
     settings=ContrastiveConfig,
     shown=(
         "mini_batch_size",
+        "sharing",
         "loss",
         "temperature",
         "mask_duplicates",

@@ -69,6 +69,7 @@ def teach_english(world: EmojiWorld, config: QuickstartConfig, untrained: Path, 
         learning_rate=4e-3,
         muon_learning_rate=2e-3,
         train_sampling_strategy="sequential",
+        sharing="off",  # nearly every image stands in one row, and eager attention is faster on so small a model
         save_steps=SAVE_STEPS,
         seed=config.seed,
         **training_precision(),
