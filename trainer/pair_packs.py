@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from xvlm2vec.common.texts import is_blank
 from xvlm2vec.modeling.packing import Pack, TokenGroup, pack_groups, token_groups
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor, warn_cut
 from xvlm2vec.modeling.rows import TextImageRow
@@ -40,13 +41,13 @@ class PackedSide:
         return max((len(group.prefix) + max(map(len, group.texts)) for group in of_kind), default=0)
 
     def packs(self, budgets: dict[bool, int]) -> list[tuple[Pack, list[int]]]:
-        """The packs of rows with images, then of those without, and the numbers of the rows that each embeds.
+        """The packs of rows without images, then of those with some, and the numbers of the rows that each embeds.
 
         Args:
             budgets: Tokens of a pack with images (`True`) and without (`False`).
         """
         found = []
-        for with_images in (True, False):
+        for with_images in (False, True):
             chosen = [number for number, group in enumerate(self.groups) if bool(group.images) is with_images]
             groups, rows = [self.groups[number] for number in chosen], [self.places[number] for number in chosen]
             numbers = [place for part in rows for place in part]
@@ -63,18 +64,21 @@ class PairPacker:
     Args:
         processor: The model's processor.
         with_images: Whether it was proven for rows with images that they may share packs.
+        bare_images: Whether images without a text may, too; not where the last token of such a row is the image's.
         rope_limit: As of `PackedSide`.
         dense: As of `PackedSide`.
     """
 
     processor: XVLM2VecProcessor
     with_images: bool
+    bare_images: bool = True
     rope_limit: int | None = None
     dense: bool = False
 
     def takes(self, rows: Sequence[TextImageRow]) -> bool:
         """Whether these rows may be packed."""
-        return self.with_images or not any(row.images for row in rows)
+        shown = [row for row in rows if row.images]
+        return not shown or (self.with_images and (self.bare_images or not any(is_blank(row.text) for row in shown)))
 
     def pack(self, rows: Sequence[TextImageRow], digests: Sequence[bytes | None]) -> PackedSide:
         """The rows of a side, each image prepared once.

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from datasets import Dataset, Image, List
 from sentence_transformers import SentenceTransformer
 
 from xvlm2vec.common.columns import IMAGE_COLUMNS
 from xvlm2vec.common.pairs import read_pair
+from xvlm2vec.common.texts import is_blank
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import rope_limit_of, use_tree
+from xvlm2vec.modeling.packing import rope_limit_of, token_groups, use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow
 
 from .contrastive_config import ContrastiveConfig
 from .image_sharing import SAMPLE, choose_way, image_places
 from .pair_packs import PairPacker
+from .precision import eager_is_faster
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,7 @@ def pair_packer(
     """
     model = embedder.transformers_model
     processor = getattr(embedder[0], "processor", None)
-    known = isinstance(model, XVLM2VecModel) and isinstance(processor, XVLM2VecProcessor)
-    if args.sharing == "off" or not known:
+    if args.sharing == "off" or not (isinstance(model, XVLM2VecModel) and isinstance(processor, XVLM2VecProcessor)):
         return None
     reason = _settings_blocker(args, embedder)
     if reason:
@@ -51,24 +53,38 @@ def pair_packer(
         return None
     sample = sample_texts(data, prompts)
     with_images = any(row.images for row in sample)
-    way = choose_way(args.sharing, model, processor, sample, with_images)
+    bare = with_images and takes_bare_images(processor, sample[0].images)
+    if bare:
+        sample = [*(row for row in sample if row.text), TextImageRow("", sample[0].images)]
+    way = choose_way(args.sharing, model, processor, sample, with_images and not model.config.two_towers)
     if way is None:
         return None
     use_tree(model.backbone)
-    return PairPacker(processor, with_images, rope_limit_of(model.backbone.config), way == "dense")
+    return PairPacker(processor, with_images, bare, rope_limit_of(model.backbone.config), way == "dense")
+
+
+def takes_bare_images(processor: XVLM2VecProcessor, images: Sequence[Any]) -> bool:
+    """Whether an image without a text can be the prefix of a group: something must be written behind it."""
+    try:
+        token_groups(processor, [[TextImageRow("", tuple(images))]])
+    except Exception:  # an image that ends its row, or a backbone that packs do not know, which may fail in any way
+        return False
+    return True
 
 
 def _settings_blocker(args: ContrastiveConfig, embedder: SentenceTransformer) -> str:
     """What of the settings, here or of sentence-transformers, goes with whole rows only; empty if nothing."""
     if args.fsdp or args.deepspeed:
         return "the processes that weights are divided among must take as many passes, whatever their images"
+    if args.sharing == "auto" and args.bf16 and eager_is_faster():
+        return "packs need the fused attention kernel, slow in bfloat16 on CPUs; sharing='tree' takes it nevertheless"
     if args.prompts or set(getattr(embedder[0], "processing_kwargs", ())) - {"chat_template"}:
         return "sentence-transformers is told to prepare rows in another way"
     return ""
 
 
 def sample_texts(data: Sequence[Dataset], prompts: Mapping[str, str]) -> list[TextImageRow]:
-    """Texts on one image of the data, that of a pair; the texts of a pair where no image is found."""
+    """Texts of a pair on its image, those of a pair without one where no image is found."""
     without: list[TextImageRow] = []
     for rows in data:
         for place in _places(rows):
@@ -79,8 +95,8 @@ def sample_texts(data: Sequence[Dataset], prompts: Mapping[str, str]) -> list[Te
             sides = (pair.query, pair.positive, *pair.negatives)
             shown = next((side for side in sides if side.images), None)
             if shown is not None:
-                texts = list(dict.fromkeys([shown.text, *(side.text for side in sides)]))
-                return [replace(shown, text=text) for text in texts[:TEXTS]]
+                texts = [text for text in dict.fromkeys(side.text for side in sides) if not is_blank(text)]
+                return [replace(shown, text=text) for text in texts[:TEXTS] or [""]]
             without = without or list(sides[:TEXTS])
     return without
 

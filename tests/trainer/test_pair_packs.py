@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from test_contrastive_trainer import train
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.packing import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
+from xvlm2vec.modeling.rows import TextImageRow
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
 from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
 from xvlm2vec.trainer.contrastive_trainer import make_loss
@@ -167,6 +169,11 @@ def test_what_cannot_share_is_padded(folder, pairs, caplog):
     assert PACKED in collator([text_only[0], text_only[1]])
     assert PACKED not in collator([pairs[0], pairs[1]])  # images came later: nobody knows whether they can share
     assert pair_packer(ContrastiveConfig("out", use_cpu=True, sharing="off"), embedder, [pairs], {}) is None
+    packer = pair_packer(args, embedder, [pairs], {})
+    bare, asked = TextImageRow("", (image(0),)), TextImageRow("what?", (image(0),))
+    assert packer.takes([bare, asked])
+    assert not replace(packer, bare_images=False).takes([bare, asked])
+    assert replace(packer, bare_images=False).takes([asked])
     embedder.transformers_model.backbone.language_model.layers[0].self_attn.attention_dropout = 0.1
     with caplog.at_level(logging.WARNING):
         assert pair_packer(args, embedder, [pairs], {}) is None

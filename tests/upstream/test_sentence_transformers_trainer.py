@@ -5,11 +5,16 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from transformers import Trainer
 
-PARAMETERS = {"_save": ["self", "output_dir", "state_dict"], "_load_from_checkpoint": ["self", "checkpoint_path"]}
+PARAMETERS = {
+    "_save": ["self", "output_dir", "state_dict"],
+    "_load_from_checkpoint": ["self", "checkpoint_path"],
+    "collect_features": ["self", "inputs"],
+}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -34,3 +39,19 @@ def test_the_gradient_cache_calls_our_loss() -> None:
     )
     assert list(inspect.signature(CachedLossMixin.forward_cached).parameters) == ["self", "sentence_features", "labels"]
     assert CachedLossMixin.uses_gradient_cache is True, "decorators no longer ask for uses_gradient_cache"
+
+
+def test_a_column_of_one_row_keeps_what_is_no_tensor() -> None:
+    seen: list[dict[str, object]] = []
+
+    class Loss(CachedLossMixin):
+        mini_batch_size = 4
+
+        def model(self, features: dict[str, object]) -> dict[str, torch.Tensor]:
+            seen.append(features)
+            return {"sentence_embedding": torch.ones(3, 2)}
+
+    column = {"input_ids": torch.zeros(1, 5), "pack": "a pack"}
+    ((vectors, _),) = Loss().embed_minibatch_iter(column, with_grad=False, copy_random_state=False)  # type: ignore[arg-type]
+    assert len(vectors) == 3
+    assert [features["pack"] for features in seen] == ["a pack"]
