@@ -30,6 +30,10 @@ COMMANDS = {
     "encode": ("xvlm2vec.commands.encode", "embed texts and images into a file"),
     "data": ("xvlm2vec.commands.data", "unpack a benchmark of real images that needs no hub"),
     "evaluate": ("xvlm2vec.commands.evaluate", "score a model on a benchmark, per task and language"),
+    "evaluate-texts": (
+        "xvlm2vec.commands.evaluate_texts",
+        "score models on similarity and retrieval of texts alone",
+    ),
     "mteb-task": ("xvlm2vec.commands.mteb_task", "write a benchmark as a task of mteb's own repository"),
     "report": ("xvlm2vec.commands.report", "turn results into tables and pages"),
     "verify": ("xvlm2vec.commands.verify", "check that a model loads in every way and gives its golden vectors"),
