@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel, TrainingArguments
 
 from xvlm2vec.modeling.activated import Routes, acting, adapter_names
 from xvlm2vec.modeling.model_parts import embedder_of, language_model
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
+from .contrastive_config import ContrastiveConfig
 from .distillation_config import SelfDistillationConfig
 from .optimizers import split_parameters
 from .sharding import repeated_layers
@@ -49,6 +50,7 @@ class MemoryPlan:
         tower: What is trained of the vision tower, which FSDP2 keeps gathered during a step.
         parameters: How many weights there are.
         trained_parameters: How many of them are trained.
+        images: Prepared images of a whole batch, where that is on the device before it is cut into pieces.
     """
 
     frozen: int
@@ -63,6 +65,7 @@ class MemoryPlan:
     tower: int
     parameters: int
     trained_parameters: int
+    images: int = 0
 
     def per_device(self, devices: int = 1) -> dict[str, int]:
         """Bytes on each device by what they are for; on several, FSDP2 divides what it can.
@@ -79,26 +82,40 @@ class MemoryPlan:
         parts["weights"] += self.whole
         # One layer is in use while the next one is fetched. Casting is FSDP2's affair then, layer by layer.
         more = {"gathered weights": 2 * self.unit + self.tower} if devices > 1 else {"bfloat16 copies": self.copies}
-        return {**parts, **more, "activations": self.activations, "teacher": self.teacher}
+        images = {"prepared images": self.images} if self.images else {}
+        return {**parts, **more, "activations": self.activations, **images, "teacher": self.teacher}
 
 
 def plan_memory(
-    model: nn.Module, args: SelfDistillationConfig, base_in_4bit: bool = False, teacher: nn.Module | None = None
+    model: nn.Module,
+    args: SelfDistillationConfig | ContrastiveConfig,
+    base_in_4bit: bool = False,
+    teacher: nn.Module | None = None,
+    tokens: int | None = None,
+    batch_tokens: int = 0,
 ) -> MemoryPlan:
     """Computes what training a model takes.
 
     Weights, gradients, optimizer states and copies are exact; activations are what autograd saves in one pass of the
-    language model over `max_tokens_per_forward` tokens, counted on the meta device in the number format of the
+    language model over the tokens of one pass, counted on the meta device in the number format of the
     computation, with a fused attention kernel. Those of a trained vision tower are estimated from its configuration,
-    as if images filled the whole pack.
+    as if images filled the whole pack, and so are prepared images.
 
     Args:
         model: On the meta device, in the number formats of the training, with its adapter, frozen where it is frozen.
         args: Settings of the training.
         base_in_4bit: Whether the frozen linear layers are stored in 4 bits (QLoRA).
         teacher: Another embedder that teaches, on the meta device, in its number format.
+        tokens: Of one pass (default: distillation's `max_tokens_per_forward`).
+        batch_tokens: Of a batch whose images all are on the device while it is embedded piece by piece.
     """
     embedder = embedder_of(model)
+    copied_teacher = False
+    if isinstance(args, SelfDistillationConfig):
+        tokens = tokens or args.max_tokens_per_forward
+        copied_teacher = args.teacher == "copy" and not embedder.language_adapters
+    if tokens is None:
+        raise ValueError("A plan of contrastive training needs the tokens of one pass.")
     vision = vision_modules(embedder)
     tower = {id(parameter) for part in vision for parameter in part.parameters()}
     whole = {id(p) for part in vision for p in part.parameters() if not p.requires_grad}
@@ -117,9 +134,10 @@ def plan_memory(
         copies=2 * sum(p.numel() for p in parameters if half and p.dim() > 1 and p.dtype == torch.float32),
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(model, args),
-        activations=_activations(embedder, args) + (_vision_activations(embedder, args) if trained_tower else 0),
+        activations=_activations(embedder, args, tokens)
+        + (_vision_activations(embedder, args, tokens) if trained_tower else 0),
         teacher=0
-        if args.teacher != "copy" or embedder.language_adapters
+        if not copied_teacher
         else _bytes(copied, packed)
         if teacher is None
         else _bytes(teacher.parameters()),
@@ -127,6 +145,7 @@ def plan_memory(
         tower=working * trained_tower,
         parameters=sum(p.numel() for p in parameters),
         trained_parameters=sum(p.numel() for p in trained),
+        images=batch_tokens * _pixel_bytes_per_token(embedder) if batch_tokens else 0,
     )
 
 
@@ -147,7 +166,7 @@ def _units(embedder: XVLM2VecModel, vision: Iterable[nn.Module]) -> list[nn.Modu
     return [*layers, embedder.get_input_embeddings()]
 
 
-def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
+def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig | ContrastiveConfig) -> int:
     """Bytes of the states: in the number format of their weights, but for those that are kept in 8 bits."""
     if args.muon_learning_rate is not None:
         matrices, rest = split_parameters(model)
@@ -160,10 +179,9 @@ def _optimizer_bytes(model: nn.Module, args: SelfDistillationConfig) -> int:
     return states * (sum(p.numel() for p in trained) if "8bit" in name else _bytes(trained))
 
 
-def _activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:
+def _activations(embedder: XVLM2VecModel, args: TrainingArguments, tokens: int) -> int:
     """Bytes that autograd saves of one pass of the language model; with checkpointing, of one layer at a time."""
     language = language_model(embedder)
-    tokens = args.max_tokens_per_forward
     dtype = torch.bfloat16 if args.bf16 or args.fp16 else language.dtype
     saved = activation_bytes(language, tokens, dtype)
     if not args.activation_checkpointing:
@@ -217,14 +235,14 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _vision_activations(embedder: XVLM2VecModel, args: SelfDistillationConfig) -> int:
+def _vision_activations(embedder: XVLM2VecModel, args: TrainingArguments, tokens: int) -> int:
     """An estimate for a trained tower of plain transformer layers: 8 widths and 2 MLP widths a patch and layer."""
     config: Any = embedder.config.vlm_config
     config = config.vision_config
     names = {"layers": ("num_hidden_layers", "depth"), "width": ("embed_dim", "hidden_size")}
     layers, width = (next(getattr(config, n) for n in options if hasattr(config, n)) for options in names.values())
     mlp = getattr(config, "intermediate_size", None) or round(width * getattr(config, "mlp_ratio", 4))
-    patches = args.max_tokens_per_forward * _patches_per_token(embedder)
+    patches = tokens * _patches_per_token(embedder)
     size = 2 if args.bf16 or args.fp16 else 4
     if args.activation_checkpointing:
         return patches * size * (layers * width + 8 * width + 2 * mlp)
@@ -242,6 +260,16 @@ def _patches_per_token(embedder: XVLM2VecModel) -> int:
     if hasattr(config, "downsample_ratio"):
         return round(config.downsample_ratio**-2)
     return 4 if config.model_type == "phi3_v" else 1
+
+
+def _pixel_bytes_per_token(embedder: XVLM2VecModel) -> int:
+    """Bytes of the float32 pixels behind one image token; none of an embedder of texts."""
+    config: Any = embedder.config.vlm_config
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return 0
+    frames = getattr(vision, "temporal_patch_size", 1)  # Qwen's processors repeat an image as the frames of a film
+    return int(4 * 3 * frames * vision.patch_size**2 * _patches_per_token(embedder))
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -17,6 +17,7 @@ from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.stored_pairs import load_pairs
 from xvlm2vec.flags import console
 from xvlm2vec.flags.adapters import merge_adapter
+from xvlm2vec.flags.memory_plan import run_contrast_plan
 from xvlm2vec.flags.models import load_embedder, model_kind
 from xvlm2vec.flags.pair_vectors import PairVectors, guide_vectors
 from xvlm2vec.flags.training import Parsed, TrainingForm, parse
@@ -51,6 +52,11 @@ class ContrastFlags:
     image_folder: str | None = setting(None, "below it lie the images that qry_image_path and so on name, as in MMEB")
     guide: str | None = setting(
         None, "another embedder, as evaluate takes it: what it finds nearer to a query than its positive is no negative"
+    )
+    plan: int | None = setting(
+        None,
+        "only show how much memory the run will take, and on what, if a text with its images has this many tokens; "
+        "neither rows nor weights are read",
     )
 
 
@@ -114,6 +120,10 @@ def main(arguments: Sequence[str]) -> int:
     parsed.adapter.check(parsed.given)
     if parsed.adapter.activated:
         raise ValueError("--adapter activated is for translations, which distill teaches; use --adapter lora.")
+    if flags.plan is not None:
+        args = training_arguments(parsed, str(output))
+        console.show(run_contrast_plan(flags.model, args, parsed.adapter, flags.plan))
+        return 0
     parsed.adapter.check_machine()
     kind = model_kind(flags.model)
     rows = load_data(flags.data, flags.image_folder)
@@ -145,6 +155,8 @@ def main(arguments: Sequence[str]) -> int:
 def training_arguments(parsed: Parsed, output_dir: str) -> ContrastiveConfig:
     """The trainer's settings; what was not given follows the machine and the held-out pairs."""
     settings: dict[str, Any] = {**parsed.settings, **parsed.automatic()}
+    if parsed.flags.plan is not None:
+        settings["use_cpu"] = True  # a plan is made on any machine
     return ContrastiveConfig(output_dir=output_dir, **settings)
 
 

@@ -1,4 +1,4 @@
-"""`xvlm2vec distill --plan`: the memory that a run will take, as a table."""
+"""`xvlm2vec distill --plan` and `contrast --plan`: the memory that a run will take, as a table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xvlm2vec.trainer.plan import MemoryPlan, plan_memory
 from .models import adapter_base, model_kind, read_json
 
 if TYPE_CHECKING:
+    from xvlm2vec.trainer.contrastive_config import ContrastiveConfig
     from xvlm2vec.trainer.distillation_config import SelfDistillationConfig
 
     from .adapters import AdapterFlags
@@ -88,7 +89,42 @@ def run_plan(source: str, args: SelfDistillationConfig, flags: AdapterFlags, tea
     set_up_vision(embedder_of(model), args.freeze_vision)
     other = None if teacher is None else meta_model(teacher, None)
     plan = plan_memory(model, args, flags.lora_4bit, other)
-    return table(plan, args) + (_of_activated(plan, args) if flags.activated else "")
+    unit = f"one micro-pack: {args.max_tokens_per_forward:,} tokens"
+    shown = table(plan, unit, bool(args.activation_checkpointing), "Fewer --max-tokens-per-forward shrink")
+    return shown + (_of_activated(plan, args) if flags.activated else "")
+
+
+def run_contrast_plan(source: str, args: ContrastiveConfig, flags: AdapterFlags, row_tokens: int) -> str:
+    """The table of a contrastive run.
+
+    Args:
+        source: Folder or Hub id of the model.
+        args: Settings of the training.
+        flags: What is trained instead of all weights, if that is an adapter, and the number format of the weights.
+        row_tokens: Tokens of a text with its images; all rows count as so long.
+    """
+    from xvlm2vec.trainer.adapters import add_adapter
+
+    model: Any = meta_model(source, flags.weights_dtype())
+    adapter = flags.config()
+    if adapter is not None:
+        with torch.device("meta"):
+            model = add_adapter(model, adapter)
+    # Without a mini-batch, the activations of queries and positives stay until the loss has seen both.
+    rows = args.mini_batch_size or 2 * args.per_device_train_batch_size
+    batch = 2 * args.per_device_train_batch_size * row_tokens
+    plan = plan_memory(model, args, flags.lora_4bit, tokens=rows * row_tokens, batch_tokens=batch)
+    if args.mini_batch_size:
+        unit = f"one mini-batch: {rows} rows of {row_tokens:,} tokens"
+        hint = "A smaller --mini-batch-size shrinks"
+    else:
+        unit = f"one batch: {rows} rows (queries and positives; negatives come on top) of {row_tokens:,} tokens"
+        hint = "A --mini-batch-size shrinks"
+    shown = table(plan, unit, bool(args.activation_checkpointing), hint)
+    return shown + (
+        f"\nA batch's images are all on the GPU before it is cut into pieces: counted as if images filled all "
+        f"{2 * args.per_device_train_batch_size} queries and positives."
+    )
 
 
 def _of_activated(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
@@ -102,15 +138,21 @@ def _of_activated(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
     )
 
 
-def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
-    """Gigabytes (10^9 bytes) on each device, by what they are for."""
+def table(plan: MemoryPlan, unit: str, twice: bool, hint: str) -> str:
+    """Gigabytes (10^9 bytes) on each device, by what they are for.
+
+    Args:
+        plan: The bytes.
+        unit: What the activations are those of.
+        twice: Whether activations are computed again in the backward pass.
+        hint: What would shrink them, the beginning of a sentence.
+    """
     columns = {devices: plan.per_device(devices) for devices in DEVICES}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     titles = ["one" if devices == 1 else f"FSDP2, {devices}" for devices in DEVICES]
     lines = [
         f"{plan.parameters / 1e9:.2f} billion weights, {plan.trained_parameters / 1e6:,.1f} million of them trained",
-        f"one micro-pack: {args.max_tokens_per_forward:,} tokens, "
-        + ("activations computed twice" if args.activation_checkpointing else "all activations kept"),
+        unit + (", activations computed twice" if twice else ", all activations kept"),
         "",
         f"{'GB on each GPU':<18}" + "".join(f"{title:>12}" for title in titles),
     ]
@@ -125,7 +167,7 @@ def table(plan: MemoryPlan, args: SelfDistillationConfig) -> str:
     lines += [
         "",
         f"An estimate: a tenth of each GPU is left free. DDP takes as much on each GPU as one GPU alone, and the "
-        f"gradients once more ({plan.gradients / 1e9:.2f} GB). Fewer --max-tokens-per-forward shrink the activations.",
+        f"gradients once more ({plan.gradients / 1e9:.2f} GB). {hint} the activations.",
     ]
     return "\n".join(lines)
 
