@@ -176,8 +176,9 @@ def release_to_folder(
     """
     folder = Path(folder)
     if run.dtypes:
-        limit = f"Its vectors are proven in {' and '.join(run.dtypes)} alone: load it in no other number format."
-        run, dtypes = replace(run, card=replace(run.card, limits=(*run.card.limits, limit))), tuple(run.dtypes)
+        dtypes = run.dtypes
+        limit = f"Its vectors are proven in {' and '.join(dtypes)} alone: load it in no other number format."
+        run = replace(run, card=replace(run.card, limits=(*run.card.limits, limit)))
     _check_before(run, folder)
     folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".release.", dir=folder))
