@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xvlm2vec.common.files import write_json
 from xvlm2vec.corpus.translators.apertium import PROGRAM, Apertium
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
@@ -134,7 +136,10 @@ def p_at_1(encoder: Encoder, tasks: Sequence[RankingTask], store: Path) -> dict[
 def drift_of(
     student: Encoder, teacher: Encoder, tasks: Sequence[RankingTask], store: Path
 ) -> dict[str, dict[str, float]]:
-    """Mean and largest 1 - cosine between the two models' vectors, of English captions and of images."""
+    """Mean and largest 1 - cosine between the two models' vectors, of English captions and of images.
+
+    `moved` is the share of vectors that differ in any bit.
+    """
     captions, images = DistinctRows(), DistinctRows()
     for task in tasks:
         if task.language == ENGLISH:
@@ -142,7 +147,7 @@ def drift_of(
             images.add(task.candidates, task.images)
     found = {}
     for name, rows in (("English captions", captions), ("images", images)):
-        ours, theirs = (embed_distinct(encoder, rows, store, progress=False) for encoder in (student, teacher))
-        drift = english_drift(ours[:], theirs[:])
-        found[name] = {"mean": drift.mean, "largest": drift.maximum}
+        ours, theirs = (embed_distinct(encoder, rows, store, progress=False)[:] for encoder in (student, teacher))
+        drift, moved = english_drift(ours, theirs), (np.asarray(ours) != np.asarray(theirs)).any(axis=1)
+        found[name] = {"mean": drift.mean, "largest": drift.maximum, "moved": float(moved.mean())}
     return found
