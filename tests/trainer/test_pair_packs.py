@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Image, List, Value
 from sentence_transformers import SentenceTransformer
 from test_contrastive_trainer import train
 
+from xvlm2vec.modeling.model_parts import language_model
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.packing import TokenGroup
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
@@ -174,7 +175,7 @@ def test_what_cannot_share_is_padded(folder, pairs, caplog):
     assert packer.takes([bare, asked])
     assert not replace(packer, bare_images=False).takes([bare, asked])
     assert replace(packer, bare_images=False).takes([asked])
-    embedder.transformers_model.backbone.language_model.layers[0].self_attn.attention_dropout = 0.1
+    language_model(embedder.transformers_model).layers[0].self_attn.attention_dropout = 0.1
     with caplog.at_level(logging.WARNING):
         assert pair_packer(args, embedder, [pairs], {}) is None
     assert "dropout of 0.1" in caplog.text
