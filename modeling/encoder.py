@@ -29,6 +29,7 @@ from .pooling import chosen_dim, truncate_embeddings, warn_of_untrained_dim
 from .processing_xvlm2vec import XVLM2VecProcessor
 from .processor_checks import check_processor
 from .rows import make_rows
+from .text_pixels import TextPixels
 
 _LOADING = threading.RLock()
 """Held while a model's processor is loaded: the first calls of `encode` may come from several threads at once."""
@@ -131,6 +132,7 @@ class RowEncoder:
         convert_to_tensor: bool = False,
         language: str | Sequence[str | None] | None = None,
         instruction_in_language: bool | None = None,
+        text_as_pixels: TextPixels | None = None,
     ) -> np.ndarray | torch.Tensor:
         """Embeds rows of text, images, or both: sorted, packed without padding, an image of several texts once.
 
@@ -158,6 +160,8 @@ class RowEncoder:
                 speaks, as if there were no adapter.
             instruction_in_language: Whether the instruction is in that language, too, so that the adapter acts on it;
                 by default so for a name from `config.prompts` that ends in the language's code (`retrieval-de`).
+            text_as_pixels: Draws each text, which is then read as an image behind the row's other images; the
+                instruction stays text. For models that were trained so.
 
         Returns:
             `(N, D)` float32, or `(D,)` when one string or one image was passed.
@@ -166,8 +170,10 @@ class RowEncoder:
             BadRowsError: Rows cannot be embedded; a `ValueError` whose `problems` has them by number.
             UnknownLanguageError: There is no adapter for a language; a `ValueError` that lists those that there are.
             ValueError: Rows of different number, a processor that writes prompts in another way than the model was
-                trained with, or vectors of fewer than `dim` values.
+                trained with, vectors of fewer than `dim` values, or a language of texts that are drawn.
         """
+        if text_as_pixels is not None and language is not None:
+            raise ValueError("An adapter acts on the tokens of texts, and drawn texts have none: leave language out.")
         dim = chosen_dim(dim, truncate_dim, self.config)
         if dim not in self._warned_dims:
             self._warned_dims.add(dim)
@@ -176,6 +182,8 @@ class RowEncoder:
         check_processor(processor, self.config)
         problems: dict[int, str] = {}
         rows, single = make_rows(text, images, self.config.prompts.get(instruction or "", instruction), problems)
+        if text_as_pixels is not None:
+            rows = text_as_pixels.draw_rows(rows, problems)
         adapters = adapters_for(self, language, len(rows))
         rows = own_instruction(rows, language, instruction, instruction_in_language, self.config.prompts)
         vectors = encode_rows(

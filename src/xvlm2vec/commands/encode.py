@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,12 @@ import numpy as np
 from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.texts import is_blank
 from xvlm2vec.flags import console
+from xvlm2vec.flags.text_pixels import DrawnTexts, add_text_pixels_flags, chosen_text_pixels
 from xvlm2vec.flags.workers import add_workers, load_workers
 
 if TYPE_CHECKING:
     from xvlm2vec.eval.ranking import Row
+    from xvlm2vec.modeling.text_pixels import TextPixels
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +38,12 @@ class Rows:
 
     Attributes:
         rows: One per input row; None for a bad one.
-        images: Files of the images by the name that rows use.
+        images: Files of the images by the name that rows use, and texts that are drawn.
         bad: What is wrong with bad rows, by number.
     """
 
     rows: list[Row | None] = field(default_factory=list)
-    images: dict[str, Path] = field(default_factory=dict)
+    images: MutableMapping[str, Any] = field(default_factory=dict)
     bad: dict[int, str] = field(default_factory=dict)
 
 
@@ -52,8 +54,13 @@ def main(arguments: Sequence[str]) -> int:
     output = Path(flags.output)
     if output.suffix not in SUFFIXES:
         parser.error(f"--output {flags.output} must end in {' or '.join(SUFFIXES)}")
+    if flags.text_as_pixels and flags.language:
+        parser.error("--language is for tokens of texts, and drawn texts have none; leave it or --text-as-pixels out")
     console.set_up()
+    pixels = chosen_text_pixels(flags)
     rows = read_text(Path(flags.text)) if flags.text else read_table(Path(flags.csv), flags.images)
+    if pixels is not None:
+        draw_texts(rows, pixels)
     if not any(rows.rows):
         raise ValueError(f"{flags.text or flags.csv} has no row that can be embedded"
                          f"{': row 0: ' + rows.bad[0] if 0 in rows.bad else ''}.")  # fmt: skip
@@ -86,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--language", metavar="CODE", help="of the texts, for a model with activated adapters; without "
                         f"it their base embeds them; {AUTO} finds it for each text, and says how many it found of each "
                         "(needs xvlm2vec[detect]; short texts are often taken for another language)")  # fmt: skip
+    add_text_pixels_flags(parser)
     console.add_encoder_flags(parser)
     add_workers(parser, "the same vectors; each worker loads the model, and for all MODEL and images have the same "
                 "path", processes=False)  # fmt: skip
@@ -147,6 +155,23 @@ def read_table(path: Path, images: str | None) -> Rows:
     if len(literal) > SHOWN:
         logger.warning("%s: so it is in %d lines: %s", path, len(literal), ", ".join(map(str, literal)))
     return rows
+
+
+def draw_texts(rows: Rows, pixels: TextPixels) -> None:
+    """Puts an image of each text in its place, behind the row's other one; texts that cannot be drawn are bad rows."""
+    from xvlm2vec.eval.ranking import Row
+    from xvlm2vec.modeling.text_pixels import TextPixelsError
+
+    drawn = DrawnTexts(pixels)
+    for number, row in enumerate(rows.rows):
+        if row is None or row.text is None:
+            continue
+        try:
+            names = (*row.images, drawn.add(row.text))
+            rows.rows[number] = Row(None, names if len(names) > 1 else names[0])
+        except TextPixelsError as error:
+            rows.rows[number], rows.bad[number] = None, str(error)
+    rows.images = ChainMap(rows.images, drawn)  # type: ignore[arg-type]  # only read
 
 
 def embed(flags: argparse.Namespace, rows: Rows) -> np.ndarray:
@@ -256,7 +281,7 @@ def write_vectors(vectors: np.ndarray, path: Path) -> None:
                 np.save(file, vectors)
 
 
-def _row(cells: Mapping[str, str], folder: Path, images: dict[str, Path]) -> Row:
+def _row(cells: Mapping[str, str], folder: Path, images: MutableMapping[str, Any]) -> Row:
     from xvlm2vec.eval.ranking import Row
     from xvlm2vec.modeling.images import load_image
 
