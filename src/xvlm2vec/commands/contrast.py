@@ -121,6 +121,8 @@ def main(arguments: Sequence[str]) -> int:
     if parsed.adapter.activated:
         raise ValueError("--adapter activated is for translations, which distill teaches; use --adapter lora.")
     if flags.plan is not None:
+        if flags.plan < 1:
+            raise ValueError("--plan takes how many tokens a text with its images has, 1 or more.")
         args = training_arguments(parsed, str(output))
         console.show(run_contrast_plan(flags.model, args, parsed.adapter, flags.plan))
         return 0
