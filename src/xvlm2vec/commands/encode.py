@@ -56,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--output {flags.output} must end in {' or '.join(SUFFIXES)}")
     if flags.text_as_pixels and flags.language:
         parser.error("--language is for tokens of texts, and drawn texts have none; leave it or --text-as-pixels out")
+    if flags.text_as_pixels and flags.engine != "here":
+        parser.error("--text-as-pixels draws all texts in this process, which would hold them all; leave --engine out")
     console.set_up()
     pixels = chosen_text_pixels(flags)
     rows = read_text(Path(flags.text)) if flags.text else read_table(Path(flags.csv), flags.images)
