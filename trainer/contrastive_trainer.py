@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from xvlm2vec.common.columns import IMAGE_COLUMNS
 from xvlm2vec.common.pair_checks import check_pairs
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
@@ -25,6 +26,7 @@ from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
 from .contrastive_config import ContrastiveConfig
 from .dataset_sampling import InterleavedBatchSampler, TemperatureBatchSampler
+from .epochs import TellEpoch
 from .false_negatives import Guide
 from .losses import PAIR_LOSSES, LossSum, with_whole_size
 from .losses import make_loss as make_losses
@@ -32,6 +34,7 @@ from .optimizers import MuonAdamW
 from .pair_collator import PACKED, PairCollator
 from .pair_loss import PairLoss
 from .pair_sharing import pair_packer
+from .pair_views import CROP, wanted_by
 from .precision import training_attention
 from .threads import ChooseThreads, restored_threads
 
@@ -83,18 +86,26 @@ def train_contrastive(
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
+    adapted, loss = _adapted(embedder, adapter), make_loss(embedder, args)
+    wanted = wanted_by(loss.loss)
+    _check_crops(wanted, rows, args)
     collator = PairCollator(
-        preprocess_fn=embedder.preprocess, instructions=instructions, mask_duplicates=args.mask_duplicates, guide=guide
+        preprocess_fn=embedder.preprocess,
+        instructions=instructions,
+        mask_duplicates=args.mask_duplicates,
+        guide=guide,
+        wanted=wanted,
+        seed=args.seed,
     )
     trainer = ContrastiveTrainer(
         embedder,
         args,
         rows,
         eval_rows,
-        adapted=_adapted(embedder, adapter),
-        loss=make_loss(embedder, args),
+        adapted=adapted,
+        loss=loss,
         data_collator=collator,
-        callbacks=[*callbacks, ChooseThreads()],
+        callbacks=[*callbacks, TellEpoch(collator), ChooseThreads()],
     )
     data = [part for given in (rows, eval_rows) for part in as_named(given).values()]
     collator.packer = pair_packer(args, embedder, data, instructions)
@@ -144,6 +155,20 @@ def _check_sizes(rows: Dataset | Mapping[str, Dataset], args: ContrastiveConfig)
     for name, part in rows.items():
         if len(part) < least:
             raise ValueError(f"{name} has {len(part)} rows, fewer than the {least} of a batch that come from it.")
+
+
+def _check_crops(wanted: frozenset[str], rows: Dataset | Mapping[str, Dataset], args: ContrastiveConfig) -> None:
+    """Raises where a loss on crops finds no images, or would see the same crops in every epoch."""
+    if CROP not in wanted:
+        return
+    parts = as_named(rows).values()  # rows that are made when they are read do not say what they hold
+    if not any(part.format["type"] is not None or set(IMAGE_COLUMNS) & set(part.column_names) for part in parts):
+        raise ValueError(f"loss={args.loss!r} learns from crops of images, and no pair has an image.")
+    if args.dataloader_persistent_workers:
+        raise ValueError(
+            "dataloader_persistent_workers keeps workers that never hear of the next epoch and would cut the same "
+            "crops in each; leave it out."
+        )
 
 
 class ContrastiveTrainer(SentenceTransformerTrainer):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -24,6 +26,8 @@ from .image_cache import FOLDER as IMAGES
 from .other_teacher import Teacher
 from .precision import training_attention
 from .prefix_cache import FOLDER as PREFIXES
+
+logger = logging.getLogger(__name__)
 
 SUMMARY_FILE = "distillation.json"
 TAUGHT = "taught"
@@ -89,15 +93,48 @@ def distill(
         if trainer.is_world_process_zero():
             give_back(taught, output)
             shutil.rmtree(taught)
+    languages = trainer.languages_seen.read()
     if trainer.is_world_process_zero():
         for folder in (IMAGES, PREFIXES):  # of a run that was killed at its end
             shutil.rmtree(Path(args.output_dir) / folder, ignore_errors=True)
-        _write_summary(output / SUMMARY_FILE, trainer, taught_by)
+        _write_summary(output / SUMMARY_FILE, trainer, taught_by, languages)
     return trainer
 
 
-def _write_summary(path: Path, trainer: SelfDistillationTrainer, taught_by: str | None) -> None:
-    """What a model card tells of the training."""
+def measure_held_out(trainer: SelfDistillationTrainer, folder: Path, name: str) -> None:
+    """Measures a taught model on its held-out rows, says what came out, and adds it to the summary of the training.
+
+    `english_drift` is one minus the cosine between a row's English vector before and after the training, or to that of
+    the other embedder that taught.
+
+    Args:
+        trainer: What `distill` gave.
+        folder: The result.
+        name: Of the held-out rows, for the log.
+    """
+    measured = trainer.evaluate()
+    found = {key.removeprefix("eval_"): value for key, value in measured.items() if _is_told(key)}
+    logger.info(
+        "On %s: loss %.5f, English drift %.4f, worst language %.4f from its teacher",
+        name,
+        *(found[key] for key in ("loss", "english_drift", "worst_distance")),
+    )
+    if trainer.is_world_process_zero():
+        path = folder / SUMMARY_FILE
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "held_out": found})
+
+
+def _is_told(name: str) -> bool:
+    return name.startswith("eval_distance/") or name in ("eval_loss", "eval_english_drift", "eval_worst_distance")
+
+
+def _write_summary(
+    path: Path, trainer: SelfDistillationTrainer, taught_by: str | None, languages: dict[str, Any] | None
+) -> None:
+    """What a model card tells of the training, and what it saw of each language."""
+    if languages:
+        seen = ", ".join(f"{name} {_counted(count)}" for name, count in languages.items())
+        logger.info("Translations seen: %s", seen)
     args, loss = trainer.args, trainer.distillation_loss
     names = (
         "learning_rate", "muon_learning_rate", "max_grad_norm", "weight_decay", "lr_scheduler_type", "max_steps",
@@ -119,8 +156,14 @@ def _write_summary(path: Path, trainer: SelfDistillationTrainer, taught_by: str 
         },
         "settings": {name: getattr(value, "value", value) for name, value in settings.items()},  # of enums, their value
         "log": trainer.state.log_history[-1:],
+        **({} if languages is None else {"languages": languages}),
     }
     write_json(path, content)
+
+
+def _counted(count: dict[str, int]) -> str:
+    tokens = f" of {count['tokens']} tokens" if "tokens" in count else ""
+    return f"{count['rows']}{tokens}"
 
 
 def _teacher(trainer: SelfDistillationTrainer, name: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .forward_passes import align_batches, loss_inputs, needs_of
 from .held_out import held_out_loader
 from .image_sharing import sample_row
 from .language_sampling import language_sampler
+from .languages_seen import LanguagesSeen
 from .losses.base import is_mean_over_pairs
 from .measures import Pace, RunningMeans, add_distances, add_terms, worst_distance
 from .non_finite_loss import stop_at
@@ -148,12 +149,10 @@ class SelfDistillationTrainer(EmbedderTrainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
-        self.add_callback(TellEpoch(self.collator))
-        self.add_callback(self._pace)
-        self.add_callback(DiskSpaceCheck(model))
-        self.add_callback(ChooseThreads())
-        for keeper in keepers(self.passes, self.processor, args, frozen and with_images):
-            self.add_callback(keeper)
+        self.languages_seen = LanguagesSeen()
+        told = (TellEpoch(self.collator), self._pace, self.languages_seen, DiskSpaceCheck(model), ChooseThreads())
+        for callback in (*told, *keepers(self.passes, self.processor, args, frozen and with_images)):
+            self.add_callback(callback)
         with self._on_device():
             self._start_sharing()
             self.teacher = self._make_teacher()
@@ -309,6 +308,7 @@ class SelfDistillationTrainer(EmbedderTrainer):
             add_distances(means, batch, student, teacher)
             if model.training:
                 self._pace.add(batch)
+                self.languages_seen.add(batch)
         return loss
 
     def _start_sharing(self) -> None:

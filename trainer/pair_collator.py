@@ -14,9 +14,10 @@ from xvlm2vec.common.store import row_key
 from xvlm2vec.modeling.rows import TextImageRow
 
 from .collators import digest_of
-from .false_negatives import Guide, content_numbers
-from .pair_loss import CONTENT, GUIDE
+from .false_negatives import SIDES, Guide, content_numbers
+from .pair_loss import CONTENT, GUIDE, TOLD, VIEWS
 from .pair_packs import PairPacker
+from .pair_views import make_views
 
 COLUMNS = ("anchor", "positive", "negative")
 PACKED = "packed"
@@ -31,15 +32,25 @@ class PairCollator(SentenceTransformerDataCollator):
         mask_duplicates: Whether contents are numbered, so that equal ones can be told.
         guide: The vectors of another embedder, which tell false negatives.
         packer: Packs the sides of batches; where there is none, rows are padded.
+        wanted: The keywords of the loss, see `pair_views`.
+        seed: Crops depend on it, on the epoch, and on the image.
+
+    Attributes:
+        epoch: Another epoch draws other crops.
     """
 
     instructions: Mapping[str, str] = field(default_factory=dict)
     mask_duplicates: bool = True
     guide: Guide | None = field(default=None, repr=False)
     packer: PairPacker | None = field(default=None, repr=False)
+    wanted: frozenset[str] = frozenset()
+    seed: int = 0
+    epoch: int = field(default=0, init=False)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Makes the columns `anchor`, `positive` and, if a row has one, `negative`, and in `label` what tells contents.
+        """Makes the columns `anchor`, `positive` and, if a row has one, `negative`, and those of the loss's views.
+
+        `label` tells contents, and what else the loss is told.
 
         Where the rows may be packed, `packed` holds a `PackedSide` for each of these columns instead.
 
@@ -52,14 +63,21 @@ class PairCollator(SentenceTransformerDataCollator):
             "positive": [pair.positive for pair in pairs],
             "negative": [row for pair in pairs for row in pair.negatives],
         }
-        digests = {side: [digest_of(row.images) for row in rows] for side, rows in sides.items()}
+        views = make_views(self.wanted, sides, f"{self.seed}:{self.epoch}")
+        columns = {name: rows for name, rows in {**sides, **views.columns}.items() if rows}
+        digests = {name: [digest_of(row.images) for row in rows] for name, rows in columns.items()}
         label = self._label(sides, digests)
+        if views.columns:
+            label[VIEWS] = list(columns)
+        if views.told:
+            label[TOLD] = views.told
         packer = self.packer
-        if packer is not None and all(map(packer.takes, sides.values())):
-            return {PACKED: [packer.pack(rows, digests[side]) for side, rows in sides.items() if rows], "label": label}
+        if packer is not None and all(map(packer.takes, columns.values())):
+            return {PACKED: [packer.pack(rows, digests[name]) for name, rows in columns.items()], "label": label}
+        names = dict(zip(SIDES, COLUMNS, strict=True))
         batch: dict[str, Any] = {}
-        for column, rows in zip(COLUMNS, sides.values(), strict=True):
-            batch |= super().__call__([{column: _input(row)} for row in rows])
+        for name, rows in columns.items():
+            batch |= super().__call__([{names.get(name, name): _input(row)} for row in rows])
         return batch | {"label": label}
 
     def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
@@ -72,7 +90,7 @@ class PairCollator(SentenceTransformerDataCollator):
         if not self.mask_duplicates and self.guide is None:
             return label
         keys = {
-            side: [row_key(row.text, digest) for row, digest in zip(rows, digests[side], strict=True)]
+            side: [row_key(row.text, digest) for row, digest in zip(rows, digests.get(side, ()), strict=True)]
             for side, rows in sides.items()
         }
         if self.mask_duplicates:

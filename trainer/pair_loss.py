@@ -12,8 +12,9 @@ from torch import nn
 
 from .false_negatives import SIDES, FalseNegatives, duplicates, guided
 from .pair_packs import PackedSide, pack_sides
+from .pair_views import TARGETS
 
-CONTENT, GUIDE, PLACES = "content", "guide", "places"
+CONTENT, GUIDE, PLACES, VIEWS, TOLD = "content", "guide", "places", "views", "told"
 
 
 class PairLoss(CachedLossMixin, nn.Module):
@@ -51,12 +52,17 @@ class PairLoss(CachedLossMixin, nn.Module):
 
         Args:
             sentence_features: Prepared queries, positives and, if there are any, negatives, padded or packed.
-            labels: `content` and `guide` of the collator.
+            labels: Of the collator: `content`, `guide`, `told`, and in `views` the names of all columns, if there are
+                more than queries, positives and negatives.
         """
-        features: list[Any] = list(sentence_features)
+        labels = labels or {}
+        columns: dict[str, Any] = dict(zip(labels.get(VIEWS, SIDES), sentence_features, strict=False))
+        targets = {name: self._target(columns.pop(name)) for name in TARGETS if name in columns}
+        labels = {**labels, VIEWS: list(columns), TOLD: {**labels.get(TOLD, {}), **targets}}
+        features = list(columns.values())
         if isinstance(features[0], PackedSide):  # each pack becomes a column, which is never cut
             features, places = pack_sides(features, self.mini_batch_size or None)
-            labels = {**(labels or {}), PLACES: places}
+            labels = {**labels, PLACES: places}
         if self.uses_gradient_cache:
             return self.forward_cached(features, labels)  # type: ignore[arg-type]
         return self.calculate_loss([[self.model(part)["sentence_embedding"]] for part in features], labels)
@@ -70,12 +76,25 @@ class PairLoss(CachedLossMixin, nn.Module):
     ) -> torch.Tensor:
         """The loss of vectors by column and piece; with `with_backward` also their gradients."""
         labels = labels or {}
-        sides = labels[PLACES].restore(reps) if PLACES in labels else [torch.cat(pieces) for pieces in reps]
-        loss: torch.Tensor = self.loss(**dict(zip(SIDES, sides, strict=False)), **self._left_out(labels))
+        parts = labels[PLACES].restore(reps) if PLACES in labels else [torch.cat(pieces) for pieces in reps]
+        vectors = dict(zip(labels.get(VIEWS, SIDES), parts, strict=False))
+        loss: torch.Tensor = self.loss(**vectors, **labels.get(TOLD, {}), **self._left_out(labels))
         if with_backward:
             loss.backward()
             loss = loss.detach()
         return loss
+
+    @torch.no_grad()
+    def _target(self, features: Any) -> torch.Tensor:
+        """Vectors that are learned from."""
+        if isinstance(features, PackedSide):
+            packs, places = pack_sides([features], self.mini_batch_size or None)
+            return places.restore([[self.model(pack)["sentence_embedding"]] for pack in packs])[0]
+        if not self.uses_gradient_cache:
+            vectors: torch.Tensor = self.model(features)["sentence_embedding"]
+            return vectors
+        pieces = self.embed_minibatch_iter(features, with_grad=False, copy_random_state=False)
+        return torch.cat([piece for piece, _ in pieces])
 
     def _left_out(self, labels: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         parts: list[FalseNegatives] = []

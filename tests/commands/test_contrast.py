@@ -31,6 +31,7 @@ def test_data_sets_in_sub_batches_with_a_guide(work, capsys):
     (work / "run.yaml").write_text(
         f"model: {work / 'tiny'}\ndata: [{work / 'first'}, {work / 'second'}]\noutput: {work / 'out'}\n"
         f"guide: {work / 'tiny'}\nper_device_train_batch_size: 8\nsub_batch_size: 4\nbf16: false\nmax_steps: 2\n"
+        "loss: info-nce:1,spreading:0.1\n"
     )
     assert main(["contrast", "--config", str(work / "run.yaml")]) == 0
     state = json.loads((work / "out" / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text())

@@ -130,6 +130,26 @@ def test_all_weights_are_trained_in_float32_and_a_base_keeps_its_format(model: s
     assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
 
 
+def test_symile_beside_the_paper_s_loss_and_what_the_summary_tells_of_languages(
+    model: str, with_image: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    flags = ["--loss", "self-distillation:1,symile:0.1", "--max-steps", 3, "--bf16", "false"]
+    assert call(*settings(model, with_image, tmp_path / "run", *flags, "--eval-data", with_image)) == 0
+    steps = [entry for entry in log_of(tmp_path / "run") if "loss" in entry]
+    assert len(steps) == 3
+    for step in steps:
+        assert step["loss/symile"] > 0
+        assert step["loss"] == pytest.approx(step["loss/self-distillation"] + 0.1 * step["loss/symile"], rel=1e-3)
+    summary = json.loads((tmp_path / "run" / "distillation.json").read_text())
+    assert "2411.01053" in summary["loss"]["citation"]
+    assert summary["languages"]["de"]["rows"] == 10  # batches of 4 and 2 of the six rows, and 4 of the next epoch
+    assert f"Translations seen: de 10 of {summary['languages']['de']['tokens']} tokens" in caplog.text
+    held_out = summary["held_out"]
+    assert held_out.keys() == {"loss", "english_drift", "distance/de", "worst_distance"}
+    assert f"English drift {held_out['english_drift']:.4f}, worst language" in caplog.text
+
+
 def test_a_row_for_each_language_becomes_one_row(
     model: str, with_image: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

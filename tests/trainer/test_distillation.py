@@ -77,6 +77,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, model, processor, 
     before = dict(whole.model.named_parameters())
     for name, parameter in resumed.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
+    summaries = [json.loads((tmp_path / name / "distillation.json").read_text()) for name in ("whole", "broken")]
+    assert summaries[0]["languages"] == summaries[1]["languages"]
+    assert sorted(summaries[0]["languages"]) == ["ar", "de", "it"]
 
 
 def test_the_result_is_a_model_with_its_processor_and_a_summary(tmp_path, model, processor, corpus):

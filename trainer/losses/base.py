@@ -25,6 +25,9 @@ class EmbeddingLoss(nn.Module):
     needs_images: bool = False
     """Whether it compares images with something, so that a corpus without any teaches it nothing."""
 
+    stands_alone: bool = True
+    """Whether it is enough to train on; one that is not goes into a sum with one that is."""
+
     def get_config_dict(self) -> dict[str, Any]:
         """What a model card says of the settings."""
         return {}

@@ -10,13 +10,16 @@ from .base import EmbeddingLoss
 from .cross_modal_alignment import CrossModalAlignmentLoss
 from .image_distillation import ImageDistillationLoss
 from .language_disentanglement import LanguageDisentanglementLoss
+from .local_global import LocalGlobalLoss
 from .loss_sum import LossSum
 from .matryoshka import MatryoshkaLoss
 from .multilingual_contrastive import MultilingualContrastiveLoss
 from .one_to_many import OneToManyContrastiveLoss
 from .pair_info_nce import PairInfoNCELoss
+from .reconstruction import ReconstructionLoss
 from .self_distillation import SelfDistillationLoss
 from .sigmoid import SigmoidLoss
+from .spreading import SpreadingLoss
 from .symile import SymileLoss
 
 LOSSES: dict[str, type[EmbeddingLoss]] = {
@@ -29,7 +32,13 @@ LOSSES: dict[str, type[EmbeddingLoss]] = {
     "symile": SymileLoss,
 }
 """Losses of distillation."""
-PAIR_LOSSES: dict[str, type[EmbeddingLoss]] = {"info-nce": PairInfoNCELoss, "sigmoid": SigmoidLoss}
+PAIR_LOSSES: dict[str, type[EmbeddingLoss]] = {
+    "info-nce": PairInfoNCELoss,
+    "sigmoid": SigmoidLoss,
+    "spreading": SpreadingLoss,
+    "reconstruction": ReconstructionLoss,
+    "local-global": LocalGlobalLoss,
+}
 """Losses of contrastive training."""
 
 
@@ -48,7 +57,8 @@ def make_loss(
         **options: Settings such as `temperature`, `language_weight` or `distance`, for the losses that take them.
 
     Raises:
-        ValueError: A name is unknown or stands twice, a weight is no number above 0, or no loss has an option.
+        ValueError: A name is unknown or stands twice, a weight is no number above 0, no loss has an option, or none
+            of the losses stands alone.
     """
     weights: dict[str, float] = {}
     for entry in names.split(","):
@@ -58,6 +68,9 @@ def make_loss(
         if name in weights:
             raise ValueError(f"The loss {name!r} is named twice.")
         weights[name] = _weight(name, weight)
+    if not any(losses[name].stands_alone for name in weights):
+        first = next(name for name, loss in losses.items() if loss.stands_alone)
+        raise ValueError(f"{names} teaches nothing alone; name a loss beside it: {first}:1,{names}.")
     accepted = {name: inspect.signature(losses[name]).parameters for name in weights}
     unused = [option for option in options if not any(option in taken for taken in accepted.values())]
     if unused:

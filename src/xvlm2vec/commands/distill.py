@@ -27,7 +27,7 @@ from xvlm2vec.trainer.adapter_folders import add_languages, check_new, languages
 from xvlm2vec.trainer.adapters import add_adapter
 from xvlm2vec.trainer.checkpoints import EXTENDABLE
 from xvlm2vec.trainer.disk_space import MergedSpaceCheck
-from xvlm2vec.trainer.distillation import distill
+from xvlm2vec.trainer.distillation import distill, measure_held_out
 from xvlm2vec.trainer.distillation_config import SelfDistillationConfig, renamed
 from xvlm2vec.trainer.distillation_trainer import SelfDistillationTrainer
 from xvlm2vec.trainer.epochs import TellEpoch
@@ -325,12 +325,7 @@ def _train(
     if held_out is not None and not can_measure(trainer):
         logger.info("%s is not measured once more: the training was through before this start", flags.eval_data)
     elif held_out is not None:
-        measured = trainer.evaluate()
-        logger.info(
-            "On %s: loss %.5f, English drift %.4f, worst language %.4f from its teacher",
-            flags.eval_data,
-            *(measured[f"eval_{name}"] for name in ("loss", "english_drift", "worst_distance")),
-        )
+        measure_held_out(trainer, Path(str(args.output_dir)), flags.eval_data)
 
 
 def black_box_form(model: Any, parsed: Parsed) -> Callable[[Path, Path], object]:
