@@ -111,8 +111,9 @@ def lines(count: int) -> list[bytes]:
             *(json.dumps(row).encode() + b"\n" for row in rows[50:])]  # fmt: skip
 
 
-def test_a_check_by_workers(workers: Workers, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
+def test_a_check_by_workers(workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the cluster started in another folder
+    path = Path("rows.jsonl")
     path.write_bytes(b"".join(lines(160)))
     watched = Watched(workers, tmp_path / "pids")
     plain = check_corpus(JsonlSource(path, chunk=8), tmp_path / "plain")

@@ -7,6 +7,7 @@ say where to read (a place in a file, numbers of rows), so that files must have 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +122,7 @@ class Cluster:
             [{_ITEM: pickle.dumps(item)} for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS)
         )
         results = rows.map_batches(
-            _Block, fn_constructor_args=(make,), batch_size=None, batch_format="pyarrow",
+            _Block, fn_constructor_args=(make, os.getcwd()), batch_size=None, batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=self.count), num_gpus=gpus,
         )  # fmt: skip
         for row in results.iter_rows():
@@ -158,7 +159,22 @@ class _Row:
 
 
 class _Block(_Row):
-    """The function as Ray Data calls it: an error is a result, as Ray would wrap it in pages, or try for ever."""
+    """The function as Ray Data calls it: an error is a result, as Ray would wrap it in pages, or try for ever.
+
+    Args:
+        make: Makes the function.
+        folder: The command's working folder, from which paths lead; a worker of a cluster starts in another one.
+    """
+
+    def __init__(self, make: Make, folder: str) -> None:
+        super().__init__(make)
+        self.folder = folder
+
+    @cached_property
+    def work(self) -> Work:
+        """The function, made in the command's working folder."""
+        os.chdir(self.folder)
+        return self.make()
 
     def __call__(self, block: Any) -> Any:
         import pyarrow as pa
