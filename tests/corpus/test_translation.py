@@ -171,7 +171,7 @@ def test_a_language_without_a_tag_is_told_before_the_first_text(translator, tmp_
 def test_marks_of_images_are_not_translated_and_stay(tmp_path):
     asked = []
 
-    def translate(texts, language):
+    def translate(texts, language, source="en"):
         asked.extend(texts)
         yield from ((number, "ein Hund", "") for number, _ in enumerate(texts))
 
