@@ -103,7 +103,8 @@ class Cluster:
 
         if not ray.is_initialized():
             try:
-                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+                # Without an address Ray would join any cluster of this machine, also one that is gone.
+                ray.init(address=address or "local", logging_level=logging.WARNING, log_to_driver=False)
             except Exception as error:  # Ray raises the plainest there is where a cluster does not start in time
                 raise RuntimeError(f"the Ray cluster cannot be used: {error}") from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # which sets up its own logs when it is imported
