@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import sys
 from functools import cache
 from pathlib import Path
@@ -117,3 +118,23 @@ def rows():
 def corpus(rows):
     many = [{**row, "id": f"{row['id']}-{copy_}"} for copy_ in range(4) for row in rows]
     return Dataset.from_list(many)
+
+
+@pytest.fixture
+def folder(tmp_path, model, processor):
+    """The tiny model as it is saved."""
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture(scope="module")
+def build_checkpoint():
+    """The builder of tiny checkpoints that the tests of the models use."""
+    path = Path(__file__).parents[1] / "modeling" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module.build
+    del sys.modules[spec.name]

@@ -1,10 +1,7 @@
 """Activated adapters: the step is that of plain passes in which only a translation's own tokens are changed."""
 
 import copy
-import importlib.util
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,18 +25,6 @@ KINDS = {
     "rslora": AdapterConfig(rank=3, rslora=True, activated=True),
     "dora, embeddings": AdapterConfig(rank=2, dora=True, train_embeddings=True, activated=True),
 }
-
-
-@pytest.fixture(scope="module")
-def build_checkpoint():
-    """The builder of tiny checkpoints that the tests of the models use."""
-    path = Path(__file__).parents[1] / "modeling" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module.build
-    del sys.modules[spec.name]
 
 
 def moved_adapter(model, config):

@@ -21,13 +21,6 @@ from xvlm2vec.trainer.pair_collator import PairCollator
 
 
 @pytest.fixture
-def folder(tmp_path, model, processor):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def pairs(image):
     from datasets import Features, Image, Value
 

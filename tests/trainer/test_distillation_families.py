@@ -1,9 +1,6 @@
 """Self-distillation on tiny checkpoints of other families: the step is that of plain forward passes of each text."""
 
 import copy
-import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,18 +19,6 @@ SHARING = (
     "smolvlm", "idefics3", "internvl", "phi3_v", "gemma3", "qwen3_5", "lfm3_vl",
 )  # fmt: skip
 LOOKING_AHEAD = ("paligemma",)  # whole prompts attend in both directions
-
-
-@pytest.fixture(scope="module")
-def build_checkpoint():
-    """The builder of tiny checkpoints that the tests of the models use."""
-    path = Path(__file__).parents[1] / "modeling" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module.build
-    del sys.modules[spec.name]
 
 
 def pairs_one_by_one(student, teacher, processor, rows):

@@ -1,10 +1,7 @@
 """Contrastive batches in packs: the vectors and gradients of padded rows, each image seen once, in bounded memory."""
 
-import importlib.util
 import logging
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -52,25 +49,6 @@ def pairs():
         pair("", image(3), "one more", None),
     ]
     return Dataset.from_list(rows, features=FEATURES)
-
-
-@pytest.fixture(scope="module")
-def build_checkpoint():
-    """The builder of tiny checkpoints that the tests of the models use."""
-    path = Path(__file__).parents[1] / "modeling" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tiny_checkpoints", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module.build
-    del sys.modules[spec.name]
-
-
-@pytest.fixture
-def folder(tmp_path, model, processor):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def outcome(embedder, collator, args, rows):

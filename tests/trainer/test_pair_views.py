@@ -15,13 +15,6 @@ LOSS = "info-nce:1,spreading:0.5,reconstruction:0.5,local-global:0.5"
 
 
 @pytest.fixture
-def folder(tmp_path, model, processor):
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def pairs(image):
     texts = [
         ("a red bicycle", None, "by the wall", None),
