@@ -23,7 +23,14 @@ from xvlm2vec.modeling.language_adapters import restore_language_adapters
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 
 from .checkpoints import PROCESSES_FILE, newest_complete_checkpoint
-from .hub_pushes import adapter_base, upload, upload_checkpoint, write_card
+from .hub_pushes import (
+    adapter_base,
+    report_failures,
+    upload,
+    upload_checkpoint,
+    uploads_what_is_deleted,
+    write_card,
+)
 from .sharding import choose_layers, let_cpus_shard, use_vision_in_every_pass, with_its_class
 from .streaming import fill_up, stream_loader
 from .threads import restored_threads
@@ -194,8 +201,7 @@ class EmbedderTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card(**card)
-        if self.push_in_progress is not None:
-            self.push_in_progress.wait_until_done()
+        self._finish_current_push()
         places = {"token": token or self.args.hub_token, "revision": revision or self.args.hub_revision}
         folder, message = str(self.args.output_dir), commit_message or "End of training"
         return upload(folder, str(self.hub_model_id), self.args, message, run_as_future=not blocking, **places)
@@ -205,18 +211,27 @@ class EmbedderTrainer(Trainer):
         args = self.args
         if not self.is_world_process_zero() or args.hub_strategy == "end":
             return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if busy and not args.hub_always_push:
+        if self._is_pushing() and not (args.hub_always_push or uploads_what_is_deleted(args)):
             return
+        self._finish_current_push()  # it reads the folder that this checkpoint is copied into
         self.callback_handler.on_push_begin(args, self.state, self.control)
         by_steps = args.save_strategy == "steps"
         place = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
         message = f"Training in progress, {place}"
         jobs = upload_checkpoint(Path(checkpoint_folder), str(self.hub_model_id), args, message)
-        if busy:
-            self.push_in_progress.jobs.extend(jobs)
-        else:
-            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]  # it takes a list, too
+        self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]  # it takes a list, too
+
+    def _is_pushing(self) -> bool:
+        """Whether an upload goes on in the background."""
+        push = getattr(self, "push_in_progress", None)
+        return push is not None and not push.is_done()
+
+    def _finish_current_push(self) -> None:
+        """Waits for the uploads in the background, and says which of them failed."""
+        super()._finish_current_push()
+        if getattr(self, "push_in_progress", None) is not None:
+            report_failures(self.push_in_progress.jobs, str(self.hub_model_id))
+            self.push_in_progress = None
 
     def create_model_card(  # type: ignore[override]
         self,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,20 @@ from xvlm2vec.modeling.hub_ids import is_path
 
 from .checkpoints import LAST_FILE, PROCESSES_FILE
 
+logger = logging.getLogger(__name__)
+
 NOT_OF_THE_MODEL = (LAST_FILE, PROCESSES_FILE, "README.md")
 """Files of a checkpoint that stay there; its card is PEFT's, of an adapter of nothing in particular."""
 TAGS = ("sentence-transformers", "transformers", "xvlm2vec", "feature-extraction", "multimodal", "multilingual")
+
+
+@cache
+def hub() -> HfApi:
+    """The Hub that all pushes go through: one `HfApi` sends what runs in the background one after the other.
+
+    Two uploads at a time to a repository may refuse each other.
+    """
+    return HfApi()
 
 
 def upload(folder: str | Path, repo_id: str, args: TrainingArguments, message: str, **options: Any) -> Any:
@@ -37,7 +51,7 @@ def upload(folder: str | Path, repo_id: str, args: TrainingArguments, message: s
     """
     ignored = ["_*", "checkpoint-*", *pickle_patterns(Path(folder))]
     places = {"token": args.hub_token, "revision": args.hub_revision, **options}
-    return HfApi().upload_folder(
+    return hub().upload_folder(
         repo_id=repo_id, folder_path=str(folder), commit_message=message, ignore_patterns=ignored, **places
     )
 
@@ -46,7 +60,7 @@ def upload_checkpoint(checkpoint: Path, repo_id: str, args: TrainingArguments, m
     """Uploads the model of a checkpoint, and what `hub_strategy` wants of the checkpoint itself, in the background.
 
     Returns:
-        The uploads that go on.
+        The uploads that go on; the folders must stay as they are until these are done.
     """
     output = Path(str(args.output_dir))
     for path in checkpoint.iterdir():
@@ -58,6 +72,20 @@ def upload_checkpoint(checkpoint: Path, repo_id: str, args: TrainingArguments, m
         message = f"{message}, checkpoint"
         jobs.append(upload(checkpoint, repo_id, args, message, path_in_repo=place, run_as_future=True))
     return jobs
+
+
+def uploads_what_is_deleted(args: TrainingArguments) -> bool:
+    """Whether checkpoints themselves are uploaded, and old ones are deleted to keep `save_total_limit`."""
+    return args.hub_strategy in {"checkpoint", "all_checkpoints"} and args.save_total_limit is not None
+
+
+def report_failures(jobs: Sequence[Any], repo_id: str) -> None:
+    """Logs each upload of the background that has failed: a training goes on without it."""
+    for job in jobs:
+        error = job.exception()
+        if error is not None:
+            name = type(error).__name__
+            logger.error("A push to %s failed: %s: %s. push_to_hub() pushes again.", repo_id, name, error)
 
 
 def adapter_base(model: Any) -> str | None:

@@ -6,6 +6,8 @@ Each script runs in a process of its own; the one that loads cannot import this 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +63,8 @@ def rows():
 def train(name, model, processor, **settings):
     args = SelfDistillationConfig(
         output_dir=os.path.join(work, name), hub_model_id=f"{namespace}/{name}", push_to_hub=True, max_steps=2,
-        save_steps=1, per_device_train_batch_size=2, learning_rate=1e-2, teacher="copy", hub_always_push=True,
-        report_to=[], use_cpu=True, disable_tqdm=True, hub_token=os.environ["HF_TOKEN"], **settings,
+        save_steps=1, per_device_train_batch_size=2, learning_rate=1e-2, teacher="copy", report_to=[], use_cpu=True,
+        disable_tqdm=True, hub_token=os.environ["HF_TOKEN"], **{"hub_always_push": True, **settings},
     )
     trainer = SelfDistillationTrainer(model, args, train_dataset=rows(), processing_class=processor)
     trainer.train()
@@ -86,6 +88,10 @@ trainer = train("end", *load(), hub_strategy="end")
 trainer.save_model()
 print(json.dumps(vectors(trainer.model, trainer.processor)))
 trainer.push_to_hub(commit_message="By hand", language=["en", "de"], license="apache-2.0")
+"""
+TRAIN_ROTATED = """
+trainer = train("rotated", *load(), hub_strategy="all_checkpoints", save_total_limit=1, hub_always_push=False)
+trainer = train("refused", *load(), hub_strategy="every_save")
 """
 TRAIN_ADAPTER = """
 from xvlm2vec.trainer.adapters import AdapterConfig, add_adapter
@@ -181,6 +187,26 @@ def test_a_trainer_with_each_strategy(hub_site, loopback, exported: Path, tmp_pa
         leaks = [path for path, content in repo.files().items() if hub_site.tokens["write"].encode() in content]
         assert not leaks
         assert not pickles_in(repo, tmp_path)
+
+
+@pytest.mark.slow
+def test_pushes_of_a_training_wait_for_each_other_and_say_what_failed(
+    hub_site, loopback, exported: Path, tmp_path: Path, prefix: str
+) -> None:
+    """The server is slow, so that uploads would overlap with each other and with the deletion of checkpoints."""
+    for method, pattern in (("PUT", "/upload/"), ("POST", "/info/lfs/verify")):
+        loopback.fail(method, pattern, times=99, action=lambda: time.sleep(0.5))
+    loopback.fail("POST", "/refused/commit/", times=99, status=403)
+    script = COMMON + TRAIN_ROTATED
+    done = hub_site.run([sys.executable, "-c", script, str(exported), prefix, str(tmp_path)], "write", "cache")
+    assert done.returncode == 0, done.stderr
+    titles = [commit.title for commit in loopback.repo(f"{prefix}/rotated").history("main")]
+    step = "Training in progress, step"
+    assert titles[-2::-1] == [f"{step} 1", f"{step} 1, checkpoint", f"{step} 2", f"{step} 2, checkpoint"]
+    checkpoints = {f"checkpoint-{step}/{name}" for step in (1, 2) for name in ("model.safetensors", "config.json")}
+    assert checkpoints <= set(loopback.repo(f"{prefix}/rotated").files())
+    assert not (tmp_path / "rotated" / "checkpoint-1").exists(), "checkpoints are rotated"
+    assert done.stderr.count(f"A push to {prefix}/refused failed: HfHubHTTPError") == 2
 
 
 @pytest.mark.slow
