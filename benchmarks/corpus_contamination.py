@@ -12,6 +12,11 @@ sentences of `corpus_texts.py`, changed by a word, by case and punctuation, or n
 
 measures how much longer it takes to compare 2,048 images in the stretches of 512 rows that the command and its workers
 take, with the benchmark's hashes made once, and leaves the other numbers of the file as they are.
+
+    python benchmarks/corpus_contamination.py --only command --work runs/contamination --workers 2 --json ...
+
+measures the command itself, on the clock: JPEG files of 640 x 480 for both sides (9 GB, made once), of which one of the
+benchmark in a hundred is in the corpus, too, mirrored and compressed anew.
 """
 
 from __future__ import annotations
@@ -19,24 +24,34 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from corpus_texts import LANGUAGES, choose, joined, sentence
+from datasets import Dataset
 from made_images import made_image
 from PIL import Image, ImageEnhance, ImageOps
 
+from xvlm2vec.common.files import write_json
 from xvlm2vec.corpus.contamination.hashes import SIDE, greys
 from xvlm2vec.corpus.contamination.images import Hashed, match_images
 from xvlm2vec.corpus.contamination.texts import TextIndex
+from xvlm2vec.corpus.schema import parallel_features
 
 IMAGES, OTHERS = 300, 3_000
 OFFSET = 1_000_000
 """Seeds from here on are of images that the benchmark has not."""
+WIDTH, HEIGHT, COPIED = 640, 480, 100
+"""The files that the command reads, and of how many images of the benchmark one is in the corpus."""
 CHANGES: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "compressed (JPEG quality 20)": lambda image, _: compressed(image, 20),
     "half the size": lambda image, _: image.resize((image.width // 2, image.height // 2)),
@@ -56,17 +71,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--sizes", type=int, nargs=2, default=(100_000, 10_000), metavar="N", help="of the time's sets")
-    parser.add_argument("--only", choices=("stretches",), help="measure that alone; the file keeps the others")
+    parser.add_argument("--only", choices=tuple(ALONE), help="measure that alone; the file keeps the others")
+    parser.add_argument("--work", type=Path, default=Path("runs/contamination"), help="files that the command reads")
+    parser.add_argument("--workers", type=int, default=2, help="the command's --num-proc")
+    parser.add_argument("--beside", default="nothing that was started with it", help="what else the machine did")
     flags = parser.parse_args()
     content = json.loads(flags.json.read_text(encoding="utf-8")) if flags.json and flags.json.exists() else {}
     if flags.only is None:
         content |= {"name": "corpus_contamination", "benchmark_images": IMAGES, **images(), "texts": texts()}
         print(json.dumps(content, indent=1), flush=True)
-        content["time"] = speed(*flags.sizes)
-    content["stretches"] = stretches(flags.sizes[1])
-    print(json.dumps({name: content[name] for name in ("time", "stretches")}, indent=1))
+    measured = {name: call(flags) for name, call in ALONE.items() if flags.only in (None, name)}
+    print(json.dumps(measured, indent=1))
     if flags.json:
-        flags.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(flags.json, content | measured)
 
 
 def images() -> dict[str, Any]:
@@ -154,6 +171,77 @@ def speed(count: int, benchmark: int) -> dict[str, Any]:
     return {"corpus_images": count, "benchmark_images": benchmark, "compare_cpu_s": round(taken, 1),
             "matches": len(matches), "read_and_shrink_640x480_cpu_ms": round(1000 * each, 2)}  # fmt: skip
 
+
+def command(flags: argparse.Namespace) -> dict[str, Any]:
+    """Seconds on the clock, with nothing kept from an earlier run."""
+    corpus, benchmark = flags.sizes
+    names = write_photos(flags.work, corpus, benchmark)
+    found, expected = flags.work / "found.json", benchmark // COPIED
+    arguments = ["corpus", "contamination", str(names), "--folder", str(flags.work / "benchmark")]
+    arguments += ["--num-proc", str(flags.workers), "--json", str(found)]
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "xvlm2vec", *arguments], check=False)
+    seconds = time.perf_counter() - start
+    rows = {match["row"] for match in json.loads(found.read_text(encoding="utf-8"))["matches"]}
+    if done.returncode != 1 or len(rows) != expected:
+        raise RuntimeError(f"exit code {done.returncode}, {len(rows)} rows found where {expected} are copies")
+    return {
+        "corpus_images": corpus,
+        "benchmark_images": benchmark,
+        "workers": flags.workers,
+        "copies": expected,
+        "found": len(rows),
+        "seconds": round(seconds, 1),
+        "cores": os.cpu_count(),
+        "beside": flags.beside,
+    }
+
+
+def write_photos(work: Path, corpus: int, benchmark: int) -> Path:
+    """Files of both sides; the folder of the corpus that names its own."""
+    names = work / "parallel"
+    if not names.exists():
+        for side in ("benchmark", "corpus"):
+            (work / side).mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(partial(write_photo, work / "benchmark"), range(benchmark), chunksize=200))
+            list(pool.map(partial(write_photo, work / "corpus"), corpus_seeds(corpus, benchmark), chunksize=200))
+        rows = [
+            {"id": str(seed), "image": str(photo_file(work / "corpus", seed)), "text_en": None, "translations": [],
+             "source": "made"}
+            for seed in corpus_seeds(corpus, benchmark)
+        ]  # fmt: skip
+        Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(names))
+    return names
+
+
+def corpus_seeds(corpus: int, benchmark: int) -> list[int]:
+    """Seeds of the images of the corpus; those below `OFFSET` are copies of the benchmark's."""
+    copies = range(0, benchmark, COPIED)
+    return [*copies, *range(OFFSET, OFFSET + corpus - len(copies))]
+
+
+def photo_file(folder: Path, seed: int) -> Path:
+    return folder / f"{seed}.jpg"
+
+
+def write_photo(folder: Path, seed: int) -> None:
+    """A photograph's stand-in: smooth colours with a sensor's noise, at the size of a JPEG from a camera."""
+    draw = np.random.default_rng(seed)
+    smooth = Image.fromarray(draw.integers(0, 256, (18, 24, 3), np.uint8)).resize(
+        (WIDTH, HEIGHT), Image.Resampling.BICUBIC
+    )
+    grain = np.random.default_rng(0).normal(0, 6, (HEIGHT, WIDTH, 1))
+    photo = Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
+    is_copy = folder.name == "corpus" and seed < OFFSET
+    (ImageOps.mirror(photo) if is_copy else photo).save(photo_file(folder, seed), quality=60 if is_copy else 85)
+
+
+ALONE: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "time": lambda flags: speed(*flags.sizes),
+    "stretches": lambda flags: stretches(flags.sizes[1]),
+    "command": command,
+}
 
 if __name__ == "__main__":
     main()
