@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xvlm2vec.eval.benchmarks.reading import read_benchmark
 from xvlm2vec.real_story.config import CONTROLS
-from xvlm2vec.real_story.data import copy_stamps, parallel_texts, thinned
+from xvlm2vec.real_story.data import copy_stamps, parallel_texts, thinned, write_gallery
 from xvlm2vec.real_story.rows import benchmark_rows, text_row, without
 from xvlm2vec.real_story.splits import TEST_SHARE, VALIDATION_SHARE, contents, grouped, split_rows
 
@@ -83,3 +84,13 @@ def test_held_out_stamps_are_read_as_the_package_is(tmp_path):
     assert [(row.id, row.texts, row.image_digest) for row in again] == [
         (row.id, row.texts, row.image_digest) for row in rows[1:]
     ]
+
+
+def test_the_demo_gets_the_languages_that_nearly_all_images_have(make, tmp_path):
+    rows = [make("stamps", f"{place}.png", place, en=f"thing {place}", de=f"Ding {place}") for place in range(20)]
+    del rows[7].texts["de"]
+    rows[3].texts["km"] = "វត្ថុ"
+    write_gallery(rows, tmp_path / "gallery")
+    tasks = read_benchmark("folder", tmp_path / "gallery", tasks=["t2i"])
+    assert {task.language for task in tasks} == {"en", "de"}
+    assert all(len(task.queries) == 19 for task in tasks)

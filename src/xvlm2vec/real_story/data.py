@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 from xvlm2vec.common.captioned.tuxpaint import stamps_folder
 from xvlm2vec.common.files import write_json
-from xvlm2vec.corpus.captions import pair_examples, pair_features
+from xvlm2vec.corpus.captions import caption_benchmark, pair_examples, pair_features
 from xvlm2vec.corpus.rows import TextRow
 from xvlm2vec.corpus.schema import parallel_features
 from xvlm2vec.corpus.stored import write_dataset
 from xvlm2vec.eval.benchmarks.debian import package_data
+from xvlm2vec.eval.benchmarks.tuxpaint import VERSION as STAMPS_VERSION
+from xvlm2vec.hub.dataset_export import BenchmarkCard, DataSource, export_benchmark
 
 from .config import CONTROLS, Sizes
 from .parts import GCOMPRIS
@@ -26,6 +29,8 @@ from .splits import Splits, split_rows
 logger = logging.getLogger(__name__)
 
 PARALLEL, PAIRS, VALIDATION, VALIDATION_PAIRS, TEST = "parallel", "pairs", "validation", "validation-pairs", "test"
+GALLERY, COMMON = "gallery", 0.9
+"""What the demo shows, and how many of its images must have a caption in a language that it offers."""
 
 
 def make_data(packages: Path, sizes: Sizes, folder: Path) -> None:
@@ -42,7 +47,21 @@ def make_data(packages: Path, sizes: Sizes, folder: Path) -> None:
     splits = thinned(split_rows(rows, taught=(EMOJI, WORDS), tested=(SENTENCES,)), sizes.every)
     write_splits(splits, sizes.languages, folder)
     copy_stamps(splits.test, stamps_folder(stamps), folder / TEST / "tuxpaint" / "stamps")
+    write_gallery([row for row in splits.test if row.source in STAMPS], folder / GALLERY)
     write_json(folder / "counts.json", splits.counts())
+
+
+def write_gallery(rows: Sequence[TextRow], folder: Path) -> None:
+    """Writes a benchmark for the demo: the languages that nearly all rows have, and the rows that have all of these."""
+    counts = Counter(code for row in rows for code in row.texts)
+    languages = [code for code, count in counts.items() if count >= COMMON * len(rows)]
+    shown = [row for row in rows if set(languages) <= row.texts.keys()]
+    benchmark = caption_benchmark(shown, languages)
+    card = BenchmarkCard(
+        "Tux Paint stamps, held out", license="gpl-2.0",
+        sources=[DataSource("Tux Paint stamps", "GPL-2", remark=f"Debian's version {STAMPS_VERSION}")],
+    )  # fmt: skip
+    export_benchmark(benchmark.tasks, benchmark.images, folder, card, benchmark.templates)
 
 
 def thinned(splits: Splits, every: int) -> Splits:
