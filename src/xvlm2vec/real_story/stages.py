@@ -44,7 +44,7 @@ def teach_english(checkpoint: Path, data: Path, sizes: Sizes, output: Path) -> N
         [
             "--model", str(checkpoint), "--data", str(data / PAIRS), "--eval-data", str(data / VALIDATION_PAIRS),
             "--output", str(output), "--lora", "--lora-rank", "32", "--lora-train-connector",
-            "--per-device-train-batch-size", str(sizes.pair_batch), "--mini-batch-size", "16",
+            "--per-device-train-batch-size", str(sizes.pair_batch),
             "--num-train-epochs", str(sizes.pair_epochs), "--learning-rate", "5e-4", "--eval-strategy", "no",
             "--save-steps", "50",
         ],
