@@ -31,7 +31,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -227,14 +227,23 @@ def photo_file(folder: Path, seed: int) -> Path:
 
 def write_photo(folder: Path, seed: int) -> None:
     """A photograph's stand-in: smooth colours with a sensor's noise, at the size of a JPEG from a camera."""
+    file = photo_file(folder, seed)
+    if file.exists():
+        return
     draw = np.random.default_rng(seed)
-    smooth = Image.fromarray(draw.integers(0, 256, (18, 24, 3), np.uint8)).resize(
-        (WIDTH, HEIGHT), Image.Resampling.BICUBIC
-    )
-    grain = np.random.default_rng(0).normal(0, 6, (HEIGHT, WIDTH, 1))
-    photo = Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
+    colours = Image.fromarray(draw.integers(0, 256, (18, 24, 3), np.uint8))
+    smooth = np.asarray(colours.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+    photo = Image.fromarray((smooth + grain()).clip(0, 255).astype(np.uint8))
     is_copy = folder.name == "corpus" and seed < OFFSET
-    (ImageOps.mirror(photo) if is_copy else photo).save(photo_file(folder, seed), quality=60 if is_copy else 85)
+    part = file.with_suffix(".part")
+    (ImageOps.mirror(photo) if is_copy else photo).save(part, "JPEG", quality=60 if is_copy else 85)
+    part.rename(file)
+
+
+@cache
+def grain() -> np.ndarray:
+    """The noise, the same for all."""
+    return np.random.default_rng(0).normal(0, 6, (HEIGHT, WIDTH, 1)).astype(np.int16)
 
 
 ALONE: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
