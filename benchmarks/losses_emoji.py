@@ -84,13 +84,15 @@ def main() -> None:
     print(json.dumps(summary, indent=1))
 
 
-def parse(description: str | None) -> argparse.Namespace:
-    """The flags of a benchmark of this kind; torch then has one thread."""
+def parse(description: str | None, **more: str) -> argparse.Namespace:
+    """The flags of a benchmark of this kind, and further ones with what they mean; torch then has one thread."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=lambda text: list(map(int, text.split(","))), default=[0, 1, 2])
     parser.add_argument("--beside", default="nothing that was started with it", help="what else the machine did")
     parser.add_argument("--json", type=Path, required=True, help="where the numbers go")
+    for name, meaning in more.items():
+        parser.add_argument(f"--{name}", required=True, help=meaning)
     torch.set_num_threads(1)
     return parser.parse_args()
 
@@ -112,16 +114,7 @@ def contrast(run: RunFolder, name: str, settings: dict[str, Any]) -> dict[str, A
     """Trains the untrained model with a loss, and scores it in English."""
     output = run.path(f"contrast-{name}")
     rows = contrastive_curriculum(run.world, LESSONS, BATCH, run.config.seed)
-    args = ContrastiveConfig(
-        output_dir=str(output),
-        per_device_train_batch_size=BATCH,
-        learning_rate=4e-3,
-        muon_learning_rate=2e-3,
-        train_sampling_strategy="sequential",
-        seed=run.config.seed,
-        **QUIET,
-        **settings,
-    )
+    args = contrast_config(output, run.config.seed, **settings)
     before = time.process_time()
     train_contrastive(args, rows, [StageBar(f"{name} {run.config.seed}")], model=str(run.path("untrained")))
     seconds = time.process_time() - before
@@ -129,6 +122,20 @@ def contrast(run: RunFolder, name: str, settings: dict[str, Any]) -> dict[str, A
     if name != BASE:
         shutil.rmtree(output)
     return found
+
+
+def contrast_config(output: Path, seed: int, **settings: Any) -> ContrastiveConfig:
+    """Settings of a contrastive training on rows in their order."""
+    return ContrastiveConfig(
+        output_dir=str(output),
+        per_device_train_batch_size=BATCH,
+        learning_rate=4e-3,
+        muon_learning_rate=2e-3,
+        train_sampling_strategy="sequential",
+        seed=seed,
+        **QUIET,
+        **settings,
+    )
 
 
 def teach(run: RunFolder, name: str, loss: str, rows: Any = None, **settings: Any) -> dict[str, Any]:
