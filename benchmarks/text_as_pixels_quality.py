@@ -75,9 +75,9 @@ class Names:
 def main() -> None:
     flags = parse(__doc__, fonts="font files, with commas between them")
     pixels = TextPixels(flags.fonts.split(","), size=FONT_SIZE, side=SIDE, margin=MARGIN)
-    for seed in flags.seeds:
-        run = RunFolder(QuickstartConfig(str(flags.output / f"seed{seed}"), seed=seed, sizes=SIZES))
-        for arm in ARMS:
+    folders = [QuickstartConfig(str(flags.output / f"seed{seed}"), seed=seed, sizes=SIZES) for seed in flags.seeds]
+    for arm in ARMS:
+        for run in map(RunFolder, folders):
             once(run, KIND, arm, partial(learn, run, arm, pixels))
     found = read(flags.output)
     summary = {arm: summarise([run for run in found if run["name"] == arm]) for arm in ARMS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from peft import PeftModel
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch import nn
-from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -25,7 +26,7 @@ from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from .adapters import AdapterConfig, add_adapter
 from .checkpoints import train_or_resume
 from .contrastive_config import ContrastiveConfig
-from .dataset_sampling import InterleavedBatchSampler, TemperatureBatchSampler
+from .dataset_sampling import DividedBatchSampler, InterleavedBatchSampler, TemperatureBatchSampler
 from .epochs import TellEpoch
 from .false_negatives import Guide
 from .losses import PAIR_LOSSES, LossSum, with_whole_size
@@ -33,9 +34,11 @@ from .losses import make_loss as make_losses
 from .optimizers import MuonAdamW
 from .pair_collator import PACKED, PairCollator
 from .pair_loss import PairLoss
+from .pair_processes import tell_epochs, use_all_weights
 from .pair_sharing import pair_packer
 from .pair_views import CROP, wanted_by
 from .precision import training_attention
+from .sharding import fsdp_is_asked_for
 from .threads import ChooseThreads, restored_threads
 
 logger = logging.getLogger(__name__)
@@ -83,6 +86,7 @@ def train_contrastive(
         for name, one in as_named(part).items():
             check_pairs(one, instructions, name)
     _check_sizes(rows, args)
+    _check_processes(args)
     args = copy.copy(args)
     args.output_dir = str(output / "checkpoints")
     set_seed(args.seed)  # an adapter's first weights are drawn, in every process alike
@@ -151,10 +155,28 @@ def _check_sizes(rows: Dataset | Mapping[str, Dataset], args: ContrastiveConfig)
         if args.sub_batch_size is not None:
             raise ValueError("sub_batch_size is for several data sets.")
         return
-    least = args.sub_batch_size or args.per_device_train_batch_size
+    least = args.sub_batch_size or args.per_device_train_batch_size * args.world_size
     for name, part in rows.items():
         if len(part) < least:
             raise ValueError(f"{name} has {len(part)} rows, fewer than the {least} of a batch that come from it.")
+
+
+def _check_processes(args: ContrastiveConfig) -> None:
+    """Raises where several processes cannot train together.
+
+    A process without hard negatives in a step takes a pass less than the others, who would wait for it where weights
+    are divided; and sentence-transformers has one process write its weights, which then are a part.
+    """
+    if args.fsdp or fsdp_is_asked_for():
+        raise ValueError(
+            "contrast does not divide weights among processes (FSDP): each trains a whole copy. Launch it with "
+            "configs/accelerate/ddp.yaml; an adapter (--lora) and mini_batch_size save memory."
+        )
+    if args.world_size > 1 and not args.dataloader_drop_last:
+        raise ValueError(
+            "dataloader_drop_last=False leaves some of several processes without a last batch, and the others would "
+            "wait for them; leave it out."
+        )
 
 
 def _check_crops(wanted: frozenset[str], rows: Dataset | Mapping[str, Dataset], args: ContrastiveConfig) -> None:
@@ -188,8 +210,14 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in transformers; torch has its threads back when it ends."""
-        with restored_threads():
+        several_passes = self.args.world_size > 1 and self.args.mini_batch_size is None
+        hook: AbstractContextManager[Any] = use_all_weights(self.model) if several_passes else nullcontext()
+        with hook, restored_threads():
             return super().train(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in sentence-transformers; each epoch is shuffled anew, also on several processes."""
+        return tell_epochs(super().get_train_dataloader())
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds nothing."""
@@ -211,7 +239,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         rest = (valid_label_columns, generator, seed)
         held_out = any(dataset is part for part in as_named(self.eval_dataset).values())
         if not held_out:
-            batch_size = self.args.sub_batch_size or batch_size
+            batch_size = self.args.sub_batch_size or batch_size * self._parts
         if held_out or self.args.train_sampling_strategy == "sequential":
             return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last and not held_out, *rest)
         return super().get_batch_sampler(dataset, batch_size, drop_last, *rest)
@@ -223,14 +251,22 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         generator: torch.Generator | None = None,
         seed: int | None = 0,
     ) -> BatchSampler:
-        """As in sentence-transformers, and by temperature, and in sub-batches."""
+        """As in sentence-transformers, and by temperature, and in sub-batches; all of a step are of one data set."""
         options: dict[str, Any] = {"batch_samplers": batch_samplers, "generator": generator, "seed": seed}
         temperature, part = self.args.dataset_temperature, self.args.sub_batch_size
         if temperature is not None:
             sampler: Any = TemperatureBatchSampler(dataset, temperature=temperature, **options)
         else:
             sampler = super().get_multi_dataset_batch_sampler(dataset, **options)
-        return InterleavedBatchSampler(sampler, self.args.per_device_train_batch_size // part) if part else sampler
+        if part:
+            return InterleavedBatchSampler(sampler, self.args.per_device_train_batch_size // part)
+        return DividedBatchSampler(sampler, self._parts) if self._parts > 1 else sampler
+
+    @property
+    def _parts(self) -> int:
+        """Into how many a batch of one of several data sets is divided: one for each process, as pairs are gathered."""
+        several = isinstance(self.train_dataset, Mapping) and self.args.sub_batch_size is None
+        return self.args.world_size if several else 1
 
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
         """As in sentence-transformers; where several losses are summed, each is logged by its name."""

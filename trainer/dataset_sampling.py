@@ -45,7 +45,20 @@ class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
         return sum(map(len, self.batch_samplers))
 
 
-class InterleavedBatchSampler(SetEpochMixin, BatchSampler):
+class _OuterBatchSampler(SetEpochMixin, BatchSampler):
+    """Makes other batches of those of a sampler."""
+
+    def __init__(self, sampler: MultiDatasetDefaultBatchSampler, count: int, batch_size: int) -> None:
+        super().__init__(sampler, batch_size=batch_size, drop_last=True)
+        self.inner, self.count = sampler, count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another epoch shuffles anew."""
+        super().set_epoch(epoch)
+        self.inner.set_epoch(epoch)
+
+
+class InterleavedBatchSampler(_OuterBatchSampler):
     """Puts several batches of another sampler together into one: sub-batches of one data set each (VLM2Vec-V2).
 
     Args:
@@ -54,13 +67,7 @@ class InterleavedBatchSampler(SetEpochMixin, BatchSampler):
     """
 
     def __init__(self, sampler: MultiDatasetDefaultBatchSampler, count: int) -> None:
-        super().__init__(sampler, batch_size=sampler.batch_size * count, drop_last=True)
-        self.inner, self.count = sampler, count
-
-    def set_epoch(self, epoch: int) -> None:
-        """Another epoch shuffles anew."""
-        super().set_epoch(epoch)
-        self.inner.set_epoch(epoch)
+        super().__init__(sampler, count, sampler.batch_size * count)
 
     def __iter__(self) -> Iterator[list[int]]:
         parts = iter(self.inner)
@@ -69,3 +76,22 @@ class InterleavedBatchSampler(SetEpochMixin, BatchSampler):
 
     def __len__(self) -> int:
         return len(self.inner) // self.count
+
+
+class DividedBatchSampler(_OuterBatchSampler):
+    """Cuts each batch of another sampler into those of several processes, which take them by turns.
+
+    Args:
+        sampler: Gives batches of all processes together, each of one data set.
+        count: How many processes there are.
+    """
+
+    def __init__(self, sampler: MultiDatasetDefaultBatchSampler, count: int) -> None:
+        super().__init__(sampler, count, sampler.batch_size // count)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for whole in self.inner:
+            yield from (whole[start : start + self.batch_size] for start in range(0, len(whole), self.batch_size))
+
+    def __len__(self) -> int:
+        return len(self.inner) * self.count

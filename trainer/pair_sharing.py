@@ -74,7 +74,7 @@ def takes_bare_images(processor: XVLM2VecProcessor, images: Sequence[Any]) -> bo
 
 def _settings_blocker(args: ContrastiveConfig, embedder: SentenceTransformer) -> str:
     """What of the settings, here or of sentence-transformers, goes with whole rows only; empty if nothing."""
-    if args.fsdp or args.deepspeed:
+    if args.deepspeed:
         return "the processes that weights are divided among must take as many passes, whatever their images"
     if args.sharing == "auto" and args.bf16 and eager_is_faster():
         return "packs need the fused attention kernel, slow in bfloat16 on CPUs; sharing='tree' takes it nevertheless"

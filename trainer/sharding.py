@@ -32,15 +32,19 @@ def with_its_class(model: nn.Module) -> nn.Module:
     return view
 
 
+def fsdp_is_asked_for() -> bool:
+    """Whether `accelerate launch` was told to divide weights among processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def let_cpus_shard() -> None:
     """Has accelerate shard on CPUs, where it would train whole copies without a word.
 
     FSDP2 itself runs over gloo; accelerate only asks whether the processes have accelerators. To be called between
     the making of `TrainingArguments`, which sets up the processes, and of the accelerator.
     """
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     state = PartialState()
-    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+    if fsdp_is_asked_for() and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU  # all objects of the class share their attributes
 
 

@@ -134,7 +134,7 @@ def main(folder, settings):
     return result
 
 
-def serve(jobs):
+def serve(jobs, main):
     """Does the jobs of a folder in the order of their numbers, until there is a file `end`."""
     rank, number = int(os.environ.get("RANK", 0)), 0
     while not (jobs / "end").exists():
@@ -149,9 +149,10 @@ def serve(jobs):
         number += 1
 
 
-if __name__ == "__main__":
+def work(main):
+    """Serves the folder of the command line, and ends the process."""
     try:
-        serve(Path(sys.argv[1]))
+        serve(Path(sys.argv[1]), main)
     except Exception:
         traceback.print_exc()
         sys.stderr.flush()
@@ -159,3 +160,7 @@ if __name__ == "__main__":
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # gloo of torch 2.13 may abort a process that ends with its group, or hang one that leaves it first
+
+
+if __name__ == "__main__":
+    work(main)

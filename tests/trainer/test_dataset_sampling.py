@@ -7,7 +7,11 @@ import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler, ProportionalBatchSampler
 from torch.utils.data import ConcatDataset, RandomSampler
 
-from xvlm2vec.trainer.dataset_sampling import InterleavedBatchSampler, TemperatureBatchSampler
+from xvlm2vec.trainer.dataset_sampling import (
+    DividedBatchSampler,
+    InterleavedBatchSampler,
+    TemperatureBatchSampler,
+)
 
 SIZES = (4000, 400, 40)
 
@@ -51,3 +55,15 @@ def test_sub_batches_are_of_one_data_set_each_and_lose_no_row():
     assert all(len({source(place) for place in part}) == 1 for part in parts)
     assert max(len({source(place) for place in batch}) for batch in batches) > 1
     assert len({place for batch in batches for place in batch}) == len(batches) * 16
+
+
+def test_processes_divide_batches_of_one_data_set():
+    divided = DividedBatchSampler(sampler(batch=4), 2)
+    batches = list(divided)
+    assert len(batches) == len(divided) == 4440 // 2
+    assert {len(batch) for batch in batches} == {divided.batch_size} == {2}
+    steps = [first + second for first, second in zip(batches[::2], batches[1::2], strict=True)]
+    assert all(len({source(place) for place in step}) == 1 for step in steps)
+    assert len({place for step in steps for place in step}) == 4440
+    divided.set_epoch(1)
+    assert list(divided) != batches

@@ -33,10 +33,11 @@ class Workers:
         folder: For their jobs and what they print.
         processes: How many.
         config: A configuration of accelerate, for several.
+        worker: The script of a process.
     """
 
-    def __init__(self, folder, processes, config):
-        self.folder, self.processes, self.config = folder, processes, config
+    def __init__(self, folder, processes, config, worker=WORKER):
+        self.folder, self.processes, self.config, self.worker = folder, processes, config, worker
         self.child, self.jobs, self.number = None, folder, 0
 
     def start(self):
@@ -52,16 +53,18 @@ class Workers:
             launch += [f"{ROOT}/configs/accelerate/{self.config}.yaml", "--num_processes", str(self.processes)]
             launch += ["--main_process_port", port]
         with (self.jobs / "stderr").open("w") as shown:
-            self.child = subprocess.Popen([*launch, str(WORKER), str(self.jobs)], env=environment, stderr=shown)
+            self.child = subprocess.Popen([*launch, str(self.worker), str(self.jobs)], env=environment, stderr=shown)
 
     def train(self, folder, settings):
         if self.child is None:
             self.start()
+        places = [folder / f"rank-{rank}.json" for rank in range(self.processes)]
+        for place in places:  # of a run in this folder that goes on
+            place.unlink(missing_ok=True)
         job = self.jobs / "next"
         job.write_text(json.dumps([str(folder), settings]), encoding="utf-8")
         job.rename(self.jobs / f"{self.number}.json")
         self.number += 1
-        places = [folder / f"rank-{rank}.json" for rank in range(self.processes)]
         deadline = time.monotonic() + 600
         while not all(place.exists() for place in places):
             if self.child.poll() is not None or time.monotonic() > deadline:
