@@ -165,7 +165,7 @@ def _check_processes(args: ContrastiveConfig) -> None:
     """Raises where several processes cannot train together.
 
     A process without hard negatives in a step takes a pass less than the others, who would wait for it where weights
-    are divided; and sentence-transformers has one process write its weights, which then are a part.
+    are divided; and sentence-transformers has one process save the model, which then holds a part and fails.
     """
     if args.fsdp or fsdp_is_asked_for():
         raise ValueError(
