@@ -31,8 +31,8 @@ def use_all_weights(model: nn.Module) -> RemovableHandle:
 def tell_epochs(loader: DataLoader) -> DataLoader:
     """Hands the number of an epoch on to a sampler of batches that accelerate has divided among processes.
 
-    accelerate tells it to samplers of rows alone, and transformers to the sampler that accelerate has divided, but not where
-    batches of a resumed epoch are skipped: that epoch would have the batches of the first one.
+    accelerate tells it to samplers of rows alone, and transformers to the sampler that accelerate has divided, but not
+    where batches of a resumed epoch are skipped: that epoch would have the batches of the first one.
     """
     shard: Any = loader.batch_sampler
     if isinstance(shard, BatchSamplerShard) and hasattr(shard.batch_sampler, "set_epoch"):
