@@ -36,5 +36,5 @@ def tell_epochs(loader: DataLoader) -> DataLoader:
     """
     shard: Any = loader.batch_sampler
     if isinstance(shard, BatchSamplerShard) and hasattr(shard.batch_sampler, "set_epoch"):
-        shard.set_epoch = shard.batch_sampler.set_epoch  # type: ignore[attr-defined]
+        shard.set_epoch = shard.batch_sampler.set_epoch
     return loader
