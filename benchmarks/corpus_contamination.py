@@ -15,7 +15,7 @@ take, with the benchmark's hashes made once, and leaves the other numbers of the
 
     python benchmarks/corpus_contamination.py --only command --work runs/contamination --workers 2 --json ...
 
-measures the command itself, on the clock: JPEG files of 640 x 480 for both sides (9 GB, made once), of which one of the
+measures the command itself, on the clock: JPEG files of 640 x 480 for both sides (17 GB, made once, with the corpus), of which one of the
 benchmark in a hundred is in the corpus, too, mirrored and compressed anew.
 """
 
@@ -211,7 +211,8 @@ def write_photos(work: Path, corpus: int, benchmark: int) -> Path:
              "source": "made"}
             for seed in corpus_seeds(corpus, benchmark)
         ]  # fmt: skip
-        Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(names))
+        Dataset.from_list(rows, features=parallel_features()).save_to_disk(str(work / "draft"))
+        (work / "draft").rename(names)
     return names
 
 
