@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -283,3 +284,20 @@ def test_flags_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.main([*check, "--json", str(tmp_path / "a.json")]) == 1
     assert cli.main([*check, "--json", str(tmp_path / "b.json"), "--num-proc", "3"]) == 1
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+class Ten:
+    """Ten times a number."""
+
+    def __call__(self, item: int) -> int:
+        return 10 * item
+
+
+def test_processes_show_how_far_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+    datasets.disable_progress_bars()  # as the commands do
+    try:
+        assert list(Processes(2).map(range(6), Ten)) == [0, 10, 20, 30, 40, 50]
+        assert datasets.are_progress_bars_disabled()
+    finally:
+        datasets.enable_progress_bars()
+    assert "Workers (num_proc=2): 100%" in capfd.readouterr().err

@@ -11,6 +11,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,14 +73,29 @@ class Processes:
             return
         table = Dataset.from_dict({_ITEM: [pickle.dumps(item) for item in items]})
         with tempfile.TemporaryDirectory(prefix="xvlm2vec-workers-") as folder:
-            results = table.map(
-                _Row(make), num_proc=min(self.count, len(items)), remove_columns=[_ITEM],
-                features=Features({_RESULT: Value("binary")}), cache_file_name=str(Path(folder) / "results.arrow"),
-                writer_batch_size=_HELD, new_fingerprint="results",
-            )  # fmt: skip
+            with _shown_bars():
+                results = table.map(
+                    _Row(make), num_proc=min(self.count, len(items)), remove_columns=[_ITEM],
+                    features=Features({_RESULT: Value("binary")}), cache_file_name=str(Path(folder) / "results.arrow"),
+                    writer_batch_size=_HELD, new_fingerprint="results", desc="Workers",
+                )  # fmt: skip
             for row in results:
                 yield pickle.loads(row[_RESULT])
             del results  # Windows does not remove a file that is mapped
+
+
+@contextmanager
+def _shown_bars() -> Iterator[None]:
+    """Shows the bars of `datasets`, which the commands hide: until all results are there nothing else moves."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            datasets.disable_progress_bars()
 
 
 class Cluster:
