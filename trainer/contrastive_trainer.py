@@ -293,7 +293,12 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self.model.save_pretrained(str(folder), create_model_card=False)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """As in sentence-transformers; of a model with an adapter, the adapter."""
+        """As in sentence-transformers, by one process only; of a model with an adapter, the adapter.
+
+        transformers calls this in every process, and sentence-transformers takes each for the one that saves.
+        """
+        if not self.args.should_save:
+            return
         if self.adapted is None:
             super()._save(output_dir, state_dict)
             return

@@ -90,12 +90,16 @@ def main(folder, settings):
     sets = options["sets"]
     rows = {name: texts(name, count) for name, count in sets.items()} if sets else pairs(options["rows"])
     adapter = AdapterConfig(**options["adapter"]) if options["adapter"] else None
-    watching, collator = Watching(), WatchingCollator()
+    watching, collator, saved, save = Watching(), WatchingCollator(), [], SentenceTransformer.save_pretrained
     PairCollator.__call__ = lambda self, features: collator(self, features)
+    SentenceTransformer.save_pretrained = lambda self, path, *a, **b: (
+        saved.append(str(path)),
+        save(self, path, *a, **b),
+    )
     try:
         train_contrastive(args, rows, [watching, Stop(options["stop"])], model=embedder, adapter=adapter)
     finally:
-        PairCollator.__call__ = collator.collate
+        PairCollator.__call__, SentenceTransformer.save_pretrained = collator.collate, save
     return {
         "world": args.world_size,
         "losses": watching.losses,
@@ -103,6 +107,7 @@ def main(folder, settings):
         "sharded": watching.sharded,
         "batches": collator.batches,
         "packed": all(collator.packed),
+        "saved": len(saved),
     }
 
 

@@ -93,6 +93,7 @@ def test_an_epoch_of_several_data_sets_goes_on_with_its_own_batches(tmp_path, ru
     settings |= {"save_strategy": "steps", "save_steps": 5}
     sets = {"sets": {"a": 16, "b": 8, "c": 8}}
     whole = run(tmp_path / "whole", processes=2, options=sets, **settings)
+    assert [result["saved"] for result in whole] == [5, 0], "checkpoints of steps 5, 10, 15 and 16, and the model"
     run(tmp_path / "run", processes=2, options={**sets, "stop": 11}, **settings)
     resumed = run(tmp_path / "run", processes=2, options=sets, **settings)
     assert [result["batches"] for result in resumed] == [result["batches"][10:] for result in whole]
