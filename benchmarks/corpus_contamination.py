@@ -15,8 +15,8 @@ take, with the benchmark's hashes made once, and leaves the other numbers of the
 
     python benchmarks/corpus_contamination.py --only command --work runs/contamination --workers 2 --json ...
 
-measures the command itself, on the clock: JPEG files of 640 x 480 for both sides (17 GB, made once, with the corpus), of which one of the
-benchmark in a hundred is in the corpus, too, mirrored and compressed anew.
+measures the command itself, on the clock: JPEG files of 640 x 480 for both sides (17 GB, made once, with the corpus),
+of which one of the benchmark in a hundred is in the corpus, too, mirrored and compressed anew.
 """
 
 from __future__ import annotations
