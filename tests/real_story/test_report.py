@@ -2,41 +2,116 @@
 
 from types import SimpleNamespace
 
-from xvlm2vec.eval.results import Results
-from xvlm2vec.real_story.report import cells, spread, tokens
+import numpy as np
+import pytest
+
+from xvlm2vec.eval.results import PerRow, Results, row_key
+from xvlm2vec.real_story.figures import draw_languages, draw_tokens, token_correlation
+from xvlm2vec.real_story.report import cells, gains, spread, story_report, tokens
 from xvlm2vec.real_story.run import Stage, time_left
+from xvlm2vec.real_story.table import gain_of, in_order, language_table
+
+TOKENS = {"en": 0.25, "de": 0.5, "km": 2.0, "hu": 0.6}
 
 
-def results(**scores):
-    rows = [
-        {
-            "benchmark": "Tux Paint",
-            "dataset": "stamps",
-            "task": "t2i",
-            "language": code,
-            "style": "verbatim",
-            "p_at_1": score,
-            "n": 10,
-            "ci95": [0.0, 1.0],
-            **({} if code == "en" else {"tokens": {"per_character": 2.0}}),
-        }
-        for code, score in scores.items()
-    ]
-    return Results(model="m", rows=rows)
+def results(ranks, tasks=("t2i", "i2t")):
+    """Scores of stamps whose ranks are given by language; rows are numbered from 0."""
+    found = Results(model="m")
+    for task in tasks:
+        for code, places in ranks.items():
+            row = {
+                "benchmark": "Tux Paint",
+                "dataset": "stamps",
+                "task": task,
+                "language": code,
+                "style": "verbatim",
+                "p_at_1": float(np.mean(np.array(places) == 0)),
+                "r_at_10": float(np.mean(np.array(places) < 10)),
+                "n": len(places),
+                "ci95": [0.0, 1.0],
+                "tokens": {"per_character": TOKENS[code]},
+            }
+            found.rows.append(row)
+            hits = np.array([float(place == 0) for place in places])
+            found.per_row[row_key(row)] = PerRow(np.arange(len(places)), hits, np.array(places, dtype=float))
+    return found
+
+
+BEFORE = {"en": [0, 3, 0, 40], "de": [0, 30, 30, 30], "km": [30, 30, 30, 30], "hu": [30, 0]}
+AFTER = [
+    {"en": [0, 3, 0, 40], "de": [0, 0, 5, 30], "km": [30, 30, 30, 30], "hu": [30, 0]},
+    {"en": [0, 3, 0, 40], "de": [0, 5, 30, 30], "km": [30, 30, 30, 5], "hu": [30, 0]},
+]
 
 
 def test_seeds_are_told_apart_and_failed_languages_stay():
     found = {
-        "activated-0": {"stamps": results(en=0.5, km=0.0)},
-        "activated-1": {"stamps": results(en=0.5, km=0.2)},
-        "lora-0": {"stamps": results(en=0.25, km=0.0)},
+        "activated-0": {"stamps": results(AFTER[0])},
+        "activated-1": {"stamps": results(AFTER[1])},
+        "lora-0": {"stamps": results(BEFORE)},
     }
-    assert cells(found["lora-0"]["stamps"])["stamps/t2i"]["km"] == {"p_at_1": 0.0, "n": 10, "ci95": [0.0, 1.0]}
-    assert tokens(found["lora-0"]["stamps"]) == {"km": {"per_character": 2.0}}
+    cell = cells(found["lora-0"]["stamps"])["stamps/t2i"]["km"]
+    assert cell == {"p_at_1": 0.0, "n": 4, "ci95": [0.0, 1.0], "r_at_10": 0.0, "r_at_10_ci95": [0.0, 0.0]}
+    assert tokens(found["lora-0"]["stamps"])["km"] == {"per_character": 2.0}
     table = spread(found, list(found), "stamps")
-    assert table["activated"]["stamps/t2i/en"] == {"mean": 0.5, "seeds": 2, "standard_deviation": 0.0}
-    assert round(table["activated"]["stamps/t2i/km"]["standard_deviation"], 4) == 0.1414
-    assert table["lora"]["stamps/t2i/en"] == {"mean": 0.25, "seeds": 1}
+    english = table["activated"]["stamps/t2i/en"]["p_at_1"]
+    assert english == {"mean": 0.5, "seeds": 2, "standard_deviation": 0.0}
+    assert table["activated"]["stamps/t2i/km"]["r_at_10"]["standard_deviation"] == pytest.approx(0.25 / 2**0.5)
+    assert table["lora"]["stamps/t2i/en"]["p_at_1"] == {"mean": 0.5, "seeds": 1}
+
+
+def test_the_gain_of_all_languages_has_an_interval_over_images():
+    after = [results(ranks) for ranks in AFTER]
+    gain = gains(results(BEFORE), after, ["de", "km"])["stamps/t2i"]
+    assert gain["languages"] == 2
+    assert gain["r_at_10"]["before"] == pytest.approx(1 / 8)
+    assert gain["r_at_10"]["seeds"] == [pytest.approx(3 / 8), pytest.approx(3 / 8)]
+    assert gain["r_at_10"]["difference"] == pytest.approx(2 / 8)
+    low, high = gain["r_at_10"]["ci95"]
+    assert 0 <= low < 2 / 8 < high <= 0.5  # no image gained in more than half of languages and seeds
+    assert gain["r_at_10"]["rows"] == 4
+    assert gain["p_at_1"]["after"] == pytest.approx((2 + 1) / 16)
+
+
+def test_a_language_with_few_rows_is_not_in_the_means():
+    before = results({"de": [0, 0, 0, 0], "hu": [30]})
+    assert gains(before, [before], ["de", "hu"])["stamps/t2i"]["languages"] == 1
+    assert gains(before, [before], ["hu"]) == {}
+
+
+@pytest.fixture
+def report(tmp_path):
+    for name, ranks in (("teacher", BEFORE), ("activated-0", AFTER[0]), ("activated-1", AFTER[1]), ("lora-0", BEFORE)):
+        results(ranks).save(tmp_path / name / "stamps")
+    rows = {"train": {"texts": {"en": 1818, "de": 1815, "km": 1460, "hu": 1814}}}
+    students = ["activated-0", "activated-1", "lora-0"]
+    return story_report(tmp_path, "teacher", students, ["de", "km"], controls=["hu"], rows=rows)
+
+
+def test_the_table_has_every_language_and_says_which_was_not_taught(report):
+    assert in_order(report, "activated") == ["en", "de", "km", "hu"]
+    assert gain_of(report, "activated", "de") == pytest.approx(37.5)
+    lines = language_table(report, ["activated", "lora"]).splitlines()
+    assert lines[0].startswith(
+        "| language | texts taught | tokens per character | rows | image by text: before | activ"
+    )
+    assert lines[3].startswith("| German | 1,815 | 0.50 | 4 | 25.0 (0 to 75) | 62.5 ± 17.7 | 25.0 |")
+    assert lines[5].startswith("| Hungarian (control) | 0 | 0.60 | 2 |")
+
+
+def test_the_figures_name_every_language_and_are_the_same_for_the_same_numbers(report, tmp_path):
+    draw_languages(report, "activated", tmp_path / "languages.svg")
+    first = (tmp_path / "languages.svg").read_bytes()
+    for name in ("English", "German", "Khmer", "Hungarian (control)"):
+        assert f">{name}</text>" in first.decode()
+    draw_languages(report, "activated", tmp_path / "languages.svg")
+    assert (tmp_path / "languages.svg").read_bytes() == first
+    draw_tokens(report, "activated", tmp_path / "tokens.svg")
+    drawn = (tmp_path / "tokens.svg").read_text(encoding="utf-8")
+    assert ">de</text>" in drawn
+    assert ">km</text>" in drawn
+    assert ">hu</text>" not in drawn
+    assert token_correlation(report, "activated") == pytest.approx(-1)
 
 
 def test_the_time_that_is_left_follows_from_the_stages_that_are_done():

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xvlm2vec.common.files import write_json
+from xvlm2vec.common.files import write_json, write_text
 from xvlm2vec.common.run_state import RunState
 
 from .config import CONTROLS, RealStoryConfig
@@ -142,20 +142,27 @@ def taught(data: Path) -> list[str]:
 
 
 def write_report(config: RealStoryConfig, state: RunState) -> None:
-    """Writes `report.json`."""
-    from .report import story_report
+    """Writes `report.json`, the table of languages as `languages.md`, and both figures."""
+    from .figures import draw_languages, draw_tokens, token_correlation
+    from .report import by_kind, story_report
+    from .table import language_table
 
     folder = Path(config.output)
     report = story_report(
         folder / "scores",
         TEACHER,
         [student.name for student in config.sizes.students],
+        taught(folder / "data"),
         smoke=config.smoke,
         settings=config.settings(),
         controls=list(CONTROLS),
-        taught=taught(folder / "data"),
         rows=json.loads((folder / "data" / "counts.json").read_text(encoding="utf-8")),
         checkpoint=json.loads((folder / "checkpoint.json").read_text(encoding="utf-8")),
         comparison=json.loads((folder / COMPARISON).read_text(encoding="utf-8")),
     )
+    kinds = list(by_kind([student.name for student in config.sizes.students]))
+    report["gain and tokens per character"] = {kind: token_correlation(report, kind) for kind in kinds}
     write_json(folder / "report.json", report)
+    write_text(folder / "languages.md", language_table(report, kinds))
+    draw_languages(report, kinds[0], folder / "languages.svg")
+    draw_tokens(report, kinds[0], folder / "tokens.svg")
