@@ -106,7 +106,7 @@ def _content(task: RankingTask, row: Row, gallery: Gallery) -> dict[str, Any]:
 
 
 def _small_copy(image: Any, size: int) -> bytes:
-    copy = open_image(image).convert("RGB")
+    copy = open_image(image)
     copy.thumbnail((size, size))
     buffer = io.BytesIO()
     copy.save(buffer, "WEBP", quality=82)

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 
 def open_image(image: Any) -> Image.Image:
-    """The image of a path or of stored bytes, decoded and in RGB; a `PIL.Image` as it is.
+    """The image of a path or of stored bytes, or a `PIL.Image`, as models of this package read it.
+
+    That is in RGB, upright, on white where it was transparent. Anything else is given on as it is.
 
     Raises:
         ValueError: It cannot be read; names the file, if it comes from one.
     """
+    from PIL import Image
+
     from xvlm2vec.modeling.images import load_image
 
-    if not isinstance(image, str | Path | Mapping):
+    if not isinstance(image, str | Path | Mapping | Image.Image):
         return image
     return load_image(image, name=file_of(image) or "image")
 

@@ -109,14 +109,24 @@ def open_upload(path: str | None) -> Image.Image:
         raise gr.Error(f"This file is too large: images may have {MAX_BYTES // 1_000_000} MB.")
     try:
         width, height = Image.open(path, formats=FORMATS).size
-        image = Image.open(path, formats=FORMATS).convert("RGB") if width * height <= MAX_PIXELS else None
+        image = as_rgb(Image.open(path, formats=FORMATS)) if width * height <= MAX_PIXELS else None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise gr.Error("This file is no image that can be read; try PNG, JPEG or WebP.") from error
     if image is None:
         raise gr.Error(f"This image has {width} x {height} pixels; {MAX_PIXELS // 1_000_000} million is the limit.")
-    image = upright(image)
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
     return image
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The image as the model reads it: upright, on white where it is transparent, and greys of 16 bits in 8."""
+    image = upright(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -212,7 +222,7 @@ def embed_gallery(model: Any, images: Sequence[bytes]) -> np.ndarray:
     logger.info("Embedding %d images, once", len(images))
     parts = []
     for start in range(0, len(images), STEP):
-        decoded = [Image.open(io.BytesIO(image)).convert("RGB") for image in images[start : start + STEP]]
+        decoded = [as_rgb(Image.open(io.BytesIO(image))) for image in images[start : start + STEP]]
         parts.append(embed_images(model, decoded))
         logger.info("  %d of %d", start + len(decoded), len(images))
     return np.concatenate(parts)
@@ -234,7 +244,7 @@ def data_uri(content: bytes) -> str:
     """A small image as the page holds it; a large one is made smaller."""
     image: Image.Image = Image.open(io.BytesIO(content))
     if max(image.size) > THUMBNAIL or image.format not in {"PNG", "JPEG", "WEBP"}:
-        image = upright(image).convert("RGB")
+        image = as_rgb(image)
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=85)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,9 @@ from sentence_transformers import SentenceTransformer
 from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.eval.embedding import DistinctRows, embed_distinct
 from xvlm2vec.eval.encoders import CallableEncoder, Encoder, as_encoder
-from xvlm2vec.eval.ranking import Row
+from xvlm2vec.eval.examples import Gallery
+from xvlm2vec.eval.ranking import RankingTask, Row
+from xvlm2vec.eval.row_images import open_image
 from xvlm2vec.modeling import images as image_module
 from xvlm2vec.modeling.rows import BadRowsError
 
@@ -101,3 +104,21 @@ def test_the_file_of_a_broken_image_is_named(files: list[Path]) -> None:
     files[3].write_bytes(files[3].read_bytes()[:60])
     with pytest.raises(BadRowsError, match=rf"{files[3]}: .*cannot be read as an image"):
         embed(tiny(16_384), files[:5], "a dog")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_transparent_image_is_on_white_in_memory_as_in_a_file(mode: str, tmp_path: Path) -> None:
+    """Functions and other libraries' encoders got the image as it is, and copies in reports dropped transparency."""
+    seen = Image.new("RGBA", (32, 32), (0, 90, 0, 0))
+    seen.paste((200, 0, 0, 255), (8, 8, 24, 24))
+    seen = seen.quantize(16) if mode == "P" else seen.convert(mode)
+    seen.save(tmp_path / "seen.png")
+    shown = [np.asarray(open_image(source)) for source in (seen, tmp_path / "seen.png")]
+    np.testing.assert_array_equal(*shown)
+    assert shown[0].shape == (32, 32, 3)
+    assert shown[0][0, 0].tolist() == [255, 255, 255]
+    gallery = Gallery(16)
+    row = Row(None, "seen")
+    gallery.add(RankingTask("b", "d", "i2t", "en", "", [row], [Row("red")], [[0]], {"seen": seen}), row)
+    (copy,) = gallery.files.values()
+    assert min(Image.open(io.BytesIO(copy)).getpixel((1, 1))) > 245

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import base64
+import io
 import json
 import os
 import re
@@ -37,6 +39,7 @@ from xvlm2vec.hub import space, space_app
 from xvlm2vec.hub.dataset_export import BenchmarkCard, export_benchmark
 from xvlm2vec.hub.space import Place, read_gallery, write_space
 from xvlm2vec.hub.staging import ExportError
+from xvlm2vec.modeling.images import load_image
 from xvlm2vec.trainer.activated import add_activated
 from xvlm2vec.trainer.adapters import AdapterConfig
 
@@ -324,6 +327,34 @@ def test_an_upload_with_damaged_exif_is_taken_as_it_is(tmp_path: Path) -> None:
             Image.new("RGB", (20, 10), "red").save(file, kind, exif=exif)
             assert space_app.open_upload(str(file)).size == (20, 10)
             assert space_app.data_uri(file.read_bytes()).startswith("data:image/")
+
+
+def transparent(mode: str) -> Image.Image:
+    """A red square on a ground that cannot be seen, and is black or green if transparency is dropped."""
+    image = Image.new("RGBA", (SIDE, SIDE), (0, 90, 0, 0))
+    ImageDraw.Draw(image).rectangle((8, 8, 23, 23), fill=(200, 0, 0, 255))
+    return image.convert("LA") if mode == "LA" else image.quantize(16) if mode == "P" else image
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16"])
+def test_the_demo_reads_an_image_as_the_model_does(mode: str, tmp_path: Path, release: Path) -> None:
+    """A gallery, an upload and a tile showed what is transparent on black, and the first two were embedded so."""
+    file = tmp_path / "image.png"
+    deep = Image.fromarray(np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE))
+    (deep if mode == "I;16" else transparent(mode)).save(file)
+    expected = load_image(file)
+    np.testing.assert_array_equal(np.asarray(space_app.open_upload(str(file))), np.asarray(expected))
+    model = XVLM2VecModel.from_pretrained(release / "model")
+    found = space_app.embed_gallery(model, [file.read_bytes()])
+    np.testing.assert_array_equal(found, space_app.embed_images(model, [expected]))
+
+
+def test_a_large_transparent_image_is_shown_on_white() -> None:
+    buffer = io.BytesIO()
+    transparent("P").resize((1000, 1000)).save(buffer, "PNG")
+    kind, _, content = space_app.data_uri(buffer.getvalue()).partition(",")
+    assert kind == "data:image/webp;base64"
+    assert min(Image.open(io.BytesIO(base64.b64decode(content))).getpixel((5, 5))) > 250
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.png", "https://example.org/x.png", "file:///etc/passwd"])

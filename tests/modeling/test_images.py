@@ -124,6 +124,13 @@ def test_transparency_of_palettes_and_colour_keys() -> None:
     assert colours(load_image(encoded(keyed, transparency=(5, 6, 7)))) == [(255, 255, 255)]
 
 
+def test_a_palette_in_memory_that_holds_its_own_transparency() -> None:
+    """`quantize` writes the alpha of each colour into the palette, and not where files name the transparent one."""
+    seen = Image.new("RGBA", (2, 1), (0, 90, 0, 0))
+    seen.putpixel((0, 0), (200, 0, 0, 255))
+    assert colours(load_image(seen.quantize(2))) == [(200, 0, 0), (255, 255, 255)]
+
+
 def test_sixteen_bit_png(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 25700, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     assert colours(load_image(tmp_path / "deep.png")) == [(0, 0, 0), (100, 100, 100), (255, 255, 255)]
