@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BAD_ROWS = ("raise", "nan")
+ENOUGH, PADDING = 1024, 0.25
+"""A padded batch of so many tokens takes no further row that would make more than this share of it padding."""
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 Unit = list[int]
@@ -186,7 +188,8 @@ class _Run:
             total, longest = total + tokens, max(longest, tokens)
             cost = total if self._is_packed(waiting[0][0]) else longest * (len(batch) + 1)
             kinds = {self._kind(unit) for unit in (*batch[:1], waiting[0])}
-            if batch and (cost > self.budget or len(kinds) > 1):
+            padded = total - tokens >= ENOUGH and cost - total > PADDING * cost
+            if batch and (cost > self.budget or len(kinds) > 1 or padded):
                 break
             batch.append(waiting.popleft())
         return batch

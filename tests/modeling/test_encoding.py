@@ -85,6 +85,18 @@ def test_texts_cost_their_tokens_and_no_more(checkpoint: Callable[[str], Path]) 
     assert len(passes.tokens) <= 6
 
 
+def test_little_of_padded_batches_is_padding(checkpoint: Callable[[str], Path]) -> None:
+    """All rows were one batch as long as the budget allowed, the shortest padded to the longest: four times the work."""
+    model = load(checkpoint, "llava")
+    texts = ["word " * min(2 + number // 10, 10 * number // 150) + "end" for number in range(600)]
+    tokens = sum(model.processor.row_lengths(make_rows(texts, None)[0]))
+    passes = Passes(model)
+    vectors = model.encode(text=texts, max_tokens_per_batch=100_000)
+    assert sum(passes.tokens) < 1.4 * tokens
+    assert min(passes.tokens[:-1]) >= 1024, "small batches would cost more than padding"
+    assert shortfall(vectors[::37], model.encode(text=texts[::37])) < SHORTFALL
+
+
 def test_an_instruction_costs_its_tokens_once(checkpoint: Callable[[str], Path]) -> None:
     model = load(checkpoint, "qwen2_vl")
     instruction = "represent the query for finding the image that it describes: " * 4

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 NEEDS_MB = 6_000
 TEACHER = "teacher"
 COMPARISON = "comparison.json"
+STAMPS = "stamps"
+MEASURING = {STAMPS: 8, "sentences": 6, "emoji": 11}
+"""Minutes of a model's turn on each benchmark of a full run. The stamps come first, for every model."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,13 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     teacher = folder / TEACHER / stages.MERGED
     benchmarks = stages.benchmarks_of(data, packages / "unpacked" / "gcompris", sizes)
 
-    def measure(name: str, model: Path) -> Stage:
-        call = partial(stages.measure, model, benchmarks, folder / "embeddings", scores / name)
-        return Stage(f"{name} scores", f"Measuring {name}", 25 * sizes.time, call)
+    models = {student.name: stages.model_of(folder, student) for student in sizes.students}
+    first = sizes.students[0].name
+
+    def measure(benchmark: str, name: str, model: Path) -> Stage:
+        asked = {benchmark: benchmarks[benchmark]}
+        call = partial(stages.measure, model, asked, folder / "embeddings", scores / name)
+        return Stage(f"{name} {benchmark}", f"Measuring {name} ({benchmark})", MEASURING[benchmark] * sizes.time, call)
 
     plan = [
         Stage("packages", "Getting the packages", 1, lambda: fetch_parts(packages)),
@@ -99,21 +106,18 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
         ),
         Stage("data", "Reading and parting the rows", 1, lambda: make_data(packages, sizes, data)),
         Stage(
-            TEACHER, "Teaching English", 48 * sizes.time,
+            TEACHER, "Teaching English", 20 * sizes.time,
             lambda: stages.teach_english(checkpoint, data, sizes, folder / TEACHER),
         ),
-        measure(TEACHER, teacher),
+        measure(STAMPS, TEACHER, teacher),
     ]  # fmt: skip
-    models = {student.name: stages.model_of(folder, student) for student in sizes.students}
     for student in sizes.students:
         call = partial(stages.distil, teacher, data, sizes, student, folder / student.name)
         plan += [
-            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 42 * sizes.time, call),
-            measure(student.name, models[student.name]),
+            Stage(student.name, f"Distilling ({student.adapter}, seed {student.seed})", 17 * sizes.time, call),
+            measure(STAMPS, student.name, models[student.name]),
         ]
-    first = sizes.students[0].name
-    return [
-        *plan,
+    plan += [
         Stage(
             "comparison", "Comparing with a sentence encoder and with Apertium", 2 * sizes.time,
             lambda: compare(
@@ -127,8 +131,14 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
                 teacher, folder / first / "adapter", taught(data), scores / first, scores / TEACHER, folder / "release"
             ),
         ),
-        Stage("report", "Writing the report", 0.1, lambda: write_report(config, state)),
     ]  # fmt: skip
+    plan += [
+        measure(benchmark, name, model)
+        for benchmark in benchmarks
+        if benchmark != STAMPS
+        for name, model in {TEACHER: teacher, **models}.items()
+    ]
+    return [*plan, Stage("report", "Writing the report", 0.1, lambda: write_report(config, state))]
 
 
 def taught(data: Path) -> list[str]:
