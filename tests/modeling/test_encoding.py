@@ -86,7 +86,7 @@ def test_texts_cost_their_tokens_and_no_more(checkpoint: Callable[[str], Path]) 
 
 
 def test_little_of_padded_batches_is_padding(checkpoint: Callable[[str], Path]) -> None:
-    """All rows were one batch as long as the budget allowed, the shortest padded to the longest: four times the work."""
+    """All rows were one batch as long as the budget allowed, the shortest padded to the longest."""
     model = load(checkpoint, "llava")
     texts = ["word " * min(2 + number // 10, 10 * number // 150) + "end" for number in range(600)]
     tokens = sum(model.processor.row_lengths(make_rows(texts, None)[0]))
