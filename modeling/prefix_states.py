@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from .causal_attention import causal, prepend_prefix, sdpa
 
 Memory = dict[tuple[str, int], torch.Tensor]
 """States of a recurrent layer by kind and number."""
@@ -124,6 +125,8 @@ def known_attention(
 ) -> list[torch.Tensor]:
     """Attention of a bucket's texts over prefixes that are known: a group's texts read one copy of its keys.
 
+    A prefix that is no longer than a text is copied for each: that costs less than keys of other texts under a mask.
+
     Args:
         layer: The attention layer.
         bucket: The `tree_attention.Bucket`.
@@ -139,6 +142,9 @@ def known_attention(
     shared = prefixes.keys_and_values(layer, numbers) if bucket.prefix else None
     pieces = []
     for block, states in zip(bucket.blocks, texts, strict=True):
+        if bucket.prefix <= block.width:
+            pieces.append(_text_by_text(block, states, shared, window, settings))
+            continue
         query, key, value = (_side_by_side(block.spread(part), bucket.groups) for part in states)
         if shared is not None:
             key, value = (torch.cat(parts, dim=2) for parts in zip(shared, (key, value), strict=True))
@@ -146,6 +152,20 @@ def known_attention(
         rows = _grouped_attention(query, key, value, mask, settings)
         pieces.append(block.gather(rows.unflatten(2, (block.texts, block.width)).transpose(1, 2).flatten(0, 1)))
     return pieces
+
+
+def _text_by_text(
+    block: Any,
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    shared: tuple[torch.Tensor, torch.Tensor] | None,
+    window: int | None,
+    settings: dict[str, Any],
+) -> torch.Tensor:
+    """Attention of a block's texts, each with a copy of its prefix, `(1, tokens, heads, D)`."""
+    query, key, value = (block.spread(part) for part in states)
+    if shared is not None:
+        key, value = (prepend_prefix(first, rows) for first, rows in zip(shared, (key, value), strict=True))
+    return block.gather(causal(query, key, value, window, settings))
 
 
 def _side_by_side(rows: torch.Tensor, groups: int) -> torch.Tensor:

@@ -14,11 +14,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .causal_attention import causal, prepend_prefix, sdpa
 from .concurrency import attention_to_change, set_attention
 from .prefix_states import PackPrefixes, known_attention
 
@@ -256,52 +256,6 @@ def bucket_attention(
         rows = [(first, prepend_prefix(key, second), prepend_prefix(value, third)) for first, second, third in rows]
     attended = [causal(*states, window=window, settings=settings) for states in rows]
     return pieces + [block.gather(states) for block, states in zip(bucket.blocks, attended, strict=True)]
-
-
-def prepend_prefix(prefix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Prepends each text's prefix: `(G, heads, P, D)` and `(G * K, heads, T, D)` to `(G * K, heads, P + T, D)`."""
-    rows = rows.unflatten(0, (len(prefix), -1))
-    shared = prefix[:, None].expand(-1, rows.shape[1], -1, -1, -1)
-    return torch.cat([shared, rows], dim=3).flatten(0, 1)
-
-
-def causal(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    window: int | None,
-    settings: dict[str, Any],
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Causal attention of the last `T` tokens of rows.
-
-    Args:
-        query: `(R, heads, T, D)`.
-        key: `(R, key heads, S, D)`, `S >= T`; each serves `heads / key heads` neighbouring heads of the query.
-        value: As `key`.
-        window: Tokens that a sliding window sees.
-        settings: `scale` and `dropout_p`.
-        mask: `(R, 1, T, S)` bool, which keys queries see, instead of those before them.
-
-    Returns:
-        `(R, heads, T, D)`.
-    """
-    tokens, seen = query.shape[2], key.shape[2]
-    share = query.shape[1] // key.shape[1]
-    windowed = window is not None and window < seen
-    if tokens == seen and not windowed and mask is None:
-        return sdpa(query, key, value, is_causal=True, enable_gqa=share > 1, **settings)
-    if mask is None and (tokens > 1 or windowed):
-        ahead = (
-            torch.arange(seen, device=query.device) - torch.arange(seen - tokens, seen, device=query.device)[:, None]
-        )
-        mask = (ahead <= 0) & (ahead > -window) if windowed and window is not None else ahead <= 0
-    if share == 1:
-        return sdpa(query, key, value, attn_mask=mask, **settings)
-    # The heads that share a key stand behind each other as further queries: no key is repeated in memory.
-    folded = query.unflatten(1, (-1, share)).flatten(2, 3)
-    repeated = None if mask is None else mask.tile(share, 1)
-    return sdpa(folded, key, value, attn_mask=repeated, **settings).unflatten(2, (share, tokens)).flatten(1, 2)
 
 
 def use_tree(backbone: PreTrainedModel) -> None:

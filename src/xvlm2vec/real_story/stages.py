@@ -16,6 +16,7 @@ from .data import PAIRS, PARALLEL, TEST, VALIDATION, VALIDATION_PAIRS
 logger = logging.getLogger(__name__)
 
 MERGED = "merged"
+DISTILLATION_LOSS = "self-distillation:1,multilingual-contrastive:1"
 NAME = "xVLM2Vec real story"
 DESCRIPTION = (
     "SmolLM2-135M-Instruct and EfficientNet-Lite0, joined by a small connector, taught English captions of drawings "
@@ -61,7 +62,8 @@ def distil(teacher: Path, data: Path, sizes: Sizes, student: Student, output: Pa
             "--per-device-train-batch-size", str(sizes.distill_batch),
             "--translations-per-row", str(sizes.translations_per_row), "--num-train-epochs", str(sizes.distill_epochs),
             "--learning-rate", "5e-4", "--lr-scheduler-type", "cosine", "--warmup-steps", "0.05",
-            "--eval-strategy", "epoch", "--save-strategy", "epoch", "--save-total-limit", "1",
+            "--loss", DISTILLATION_LOSS, "--logging-steps", "10",
+            "--eval-strategy", "no", "--save-strategy", "epoch", "--save-total-limit", "1",
             "--seed", str(student.seed),
         ],
     )  # fmt: skip
