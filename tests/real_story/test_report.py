@@ -73,6 +73,20 @@ def test_the_gain_of_all_languages_has_an_interval_over_images():
     assert gain["p_at_1"]["after"] == pytest.approx((2 + 1) / 16)
 
 
+def test_a_further_seed_counts_where_it_was_measured():
+    both = results(AFTER[0])
+    both.rows += [{**row, "dataset": "symbols"} for row in both.rows]
+    both.per_row |= {(key[0], "symbols", *key[2:]): single for key, single in both.per_row.items()}
+    before = results(BEFORE)
+    before.rows += [{**row, "dataset": "symbols"} for row in before.rows]
+    before.per_row |= {(key[0], "symbols", *key[2:]): single for key, single in before.per_row.items()}
+    found = gains(before, [both, results(AFTER[1])], ["de", "km"])
+    assert len(found["stamps/t2i"]["p_at_1"]["seeds"]) == 2
+    assert len(found["symbols/t2i"]["p_at_1"]["seeds"]) == 1
+    table = spread({"a-0": {"stamps": both}, "a-1": {"stamps": results(AFTER[1])}}, ["a-0", "a-1"], "stamps")["a"]
+    assert [table[f"{name}/t2i/de"]["r_at_10"]["seeds"] for name in ("stamps", "symbols")] == [2, 1]
+
+
 def test_a_language_with_few_rows_is_not_in_the_means():
     before = results({"de": [0, 0, 0, 0], "hu": [30]})
     assert gains(before, [before], ["de", "hu"])["stamps/t2i"]["languages"] == 1

@@ -44,7 +44,7 @@ def story_report(
         "spread": {bench: spread(results, students, bench) for bench in benchmarks},
         "gains": {
             bench: {
-                kind: gains(found, [results[name][bench] for name in names], taught)
+                kind: gains(found, [results[name][bench] for name in names if bench in results[name]], taught)
                 for kind, names in by_kind(students).items()
             }
             for bench, found in benchmarks.items()
@@ -92,12 +92,12 @@ def spread(
     """Mean and standard deviation over the seeds of each kind of adapter, by data set, task, language and metric."""
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for kind, names in by_kind(students).items():
-        tables = [cells(results[name][benchmark]) for name in names]
+        tables = [cells(results[name][benchmark]) for name in names if benchmark in results[name]]
         for task, languages in tables[0].items():
             for language in languages:
                 of_metric = {}
                 for metric in METRICS:
-                    values = [table[task][language][metric] for table in tables]
+                    values = [table[task][language][metric] for table in tables if task in table]
                     of_metric[metric] = {"mean": mean(values), "seeds": float(len(values))}
                     of_metric[metric] |= {"standard_deviation": stdev(values)} if len(values) > 1 else {}
                 found.setdefault(kind, {})[f"{task}/{language}"] = of_metric
@@ -113,7 +113,7 @@ def gains(before: Results, after: Sequence[Results], taught: Iterable[str]) -> d
 
     Args:
         before: Scores of the teacher.
-        after: Those of the students of one kind, one for each seed.
+        after: Those of the students of one kind, one for each seed; of these, the ones that have a data set count.
         taught: Codes of the languages.
 
     Returns:
@@ -134,8 +134,9 @@ def gains(before: Results, after: Sequence[Results], taught: Iterable[str]) -> d
             for key in keys
             if of_key[key]["language"] in wanted and key in before.per_row and of_key[key]["n"] >= WIDE * most[name]
         ]
+        seeds = [results for results in after if set(keys) <= results.per_row.keys()]
         if keys:
-            found[name] = {"languages": len(keys), **{metric: _gain(before, after, keys, metric) for metric in METRICS}}
+            found[name] = {"languages": len(keys), **{metric: _gain(before, seeds, keys, metric) for metric in METRICS}}
     return found
 
 

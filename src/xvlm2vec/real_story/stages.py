@@ -87,8 +87,8 @@ def benchmarks_of(data: Path, gcompris: Path, sizes: Sizes) -> dict[str, list[st
         "stamps": ["--benchmark", "tuxpaint", "--data", str(data / TEST / "tuxpaint"), *languages],
         "sentences": ["--benchmark", "gcompris", "--data", str(gcompris), "--datasets", "sentences", *asked],
     }
-    if sizes.emoji:
-        chosen = ["--datasets", "twitter", "--tasks", "c", *languages]
+    if sizes.emoji_languages:
+        chosen = ["--datasets", "twitter", "--tasks", "c", "--languages", ",".join(sizes.emoji_languages)]
         found["emoji"] = ["--benchmark", "emoji-languages", *chosen]
     return found
 
