@@ -63,7 +63,7 @@ def loader_job(
         "threads": torch.get_num_threads(),
         "images": sorted({name for row in golden.rows for name in row.images}),
         "rows": [asdict(row) for row in golden.rows],
-        "languages": sorted(golden.languages),
+        "languages": golden.checked_languages,
         "two_towers": golden.made_with.get("two_towers", False),
         "padding_side": golden.made_with.get("padding_side"),
         "text_first": golden.made_with.get("text_first", False),

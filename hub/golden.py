@@ -23,7 +23,7 @@ from xvlm2vec import __version__
 from xvlm2vec.common.files import replaced_file, write_json
 from xvlm2vec.common.renamed import warn_renamed
 from xvlm2vec.modeling.concurrency import evaluation_mode
-from xvlm2vec.modeling.language_adapters import languages_of
+from xvlm2vec.modeling.language_adapters import adapter_for, languages_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.processor_checks import fixed_padding_side
@@ -99,6 +99,14 @@ class Golden:
         """The rows with text, and their vectors in a language that an adapter was taught."""
         rows = tuple(row for row in self.rows if row.text is not None)
         return replace(self, rows=rows, vectors=self.languages[language])
+
+    @property
+    def checked_languages(self) -> list[str]:
+        """Of languages whose vectors are the same, as they have one adapter, the first: what is compared of each."""
+        first: dict[bytes, str] = {}
+        for language in sorted(self.languages):
+            first.setdefault(self.languages[language].contiguous().numpy().tobytes(), language)
+        return sorted(first.values())
 
 
 def draw_image(name: str, size: tuple[int, int]) -> Image.Image:
@@ -180,7 +188,10 @@ def golden_vectors(model: Any, processor: XVLM2VecProcessor, size: tuple[int, in
 
 
 def spoken_vectors(model: XVLM2VecModel, processor: XVLM2VecProcessor) -> dict[str, torch.Tensor]:
-    """For each language that adapters beside a model were taught, the rows with text one by one, `(N, D)` float32."""
+    """For each language that adapters beside a model were taught, the rows with text one by one, `(N, D)` float32.
+
+    Languages of one adapter have the same vectors, which are computed once.
+    """
     exact = _in_float32(model)
     rows = tuple(row for row in rows_for(processor) if row.text is not None)
     texts, images = golden_inputs(image_size(processor), rows)
@@ -192,8 +203,10 @@ def spoken_vectors(model: XVLM2VecModel, processor: XVLM2VecProcessor) -> dict[s
         ]
         return torch.cat([torch.as_tensor(vector) for vector in vectors])
 
+    of_adapter = {adapter_for(model, language): language for language in reversed(languages_of(model))}
     with _no_tf32():
-        return {language: speak(language) for language in languages_of(model)}
+        spoken = {adapter: speak(language) for adapter, language in of_adapter.items()}
+    return {language: spoken[adapter_for(model, language)] for language in languages_of(model)}
 
 
 def _in_float32(model: Any) -> Any:
@@ -349,7 +362,7 @@ def _write(folder: Path, golden: Golden) -> None:
     }
     vectors = {VECTORS_KEY: golden.vectors, **{f"{SPOKEN}{code}": part for code, part in golden.languages.items()}}
     with replaced_file(folder / GOLDEN_VECTORS) as draft:
-        save_file({name: part.contiguous() for name, part in vectors.items()}, draft, metadata={"format": "pt"})
+        save_file({name: part.contiguous().clone() for name, part in vectors.items()}, draft, metadata={"format": "pt"})
     write_json(folder / GOLDEN_JSON, content)
 
 

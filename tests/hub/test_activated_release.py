@@ -20,11 +20,13 @@ from xvlm2vec.corpus.emoji.tiny_model import TinyModelConfig, build_tiny_model
 from xvlm2vec.flags.release import release_inputs
 from xvlm2vec.hub.activated_release import Below
 from xvlm2vec.hub.card import ReleaseCard
+from xvlm2vec.hub.golden import read_golden, write_golden
 from xvlm2vec.hub.merged_adapter import merge_language
 from xvlm2vec.hub.native import NativeError, check_native
 from xvlm2vec.hub.release import Release, ReleaseInputs, name_for_folder, release_to_folder
 from xvlm2vec.hub.staging import ExportError
 from xvlm2vec.hub.verify import verify
+from xvlm2vec.hub.zero_drift import compare_with_base
 from xvlm2vec.modeling.activated import Routes, acting
 from xvlm2vec.modeling.adapters import AdapterBase
 from xvlm2vec.modeling.language_adapters import UnknownLanguageError, languages_of
@@ -108,6 +110,33 @@ def test_base_and_adapters_lie_in_one_folder_and_load_from_it(released: Path, ba
     for part in ("de", "it"):
         stored = (released / part / "adapter_model.safetensors").read_bytes()
         assert stored == (adapters / part / "adapter_model.safetensors").read_bytes()
+
+
+def test_languages_of_one_adapter_are_embedded_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release of one adapter for a hundred languages embedded its rows a hundred times in each process."""
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    model = taught(base, ("default", "ja"))
+    model.language_adapters["default"].languages = ["de", "es", "fr", "it", "pt"]
+    calls: list[str] = []
+    encode = XVLM2VecModel.encode
+
+    def counting(self: XVLM2VecModel, *given: object, **options: object) -> object:
+        calls.append(str(options.get("language")))
+        return encode(self, *given, **options)
+
+    monkeypatch.setattr(XVLM2VecModel, "encode", counting)
+    write_golden(folder, speaker=model)
+    assert sorted(set(calls)) == ["de", "ja"]
+    golden = read_golden(folder)
+    assert list(golden.languages) == ["de", "es", "fr", "it", "ja", "pt"]
+    assert golden.checked_languages == ["de", "ja"]
+    torch.testing.assert_close(golden.languages["pt"], golden.languages["de"], rtol=0, atol=0)
+    calls.clear()
+    drift = compare_with_base(model, XVLM2VecModel.from_pretrained(base), model.processor)
+    assert list(drift.languages) == list(golden.languages)
+    assert {call for call in calls if call != "None"} == {"de", "ja"}
 
 
 @pytest.mark.slow

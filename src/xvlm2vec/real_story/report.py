@@ -44,8 +44,8 @@ def story_report(
         "spread": {bench: spread(results, students, bench) for bench in benchmarks},
         "gains": {
             bench: {
-                kind: gains(found, [results[name][bench] for name in names if bench in results[name]], taught)
-                for kind, names in by_kind(students).items()
+                kind: gains(found, [results[name][bench] for name in names], taught)
+                for kind, names in by_kind(measured_on(results, students, bench)).items()
             }
             for bench, found in benchmarks.items()
         },
@@ -64,6 +64,11 @@ def by_kind(students: Sequence[str]) -> dict[str, list[str]]:
     for name in students:
         kinds.setdefault(name.rpartition("-")[0], []).append(name)
     return kinds
+
+
+def measured_on(results: dict[str, dict[str, Results]], students: Sequence[str], benchmark: str) -> list[str]:
+    """The students that have scores on a benchmark: not all further seeds are measured on everything."""
+    return [name for name in students if benchmark in results[name]]
 
 
 def cells(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
@@ -91,8 +96,8 @@ def spread(
 ) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """Mean and standard deviation over the seeds of each kind of adapter, by data set, task, language and metric."""
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for kind, names in by_kind(students).items():
-        tables = [cells(results[name][benchmark]) for name in names if benchmark in results[name]]
+    for kind, names in by_kind(measured_on(results, students, benchmark)).items():
+        tables = [cells(results[name][benchmark]) for name in names]
         for task, languages in tables[0].items():
             for language in languages:
                 of_metric = {}
