@@ -40,6 +40,7 @@ _NAME_TABLE = (
     "cy|Welsh|Cymraeg;is|Icelandic|Íslenska;af|Afrikaans|Afrikaans;sq|Albanian|Shqip;mk|Macedonian|Македонски;"
     "ka|Georgian|ქართული;hy|Armenian|Հայերեն;az|Azerbaijani|Azərbaycan;kk|Kazakh|Қазақ тілі;uz|Uzbek|Oʻzbek;"
     "mn|Mongolian|Монгол;ne|Nepali|नेपाली;si|Sinhala|සිංහල;km|Khmer|ខ្មែរ;lo|Lao|ລາວ;my|Burmese|မြန်မာ;"
+    "ach|Acholi|Lwo;an|Aragonese|Aragonés;shs|Shuswap|Secwepemctsín;son|Songhay|Soŋay;vec|Venetian|Vèneto;"
     "yue|Cantonese|粵語;ak|Akan|Akan;as|Assamese|অসমীয়া;ast|Asturian|Asturianu;ba|Bashkir|Башҡорт теле;"
     "be|Belarusian|Беларуская;br|Breton|Brezhoneg;ceb|Cebuano|Cebuano;chr|Cherokee|ᏣᎳᎩ;"
     "ckb|Central Kurdish|کوردیی ناوەندی;cv|Chuvash|Чӑваш;dsb|Lower Sorbian|Dolnoserbšćina;eo|Esperanto|Esperanto;"
