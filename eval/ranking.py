@@ -84,6 +84,7 @@ class RankingTask:
         templates_hash: Names the instructions that were used, if any.
         asked: The queries without their instructions.
         query_language: Code of the queries' language, if that is not the task's.
+        candidate_language: The same of the candidates.
         notes: Further fields of the task's row in results.
         faults: Rows that known faults of the data concern, by the fault's name.
         grades: How right each gold candidate of a row is, in the order of its list; further grades are of right ones
@@ -121,6 +122,7 @@ class RankingTask:
     faults: Mapping[str, Sequence[int]] = field(default_factory=dict)
     asked: Asked | None = field(default=None, repr=False)
     query_language: str | None = None
+    candidate_language: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     instructions: tuple[str, str] | None = None
 

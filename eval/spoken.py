@@ -25,7 +25,7 @@ def tell_languages(encoder: Any, tasks: Sequence[RankingTask]) -> list[RankingTa
     others = sorted({task.language for task in tasks} - {"en"} - {t.language for t in tasks if _code(t) in spoken})
     if others:
         logger.warning("%s was never taught %s: its base embeds them", encoder.name, ", ".join(others))
-    return [_told(task, spoken[_code(task)]) if _code(task) in spoken else task for task in tasks]
+    return [_told(task, spoken) for task in tasks]
 
 
 def spoken_languages(encoder: Any) -> list[str]:
@@ -44,9 +44,12 @@ def _code(task: RankingTask) -> str:
     return comparable_code(task.language) if task.language else ""
 
 
-def _told(task: RankingTask, language: str) -> RankingTask:
-    def told(rows: Sequence[Row]) -> list[Row]:
+def _told(task: RankingTask, spoken: Mapping[str, str]) -> RankingTask:
+    def told(rows: Sequence[Row], other: str | None) -> Sequence[Row]:
+        language = spoken.get(_code(task) if other is None else comparable_code(other))
+        if language is None:
+            return rows
         return [replace(row, language=language) if row.text or not row.images else row for row in rows]
 
-    queries = told(task.queries) if task.query_language is None else task.queries  # else they were put into English
-    return replace(task, queries=queries, candidates=told(task.candidates))
+    queries = told(task.queries, task.query_language)
+    return replace(task, queries=queries, candidates=told(task.candidates, task.candidate_language))

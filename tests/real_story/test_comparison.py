@@ -1,5 +1,7 @@
 """The comparison asks the same captions of other readers: right answers are the stamp's, and English by Apertium."""
 
+from types import SimpleNamespace
+
 import pytest
 from PIL import Image
 
@@ -7,6 +9,7 @@ from xvlm2vec.corpus.translators.apertium import Apertium
 from xvlm2vec.eval.benchmarks.instructions import NO_INSTRUCTIONS
 from xvlm2vec.eval.benchmarks.reading import read_benchmark
 from xvlm2vec.eval.runner import evaluate
+from xvlm2vec.eval.spoken import tell_languages
 from xvlm2vec.real_story.comparison import caption_tasks, translated_tasks
 
 CAPTIONS = {
@@ -36,6 +39,15 @@ def test_a_caption_looks_for_the_english_one_of_its_stamp(tasks):
         for query, places in zip(task.queries, task.candidate_index, strict=True)
     }
     assert right == {"Un gat.": "A cat.", "Un gos.": "A dog.", "La xyzzyx.": "The sea."}
+
+
+def test_english_captions_are_embedded_by_the_base(tasks):
+    """They were told to be in the language of the queries, whose adapter then moved them."""
+    adapters = {"one": SimpleNamespace(languages=["ca"])}
+    encoder = SimpleNamespace(name="activated", model=SimpleNamespace(language_adapters=adapters))
+    (told,) = tell_languages(encoder, caption_tasks(tasks))
+    assert {row.language for row in told.queries} == {"ca"}
+    assert {row.language for row in told.candidates} == {None}
 
 
 def test_apertium_asks_in_english_and_what_it_cannot_say_is_counted(tasks):

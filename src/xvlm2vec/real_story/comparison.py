@@ -95,7 +95,7 @@ def _about_captions(task: RankingTask, english: Mapping[str, str]) -> RankingTas
     golds = [sorted({places[english[image]] for image in images}) for images in gold_images(task)]
     return RankingTask(
         task.benchmark, task.dataset, "captions", task.language, task.style, task.queries,
-        [Row(text) for text in pool], golds, whole_pool=True,
+        [Row(text) for text in pool], golds, whole_pool=True, candidate_language=ENGLISH,
     )  # fmt: skip
 
 
