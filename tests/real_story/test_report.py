@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from xvlm2vec.corpus.emoji.text import all_languages
 from xvlm2vec.eval.results import PerRow, Results, row_key
+from xvlm2vec.real_story.config import FULL
 from xvlm2vec.real_story.figures import draw_languages, draw_tokens, token_correlation
 from xvlm2vec.real_story.report import cells, gains, spread, story_report, tokens
 from xvlm2vec.real_story.run import Stage, time_left
@@ -126,6 +128,10 @@ def test_the_figures_name_every_language_and_are_the_same_for_the_same_numbers(r
     assert ">km</text>" in drawn
     assert ">hu</text>" not in drawn
     assert token_correlation(report, "activated") == pytest.approx(-1)
+
+
+def test_the_emoji_benchmark_has_the_languages_that_a_full_run_asks_for():
+    assert set(FULL.emoji_languages) <= set(all_languages())
 
 
 def test_the_time_that_is_left_follows_from_the_stages_that_are_done():

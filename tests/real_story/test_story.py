@@ -17,7 +17,7 @@ from xvlm2vec.real_story.splits import Splits
 COLOURS = {"red": "rot", "green": "grün", "blue": "blau", "grey": "grau"}
 THINGS = {"cat": "Katze", "dog": "Hund", "tree": "Baum", "house": "Haus", "sea": "Meer"}
 STUDENTS = (Student("activated", 0), Student("activated", 1), Student("lora", 0))
-SIZES = Sizes(1, ("de",), 1, 4, 1, 4, 1, STUDENTS, (), False, 1)
+SIZES = Sizes(1, ("de",), 1, 4, 1, 4, 1, STUDENTS, (), (), 1)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,11 @@ def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
     )
     assert compared["drift"]["lora-0"]["images"]["mean"] > 0
 
-    report = story_report(scores, "teacher", [student.name for student in STUDENTS], smoke=True)
+    report = story_report(scores, "teacher", [student.name for student in STUDENTS], ["de"], smoke=True)
     tables = {name: held["stamps"]["stamps/t2i"] for name, held in report["scores"].items()}
     assert set(tables["teacher"]) == {"en", "de", "hu", "ka"}
     assert all(cell["n"] == 4 for table in tables.values() for cell in table.values())
     assert tables[first]["en"] == tables["teacher"]["en"]  # an activated adapter leaves English and images alone
-    assert report["spread"]["stamps"]["activated"]["stamps/t2i/de"]["seeds"] == 2
+    assert report["spread"]["stamps"]["activated"]["stamps/t2i/de"]["p_at_1"]["seeds"] == 2
+    assert report["gains"]["stamps"]["lora"]["stamps/t2i"]["languages"] == 1
     assert report["tokens"]["stamps"]["de"]["per_character"] > 0

@@ -10,7 +10,7 @@ CONTROLS = ("hu", "ka")
 
 TWENTY = (
     *("ar", "de", "el", "es", "fi", "fr", "he", "hi", "it", "ja"),
-    *("km", "ko", "nl", "pt", "ru", "sv", "th", "tr", "uk", "zh"),
+    *("km", "ko", "pl", "pt", "ru", "sv", "th", "tr", "uk", "zh"),
 )
 """Taught languages of many scripts and families, for what would take too long in all."""
 
