@@ -44,10 +44,11 @@ def sdpa(
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, **fused)
     with torch.autocast("cpu", enabled=False):
-        wide = [states.float() if states.dtype in REDUCED else states for states in (query, key, value)]
-        short = query.requires_grad and key.shape[2] <= 2 * key.shape[3] and not dropout_p
-        result = short_attention(*wide, **settings) if short else scaled_dot_product_attention(*wide, **fused)
-    return result.to(query.dtype)
+        dtype, few_bits = query.dtype, query.dtype in REDUCED
+        query, key, value = (states.float() if few_bits else states for states in (query, key, value))
+        if query.requires_grad and key.shape[2] <= 2 * key.shape[3] and not dropout_p:
+            return short_attention(query, key, value, **settings).to(dtype)
+        return scaled_dot_product_attention(query, key, value, **fused).to(dtype)
 
 
 def short_attention(
