@@ -44,8 +44,8 @@ def sdpa(
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, **fused)
     with torch.autocast("cpu", enabled=False):
-        dtype, few_bits = query.dtype, query.dtype in REDUCED
-        query, key, value = (states.float() if few_bits else states for states in (query, key, value))
+        dtype = query.dtype
+        query, key, value = (s.float() if s.dtype in REDUCED else s for s in (query, key, value))
         if query.requires_grad and key.shape[2] <= 2 * key.shape[3] and not dropout_p:
             return short_attention(query, key, value, **settings).to(dtype)
         return scaled_dot_product_attention(query, key, value, **fused).to(dtype)

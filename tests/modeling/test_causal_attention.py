@@ -55,6 +55,18 @@ def test_few_bits_are_computed_in_many_and_given_back(gradient: bool) -> None:
     torch.testing.assert_close(found, exact.to(torch.bfloat16), rtol=2**-8, atol=1e-6)
 
 
+def test_autocast_may_leave_states_in_different_formats() -> None:
+    """Positions turn queries and keys in float32 where values stay as the layer made them, in bfloat16."""
+    query, key, value = states(4, 4, 7, 7, torch.float32)
+    mixed = value.detach().to(torch.bfloat16).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sdpa(query, key, mixed, is_causal=True)
+    expected = scaled_dot_product_attention(query, key, mixed.float(), is_causal=True)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert mixed.grad is not None
+
+
 def test_dropout_is_left_to_the_kernel() -> None:
     given = states(4, 4, 5, 9, torch.float32)
     torch.manual_seed(0)
