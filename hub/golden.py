@@ -203,10 +203,14 @@ def spoken_vectors(model: XVLM2VecModel, processor: XVLM2VecProcessor) -> dict[s
         ]
         return torch.cat([torch.as_tensor(vector) for vector in vectors])
 
-    of_adapter = {adapter_for(model, language): language for language in reversed(languages_of(model))}
     with _no_tf32():
-        spoken = {adapter: speak(language) for adapter, language in of_adapter.items()}
+        spoken = {adapter: speak(language) for adapter, language in one_language_each(model).items()}
     return {language: spoken[adapter_for(model, language)] for language in languages_of(model)}
+
+
+def one_language_each(model: XVLM2VecModel) -> dict[str | None, str]:
+    """For each adapter beside a model, the first of the languages that it was taught."""
+    return {adapter_for(model, language): language for language in reversed(languages_of(model))}
 
 
 def _in_float32(model: Any) -> Any:

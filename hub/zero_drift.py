@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from xvlm2vec.modeling.language_adapters import adapter_for, languages_of
+from xvlm2vec.modeling.language_adapters import languages_of
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 
 from .fresh_process import loader_job, run_job
-from .golden import Golden, GoldenRow, draw_checked, draw_image, image_size, rows_for
+from .golden import Golden, GoldenRow, draw_checked, draw_image, image_size, one_language_each, rows_for
 from .loader_check import BASE, encode_in_all_ways
 
 LOADER = "adapters"
@@ -61,9 +61,9 @@ def compare_with_base(model: XVLM2VecModel, base: XVLM2VecModel, processor: XVLM
         processor: Its processor.
     """
     rows, languages = rows_for(processor), languages_of(model)
-    one_each = {adapter_for(model, code): code for code in reversed(languages)}.values()
-    mine = encode_in_all_ways(model, processor, _drawn(rows, processor), {code: code for code in one_each})
-    return drift_between(mine, vectors_of_base(base, processor, rows, list(one_each)), rows, languages)
+    spoken = list(one_language_each(model).values())
+    mine = encode_in_all_ways(model, processor, _drawn(rows, processor), {code: code for code in spoken})
+    return drift_between(mine, vectors_of_base(base, processor, rows, spoken), rows, languages)
 
 
 def compare_released(
