@@ -40,7 +40,8 @@ real-story:
 	$(VISION)/bin/xvlm2vec real-story --output $(STORY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not vision and not real$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vision and not real and not ray$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
+	$(if $(SLOW),$(BIN)/python -m pytest -m ray tests/common)
 
 doors: $(VENV)/.dev
 	$(BIN)/python -m pytest $(DOORS) $(PYTEST_ARGS)

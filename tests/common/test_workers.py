@@ -92,7 +92,7 @@ def cluster() -> Iterator[Cluster]:
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.fixture(params=["processes", pytest.param("cluster", marks=pytest.mark.slow)])
+@pytest.fixture(params=["processes", pytest.param("cluster", marks=[pytest.mark.slow, pytest.mark.ray])])
 def workers(request: pytest.FixtureRequest) -> Workers:
     return request.getfixturevalue("cluster") if request.param == "cluster" else Processes(2)
 
@@ -291,6 +291,14 @@ class Ten:
 
     def __call__(self, item: int) -> int:
         return 10 * item
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_processes_are_not_forked_beside_a_cluster(cluster: Cluster) -> None:
+    """Some of them crashed in Ray's own code, and the results never came."""
+    with pytest.raises(RuntimeError, match="take Cluster, or another process for this"):
+        list(Processes(2).map(range(6), Ten))
 
 
 def test_processes_show_how_far_they_are(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ Make = Callable[[], Work]
 """Makes the function in a worker, with what it needs: rules, a model, a list of texts."""
 
 MISSING = "this needs Ray: pip install 'xvlm2vec[ray]'"
+RAY_RUNS = "processes forked from one that uses a Ray cluster may crash; take Cluster, or another process for this"
 _ITEM, _RESULT = "item", "result"
 _HELD = 16
 """Results that a process holds before they go to the disk."""
@@ -66,11 +68,17 @@ class Processes:
         self.count = count
 
     def map(self, items: Sequence[Any], make: Make) -> Iterator[Any]:
-        """See `Workers`; the results wait in a temporary file until all are there."""
+        """See `Workers`; the results wait in a temporary file until all are there.
+
+        Raises:
+            RuntimeError: This process uses a Ray cluster, whose threads a forked process does not have.
+        """
         from datasets import Dataset, Features, Value
 
         if not items:
             return
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            raise RuntimeError(RAY_RUNS)
         table = Dataset.from_dict({_ITEM: [pickle.dumps(item) for item in items]})
         with tempfile.TemporaryDirectory(prefix="xvlm2vec-workers-") as folder:
             with _shown_bars():
