@@ -41,7 +41,7 @@ real-story:
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not vision and not real and not ray$(if $(SLOW),, and not slow)" $(PYTEST_ARGS)
-	$(if $(SLOW),$(BIN)/python -m pytest -m ray tests/common)
+	$(if $(SLOW),$(BIN)/python -m pytest -m ray)
 
 doors: $(VENV)/.dev
 	$(BIN)/python -m pytest $(DOORS) $(PYTEST_ARGS)
