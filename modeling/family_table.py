@@ -30,20 +30,20 @@ _IDEFICS = Family(
 )
 
 # Of these, the marks are what the authors' prompts hold; the checkpoint's own chat template goes first.
-_VISION = replace(
-    _QWEN, template=True, marked=None, max_pixels=None, max_aspect_ratio=None, required_with_images=(), causal=False
-)
+_VISION = replace(_QWEN, template=True, marked=None, max_pixels=None, max_aspect_ratio=None, required_with_images=())
 _VISION_3D = replace(_VISION, required_with_images=(TYPES,))
-_GLM = Family(image="<|begin_of_image|><|image|><|end_of_image|>")
+_GLM = Family(image="<|begin_of_image|><|image|><|end_of_image|>", causal=True)
 _GLM_3D = replace(_GLM, required_with_images=(TYPES,))
-_IMAGE = Family(image="<image>")
-_IMAGE_LINE = Family(image="<image>", after_images="\n")
-_PLACEHOLDER = Family(image="<image_placeholder>")
-_PIXTRAL = Family(image="[IMG]")
+_IMAGE = Family(image="<image>", causal=True)
+_IMAGE_LINE = Family(image="<image>", after_images="\n", causal=True)
+_PLACEHOLDER = Family(image="<image_placeholder>", causal=True)
+_PIXTRAL = Family(image="[IMG]", causal=True)
 _GEMMA_4 = Family(image="<|image|>", required_with_images=(TYPES,), causal=True, image_layers="windows")
-_MUSE = Family(image="<|patch|>")
+_MUSE = Family(image="<|patch|>", causal=True)
 _MINICPM = Family(image="<|image_pad|>", images_of_one_row=True, causal=True)
-_ERNIE = Family(image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", required_with_images=(TYPES,))
+_ERNIE = Family(
+    image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", required_with_images=(TYPES,), causal=True
+)
 _ENCODER = "it embeds by its encoder, which reads in both directions"
 _CAPTIONS = Family(refused="it writes captions of an image and embeds no text without one")
 
@@ -111,12 +111,14 @@ FAMILIES: dict[str, Family] = {
         processor="Phi3VProcessor",
         causal=True,
     ),
-    "aria": Family(image="<|img|>"),
+    "aria": Family(image="<|img|>", causal=True),
     "aya_vision": _IMAGE,
     # Its processor ends rows with images in a separator.
-    "chameleon": Family(image="<image>", after_text="{sep}"),
-    "cohere2_vision": Family(image="<|IMG_PATCH|>"),
-    "cohere_compass": Family(image="<|VISION_START|><|IMAGE_PAD|><|VISION_END|>", required_with_images=(TYPES,)),
+    "chameleon": Family(image="<image>", after_text="{sep}", causal=True),
+    "cohere2_vision": Family(image="<|IMG_PATCH|>", causal=True),
+    "cohere_compass": Family(
+        image="<|VISION_START|><|IMAGE_PAD|><|VISION_END|>", required_with_images=(TYPES,), causal=True
+    ),
     "cosmos3_edge": _VISION_3D,
     "cosmos3_omni": _VISION_3D,
     "deepseek_ocr2": _IMAGE,
@@ -125,29 +127,28 @@ FAMILIES: dict[str, Family] = {
     "dots3_note": Family(image="<|img|><|imgpad|><|endofimg|>", mixes="lengths"),
     "emu3": Family(image="<image>", mixes="shapes"),
     "ernie4_5_vl_moe": _ERNIE,
-    "exaone4_5": Family(image="<vision><|image_pad|></vision>"),
+    "exaone4_5": Family(image="<vision><|image_pad|></vision>", causal=True),
     "fast_vlm": _IMAGE_LINE,
     # Its processor writes the image first, and BOS and EOS around the text.
     "florence2": Family(image="", after_text="{eos}", most_images=1, padded_right=True, not_causal=_ENCODER),
     "fuyu": Family(image="", most_images=1),
-    "gemma3n": Family(image="<image_soft_token>"),
+    "gemma3n": Family(image="<image_soft_token>", causal=True),
     "gemma4": _GEMMA_4,
     "gemma4_unified": replace(_GEMMA_4, image_layers="any distance"),
     "glm46v": _GLM_3D,
     "glm4v": _GLM_3D,
     "glm4v_moe": _GLM_3D,
-    "glm5_next": replace(_GLM, mixes="lengths"),  # ties of its sparse attention fall with the padding
+    "glm5_next": replace(_GLM, mixes="lengths", causal=False),  # ties of its sparse attention fall with the padding
     "glm_ocr": _GLM_3D,
     "glmga": _GLM_3D,
     "got_ocr2": Family(image="<img><imgpad></img>", flat_images=True),
-    "granite4_vision": _IMAGE_LINE,
+    "granite4_vision": replace(_IMAGE_LINE, causal=False),
     "granite_docling": replace(
         _IDEFICS,
         template=True,
         first_position=None,
         blank_is_padding=False,
         processor=None,
-        causal=False,
         row_inputs=(),
     ),
     # Only its chat template writes BOS before images.
@@ -159,24 +160,26 @@ FAMILIES: dict[str, Family] = {
     ),
     "hyperclovax_vision_v2": _VISION,
     "idefics": Family(refused="it takes no row without an image"),
-    "idefics2": replace(_IDEFICS, template=True, reserved=("<fake_token_around_image>",), processor=None, causal=False),
+    "idefics2": replace(_IDEFICS, template=True, reserved=("<fake_token_around_image>",), processor=None),
     "inkling2": Family(image="<|unused_200054|>"),
     "inkling_mm_model": Family(image="<|content_image|><|unused_200054|>"),
     "janus": _PLACEHOLDER,
-    "kimi_k25": Family(image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>"),
+    "kimi_k25": Family(
+        image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>", causal=True
+    ),
     "kosmos-2.5": Family(image="", most_images=1, padded_right=True),
     "lfm2_vl": Family(image="<image>", before_images="{bos}", causal=True),
-    "lfm3_vl": replace(_VISION, images_in_dtype=True, causal=True),
-    "lighton_ocr": Family(image="<|image_pad|>"),
+    "lfm3_vl": replace(_VISION, images_in_dtype=True),
+    "lighton_ocr": Family(image="<|image_pad|>", causal=True),
     "llama4": Family(image="<|image|>"),
     "llava": _IMAGE_LINE,
     "llava_next_video": _IMAGE_LINE,
     "minicpm_ocr": _MINICPM,
     "minicpmv4_6": _MINICPM,
     "minicpmv4_7": replace(_MINICPM, required_with_images=(TYPES,)),
-    "minimax_m3_vl": Family(image="]<]image[>["),
+    "minimax_m3_vl": Family(image="]<]image[>[", causal=True),
     "mistral3": _PIXTRAL,
-    "mistral_large4": replace(_PIXTRAL, mixes="lengths"),
+    "mistral_large4": replace(_PIXTRAL, mixes="lengths", causal=False),
     # Tokens that see no image attend to all images of the batch alike, padding included.
     "mllama": Family(image="<|image|>", mixes="shapes"),
     # Its processor writes BOS before every row.
@@ -187,17 +190,17 @@ FAMILIES: dict[str, Family] = {
     "ovis2": _IMAGE,
     "paddleocr_vl": _ERNIE,
     "perception_lm": Family(image="<|image|>", mixes="shapes"),
-    "qianfan_ocr": Family(image="<image>", after_images="\n"),
-    "qwen2_5_omni_thinker": Family(image="<|vision_bos|><|IMAGE|><|vision_eos|>"),
-    "qwen3_5": replace(_VISION_3D, causal=True),
-    "qwen3_5_moe": replace(_VISION_3D, causal=True),
+    "qianfan_ocr": _IMAGE_LINE,
+    "qwen2_5_omni_thinker": Family(image="<|vision_bos|><|IMAGE|><|vision_eos|>", causal=True),
+    "qwen3_5": _VISION_3D,
+    "qwen3_5_moe": _VISION_3D,
     "qwen3_omni_moe_thinker": _VISION,
-    "qwen4_exp": replace(_VISION_3D, mixes="lengths"),
-    "step3p7": Family(image="<im_patch>"),
+    "qwen4_exp": replace(_VISION_3D, mixes="lengths", causal=False),
+    "step3p7": Family(image="<im_patch>", causal=True),
     "t5gemma2": Family(image="<start_of_image>", not_causal=_ENCODER),
-    "unlimited_ocr": replace(_IMAGE, images_in_dtype=True),
-    "video_llama_3": Family(image="<|image_pad|>"),
-    "video_llava": replace(_IMAGE_LINE, renamed={"pixel_values_images": "pixel_values"}),
+    "unlimited_ocr": replace(_IMAGE, images_in_dtype=True, causal=False),
+    "video_llama_3": Family(image="<|image_pad|>", causal=True),
+    "video_llava": replace(_IMAGE_LINE, renamed={"pixel_values_images": "pixel_values"}, causal=False),
     "vipllava": _IMAGE_LINE,
     **dict.fromkeys(("blip", "blip-2", "instructblip", "instructblipvideo", "git", "kosmos-2"), _CAPTIONS),
     "pp_chart2table": Family(refused="transformers has only its generating model, no base model to take vectors from"),

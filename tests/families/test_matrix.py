@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from xvlm2vec.modeling.families import FAMILIES
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "families.json"
 
 # One of each kind: a plain tower, marks around an image, M-RoPE, four axes, two images a mark, cross-attention, two
 # towers in one, an encoder and decoder, a whole model whose base does not load, linear attention, short convolutions.
@@ -55,6 +58,12 @@ def test_saved_and_loaded_again(name: str, checkpoint: Callable[[str], Path], tm
     model.processor.save_pretrained(tmp_path)
     trial.model = XVLM2VecModel.from_pretrained(tmp_path)
     assert torch.equal(trial.embed(rows), before)
+
+
+def test_encode_packs_what_was_proven() -> None:
+    """What texts share in a pack was compared with the rows alone (`sharing`); rows that must not meet stay apart."""
+    proven = {name for name, verdict in json.loads(RESULTS.read_text("utf-8")).items() if verdict["sharing"] == "yes"}
+    assert {name for name in NAMES if FAMILIES[name].causal} == {name for name in proven if not FAMILIES[name].mixes}
 
 
 def test_all_types_are_here() -> None:

@@ -5,25 +5,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from xvlm2vec.common.run_state import RunState
 from xvlm2vec.corpus.emoji.text import all_languages
 from xvlm2vec.eval.results import PerRow, Results, row_key
-from xvlm2vec.real_story.config import FULL
+from xvlm2vec.real_story.config import FULL, SMOKE, RealStoryConfig
 from xvlm2vec.real_story.figures import draw_languages, draw_tokens, token_correlation
 from xvlm2vec.real_story.report import cells, gains, spread, story_report, tokens
-from xvlm2vec.real_story.run import Stage, time_left
-from xvlm2vec.real_story.table import gain_of, in_order, language_table
+from xvlm2vec.real_story.run import MEASURING, TEACHER, Stage, stages_of, time_left
+from xvlm2vec.real_story.stages import benchmarks_of
+from xvlm2vec.real_story.table import gain_of, in_order, language_table, language_tables
 
 TOKENS = {"en": 0.25, "de": 0.5, "km": 2.0, "hu": 0.6}
 
 
-def results(ranks, tasks=("t2i", "i2t")):
-    """Scores of stamps whose ranks are given by language; rows are numbered from 0."""
+def results(ranks, tasks=("t2i", "i2t"), dataset="stamps"):
+    """Scores of a data set whose ranks are given by language; rows are numbered from 0."""
     found = Results(model="m")
     for task in tasks:
         for code, places in ranks.items():
             row = {
                 "benchmark": "Tux Paint",
-                "dataset": "stamps",
+                "dataset": dataset,
                 "task": task,
                 "language": code,
                 "style": "verbatim",
@@ -47,14 +49,15 @@ AFTER = [
 
 
 def test_seeds_are_told_apart_and_failed_languages_stay():
+    lora = results(BEFORE)
     found = {
-        "activated-0": {"stamps": results(AFTER[0])},
-        "activated-1": {"stamps": results(AFTER[1])},
-        "lora-0": {"stamps": results(BEFORE)},
+        "activated-0": {"stamps": cells(results(AFTER[0]))},
+        "activated-1": {"stamps": cells(results(AFTER[1]))},
+        "lora-0": {"stamps": cells(lora)},
     }
-    cell = cells(found["lora-0"]["stamps"])["stamps/t2i"]["km"]
+    cell = found["lora-0"]["stamps"]["stamps/t2i"]["km"]
     assert cell == {"p_at_1": 0.0, "n": 4, "ci95": [0.0, 1.0], "r_at_10": 0.0, "r_at_10_ci95": [0.0, 0.0]}
-    assert tokens(found["lora-0"]["stamps"])["km"] == {"per_character": 2.0}
+    assert tokens(lora)["km"] == {"per_character": 2.0}
     table = spread(found, list(found), "stamps")
     english = table["activated"]["stamps/t2i/en"]["p_at_1"]
     assert english == {"mean": 0.5, "seeds": 2, "standard_deviation": 0.0}
@@ -85,7 +88,8 @@ def test_a_further_seed_counts_where_it_was_measured():
     found = gains(before, [both, results(AFTER[1])], ["de", "km"])
     assert len(found["stamps/t2i"]["p_at_1"]["seeds"]) == 2
     assert len(found["symbols/t2i"]["p_at_1"]["seeds"]) == 1
-    table = spread({"a-0": {"stamps": both}, "a-1": {"stamps": results(AFTER[1])}}, ["a-0", "a-1"], "stamps")["a"]
+    seeds = {"a-0": {"stamps": cells(both)}, "a-1": {"stamps": cells(results(AFTER[1]))}}
+    table = spread(seeds, list(seeds), "stamps")["a"]
     assert [table[f"{name}/t2i/de"]["r_at_10"]["seeds"] for name in ("stamps", "symbols")] == [2, 1]
 
 
@@ -99,6 +103,8 @@ def test_a_language_with_few_rows_is_not_in_the_means():
 def report(tmp_path):
     for name, ranks in (("teacher", BEFORE), ("activated-0", AFTER[0]), ("activated-1", AFTER[1]), ("lora-0", BEFORE)):
         results(ranks).save(tmp_path / name / "stamps")
+    for name, ranks in (("teacher", BEFORE), ("activated-0", AFTER[0])):
+        results(ranks, ("c",), "twitter").save(tmp_path / name / "emoji")
     rows = {"train": {"texts": {"en": 1818, "de": 1815, "km": 1460, "hu": 1814}}}
     students = ["activated-0", "activated-1", "lora-0"]
     return story_report(tmp_path, "teacher", students, ["de", "km"], controls=["hu"], rows=rows)
@@ -113,6 +119,19 @@ def test_the_table_has_every_language_and_says_which_was_not_taught(report):
     )
     assert lines[3].startswith("| German | 1,815 | 0.50 | 4 | 25.0 (0 to 75) | 62.5 ± 17.7 | 25.0 |")
     assert lines[5].startswith("| Hungarian (control) | 0 | 0.60 | 2 |")
+
+
+def test_everything_measured_has_a_table_of_its_own_with_the_models_that_have_scores(report):
+    tables = language_tables(report, ["activated", "lora"])
+    assert [line for line in tables.splitlines() if line.startswith("#")] == [
+        "## Stamps", "## Names of emoji, in a drawing style that was not taught",
+    ]  # fmt: skip
+    stamps, emoji = tables.split("\n\n## Names of emoji")
+    assert language_table(report, ["activated", "lora"]).strip() in stamps
+    heads, _, *lines = emoji.splitlines()[2:]
+    assert heads == "| language | texts taught | tokens per character | rows | text by image: before | activated |"
+    assert [line.split(" | ")[0] for line in lines] == ["| English", "| German", "| Khmer", "| Hungarian (control)"]
+    assert lines[1] == "| German | 1,815 | 0.50 | 4 | 25.0 (0 to 75) | 75.0 |"
 
 
 def test_the_figures_name_every_language_and_are_the_same_for_the_same_numbers(report, tmp_path):
@@ -130,8 +149,19 @@ def test_the_figures_name_every_language_and_are_the_same_for_the_same_numbers(r
     assert token_correlation(report, "activated") == pytest.approx(-1)
 
 
-def test_the_emoji_benchmark_has_the_languages_that_a_full_run_asks_for():
-    assert set(FULL.emoji_languages) <= set(all_languages())
+def test_a_full_run_asks_for_every_language_of_each_benchmark(tmp_path):
+    asked = benchmarks_of(tmp_path, tmp_path, FULL)
+    assert set(asked) == set(MEASURING)
+    assert not any("--languages" in flags for flags in asked.values())
+    assert all("--languages" in flags for flags in benchmarks_of(tmp_path, tmp_path, SMOKE).values())
+    assert set(SMOKE.emoji_languages) <= set(all_languages())
+
+
+def test_every_student_is_measured_on_everything(tmp_path):
+    config = RealStoryConfig(str(tmp_path / "run"), str(tmp_path / "packages"))
+    names = {stage.name for stage in stages_of(config, RunState(config.output, config.settings()))}
+    models = [TEACHER, *(student.name for student in config.sizes.students)]
+    assert {f"{model} {benchmark}" for model in models for benchmark in MEASURING} <= names
 
 
 def test_the_time_that_is_left_follows_from_the_stages_that_are_done():

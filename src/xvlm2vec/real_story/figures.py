@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .table import TASKS, Report, costs, gain_of, in_order, is_wide, most_rows, name_of, scores_of
+from .table import STAMPS, Report, costs, gain_of, in_order, is_wide, most_rows, name_of, scores_of
 
 BEFORE, AFTER, MUTED = "#b4560f", "#1f5fbf", "#5b6270"
 FIRST = 10  # of the candidates
@@ -33,7 +33,7 @@ def draw_languages(report: Report, kind: str, path: Path) -> None:
     guess = 100 * FIRST / most_rows(report)
     axes.axvline(guess, color=MUTED, linestyle=":", linewidth=1)
     axes.text(guess, len(codes) - 0.8, "chance", ha="center", va="top", fontsize=7, color=MUTED)
-    axes.set_xlabel(f"R@10 in percent, mean of {' and '.join(TASKS.values())}, of {most_rows(report)} held-out stamps")
+    axes.set_xlabel(f"R@10 in percent, mean of {' and '.join(STAMPS.tasks.values())}, of {most_rows(report)} held-out stamps")
     axes.set_title("open: before, filled: after distillation", loc="left", fontsize=10)
     _save(figure, path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -35,13 +35,14 @@ def story_report(
     """
     results = {name: read_scores(scores / name) for name in (teacher, *students)}
     benchmarks = results[teacher]
+    tables = {name: {bench: cells(found) for bench, found in held.items()} for name, held in results.items()}
     return {
         **more,
         "taught": list(taught),
         "machine": {"processor": platform.processor() or platform.machine(), "python": platform.python_version()},
-        "scores": {name: {bench: cells(found) for bench, found in held.items()} for name, held in results.items()},
+        "scores": tables,
         "tokens": {bench: tokens(found) for bench, found in benchmarks.items()},
-        "spread": {bench: spread(results, students, bench) for bench in benchmarks},
+        "spread": {bench: spread(tables, students, bench) for bench in benchmarks},
         "gains": {
             bench: {
                 kind: gains(found, [results[name][bench] for name in names], taught)
@@ -66,9 +67,9 @@ def by_kind(students: Sequence[str]) -> dict[str, list[str]]:
     return kinds
 
 
-def measured_on(results: dict[str, dict[str, Results]], students: Sequence[str], benchmark: str) -> list[str]:
-    """The students that have scores on a benchmark: not all further seeds are measured on everything."""
-    return [name for name in students if benchmark in results[name]]
+def measured_on(found: Mapping[str, Mapping[str, Any]], students: Sequence[str], benchmark: str) -> list[str]:
+    """The students that have scores on a benchmark."""
+    return [name for name in students if benchmark in found[name]]
 
 
 def cells(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
@@ -92,12 +93,18 @@ def tokens(results: Results) -> dict[str, dict[str, float]]:
 
 
 def spread(
-    results: dict[str, dict[str, Results]], students: Sequence[str], benchmark: str
+    scores: Mapping[str, Mapping[str, Any]], students: Sequence[str], benchmark: str
 ) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Mean and standard deviation over the seeds of each kind of adapter, by data set, task, language and metric."""
+    """Mean and standard deviation over the seeds of each kind of adapter, by data set, task, language and metric.
+
+    Args:
+        scores: What `cells` gave, by model and benchmark.
+        students: Names of the models after distillation.
+        benchmark: Name of the benchmark.
+    """
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for kind, names in by_kind(measured_on(results, students, benchmark)).items():
-        tables = [cells(results[name][benchmark]) for name in names]
+    for kind, names in by_kind(measured_on(scores, students, benchmark)).items():
+        tables = [scores[name][benchmark] for name in names]
         for task, languages in tables[0].items():
             for language in languages:
                 of_metric = {}

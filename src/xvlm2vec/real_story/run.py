@@ -23,8 +23,8 @@ NEEDS_MB = 6_000
 TEACHER = "teacher"
 COMPARISON = "comparison.json"
 STAMPS = "stamps"
-MEASURING, FEWER = {STAMPS: 7, "sentences": 5, "emoji": 3}, 0.4
-"""Minutes of a model's turn on each benchmark of a full run, and the share of it that a further seed takes."""
+MEASURING = {STAMPS: 5, "sentences": 8, "emoji": 6}
+"""Minutes of a model's turn on each benchmark of a full run."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
     from .checkpoint import make_checkpoint
     from .comparison import compare
     from .data import TEST, make_data
-    from .report import by_kind
 
     folder, packages, sizes = Path(config.output), Path(config.packages), config.sizes
     checkpoint, data, scores = folder / "checkpoint", folder / "data", folder / "scores"
@@ -93,14 +92,11 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
 
     models = {student.name: stages.model_of(folder, student) for student in sizes.students}
     first = sizes.students[0].name
-    firsts = [names[0] for names in by_kind(list(models)).values()]
 
     def measure(benchmark: str, name: str, model: Path) -> Stage:
-        further = name in models and name not in firsts
-        asked = {benchmark: [*benchmarks[benchmark], *(["--datasets", STAMPS] if further else [])]}
+        asked = {benchmark: benchmarks[benchmark]}
         call = partial(stages.measure, model, asked, folder / "embeddings", scores / name)
-        minutes = MEASURING[benchmark] * (FEWER if further else 1)
-        return Stage(f"{name} {benchmark}", f"Measuring {name} ({benchmark})", minutes * sizes.time, call)
+        return Stage(f"{name} {benchmark}", f"Measuring {name} ({benchmark})", MEASURING[benchmark] * sizes.time, call)
 
     plan = [
         Stage("packages", "Getting the packages", 1, lambda: fetch_parts(packages)),
@@ -140,7 +136,7 @@ def stages_of(config: RealStoryConfig, state: RunState) -> list[Stage]:
         measure(benchmark, name, model)
         for benchmark in benchmarks
         if benchmark != STAMPS
-        for name, model in {TEACHER: teacher, **{name: models[name] for name in firsts}}.items()
+        for name, model in {TEACHER: teacher, **models}.items()
     ]
     return [*plan, Stage("report", "Writing the report", 0.1, lambda: write_report(config, state))]
 
@@ -156,10 +152,10 @@ def taught(data: Path) -> list[str]:
 
 
 def write_report(config: RealStoryConfig, state: RunState) -> None:
-    """Writes `report.json`, the table of languages as `languages.md`, and both figures."""
+    """Writes `report.json`, the tables of languages as `languages.md`, and both figures."""
     from .figures import draw_languages, draw_tokens, token_correlation
     from .report import by_kind, story_report
-    from .table import language_table
+    from .table import language_tables
 
     folder = Path(config.output)
     report = story_report(
@@ -177,6 +173,6 @@ def write_report(config: RealStoryConfig, state: RunState) -> None:
     kinds = list(by_kind([student.name for student in config.sizes.students]))
     report["gain and tokens per character"] = {kind: token_correlation(report, kind) for kind in kinds}
     write_json(folder / "report.json", report)
-    write_text(folder / "languages.md", language_table(report, kinds))
+    write_text(folder / "languages.md", language_tables(report, kinds))
     draw_languages(report, kinds[0], folder / "languages.svg")
     draw_tokens(report, kinds[0], folder / "tokens.svg")

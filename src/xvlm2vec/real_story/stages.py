@@ -81,16 +81,21 @@ def languages_of(sizes: Sizes) -> list[str]:
 
 def benchmarks_of(data: Path, gcompris: Path, sizes: Sizes) -> dict[str, list[str]]:
     """What was held out, as flags of `evaluate`, in every language that the run is about."""
-    languages = ["--languages", ",".join(languages_of(sizes))] if sizes.languages else []
-    asked = ["--languages", ",".join(sizes.sentence_languages)] if sizes.sentence_languages else []
-    found = {
-        "stamps": ["--benchmark", "tuxpaint", "--data", str(data / TEST / "tuxpaint"), *languages],
-        "sentences": ["--benchmark", "gcompris", "--data", str(gcompris), "--datasets", "sentences", *asked],
+    return {
+        "stamps": ["--benchmark", "tuxpaint", "--data", str(data / TEST / "tuxpaint"), *_asked(languages_of(sizes))],
+        "sentences": [
+            *("--benchmark", "gcompris", "--data", str(gcompris), "--datasets", "sentences"),
+            *_asked(sizes.sentence_languages),
+        ],
+        "emoji": [
+            *("--benchmark", "emoji-languages", "--datasets", "twitter", "--tasks", "c"),
+            *_asked(sizes.emoji_languages),
+        ],
     }
-    if sizes.emoji_languages:
-        chosen = ["--datasets", "twitter", "--tasks", "c", "--languages", ",".join(sizes.emoji_languages)]
-        found["emoji"] = ["--benchmark", "emoji-languages", *chosen]
-    return found
+
+
+def _asked(languages: Sequence[str]) -> list[str]:
+    return ["--languages", ",".join(languages)] if languages else []
 
 
 def measure(model: Path, benchmarks: Mapping[str, Sequence[str]], store: Path, output: Path) -> None:

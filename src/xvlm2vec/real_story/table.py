@@ -1,8 +1,9 @@
-"""Every language of a run as a row of a Markdown table: before, after, and what its texts cost."""
+"""Every language of a run as a row of Markdown tables: before, after, and what its texts cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
@@ -10,67 +11,111 @@ from xvlm2vec.common.languages import language
 
 from .report import WIDE, by_kind
 
-ENGLISH, TEACHER, STAMPS = "en", "teacher", "stamps"
-TASKS = {"stamps/t2i": "image by text", "stamps/i2t": "text by image"}
+ENGLISH, TEACHER = "en", "teacher"
+BY_TEXT, BY_IMAGE = "image by text", "text by image"
 
 Report = Mapping[str, Any]
 """The content of `report.json`."""
 
 
-def language_table(report: Report, kinds: Sequence[str]) -> str:
-    """R@10 of the stamps in every language that was measured, in percent.
+@dataclass(frozen=True)
+class Held:
+    """What was held out, and is a table of its own.
+
+    Attributes:
+        title: Above the table.
+        benchmark: Name in the report.
+        tasks: Titles of its tasks, by data set and task.
+    """
+
+    title: str
+    benchmark: str
+    tasks: Mapping[str, str]
+
+
+def _both(title: str, benchmark: str, dataset: str) -> Held:
+    return Held(title, benchmark, {f"{dataset}/t2i": BY_TEXT, f"{dataset}/i2t": BY_IMAGE})
+
+
+STAMPS = _both("Stamps", "stamps", "stamps")
+TABLES = (
+    STAMPS,
+    _both("Symbols", "stamps", "symbols"),
+    _both("Drawings", "stamps", "drawings"),
+    _both("Sentences of GCompris", "sentences", "sentences"),
+    Held("Names of emoji, in a drawing style that was not taught", "emoji", {"twitter/c": BY_IMAGE}),
+)
+
+
+def language_tables(report: Report, kinds: Sequence[str]) -> str:
+    """R@10 of all that was measured, in every language that it has, in percent.
 
     Args:
         report: The report.
         kinds: Kinds of adapters, such as `activated`.
     """
+    there = [held for held in TABLES if set(held.tasks) <= set(report["scores"][TEACHER].get(held.benchmark, ()))]
+    return "\n".join(f"## {held.title}\n\n{language_table(report, kinds, held)}" for held in there)
+
+
+def language_table(report: Report, kinds: Sequence[str], held: Held = STAMPS) -> str:
+    """R@10 in every language that was measured, in percent.
+
+    Args:
+        report: The report.
+        kinds: Kinds of adapters, such as `activated`; those that were not measured are left out.
+        held: What was held out.
+    """
+    kinds = [kind for kind in kinds if kind in report["spread"][held.benchmark]]
     heads = ["language", "texts taught", "tokens per character", "rows"]
-    for title in TASKS.values():
+    for title in held.tasks.values():
         heads += [f"{title}: before", *kinds]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [_row(report, kinds, code) for code in in_order(report, kinds[0])]
+    lines += [_row(report, kinds, code, held) for code in in_order(report, kinds[0], held)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def in_order(report: Report, kind: str) -> list[str]:
+def in_order(report: Report, kind: str, held: Held = STAMPS) -> list[str]:
     """English, the taught languages from the largest gain to the smallest, the controls, then those with few rows."""
 
     def place(code: str) -> tuple[int, float, str]:
-        group = 0 if code == ENGLISH else 3 if not is_wide(report, code) else 2 if code in report["controls"] else 1
-        return group, -gain_of(report, kind, code), code
+        narrow, control = not is_wide(report, code, held), code in report["controls"]
+        group = 0 if code == ENGLISH else 3 if narrow else 2 if control else 1
+        return group, -gain_of(report, kind, code, held), code
 
-    return sorted(_cells(report), key=place)
+    return sorted(_cells(report, held), key=place)
 
 
-def gain_of(report: Report, kind: str, code: str) -> float:
-    """What distillation added to a language's R@10, in points: the mean of both directions and of the seeds."""
-    before, after, _ = scores_of(report, kind, code)
+def gain_of(report: Report, kind: str, code: str, held: Held = STAMPS) -> float:
+    """What distillation added to a language's R@10, in points: the mean of all tasks and of the seeds."""
+    before, after, _ = scores_of(report, kind, code, held)
     return after - before
 
 
-def scores_of(report: Report, kind: str, code: str) -> tuple[float, float, float]:
-    """R@10 before and after in percent, the mean of both directions, and its standard deviation over the seeds."""
+def scores_of(report: Report, kind: str, code: str, held: Held = STAMPS) -> tuple[float, float, float]:
+    """R@10 before and after in percent, the mean of all tasks, and its standard deviation over the seeds."""
 
     def of_model(name: str) -> float:
-        return 100 * mean(report["scores"][name][STAMPS][task][code]["r_at_10"] for task in TASKS)
+        return 100 * mean(report["scores"][name][held.benchmark][task][code]["r_at_10"] for task in held.tasks)
 
-    after = [of_model(name) for name in by_kind([name for name in report["scores"] if name != TEACHER])[kind]]
+    students = [name for name in report["scores"] if name != TEACHER and held.benchmark in report["scores"][name]]
+    after = [of_model(name) for name in by_kind(students)[kind]]
     return of_model(TEACHER), mean(after), stdev(after) if len(after) > 1 else 0.0
 
 
-def is_wide(report: Report, code: str) -> bool:
-    """Whether a language has so many of the stamps that its scores are compared with others'."""
-    return bool(_cells(report)[code]["n"] >= WIDE * most_rows(report))
+def is_wide(report: Report, code: str, held: Held = STAMPS) -> bool:
+    """Whether a language has so many of the rows that its scores are compared with others'."""
+    return bool(_cells(report, held)[code]["n"] >= WIDE * most_rows(report, held))
 
 
-def most_rows(report: Report) -> int:
-    """Stamps of the language that has most."""
-    return max(cell["n"] for cell in _cells(report).values())
+def most_rows(report: Report, held: Held = STAMPS) -> int:
+    """Rows of the language that has most."""
+    return max(cell["n"] for cell in _cells(report, held).values())
 
 
-def costs(report: Report) -> dict[str, float]:
-    """Tokens per character of the captions of each language."""
-    return {code: cost["per_character"] for code, cost in report["tokens"][STAMPS].items()}
+def costs(report: Report, held: Held = STAMPS) -> dict[str, float]:
+    """Tokens per character of the texts of each language."""
+    return {code: cost["per_character"] for code, cost in report["tokens"][held.benchmark].items()}
 
 
 def name_of(report: Report, code: str) -> str:
@@ -78,18 +123,18 @@ def name_of(report: Report, code: str) -> str:
     return language(code).name + (" (control)" if code in report["controls"] else "")
 
 
-def _cells(report: Report) -> dict[str, dict[str, Any]]:
-    cells: dict[str, dict[str, Any]] = report["scores"][TEACHER][STAMPS]["stamps/t2i"]
+def _cells(report: Report, held: Held) -> dict[str, dict[str, Any]]:
+    cells: dict[str, dict[str, Any]] = report["scores"][TEACHER][held.benchmark][next(iter(held.tasks))]
     return cells
 
 
-def _row(report: Report, kinds: Sequence[str], code: str) -> list[str]:
+def _row(report: Report, kinds: Sequence[str], code: str, held: Held) -> list[str]:
     taught = 0 if code in report["controls"] else report["rows"]["train"]["texts"].get(code, 0)
-    cost = costs(report).get(code)
-    row = [name_of(report, code), f"{taught:,}", "" if cost is None else f"{cost:.2f}", str(_cells(report)[code]["n"])]
-    for task in TASKS:
-        row.append(_before(report["scores"][TEACHER][STAMPS][task][code]))
-        row += [_after(report["spread"][STAMPS][kind][f"{task}/{code}"]["r_at_10"]) for kind in kinds]
+    cost, rows = costs(report, held).get(code), _cells(report, held)[code]["n"]
+    row = [name_of(report, code), f"{taught:,}", "" if cost is None else f"{cost:.2f}", str(rows)]
+    for task in held.tasks:
+        row.append(_before(report["scores"][TEACHER][held.benchmark][task][code]))
+        row += [_after(report["spread"][held.benchmark][kind][f"{task}/{code}"]["r_at_10"]) for kind in kinds]
     return row
 
 
