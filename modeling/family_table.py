@@ -41,9 +41,7 @@ _PIXTRAL = Family(image="[IMG]", causal=True)
 _GEMMA_4 = Family(image="<|image|>", required_with_images=(TYPES,), causal=True, image_layers="windows")
 _MUSE = Family(image="<|patch|>", causal=True)
 _MINICPM = Family(image="<|image_pad|>", images_of_one_row=True, causal=True)
-_ERNIE = Family(
-    image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", required_with_images=(TYPES,), causal=True
-)
+_ERNIE = Family(image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", required_with_images=(TYPES,), causal=True)
 _ENCODER = "it embeds by its encoder, which reads in both directions"
 _CAPTIONS = Family(refused="it writes captions of an image and embeds no text without one")
 
@@ -164,9 +162,7 @@ FAMILIES: dict[str, Family] = {
     "inkling2": Family(image="<|unused_200054|>"),
     "inkling_mm_model": Family(image="<|content_image|><|unused_200054|>"),
     "janus": _PLACEHOLDER,
-    "kimi_k25": Family(
-        image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>", causal=True
-    ),
+    "kimi_k25": Family(image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>", causal=True),
     "kosmos-2.5": Family(image="", most_images=1, padded_right=True),
     "lfm2_vl": Family(image="<image>", before_images="{bos}", causal=True),
     "lfm3_vl": replace(_VISION, images_in_dtype=True),

@@ -22,7 +22,8 @@ from xvlm2vec.modeling.row_lengths import UNSEEN, measure_rows
 from xvlm2vec.modeling.rows import BadRowsError, TextImageRow, make_rows
 
 PACKED = [
-    "qwen2_vl", "qwen3_vl", "llava", "llava_next-mistral", "llava_onevision", "idefics3", "internvl", "phi3_v", "gemma3",
+    "qwen2_vl", "qwen3_vl", "llava", "llava_next-mistral", "llava_onevision", "idefics3", "internvl", "phi3_v",
+    "gemma3",
 ]  # fmt: skip
 PADDED = ["paligemma"]
 SHORTFALL = 1e-5

@@ -30,10 +30,11 @@ def draw_languages(report: Report, kind: str, path: Path) -> None:
         axes.plot(before, place, color=BEFORE, marker="o", markersize=5, markerfacecolor="white", linestyle="none")
     axes.set_yticks(range(len(codes)), [name_of(report, code) for code in codes], fontsize=7)
     axes.set_ylim(-1, len(codes))
-    guess = 100 * FIRST / most_rows(report)
+    rows, tasks = most_rows(report), " and ".join(STAMPS.tasks.values())
+    guess = 100 * FIRST / rows
     axes.axvline(guess, color=MUTED, linestyle=":", linewidth=1)
     axes.text(guess, len(codes) - 0.8, "chance", ha="center", va="top", fontsize=7, color=MUTED)
-    axes.set_xlabel(f"R@10 in percent, mean of {' and '.join(STAMPS.tasks.values())}, of {most_rows(report)} held-out stamps")
+    axes.set_xlabel(f"R@10 in percent, mean of {tasks}, of {rows} held-out stamps")
     axes.set_title("open: before, filled: after distillation", loc="left", fontsize=10)
     _save(figure, path)
 
