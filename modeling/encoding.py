@@ -13,11 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from tqdm.auto import tqdm
 
 from .concurrency import evaluation_mode, restored_attention
 from .families import backbone_type, family_of
-from .packing import packing_blocker, token_groups
+from .packing import packing_blocker, takes_bare_images, token_groups
 from .row_lengths import RowSize, measure_rows
 from .rows import BadRowsError, TextImageRow
 from .threads import chosen_threads
@@ -107,6 +108,7 @@ class _Run:
         adapters: The adapter that acts on each row's text, or `None`; empty where none acts on any.
         cut: Rows whose text was cut.
         packed: Whether the base's rows are packed; those that an adapter acts on always are.
+        bare: By instruction, whether an image without a text may be packed, as something is written behind it.
     """
 
     model: Any
@@ -120,6 +122,7 @@ class _Run:
     cut: int = 0
     packed: bool = False
     sizes: list[RowSize] = field(default_factory=list)
+    bare: dict[str | None, bool] = field(default_factory=dict)
 
     def encode(self, show_progress: bool | None) -> torch.Tensor:
         """`(N, D)` float32 on the CPU; NaN for rows that were not embedded."""
@@ -160,15 +163,24 @@ class _Run:
 
     def _is_packed(self, number: int) -> bool:
         """Whether a row is packed: what an adapter acts on was proven to share prefixes when it was trained."""
-        return self.packed or self._speaks(number)
+        row = self.rows[number]
+        bare = bool(row.images) and not row.text.strip()
+        return self._speaks(number) or (self.packed and (not bare or self._takes_bare(row.instruction)))
+
+    def _takes_bare(self, instruction: str | None) -> bool:
+        """Whether an image without a text may be packed; looked up on a small one."""
+        if instruction not in self.bare:
+            image = Image.new("RGB", (64, 64), (200, 30, 90))
+            self.bare[instruction] = takes_bare_images(self.processor, [image], instruction)
+        return self.bare[instruction]
 
     def _speaks(self, number: int) -> bool:
         """Whether an adapter acts on a row."""
         return bool(self.adapters and self.adapters[number])
 
-    def _kind(self, unit: Unit) -> tuple[bool, bool]:
+    def _kind(self, unit: Unit) -> tuple[bool, bool, bool]:
         """Units of different kinds never stand in one batch: the base's come first, and as if there were no others."""
-        return self._speaks(unit[0]), bool(self.rows[unit[0]].images)
+        return self._speaks(unit[0]), bool(self.rows[unit[0]].images), self._is_packed(unit[0])
 
     def _shared(self, row: TextImageRow) -> tuple[Any, ...]:
         """What rows must have in common to share their images: these, and what is written before them."""

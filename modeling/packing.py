@@ -25,7 +25,7 @@ from .packs import Member, Pack, TokenGroup, pack_groups
 from .prefix_states import PrefixStates
 from .rope import rope_limit_of
 from .sharing_check import TOLERANCE, SharingCheck, check_sharing, packing_blocker
-from .token_groups import common_prefix, token_groups
+from .token_groups import common_prefix, takes_bare_images, token_groups
 from .tree_attention import TreeLayout, tree_attention, use_tree
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "rope_limit_of",
     "run_pack",
     "run_texts",
+    "takes_bare_images",
     "token_groups",
     "tree_attention",
     "use_tree",

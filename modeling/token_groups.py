@@ -52,6 +52,15 @@ def token_groups(
     return result, num_truncated
 
 
+def takes_bare_images(processor: XVLM2VecProcessor, images: Sequence[Any], instruction: str | None = None) -> bool:
+    """Whether images without a text can be the prefix of a group: something must be written behind them."""
+    try:
+        token_groups(processor, [[TextImageRow("", tuple(images), instruction)]])
+    except Exception:  # an image that ends its row, or a backbone that packs do not know, which may fail in any way
+        return False
+    return True
+
+
 def _without_images(
     processor: XVLM2VecProcessor,
     rows: Sequence[TextImageRow],

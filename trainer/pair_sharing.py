@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from datasets import Dataset, Image, List
 from sentence_transformers import SentenceTransformer
@@ -14,7 +13,7 @@ from xvlm2vec.common.columns import IMAGE_COLUMNS
 from xvlm2vec.common.pairs import read_pair
 from xvlm2vec.common.texts import is_blank
 from xvlm2vec.modeling.modeling_xvlm2vec import XVLM2VecModel
-from xvlm2vec.modeling.packing import rope_limit_of, token_groups, use_tree
+from xvlm2vec.modeling.packing import rope_limit_of, takes_bare_images, use_tree
 from xvlm2vec.modeling.processing_xvlm2vec import XVLM2VecProcessor
 from xvlm2vec.modeling.rows import TextImageRow
 
@@ -61,15 +60,6 @@ def pair_packer(
         return None
     use_tree(model.backbone)
     return PairPacker(processor, with_images, bare, rope_limit_of(model.backbone.config), way == "dense")
-
-
-def takes_bare_images(processor: XVLM2VecProcessor, images: Sequence[Any]) -> bool:
-    """Whether an image without a text can be the prefix of a group: something must be written behind it."""
-    try:
-        token_groups(processor, [[TextImageRow("", tuple(images))]])
-    except Exception:  # an image that ends its row, or a backbone that packs do not know, which may fail in any way
-        return False
-    return True
 
 
 def _settings_blocker(args: ContrastiveConfig, embedder: SentenceTransformer) -> str:
