@@ -124,7 +124,8 @@ FAMILIES: dict[str, Family] = {
     "deepseek_vl_hybrid": _PLACEHOLDER,
     "dots3_note": Family(image="<|img|><|imgpad|><|endofimg|>", mixes="lengths"),
     "emu3": Family(image="<image>", mixes="shapes"),
-    "ernie4_5_vl_moe": _ERNIE,
+    # Its experts take the mark behind an image for a part of it: a pack has it among the texts.
+    "ernie4_5_vl_moe": replace(_ERNIE, causal=False),
     "exaone4_5": Family(image="<vision><|image_pad|></vision>", causal=True),
     "fast_vlm": _IMAGE_LINE,
     # Its processor writes the image first, and BOS and EOS around the text.

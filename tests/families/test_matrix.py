@@ -63,7 +63,8 @@ def test_saved_and_loaded_again(name: str, checkpoint: Callable[[str], Path], tm
 def test_encode_packs_what_was_proven() -> None:
     """What texts share in a pack was compared with the rows alone (`sharing`); rows that must not meet stay apart."""
     proven = {name for name, verdict in json.loads(RESULTS.read_text("utf-8")).items() if verdict["sharing"] == "yes"}
-    assert {name for name in NAMES if FAMILIES[name].causal} == {name for name in proven if not FAMILIES[name].mixes}
+    apart = {name for name in proven if FAMILIES[name].mixes} | {"ernie4_5_vl_moe"}  # wrong for images alone
+    assert {name for name in NAMES if FAMILIES[name].causal} == proven - apart
 
 
 def test_all_types_are_here() -> None:
