@@ -54,7 +54,10 @@ def language_tables(report: Report, kinds: Sequence[str]) -> str:
         report: The report.
         kinds: Kinds of adapters, such as `activated`.
     """
-    there = [held for held in TABLES if set(held.tasks) <= set(report["scores"][TEACHER].get(held.benchmark, ()))]
+    scores, spread = report["scores"][TEACHER], report["spread"]
+    there = [
+        held for held in TABLES if set(held.tasks) <= set(scores.get(held.benchmark, ())) and spread[held.benchmark]
+    ]
     return "\n".join(f"## {held.title}\n\n{language_table(report, kinds, held)}" for held in there)
 
 
