@@ -141,7 +141,7 @@ FAMILIES: dict[str, Family] = {
     "glm_ocr": _GLM_3D,
     "glmga": _GLM_3D,
     "got_ocr2": Family(image="<img><imgpad></img>", flat_images=True),
-    "granite4_vision": replace(_IMAGE_LINE, causal=False),
+    "granite4_vision": replace(_IMAGE_LINE, causal=False),  # packs do not know how it takes images
     "granite_docling": replace(
         _IDEFICS,
         template=True,
@@ -195,8 +195,9 @@ FAMILIES: dict[str, Family] = {
     "qwen4_exp": replace(_VISION_3D, mixes="lengths", causal=False),
     "step3p7": Family(image="<im_patch>", causal=True),
     "t5gemma2": Family(image="<start_of_image>", not_causal=_ENCODER),
-    "unlimited_ocr": replace(_IMAGE, images_in_dtype=True, causal=False),
+    "unlimited_ocr": replace(_IMAGE, images_in_dtype=True, causal=False),  # packs do not know how it takes images
     "video_llama_3": Family(image="<|image_pad|>", causal=True),
+    # Packs do not know how it takes images.
     "video_llava": replace(_IMAGE_LINE, renamed={"pixel_values_images": "pixel_values"}, causal=False),
     "vipllava": _IMAGE_LINE,
     **dict.fromkeys(("blip", "blip-2", "instructblip", "instructblipvideo", "git", "kosmos-2"), _CAPTIONS),
