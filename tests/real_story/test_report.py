@@ -10,8 +10,9 @@ from xvlm2vec.corpus.emoji.text import all_languages
 from xvlm2vec.eval.results import PerRow, Results, row_key
 from xvlm2vec.real_story.config import FULL, SMOKE, RealStoryConfig
 from xvlm2vec.real_story.figures import draw_languages, draw_tokens, token_correlation
+from xvlm2vec.real_story.plan import MEASURING, TEACHER, Stage, stages_of
 from xvlm2vec.real_story.report import cells, gains, spread, story_report, tokens
-from xvlm2vec.real_story.run import MEASURING, TEACHER, Stage, stages_of, time_left
+from xvlm2vec.real_story.run import time_left
 from xvlm2vec.real_story.stages import benchmarks_of
 from xvlm2vec.real_story.table import gain_of, in_order, language_table, language_tables
 
@@ -162,6 +163,16 @@ def test_every_student_is_measured_on_everything(tmp_path):
     names = {stage.name for stage in stages_of(config, RunState(config.output, config.settings()))}
     models = [TEACHER, *(student.name for student in config.sizes.students)]
     assert {f"{model} {benchmark}" for model in models for benchmark in MEASURING} <= names
+
+
+def test_a_seed_is_told_and_released_before_the_next_one_is_distilled(tmp_path):
+    config = RealStoryConfig(str(tmp_path / "run"), str(tmp_path / "packages"))
+    names = [stage.name for stage in stages_of(config, RunState(config.output, config.settings()))]
+    models = [TEACHER, "activated-0", "lora-0"]
+    whole = {*(f"{model} {benchmark}" for model in models for benchmark in MEASURING), "release", "report 0"}
+    assert whole <= set(names[: names.index("activated-1")])
+    assert names.count("release") == 1
+    assert names[-1] == "report 2"
 
 
 def test_the_time_that_is_left_follows_from_the_stages_that_are_done():

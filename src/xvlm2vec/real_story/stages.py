@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from xvlm2vec.eval.benchmarks.tuxpaint import VERSION as STAMPS_VERSION
@@ -98,11 +98,10 @@ def _asked(languages: Sequence[str]) -> list[str]:
     return ["--languages", ",".join(languages)] if languages else []
 
 
-def measure(model: Path, benchmarks: Mapping[str, Sequence[str]], store: Path, output: Path) -> None:
-    """Scores a model on every benchmark."""
-    for name, benchmark in benchmarks.items():
-        place = ["--store", str(store), "--output", str(output / name)]
-        run_command("evaluate", [str(model), *benchmark, "--templates", "none", *place])
+def measure(model: Path, benchmark: Sequence[str], store: Path, output: Path) -> None:
+    """Scores a model on a benchmark, which is given as flags of `evaluate`."""
+    place = ["--store", str(store), "--output", str(output)]
+    run_command("evaluate", [str(model), *benchmark, "--templates", "none", *place])
 
 
 def release(teacher: Path, adapter: Path, languages: Sequence[str], scores: Path, before: Path, output: Path) -> None:
