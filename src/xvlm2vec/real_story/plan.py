@@ -26,7 +26,7 @@ from .table import language_tables
 TEACHER = "teacher"
 COMPARISON = "comparison.json"
 REPORT = "report.json"
-MEASURING = {"stamps": 5, "sentences": 8, "emoji": 6}
+MEASURING = {"stamps": 6, "sentences": 11, "emoji": 8}
 """Minutes of a model's turn on each benchmark of a full run."""
 
 
@@ -37,7 +37,7 @@ class Stage:
     Attributes:
         name: In `state.json`.
         title: What is told.
-        share: Minutes of a full run on two idle cores, by the tokens that it passes; only their ratios count.
+        share: Minutes of a full run on two idle cores of an AMD EPYC; only their ratios count.
         call: Does it.
     """
 
@@ -83,7 +83,7 @@ class _Story:
             ),
             Stage("data", "Reading and parting the rows", 1, partial(make_data, self.packages, self.sizes, self.data)),
             Stage(
-                TEACHER, "Teaching English", 20 * self.sizes.time,
+                TEACHER, "Teaching English", 28 * self.sizes.time,
                 partial(stages.teach_english, checkpoint, self.data, self.sizes, self.folder / TEACHER),
             ),
         ]  # fmt: skip
@@ -102,11 +102,11 @@ class _Story:
         """Distilling a student."""
         call = partial(stages.distil, self.teacher, self.data, self.sizes, student, self.folder / student.name)
         title = f"Distilling ({student.adapter}, seed {student.seed})"
-        return Stage(student.name, title, 17 * self.sizes.time, call)
+        return Stage(student.name, title, 24 * self.sizes.time, call)
 
     def released(self) -> Stage:
         """Releasing the first student."""
-        return Stage("release", "Releasing the first student and verifying it", 2, self._release)
+        return Stage("release", "Releasing the first student and verifying it", 3, self._release)
 
     def _release(self) -> None:
         first = self.sizes.students[0].name
@@ -122,7 +122,7 @@ class _Story:
         call = partial(compare, stamps, languages, self.teacher, so_far, self.store, self.folder / COMPARISON)
         title = "Comparing with a sentence encoder and with Apertium"
         return [
-            Stage(f"comparison {seed}", title, 2 * self.sizes.time, call),
+            Stage(f"comparison {seed}", title, 3 * self.sizes.time, call),
             Stage(f"report {seed}", "Writing the report", 0.1, partial(write_report, self.config, self.state)),
         ]
 
