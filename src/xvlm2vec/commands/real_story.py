@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         "checked. It needs pip install 'xvlm2vec[real-story]'; `make real-story` makes an environment for it. "
         "Interrupt it as you like: the same command goes on where it stopped."
         "\n\n"
-        "On two cores with fast bfloat16 the first seed takes three hours or less, from the packages to its report, and "
+        "On two cores with fast bfloat16 the first seed takes three hours or less, from packages to report, and "
         "each of two more about fifty minutes; a process takes up to 11 GB of memory.",
         "xvlm2vec real-story --smoke --output runs/real-story-smoke",
     )
