@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         "Interrupt it as you like: the same command goes on where it stopped."
         "\n\n"
         "On two cores with fast bfloat16 the first seed takes three hours or less, from packages to report, and "
-        "each of two more about fifty minutes; a process takes up to 11 GB of memory.",
+        "each of two more about fifty minutes; a process takes up to 13 GB of memory.",
         "xvlm2vec real-story --smoke --output runs/real-story-smoke",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the run")
